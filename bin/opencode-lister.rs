@@ -1,0 +1,5 @@
+//! The helper; see `opencode_sessions::helper`.
+
+fn main() -> std::process::ExitCode {
+    opencode_sessions::cli::opencode_lister()
+}

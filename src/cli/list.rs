@@ -1,0 +1,279 @@
+//! `opencode-sessions list`.
+
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use super::sessions::NAME;
+use super::{FAILED, MarkerArgs, complain, default_database};
+use crate::lister::{ListRequest, Lister, Outcome, ProcessLister};
+use crate::locate::Located;
+use crate::output::{self, Entry, Terminal};
+use crate::project::{self, Projects};
+use crate::session::Session;
+use crate::text::Shown;
+use crate::wire::{DatabaseState, Listing};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ListArgs {
+    /// The database [default: OpenCode's own: OPENCODE_DB, else opencode.db in the data directory]
+    #[arg(long, value_name = "PATH")]
+    db: Option<PathBuf>,
+
+    /// How to print the sessions
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+
+    /// Print at most so many
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+
+    /// Which ones first: newest activity, newest, or by title
+    #[arg(long, value_enum, default_value_t = Sort::Updated)]
+    sort: Sort,
+
+    /// Only sessions of the project that PATH is in
+    #[arg(long, value_name = "PATH")]
+    project: Option<PathBuf>,
+
+    /// Archived sessions too
+    #[arg(long)]
+    archived: bool,
+
+    /// Child sessions too, not just roots
+    #[arg(long)]
+    children: bool,
+
+    /// In the table, also the sessions that carry the marker
+    #[arg(long)]
+    all_marked: bool,
+
+    #[command(flatten)]
+    marker: MarkerArgs,
+
+    /// How long the listing may take, such as 500ms, 15s or 2m
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration)]
+    deadline: Duration,
+
+    /// The helper [default: the opencode-lister beside this program]
+    #[arg(long, value_name = "PATH")]
+    lister: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people: title, project, how long ago, id
+    Table,
+    /// One JSON array
+    Json,
+    /// One JSON object a line
+    Ndjson,
+    /// Tab-separated values with a header
+    Tsv,
+    /// One id a line
+    Ids,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Sort {
+    Updated,
+    Created,
+    Title,
+}
+
+const SHORTEST: Duration = Duration::from_millis(10);
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let signed: jiff::SignedDuration = text
+        .parse()
+        .map_err(|_| "not a duration such as 500ms, 15s or 2m")?;
+    Duration::try_from(signed)
+        .ok()
+        .filter(|duration| (SHORTEST..=LONGEST).contains(duration))
+        .ok_or_else(|| "a deadline is between 10ms and 24h".to_owned())
+}
+
+pub(super) fn run(args: &ListArgs) -> io::Result<u8> {
+    let db = match args.db.clone().map_or_else(default_database, Located::At) {
+        Located::At(db) => db,
+        Located::InMemory => {
+            return nothing(
+                args,
+                "OPENCODE_DB is :memory:, so OpenCode keeps no sessions to read; name a database with --db",
+            );
+        }
+        Located::NoHome => {
+            complain(
+                NAME,
+                "there is no home directory to look for OpenCode's database in; name it with --db",
+            );
+            return Ok(FAILED);
+        }
+    };
+    let lister = match args
+        .lister
+        .as_ref()
+        .map_or_else(ProcessLister::beside_this_program, |lister| {
+            Ok(ProcessLister::at(lister))
+        }) {
+        Ok(lister) => lister,
+        Err(breakage) => {
+            complain(NAME, &breakage.to_string());
+            return Ok(FAILED);
+        }
+    };
+    let request = ListRequest {
+        db,
+        marker: args.marker.marker(),
+        children: args.children,
+        archived: args.archived,
+        deadline: args.deadline,
+    };
+    match lister.list(&request) {
+        Outcome::Listing(listing) => show(args, &request.db, listing),
+        failed => {
+            complain(NAME, &failed.to_string());
+            Ok(FAILED)
+        }
+    }
+}
+
+fn show(args: &ListArgs, db: &Path, listing: Listing) -> io::Result<u8> {
+    let shown = Shown(db);
+    match listing.end.database {
+        DatabaseState::Ready => {}
+        DatabaseState::Missing => {
+            return nothing(
+                args,
+                &format!(
+                    "there is no database at {shown}; has OpenCode been run? Name another with --db"
+                ),
+            );
+        }
+        DatabaseState::Empty => {
+            return nothing(
+                args,
+                &format!("the database at {shown} has no sessions yet"),
+            );
+        }
+        DatabaseState::Young => {
+            return nothing(
+                args,
+                &format!("the database at {shown} is just being made; try again in a second"),
+            );
+        }
+    }
+    if listing.end.skipped.invalid_id > 0 {
+        complain(
+            NAME,
+            &format!(
+                "{} rows of {shown} have no valid id and are left out",
+                listing.end.skipped.invalid_id
+            ),
+        );
+    }
+    let mut projects = Projects::new();
+    let mut entries: Vec<_> = listing
+        .sessions
+        .into_iter()
+        .map(|session| Entry {
+            project: projects.of(&session),
+            session,
+        })
+        .collect();
+    if let Some(wanted) = &args.project {
+        let wanted = wanted_projects(wanted)?;
+        entries.retain(|entry| is_wanted(entry, &wanted));
+    }
+    sort(&mut entries, args.sort);
+    let mut hidden = 0;
+    if args.format == Format::Table && !args.all_marked {
+        let all = entries.len();
+        entries.retain(|entry| entry.session.marked != Some(true));
+        hidden = all - entries.len();
+    }
+    let sessions = entries.len();
+    entries.truncate(args.limit.unwrap_or(usize::MAX));
+    print(args.format, &entries)?;
+    if args.format == Format::Table && (sessions == 0 || hidden > 0) {
+        let of = if args.project.is_some() {
+            " of this project"
+        } else {
+            ""
+        };
+        let hidden = match hidden {
+            0 => String::new(),
+            1 => "; 1 that carries the marker is hidden, --all-marked shows it".to_owned(),
+            more => format!("; {more} that carry the marker are hidden, --all-marked shows them"),
+        };
+        let said = match sessions {
+            0 => "no sessions".to_owned(),
+            1 => "1 session".to_owned(),
+            more => format!("{more} sessions"),
+        };
+        complain(NAME, &format!("{said}{of}{hidden}"));
+    }
+    Ok(0)
+}
+
+/// An empty list, and why it is empty.
+fn nothing(args: &ListArgs, why: &str) -> io::Result<u8> {
+    print(args.format, &[])?;
+    complain(NAME, why);
+    Ok(0)
+}
+
+fn print(format: Format, entries: &[Entry]) -> io::Result<()> {
+    let out = anstream::AutoStream::auto(io::stdout());
+    let mut out = BufWriter::new(out);
+    match format {
+        Format::Table => output::table(entries, &Terminal::of_stdout(), &mut out)?,
+        Format::Json => output::json(entries, &mut out)?,
+        Format::Ndjson => output::ndjson(entries, &mut out)?,
+        Format::Tsv => output::tsv(entries, &mut out)?,
+        Format::Ids => output::ids(entries, &mut out)?,
+    }
+    out.flush()
+}
+
+/// What the project of a wanted session may be: the path itself, its real path,
+/// and the repositories that these are in.
+fn wanted_projects(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut wanted = vec![project::normal(&std::path::absolute(path)?)];
+    wanted.extend(std::fs::canonicalize(path));
+    let roots: Vec<_> = wanted
+        .iter()
+        .filter_map(|path| project::git_root(path))
+        .collect();
+    wanted.extend(roots);
+    Ok(wanted)
+}
+
+fn is_wanted(entry: &Entry, wanted: &[PathBuf]) -> bool {
+    [&entry.project, &entry.session.directory]
+        .into_iter()
+        .flatten()
+        .any(|path| wanted.iter().any(|wanted| wanted == Path::new(path)))
+}
+
+/// Ties by id, as in the helper's order.
+fn sort(entries: &mut [Entry], by: Sort) {
+    match by {
+        // The helper's order.
+        Sort::Updated => {}
+        Sort::Created => entries.sort_by(|a, b| {
+            let key = |entry: &Entry| entry.session.time_created;
+            key(b)
+                .cmp(&key(a))
+                .then_with(|| a.session.id.cmp(&b.session.id))
+        }),
+        Sort::Title => entries.sort_by_cached_key(|entry| {
+            let Session { title, id, .. } = &entry.session;
+            let title = title.as_deref().unwrap_or_default();
+            (title.trim().to_lowercase(), id.clone())
+        }),
+    }
+}

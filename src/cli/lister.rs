@@ -1,0 +1,186 @@
+//! `opencode-lister`.
+
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+
+use super::{MarkerArgs, USAGE, complain, default_database, exit};
+use crate::helper::listing::{Task, list};
+use crate::helper::{explain, launched, pretty};
+use crate::store::{Filter, OpenOptions};
+use crate::wire::{ErrorKind, Failure, Request, Writer};
+
+const NAME: &str = "opencode-lister";
+
+/// Lists the sessions of one OpenCode database, one JSON object a line, and exits.
+///
+/// The last line says whether the listing is complete ("end") or why it failed ("error").
+/// Exit status: 0 complete, 1 failed, 2 wrong usage.
+#[derive(Debug, Parser)]
+#[command(name = NAME, version, args_conflicts_with_subcommands = true)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    #[command(flatten)]
+    reading: Reading,
+
+    /// Print a table for a person
+    #[arg(long, conflicts_with_all = ["request_stdin", "parent_pipe"])]
+    pretty: bool,
+
+    #[command(flatten)]
+    launched: Launched,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show what is in the database, the SQL with its query plan, and how long each phase takes
+    Explain(Reading),
+}
+
+#[derive(Debug, clap::Args)]
+struct Reading {
+    /// The database [default: OpenCode's own, as `opencode-sessions list` finds it]
+    #[arg(long, value_name = "PATH")]
+    db: Option<PathBuf>,
+
+    #[command(flatten)]
+    marker: MarkerArgs,
+
+    /// List child sessions too, not just roots
+    #[arg(long)]
+    children: bool,
+
+    /// List archived sessions too
+    #[arg(long)]
+    archived: bool,
+
+    /// Wait so long for another program's lock, in milliseconds (0 to 600000)
+    #[arg(long, value_name = "MS", default_value_t = 5000, value_parser = clap::value_parser!(u64).range(0..=600_000))]
+    busy_timeout: u64,
+
+    /// Memory that SQLite may allocate, in MiB (8 to 65536)
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(8..=65_536))]
+    memory_limit: u64,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "For the program that launches it")]
+struct Launched {
+    /// Read a request, one JSON line, from standard input first
+    #[arg(long)]
+    request_stdin: bool,
+
+    /// Die when standard input ends
+    #[arg(long)]
+    parent_pipe: bool,
+
+    /// Die with this process, which must be the parent (Linux)
+    #[arg(long, value_name = "PID")]
+    parent: Option<u32>,
+
+    /// Low CPU and I/O priority, no core file, 1 GiB of address space
+    #[arg(long)]
+    background: bool,
+
+    /// Die after so many seconds of CPU time (1 to 86400)
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    cpu_limit: Option<u64>,
+}
+
+impl Reading {
+    fn task(self) -> Task {
+        Task {
+            db: self.db.or_else(|| default_database().path()),
+            marker: self.marker.marker(),
+            filter: Filter {
+                children: self.children,
+                archived: self.archived,
+            },
+            open: OpenOptions {
+                busy_timeout: Duration::from_millis(self.busy_timeout),
+                heap_limit: Some(self.memory_limit << 20),
+                deadline: None,
+            },
+        }
+    }
+}
+
+/// Runs the helper with the arguments of this process.
+#[must_use]
+pub fn run() -> ExitCode {
+    match Args::try_parse() {
+        Ok(args) => exit(NAME, obey(args)),
+        Err(error) if error.exit_code() == 0 => exit(NAME, error.print().map(|()| 0)),
+        Err(error) => {
+            let message = error.render().to_string();
+            let first = message.lines().next().unwrap_or_default();
+            let first = first.strip_prefix("error: ").unwrap_or(first).to_owned();
+            let result = wrong_usage(Writer::new(io::stdout().lock()), first);
+            let _ = error.print();
+            exit(NAME, result)
+        }
+    }
+}
+
+/// A caller must learn from the pipe alone what was wrong with its call.
+fn wrong_usage<W: Write>(mut out: Writer<W>, message: String) -> io::Result<u8> {
+    out.hello().map_err(io::Error::other)?;
+    out.error(Failure {
+        kind: ErrorKind::Usage,
+        message,
+    })
+    .map_err(io::Error::other)?;
+    Ok(USAGE)
+}
+
+fn obey(args: Args) -> io::Result<u8> {
+    let out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
+    match args.command {
+        Some(Command::Explain(reading)) => {
+            Ok(explain::print(&reading.task(), out, io::stderr())?.exit_status())
+        }
+        None if args.pretty => {
+            let out = anstream::AutoStream::auto(io::stdout());
+            Ok(pretty::print(&args.reading.task(), out, io::stderr())?.exit_status())
+        }
+        None => listing(args, out),
+    }
+}
+
+fn listing(args: Args, out: impl Write) -> io::Result<u8> {
+    let mut out = Writer::new(out);
+    let launched = args.launched;
+    if let Some(parent) = launched.parent
+        && let Err(orphan) = launched::die_with(parent)
+    {
+        complain(NAME, &format!("{orphan}: nobody reads this listing"));
+        return Ok(super::FAILED);
+    }
+    if launched.background {
+        launched::go_to_the_background();
+    }
+    if let Some(seconds) = launched.cpu_limit {
+        launched::limit_cpu(seconds);
+    }
+    let mut task = args.reading.task();
+    let mut stdin = launched::stdin();
+    if launched.request_stdin {
+        match launched::read_request(&mut stdin) {
+            Ok(Request::List { marker }) => task.marker = marker.or(task.marker),
+            Err(why) => {
+                complain(NAME, &why);
+                return wrong_usage(out, why);
+            }
+        }
+    }
+    if launched.parent_pipe {
+        launched::die_at_the_end_of(stdin)?;
+    }
+    out.hello().map_err(io::Error::other)?;
+    Ok(list(&task, out)?.exit_status())
+}

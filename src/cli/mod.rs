@@ -1,0 +1,83 @@
+//! The arguments of both programs, and what their `main`s run.
+//!
+//! Standard output is for results, standard error for messages. Exit statuses,
+//! of both programs: 0 done, 1 failed, 2 wrong usage. A closed pipe is no error:
+//! whoever closed it has seen enough.
+
+mod list;
+mod lister;
+mod sessions;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use crate::locate::{self, Located};
+use crate::text::one_line;
+use crate::wire::MarkerText;
+
+pub use lister::run as opencode_lister;
+pub use sessions::run as opencode_sessions;
+
+/// The exit status of a failure.
+const FAILED: u8 = 1;
+
+/// The exit status of wrong usage.
+const USAGE: u8 = 2;
+
+/// Which marker to look for.
+#[derive(Debug, Clone, clap::Args)]
+struct MarkerArgs {
+    /// Text that marks a session as another tool's subagent: 16 to 200 characters of printable ASCII
+    #[arg(long, value_name = "TEXT", default_value = MarkerText::DEFAULT, hide_default_value = true)]
+    marker: MarkerText,
+
+    /// Do not look for the marker
+    #[arg(long, conflicts_with = "marker")]
+    no_marker: bool,
+}
+
+impl MarkerArgs {
+    fn marker(&self) -> Option<MarkerText> {
+        (!self.no_marker).then(|| self.marker.clone())
+    }
+}
+
+/// The default database, or why there is none.
+fn default_database() -> Located {
+    locate::default_database()
+}
+
+/// Writing to somebody who has left is done.
+fn unless_closed(result: io::Result<u8>) -> io::Result<u8> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
+        result => result,
+    }
+}
+
+/// The exit code, after saying what went wrong.
+fn exit(program: &str, result: io::Result<u8>) -> ExitCode {
+    match unless_closed(result) {
+        Ok(status) => status.into(),
+        Err(error) => {
+            complain(program, &format!("the result cannot be written: {error}"));
+            FAILED.into()
+        }
+    }
+}
+
+/// One sentence to standard error, in one line. Without one, nobody listens.
+fn complain(program: &str, sentence: &str) {
+    let _ = writeln!(io::stderr(), "{program}: {}", one_line(sentence));
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_of_both_programs_are_well_formed() {
+        super::lister::Args::command().debug_assert();
+        super::sessions::Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,251 @@
+//! `opencode-lister explain`: what was found, how it is asked, how long it takes.
+
+use std::io::{self, Write};
+use std::time::Instant;
+
+use rusqlite::Connection;
+
+use super::listing::{Ended, Task};
+use crate::marker;
+use crate::store::{Database, LogPosition, Opened, Query, Schema, StoreError, Table, TableKind};
+use crate::text::{Shown, one_line};
+
+/// Explains the listing of `task` to a person.
+///
+/// # Errors
+///
+/// Where `out` fails. A database that fails is said to `err`.
+pub fn print(task: &Task, mut out: impl Write, mut err: impl Write) -> io::Result<Ended> {
+    let Some(path) = task.db.as_deref() else {
+        writeln!(
+            out,
+            "state:    missing (OPENCODE_DB says :memory:, there is nothing to read)"
+        )?;
+        return Ok(Ended::Complete);
+    };
+    writeln!(out, "database: {}", Shown(path))?;
+    match explain(task, &mut out) {
+        Ok(()) => Ok(Ended::Complete),
+        Err(Trouble::Io(error)) => Err(error),
+        Err(Trouble::Store(error)) => {
+            out.flush()?;
+            let failure = error.failure(path);
+            writeln!(
+                err,
+                "opencode-lister: {} ({})",
+                one_line(&failure.message),
+                failure.kind.as_str()
+            )?;
+            Ok(Ended::Failed(failure.kind))
+        }
+    }
+}
+
+enum Trouble {
+    Io(io::Error),
+    Store(StoreError),
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<rusqlite::Error> for Trouble {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+/// The phases of a listing and how long each took.
+struct Phases {
+    last: Instant,
+    took: Vec<(&'static str, f64)>,
+}
+
+impl Phases {
+    fn end(&mut self, name: &'static str) {
+        let now = Instant::now();
+        self.took
+            .push((name, (now - self.last).as_secs_f64() * 1000.0));
+        self.last = now;
+    }
+}
+
+fn explain(task: &Task, out: &mut impl Write) -> Result<(), Trouble> {
+    let Some(path) = task.db.as_deref() else {
+        return Ok(());
+    };
+    let mut phases = Phases {
+        last: Instant::now(),
+        took: Vec::new(),
+    };
+    let database = match Database::open(path, &task.open)? {
+        Opened::Missing => return Ok(writeln!(out, "state:    missing (there is no file)")?),
+        Opened::Young => {
+            return Ok(writeln!(
+                out,
+                "state:    young (not in WAL mode and changed less than two seconds ago: \
+                 being made or restored, left alone)"
+            )?);
+        }
+        Opened::Empty => return Ok(writeln!(out, "state:    empty (the file has zero bytes)")?),
+        Opened::Ready(database) => database,
+    };
+    phases.end("open");
+    // Holds a descriptor that must be closed after the connection.
+    let log = LogPosition::look(database.path());
+    let result = explain_open(&database, log.as_ref(), task, &mut phases, out);
+    let closed = database.close();
+    drop(log);
+    result?;
+    closed?;
+    writeln!(out, "\nphases:")?;
+    for (name, milliseconds) in &phases.took {
+        writeln!(out, "  {name:<8} {milliseconds:>9.2} ms")?;
+    }
+    Ok(())
+}
+
+fn explain_open(
+    database: &Database,
+    log: Option<&LogPosition>,
+    task: &Task,
+    phases: &mut Phases,
+    out: &mut impl Write,
+) -> Result<(), Trouble> {
+    let transaction = database.begin()?;
+    let schema = Schema::read(&transaction)?;
+    phases.end("schema");
+    let query = Query::new(&schema, task.filter)?;
+    let state = match (&query, database.is_immutable()) {
+        (None, _) => "empty (no session tables)",
+        (Some(_), false) => "ready",
+        (Some(_), true) => "ready (its directory cannot be written to: read as unchanging)",
+    };
+    writeln!(out, "state:    {state}")?;
+    let pragma = |name: &str| {
+        transaction.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0))
+    };
+    let journal: String = transaction.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+    writeln!(out, "journal:  {journal}")?;
+    for (label, name) in [
+        ("pages:", "page_count"),
+        ("page:", "page_size"),
+        ("schema:", "schema_version"),
+    ] {
+        writeln!(out, "{label:<9} {}", plain(&pragma(name)?))?;
+    }
+    match log {
+        None => writeln!(out, "log:      none")?,
+        Some(log) => {
+            write!(out, "log:      {} bytes", log.bytes)?;
+            if let (Some(frames), Some([first, second])) = (log.frames, log.salts) {
+                write!(
+                    out,
+                    ", {frames} frames committed, salts {first:08x} {second:08x}"
+                )?;
+            }
+            writeln!(out)?;
+        }
+    }
+    for table in schema.tables() {
+        print_table(table, out)?;
+    }
+    let Some(query) = query else { return Ok(()) };
+
+    phases.end("explain");
+    let (marks, scan) = marker::scan(&transaction, &schema, task.marker.as_ref())?;
+    phases.end("marker");
+    if task.marker.is_some() {
+        // After the scan, which made the function that its statements call.
+        for (name, sql) in marker::statements(&schema) {
+            writeln!(out, "\nmarker in {}:\n  {sql}", one_line(&name))?;
+            print_plan(&transaction, &sql, out)?;
+        }
+        writeln!(out, "\nsearched: {} bytes", scan.bytes)?;
+    }
+    for (name, sql) in query.statements() {
+        writeln!(out, "\n{name}:\n  {sql}")?;
+        print_plan(&transaction, sql, out)?;
+    }
+    phases.end("explain");
+    let (mut sessions, mut marked) = (0_u64, 0_u64);
+    let listed = query.run(&transaction, |session| -> Result<(), StoreError> {
+        sessions += 1;
+        marked += u64::from(marks.of(&session.id) == Some(true));
+        Ok(())
+    })?;
+    phases.end("rows");
+    let skipped = listed.skipped;
+    writeln!(
+        out,
+        "\nsessions: {sessions}, {marked} of them marked; left out {} with an invalid id and {} \
+         duplicates; {} texts cut",
+        skipped.invalid_id, skipped.duplicate_id, skipped.truncated
+    )?;
+    Ok(())
+}
+
+fn plain(value: &rusqlite::types::Value) -> String {
+    match value {
+        rusqlite::types::Value::Integer(number) => number.to_string(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn print_table(table: &Table, out: &mut impl Write) -> io::Result<()> {
+    let kind = match &table.kind {
+        TableKind::Rowid(_) => "table",
+        TableKind::WithoutRowid => "table without rowid",
+        TableKind::Other(kind) => kind,
+    };
+    writeln!(out, "\n{kind} {}", one_line(&table.name))?;
+    let columns: Vec<_> = table
+        .columns
+        .iter()
+        .map(|column| {
+            format!("{} {}", one_line(&column.name), one_line(&column.declared))
+                .trim_end()
+                .to_owned()
+        })
+        .collect();
+    writeln!(out, "  columns: {}", columns.join(", "))?;
+    for index in &table.indexes {
+        let key: Vec<_> = index
+            .key
+            .iter()
+            .map(|(name, _)| one_line(name.as_deref().unwrap_or("expression")).into_owned())
+            .collect();
+        let unique = if index.unique {
+            "unique index"
+        } else {
+            "index"
+        };
+        writeln!(
+            out,
+            "  {unique} {} ({})",
+            one_line(&index.name),
+            key.join(", ")
+        )?;
+    }
+    Ok(())
+}
+
+fn print_plan(conn: &Connection, sql: &str, out: &mut impl Write) -> Result<(), Trouble> {
+    let mut plan = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+    let unbound = vec![rusqlite::types::Null; plan.parameter_count()];
+    let mut steps = plan.query(rusqlite::params_from_iter(unbound))?;
+    while let Some(step) = steps.next()? {
+        let detail: String = step.get(3)?;
+        writeln!(out, "    {}", one_line(&detail))?;
+    }
+    Ok(())
+}

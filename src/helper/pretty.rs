@@ -1,0 +1,53 @@
+//! `--pretty`: the same listing, checked the same way, as a table for a person.
+
+use std::io::{self, Write};
+
+use super::listing::{Ended, Task, list};
+use crate::output::{self, Entry, Terminal};
+use crate::project::Projects;
+use crate::text;
+use crate::wire::{Checked, DatabaseState, Verdict, Writer};
+
+/// Prints the listing as a table to `out`, and what is to be said about it to
+/// `err`.
+///
+/// # Errors
+///
+/// Where one of them fails.
+pub fn print(task: &Task, mut out: impl Write, mut err: impl Write) -> io::Result<Ended> {
+    let mut checked = Checked::default();
+    let mut writer = Writer::new(&mut checked);
+    writer.hello().map_err(io::Error::other)?;
+    let ended = list(task, writer)?;
+    match checked.finish().map_err(io::Error::other)? {
+        Verdict::Refused { failure, .. } => {
+            writeln!(err, "opencode-lister: {}", text::one_line(&failure.message))?;
+        }
+        Verdict::Listing(listing) => {
+            let mut projects = Projects::new();
+            let entries: Vec<_> = listing
+                .sessions
+                .into_iter()
+                .map(|session| Entry {
+                    project: projects.of(&session),
+                    session,
+                })
+                .collect();
+            output::table(&entries, &Terminal::of_stdout(), &mut out)?;
+            out.flush()?;
+            let end = listing.end;
+            let state = match end.database {
+                DatabaseState::Ready => "",
+                DatabaseState::Missing => "; there is no database",
+                DatabaseState::Empty => "; the database has no session tables",
+                DatabaseState::Young => "; the database is just being made, try again in a second",
+            };
+            writeln!(
+                err,
+                "{} sessions in {} ms, {} bytes searched for the marker{state}",
+                end.sessions, end.elapsed_ms, end.scan.bytes
+            )?;
+        }
+    }
+    Ok(ended)
+}

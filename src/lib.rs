@@ -1,0 +1,70 @@
+//! Lists the sessions of [OpenCode](https://opencode.ai), the terminal coding
+//! agent, from a process of their own, so that nothing else has to wait.
+//!
+//! OpenCode keeps every session in one SQLite database that grows to many
+//! gigabytes and is written to all the time. A program that shows a sidebar of
+//! sessions reads it every few seconds; done inside that program, each reading
+//! freezes it, and one stuck reading hangs it. Here the reading is done by a
+//! helper process, `opencode-lister`: it prints one JSON object a line, and the
+//! main process checks every byte of it and kills the helper at a deadline.
+//!
+//! Three promises, in this order:
+//!
+//! 1. Nothing is lost: a failed listing is told apart from an empty one, and
+//!    says nothing about which sessions exist.
+//! 2. Nothing blocks: no database is opened in the main process.
+//! 3. OpenCode never notices: the database is opened read-only, only when that
+//!    cannot disturb its owner, and never checkpointed.
+//!
+//! # The rooms
+//!
+//! ```text
+//! opencode.db → store, marker → helper → wire ⇒ pipe ⇒ wire → lister → output
+//!               (in the helper process)               (in the main process)
+//! ```
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`session`] | the words of the domain: a session, its id, its times |
+//! | [`wire`] | what crosses the pipe: messages, their encoding, their checking |
+//! | [`store`] | reading OpenCode's databases; used by the helper alone |
+//! | [`marker`] | which sessions carry the 3-views marker; used by the helper alone |
+//! | [`helper`] | what `opencode-lister` does: one listing, then exit |
+//! | [`lister`] | launching the helper: spawn, deadline, limits, outcome |
+//! | [`locate`], [`project`] | where the database is; which project a session is of |
+//! | [`output`] | how people and programs see sessions |
+//! | [`text`] | untrusted text on its way to a person |
+//! | [`cli`] | the arguments of both programs, and the commands |
+//!
+//! # Example
+//!
+//! A host lists from a thread that may wait; the deadline bounds how long.
+//!
+//! ```no_run
+//! use opencode_sessions::lister::{Lister, ListRequest, Outcome, ProcessLister};
+//!
+//! let lister = ProcessLister::beside_this_program()?;
+//! let request = ListRequest::of("/home/me/.local/share/opencode/opencode.db");
+//! match lister.list(&request) {
+//!     Outcome::Listing(listing) => println!("{} sessions", listing.sessions.len()),
+//!     failed => eprintln!("kept what was known: {failed}"),
+//! }
+//! # Ok::<(), opencode_sessions::lister::Breakage>(())
+//! ```
+
+#[cfg(not(unix))]
+compile_error!(
+    "opencode-sessions needs process groups and POSIX signals: build it for Linux or macOS"
+);
+
+pub mod cli;
+pub mod helper;
+pub mod lister;
+pub mod locate;
+pub mod marker;
+pub mod output;
+pub mod project;
+pub mod session;
+pub mod store;
+pub mod text;
+pub mod wire;

@@ -1,0 +1,231 @@
+//! The one owner of a child: it kills the whole process group and reaps, at the
+//! latest when it is dropped.
+//!
+//! The order matters. A group's id is its leader's process id, which the system
+//! may give to another process as soon as the leader is reaped: so the group is
+//! killed *before* that. Waiting in the usual ways reaps, so a leader's end is
+//! looked for with `WNOWAIT` here, and reaping, with a limit, is the last step.
+//!
+//! This is the only file that uses wait-timeout. That crate installs a
+//! process-wide SIGCHLD handler which calls the one that was there before, and
+//! jumps to address 1 where that was "ignore"
+//! (<https://github.com/alexcrichton/wait-timeout/issues/44>). So nothing is
+//! spawned while SIGCHLD is ignored; with `SA_NOCLDWAIT` no child could be waited
+//! for either.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+use wait_timeout::ChildExt;
+
+use super::reaper::{Reaper, Ticket};
+
+/// How long a killed child may take to die. Together with what the caller does
+/// around it this keeps to "the deadline plus one second".
+const REAP: Duration = Duration::from_millis(700);
+
+/// One wait of wait-timeout. Where SIGCHLD is blocked, its handler never runs,
+/// and it would sleep on although the child has exited; it looks before it sleeps.
+const SLICE: Duration = Duration::from_millis(10);
+
+/// A running child, leader of a process group of its own.
+#[derive(Debug)]
+pub(super) struct Guard {
+    /// `None` once it is reaped, or with the reaper.
+    child: Option<Child>,
+    pid: Pid,
+    /// Standard input's other end, taken out of the child: waiting for a child
+    /// closes what it still has of it.
+    pub(super) stdin: Option<ChildStdin>,
+    ticket: Ticket,
+}
+
+/// Why nothing was spawned.
+#[derive(Debug)]
+pub(super) enum SpawnError {
+    SigchldIgnored,
+    Io(io::Error),
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Ending {
+    /// It is reaped; this is how it exited.
+    Reaped(ExitStatus),
+    /// It was killed and does not die; the reaper has it.
+    Stuck,
+}
+
+impl Guard {
+    /// Spawns `command` in a process group of its own.
+    pub(super) fn spawn(mut command: Command, ticket: Ticket) -> Result<Self, SpawnError> {
+        if sigchld_is_ignored() {
+            return Err(SpawnError::SigchldIgnored);
+        }
+        command.process_group(0);
+        #[expect(clippy::disallowed_methods, reason = "this is the place")]
+        let mut child = command.spawn().map_err(SpawnError::Io)?;
+        let stdin = child.stdin.take();
+        let pid = Pid::from_child(&child);
+        Ok(Self {
+            child: Some(child),
+            pid,
+            stdin,
+            ticket,
+        })
+    }
+
+    /// The other ends of its standard output and error.
+    pub(super) fn take_outputs(&mut self) -> (Option<ChildStdout>, Option<ChildStderr>) {
+        match &mut self.child {
+            Some(child) => (child.stdout.take(), child.stderr.take()),
+            None => (None, None),
+        }
+    }
+
+    /// True when the child has exited. It stays unreaped, and its id its own.
+    pub(super) fn has_exited(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        // An error means that somebody else reaped it; that, too, is an end.
+        !matches!(
+            rustix::process::waitid(WaitId::Pid(self.pid), options),
+            Ok(None)
+        )
+    }
+
+    /// Kills what is left of the group and reaps the child. For a child that has
+    /// exited by itself the ending is its own.
+    pub(super) fn end(mut self) -> io::Result<Ending> {
+        self.kill_and_reap()
+    }
+
+    fn kill_and_reap(&mut self) -> io::Result<Ending> {
+        let Some(mut child) = self.child.take() else {
+            return Ok(Ending::Stuck);
+        };
+        // An error: there is no process left in the group but, on some systems,
+        // the unreaped leader.
+        let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
+        let until = Instant::now() + REAP;
+        loop {
+            match wait(&mut child)? {
+                Some(status) => return Ok(Ending::Reaped(status)),
+                None if Instant::now() >= until => break,
+                None => {}
+            }
+        }
+        Reaper::adopt(child, self.ticket.clone());
+        Ok(Ending::Stuck)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.kill_and_reap();
+    }
+}
+
+/// Waits a little, and reaps.
+fn wait(child: &mut Child) -> io::Result<Option<ExitStatus>> {
+    #[expect(clippy::disallowed_methods, reason = "this is the place")]
+    match child.wait_timeout(SLICE) {
+        // It needs two descriptors; without them there is still a way.
+        Err(error) if error.raw_os_error() != Some(libc::ECHILD) => {
+            std::thread::sleep(SLICE);
+            child.try_wait()
+        }
+        result => result,
+    }
+}
+
+/// True where this process's children cannot be waited for.
+fn sigchld_is_ignored() -> bool {
+    let mut now = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: with a null new action, sigaction only writes the present one to
+    // the memory given to it, which is large enough; it is read only where the
+    // call says that it did so.
+    #[expect(unsafe_code, reason = "neither std nor rustix tells a signal's action")]
+    let now = unsafe {
+        if libc::sigaction(libc::SIGCHLD, std::ptr::null(), now.as_mut_ptr()) != 0 {
+            return false;
+        }
+        now.assume_init()
+    };
+    now.sa_sigaction == libc::SIG_IGN || now.sa_flags & libc::SA_NOCLDWAIT != 0
+}
+
+/// Sets SIGCHLD to its default, and lets it through: a supervisor may have
+/// started this process with it ignored or blocked, and both are inherited.
+///
+/// Call it first in `main`, before there is another thread.
+pub fn restore_sigchld() {
+    // SAFETY: SIG_DFL is a valid action for SIGCHLD; the signal set is
+    // initialised by sigemptyset before it is used, and both calls only read it.
+    #[expect(unsafe_code, reason = "neither std nor rustix sets a signal's action")]
+    unsafe {
+        libc::signal(libc::SIGCHLD, libc::SIG_DFL);
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        libc::sigemptyset(set.as_mut_ptr());
+        libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), std::ptr::null_mut());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Stdio;
+
+    use super::*;
+
+    fn sleeper() -> Guard {
+        let mut command = Command::new("sleep");
+        command.arg("60").stdin(Stdio::piped());
+        Guard::spawn(command, Ticket::default()).unwrap()
+    }
+
+    fn is_alive(pid: Pid) -> bool {
+        rustix::process::test_kill_process(pid).is_ok()
+    }
+
+    #[test]
+    fn a_dropped_guard_leaves_no_process() {
+        let guard = sleeper();
+        let pid = guard.pid;
+        assert!(is_alive(pid) && !guard.has_exited());
+        drop(guard);
+        assert!(!is_alive(pid));
+    }
+
+    #[test]
+    fn a_child_that_does_not_die_goes_to_the_reaper_and_is_counted_until_it_is_gone() {
+        let mut guard = sleeper();
+        let (pid, ticket) = (guard.pid, guard.ticket.clone());
+        // What kill_and_reap does when the time is up.
+        Reaper::adopt(guard.child.take().unwrap(), ticket.clone());
+        assert_eq!(ticket.stuck(), 1);
+        assert!(is_alive(pid));
+        rustix::process::kill_process(pid, Signal::KILL).unwrap();
+        let until = Instant::now() + Duration::from_secs(10);
+        while ticket.stuck() > 0 {
+            assert!(Instant::now() < until, "the reaper never noticed");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(!is_alive(pid));
+    }
+
+    #[test]
+    fn an_exited_child_can_be_seen_and_still_keeps_its_id() {
+        let guard = Guard::spawn(Command::new("true"), Ticket::default()).unwrap();
+        let pid = guard.pid;
+        while !guard.has_exited() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(is_alive(pid), "an unreaped child still has its id");
+        assert!(matches!(guard.end(), Ok(Ending::Reaped(status)) if status.success()));
+        assert!(!is_alive(pid));
+    }
+}

@@ -1,0 +1,321 @@
+//! Getting a listing: launch the helper, check what it says, and be rid of it by
+//! the deadline, whatever it does.
+//!
+//! A [`Lister`] answers with an [`Outcome`], and never with half a listing. What
+//! the helper *said* went wrong ([`Outcome::Refused`]) and what went wrong *with
+//! the helper* ([`Outcome::Broken`], [`Outcome::TimedOut`]) are different
+//! things; none of them says anything about which sessions exist.
+//!
+//! [`ProcessLister`] is the one to use. [`InProcessLister`] is for tests, and for
+//! embedders that know what they give up.
+//!
+//! Only this room starts processes.
+
+mod guard;
+mod in_process;
+mod pipes;
+mod process;
+mod reaper;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::text::{Shown, one_line};
+use crate::wire::{
+    ErrorKind, Failure, Listing, MarkerText, PROTOCOL, Progress, VERSION, Verdict, Violation,
+};
+
+pub use guard::restore_sigchld;
+pub use in_process::InProcessLister;
+pub use process::ProcessLister;
+
+/// Something that lists sessions.
+pub trait Lister {
+    /// One listing. Blocks until the request's deadline, and at most one second
+    /// longer: call it from a thread that may wait.
+    ///
+    /// That thread must live as long as the call, which it does by itself: on
+    /// Linux a helper dies with the *thread* that launched it.
+    fn list(&self, request: &ListRequest) -> Outcome;
+}
+
+/// What to list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListRequest {
+    /// The database.
+    pub db: PathBuf,
+    /// The marker to look for; `None` leaves `marked` unknown.
+    pub marker: Option<MarkerText>,
+    /// Child sessions too, not just roots.
+    pub children: bool,
+    /// Archived sessions too.
+    pub archived: bool,
+    /// How long the listing may take, from spawn to exit.
+    pub deadline: Duration,
+}
+
+impl ListRequest {
+    /// The default deadline: 15 seconds.
+    pub const DEADLINE: Duration = Duration::from_secs(15);
+
+    /// The root sessions of the database at `db`, with the default marker and
+    /// deadline.
+    #[must_use]
+    pub fn of(db: impl Into<PathBuf>) -> Self {
+        Self {
+            db: db.into(),
+            marker: Some(MarkerText::default()),
+            children: false,
+            archived: false,
+            deadline: Self::DEADLINE,
+        }
+    }
+
+    /// How long the helper waits for another program's lock: less than the
+    /// deadline, so that a locked database is said to be one.
+    fn busy_timeout(&self) -> Duration {
+        (self.deadline * 2 / 3).min(Duration::from_secs(5))
+    }
+}
+
+/// How a listing ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// A complete, valid listing.
+    Listing(Listing),
+    /// The helper worked and said why it could not list.
+    Refused(Refusal),
+    /// The helper did not work, or could not be launched.
+    Broken(Breakage),
+    /// The helper was not done at the deadline and was killed.
+    TimedOut(Timeout),
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listing(listing) => write!(f, "{} sessions", listing.sessions.len()),
+            Self::Refused(refusal) => refusal.fmt(f),
+            Self::Broken(breakage) => breakage.fmt(f),
+            Self::TimedOut(timeout) => timeout.fmt(f),
+        }
+    }
+}
+
+/// The helper's own `error` line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// What it said.
+    pub failure: Failure,
+    /// Its version.
+    pub lister: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&one_line(&self.failure.message))?;
+        if self.failure.kind == ErrorKind::Usage {
+            write!(
+                f,
+                "; the helper is version {} and this is version {VERSION} (protocol {PROTOCOL}): \
+                 install both programs from one version",
+                one_line(&self.lister)
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// The helper was not done at the deadline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timeout {
+    /// The deadline.
+    pub deadline: Duration,
+    /// How far it had come.
+    pub progress: Progress,
+    /// The end of what it wrote to standard error.
+    pub stderr: String,
+}
+
+impl fmt::Display for Timeout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the listing was not done within {:?} and was stopped {}; raise --deadline, or see \
+             what holds it up with `opencode-lister explain`",
+            self.deadline, self.progress
+        )?;
+        last_words(&self.stderr, f)
+    }
+}
+
+/// The helper did not work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct Breakage {
+    /// What broke.
+    pub what: Broke,
+    /// The end of what the helper wrote to standard error.
+    pub stderr: String,
+}
+
+impl From<Broke> for Breakage {
+    fn from(what: Broke) -> Self {
+        Self {
+            what,
+            stderr: String::new(),
+        }
+    }
+}
+
+impl fmt::Display for Breakage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.what.fmt(f)?;
+        last_words(&self.stderr, f)
+    }
+}
+
+/// The last line of what a helper wrote to standard error, for a message.
+fn last_words(stderr: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match stderr.lines().map(one_line).rfind(|line| !line.is_empty()) {
+        Some(line) => write!(f, "; it said: {line}"),
+        None => Ok(()),
+    }
+}
+
+/// What broke.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Broke {
+    /// There is no helper at this path.
+    NotFound(PathBuf),
+    /// The file at this path may not be executed.
+    NotExecutable(PathBuf),
+    /// The helper could not be started, for this reason of the system.
+    Spawn {
+        /// The helper.
+        lister: PathBuf,
+        /// The reason.
+        why: String,
+    },
+    /// SIGCHLD is ignored in this process: its children cannot be waited for.
+    SigchldIgnored,
+    /// A helper launched before cannot be killed: the kernel holds it. Nothing
+    /// more is launched until it is gone.
+    Stuck,
+    /// Its output broke the rules of the wire.
+    Wire(Violation),
+    /// It exited with a status that does not go with its last line.
+    Status {
+        /// The exit status.
+        status: i32,
+        /// What its last line was.
+        after: &'static str,
+    },
+    /// It exited with a status other than 0 before its output was complete.
+    Exited {
+        /// The exit status.
+        status: i32,
+        /// What its output was.
+        output: Violation,
+    },
+    /// It was killed, and not by us: by this signal.
+    Killed {
+        /// The signal.
+        signal: i32,
+        /// How far it had come.
+        progress: Progress,
+    },
+    /// It exited, but another process still held its output half a second later.
+    OutputHeld,
+    /// Its pipes could not be read, for this reason of the system.
+    Pipe(String),
+    /// It ended, but the system does not say how, for this reason.
+    NoStatus(String),
+}
+
+impl fmt::Display for Broke {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFound(path) => write!(
+                f,
+                "there is no helper at {}: install both programs side by side, or name it with \
+                 --lister",
+                Shown(path)
+            ),
+            Self::NotExecutable(path) => {
+                write!(
+                    f,
+                    "the helper {} may not be executed: see its permissions",
+                    Shown(path)
+                )
+            }
+            Self::Spawn { lister, why } => {
+                write!(f, "the helper {} cannot be started: {why}", Shown(lister))
+            }
+            Self::SigchldIgnored => f.write_str(
+                "SIGCHLD is ignored in this process, so that no child can be waited for: set it to \
+                 its default before listing",
+            ),
+            Self::Stuck => f.write_str(
+                "an earlier helper cannot be killed, the system holds it (a hanging disk?); no \
+                 other is started until it is gone",
+            ),
+            Self::Wire(violation) => write!(f, "the helper's output is no listing: {violation}"),
+            Self::Status { status, after } => {
+                write!(f, "the helper exited with status {status} after {after}")
+            }
+            Self::Exited { status, output } => {
+                write!(f, "the helper exited with status {status}: {output}")
+            }
+            Self::Killed { signal, progress } => {
+                write!(f, "the helper was killed by {} {progress}", Signal(*signal))
+            }
+            Self::OutputHeld => {
+                f.write_str("the helper exited, but another process still holds its output")
+            }
+            Self::Pipe(why) => write!(f, "the helper's output cannot be read: {why}"),
+            Self::NoStatus(why) => write!(
+                f,
+                "the helper's exit status is lost: {why} (does something else in this process \
+                 wait for its children?)"
+            ),
+        }
+    }
+}
+
+/// A signal's name, as far as it is one that ends programs.
+struct Signal(i32);
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.0 {
+            libc::SIGHUP => "SIGHUP",
+            libc::SIGINT => "SIGINT",
+            libc::SIGQUIT => "SIGQUIT",
+            libc::SIGILL => "SIGILL",
+            libc::SIGABRT => "SIGABRT (out of memory?)",
+            libc::SIGBUS => "SIGBUS",
+            libc::SIGFPE => "SIGFPE",
+            libc::SIGKILL => "SIGKILL (out of memory?)",
+            libc::SIGSEGV => "SIGSEGV",
+            libc::SIGPIPE => "SIGPIPE",
+            libc::SIGTERM => "SIGTERM",
+            libc::SIGXCPU => "SIGXCPU (it used more CPU than its deadline allows)",
+            other => return write!(f, "signal {other}"),
+        };
+        f.write_str(name)
+    }
+}
+
+/// What a checked output comes to.
+fn outcome_of(verdict: Verdict) -> Outcome {
+    match verdict {
+        Verdict::Listing(listing) => Outcome::Listing(listing),
+        Verdict::Refused { lister, failure } => Outcome::Refused(Refusal { failure, lister }),
+    }
+}
+
+/// The path of the helper that belongs to the program at `program`: beside it.
+fn beside(program: &Path) -> PathBuf {
+    program.with_file_name("opencode-lister")
+}

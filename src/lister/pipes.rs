@@ -1,0 +1,218 @@
+//! Reading a child that may do anything: its output is polled, never waited for
+//! by a thread that could block for good.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::process::{ChildStderr, ChildStdin, ChildStdout};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::guard::Guard;
+use crate::wire::{Checker, Violation};
+
+/// How long a pipe that somebody still holds is waited for after the child has
+/// exited.
+const HELD: Duration = Duration::from_millis(500);
+
+/// How often the child is looked at while its output is silent.
+const WATCH: Duration = Duration::from_millis(50);
+
+/// How much of standard error is kept.
+const STDERR: usize = 8 << 10;
+
+/// Bytes read at a time.
+const CHUNK: usize = 64 << 10;
+
+/// Reads in a row from one pipe before the clock is looked at again.
+const READS: usize = 16;
+
+/// Why the conversation is over.
+#[derive(Debug)]
+pub(super) enum Over {
+    /// The child has exited and its output has ended.
+    Exited,
+    /// The child has exited; another process holds its output.
+    Held,
+    /// The deadline has come.
+    Deadline,
+    /// The output broke a rule.
+    Broken(Violation),
+    /// The pipes cannot be read.
+    Failed(io::Error),
+}
+
+/// What was said until then.
+pub(super) struct Conversation {
+    pub(super) over: Over,
+    pub(super) checker: Checker,
+    /// The last 8 KiB of standard error.
+    pub(super) stderr: String,
+}
+
+/// Writes `request` to the child and reads it until it has exited and its output
+/// has ended, or until `deadline`.
+pub(super) fn converse(guard: &mut Guard, request: &[u8], deadline: Instant) -> Conversation {
+    let (stdout, stderr) = guard.take_outputs();
+    let mut talk = Talk {
+        request,
+        stdout,
+        stderr,
+        checker: Checker::new(),
+        tail: VecDeque::new(),
+        buffer: vec![0; CHUNK],
+    };
+    let over = talk.run(guard, deadline).unwrap_or_else(Over::Failed);
+    let tail: Vec<u8> = talk.tail.into();
+    Conversation {
+        over,
+        checker: talk.checker,
+        stderr: String::from_utf8_lossy(&tail).into_owned(),
+    }
+}
+
+struct Talk<'a> {
+    /// What is still to be written.
+    request: &'a [u8],
+    /// `None` once it has ended.
+    stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
+    checker: Checker,
+    tail: VecDeque<u8>,
+    buffer: Vec<u8>,
+}
+
+/// What one look at a pipe gave.
+enum Got {
+    Nothing,
+    Data(usize),
+    End,
+}
+
+impl Talk<'_> {
+    fn run(&mut self, guard: &mut Guard, deadline: Instant) -> io::Result<Over> {
+        let pipes = [
+            guard.stdin.as_ref().map(AsFd::as_fd),
+            self.stdout.as_ref().map(AsFd::as_fd),
+            self.stderr.as_ref().map(AsFd::as_fd),
+        ];
+        for pipe in pipes.into_iter().flatten() {
+            rustix::io::ioctl_fionbio(pipe, true)?;
+        }
+        let mut exited_at = None;
+        let mut quiet = Duration::from_micros(100);
+        loop {
+            // Looked at before the pipes: what it wrote before it exited is in
+            // them now.
+            let exited = guard.has_exited();
+            self.write(&mut guard.stdin);
+            if let Err(violation) = self.read_stdout()? {
+                return Ok(Over::Broken(violation));
+            }
+            self.read_stderr()?;
+            let now = Instant::now();
+            if exited {
+                // Who holds only standard error (a connection that ssh keeps in
+                // the background does) takes nothing from the listing.
+                if self.stdout.is_none() {
+                    return Ok(Over::Exited);
+                }
+                if now >= *exited_at.get_or_insert(now) + HELD {
+                    return Ok(Over::Held);
+                }
+            }
+            if now >= deadline {
+                return Ok(Over::Deadline);
+            }
+            let open = self.stdout.is_some() || self.stderr.is_some();
+            // With its output at an end the child is about to exit, and there is
+            // nothing to poll for.
+            let pause = if open { WATCH } else { quiet };
+            quiet = (quiet * 2).min(WATCH);
+            self.wait(guard, pause.min(deadline - now))?;
+        }
+    }
+
+    /// Waits until a pipe has something, or the pause is over.
+    fn wait(&self, guard: &Guard, pause: Duration) -> io::Result<()> {
+        let mut pipes = Vec::with_capacity(3);
+        if let (false, Some(stdin)) = (self.request.is_empty(), &guard.stdin) {
+            pipes.push(PollFd::new(stdin, PollFlags::OUT));
+        }
+        if let Some(stdout) = &self.stdout {
+            pipes.push(PollFd::new(stdout, PollFlags::IN));
+        }
+        if let Some(stderr) = &self.stderr {
+            pipes.push(PollFd::new(stderr, PollFlags::IN));
+        }
+        let pause = Timespec {
+            tv_sec: 0,
+            tv_nsec: pause.subsec_nanos().into(),
+        };
+        match poll(&mut pipes, Some(&pause)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A child that does not read its request is free not to: what it answers
+    /// is checked all the same.
+    fn write(&mut self, stdin: &mut Option<ChildStdin>) {
+        let Some(pipe) = stdin.as_mut().filter(|_| !self.request.is_empty()) else {
+            return;
+        };
+        match pipe.write(self.request) {
+            Ok(count) => self.request = &self.request[count..],
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) => {}
+            Err(_) => self.request = &[],
+        }
+    }
+
+    fn read_stdout(&mut self) -> io::Result<Result<(), Violation>> {
+        for _ in 0..READS {
+            let Some(pipe) = &mut self.stdout else { break };
+            match read(pipe, &mut self.buffer)? {
+                Got::Nothing => break,
+                Got::End => self.stdout = None,
+                Got::Data(count) => {
+                    if let Err(violation) = self.checker.push(&self.buffer[..count]) {
+                        return Ok(Err(violation));
+                    }
+                }
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    fn read_stderr(&mut self) -> io::Result<()> {
+        for _ in 0..READS {
+            let Some(pipe) = &mut self.stderr else { break };
+            match read(pipe, &mut self.buffer)? {
+                Got::Nothing => break,
+                Got::End => self.stderr = None,
+                Got::Data(count) => {
+                    let news = &self.buffer[..count];
+                    self.tail.extend(&news[count.saturating_sub(STDERR)..]);
+                    self.tail.drain(..self.tail.len().saturating_sub(STDERR));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read(pipe: &mut impl Read, buffer: &mut [u8]) -> io::Result<Got> {
+    match pipe.read(buffer) {
+        Ok(0) => Ok(Got::End),
+        Ok(count) => Ok(Got::Data(count)),
+        Err(error) => match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(Got::Nothing),
+            _ => Err(error),
+        },
+    }
+}

@@ -1,0 +1,206 @@
+//! The helper as a process.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Instant;
+
+use std::os::unix::process::ExitStatusExt;
+
+use super::guard::{Ending, Guard, SpawnError};
+use super::pipes::{Conversation, Over, converse};
+use super::reaper::Ticket;
+use super::{Breakage, Broke, ListRequest, Lister, Outcome, Timeout, beside, outcome_of};
+use crate::wire::{MarkerText, Request, Verdict, line};
+
+/// Lists by launching `opencode-lister`, one process a listing.
+///
+/// It may be shared between threads. A clone counts the same children.
+#[derive(Debug, Clone)]
+pub struct ProcessLister {
+    lister: PathBuf,
+    ticket: Ticket,
+}
+
+impl ProcessLister {
+    /// A lister that launches the program at `lister`. It is taken as it is and
+    /// never looked for in `PATH`.
+    #[must_use]
+    pub fn at(lister: impl Into<PathBuf>) -> Self {
+        let lister = lister.into();
+        // A name without a slash would be looked for in PATH.
+        let lister = std::path::absolute(&lister).unwrap_or(lister);
+        Self {
+            lister,
+            ticket: Ticket::default(),
+        }
+    }
+
+    /// A lister that launches the `opencode-lister` beside the running program.
+    ///
+    /// # Errors
+    ///
+    /// Where the system does not say which program is running.
+    pub fn beside_this_program() -> Result<Self, Breakage> {
+        match std::env::current_exe() {
+            Ok(program) => Ok(Self::at(beside(&program))),
+            Err(error) => Err(Broke::Spawn {
+                lister: "opencode-lister".into(),
+                why: format!("the system does not say where this program is: {error}"),
+            }
+            .into()),
+        }
+    }
+
+    /// The program it launches.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.lister
+    }
+
+    /// How many of its helpers were killed and do not die. While there are any,
+    /// it launches no other.
+    #[must_use]
+    pub fn stuck(&self) -> usize {
+        self.ticket.stuck()
+    }
+
+    fn command(&self, request: &ListRequest, on_stdin: bool) -> Command {
+        let mut command = Command::new(&self.lister);
+        let cpu_seconds = request.deadline.as_secs() + 1;
+        command
+            .arg("--db")
+            .arg(absolute(&request.db))
+            .args([
+                "--busy-timeout",
+                &request.busy_timeout().as_millis().to_string(),
+            ])
+            .args(["--parent", &std::process::id().to_string(), "--parent-pipe"])
+            .args(["--background", "--cpu-limit", &cpu_seconds.to_string()])
+            .args(request.children.then_some("--children"))
+            .args(request.archived.then_some("--archived"))
+            .args(request.marker.is_none().then_some("--no-marker"))
+            .args(on_stdin.then_some("--request-stdin"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn broken_by(&self, error: &io::Error) -> Broke {
+        let lister = self.lister.clone();
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory if !lister.exists() => {
+                Broke::NotFound(lister)
+            }
+            io::ErrorKind::PermissionDenied => Broke::NotExecutable(lister),
+            // The file is there, so what it is to be run with is not.
+            io::ErrorKind::NotFound => Broke::Spawn {
+                lister,
+                why: "the interpreter it names, or the loader it needs, is not there".to_owned(),
+            },
+            _ => Broke::Spawn {
+                lister,
+                why: error.to_string(),
+            },
+        }
+    }
+}
+
+impl Lister for ProcessLister {
+    fn list(&self, request: &ListRequest) -> Outcome {
+        let deadline = Instant::now() + request.deadline;
+        if self.stuck() > 0 {
+            return Outcome::Broken(Broke::Stuck.into());
+        }
+        let on_stdin = request_line(request);
+        let command = self.command(request, !on_stdin.is_empty());
+        let mut guard = match Guard::spawn(command, self.ticket.clone()) {
+            Ok(guard) => guard,
+            Err(SpawnError::SigchldIgnored) => {
+                return Outcome::Broken(Broke::SigchldIgnored.into());
+            }
+            Err(SpawnError::Io(error)) => return Outcome::Broken(self.broken_by(&error).into()),
+        };
+        let conversation = converse(&mut guard, &on_stdin, deadline);
+        let ending = guard.end();
+        judge(conversation, ending, request)
+    }
+}
+
+/// The request for standard input, where the arguments do not say it all: a
+/// marker that is not the default.
+fn request_line(request: &ListRequest) -> Vec<u8> {
+    match &request.marker {
+        Some(marker) if *marker != MarkerText::default() => line(&Request::List {
+            marker: Some(marker.clone()),
+        }),
+        _ => Vec::new(),
+    }
+}
+
+/// The helper may not take a name that begins with `-` for an option.
+fn absolute(path: &Path) -> OsString {
+    std::path::absolute(path)
+        .unwrap_or_else(|_| path.to_owned())
+        .into()
+}
+
+/// What a conversation and an ending come to.
+fn judge(conversation: Conversation, ending: io::Result<Ending>, request: &ListRequest) -> Outcome {
+    let Conversation {
+        over,
+        checker,
+        stderr,
+    } = conversation;
+    let progress = checker.progress();
+    let broken = |what| {
+        Outcome::Broken(Breakage {
+            what,
+            stderr: stderr.clone(),
+        })
+    };
+    match over {
+        Over::Broken(violation) => return broken(Broke::Wire(violation)),
+        Over::Failed(error) => return broken(Broke::Pipe(error.to_string())),
+        Over::Deadline => {
+            let deadline = request.deadline;
+            return Outcome::TimedOut(Timeout {
+                deadline,
+                progress,
+                stderr,
+            });
+        }
+        Over::Held => return broken(Broke::OutputHeld),
+        Over::Exited => {}
+    }
+    let status = match ending {
+        Ok(Ending::Reaped(status)) => status,
+        Ok(Ending::Stuck) => return broken(Broke::Stuck),
+        Err(error) => return broken(Broke::NoStatus(error.to_string())),
+    };
+    if let Some(signal) = status.signal() {
+        return broken(Broke::Killed { signal, progress });
+    }
+    let status = code(status);
+    match checker.finish() {
+        Err(output) if status != 0 => broken(Broke::Exited { status, output }),
+        Err(violation) => broken(Broke::Wire(violation)),
+        Ok(verdict) => {
+            let (expected, after) = match &verdict {
+                Verdict::Listing(_) => (0, "a complete listing"),
+                Verdict::Refused { failure, .. } => (failure.kind.exit_status(), "an error"),
+            };
+            if status == i32::from(expected) {
+                outcome_of(verdict)
+            } else {
+                broken(Broke::Status { status, after })
+            }
+        }
+    }
+}
+
+fn code(status: ExitStatus) -> i32 {
+    status.code().unwrap_or(-1)
+}

@@ -1,0 +1,133 @@
+//! How people and programs see sessions.
+//!
+//! Results go to a writer; a caller passes standard output. What is shown to a
+//! person holds nothing that a terminal would act on, what is shown to a program
+//! is the stored text, escaped as its format has it.
+
+mod table;
+
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+
+use serde::Serialize;
+
+use crate::session::{Millis, Session};
+use crate::text::escaped;
+use crate::wire::to_json;
+
+pub use table::table;
+
+/// A session and what the main process knows about it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Entry {
+    /// As the database has it.
+    #[serde(flatten)]
+    pub session: Session,
+    /// The project it is of ([`crate::project`]).
+    pub project: Option<String>,
+}
+
+/// The terminal a person looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terminal {
+    /// Its width in columns, where the output goes to a terminal.
+    pub width: Option<u16>,
+    /// Now, for relative times.
+    pub now: Millis,
+}
+
+impl Terminal {
+    /// What standard output goes to, now.
+    #[must_use]
+    pub fn of_stdout() -> Self {
+        let stdout = io::stdout();
+        let width = rustix::termios::isatty(stdout.as_fd())
+            .then(|| rustix::termios::tcgetwinsize(stdout.as_fd()).ok())
+            .flatten()
+            .map(|size| size.ws_col)
+            .filter(|width| *width > 0);
+        Self {
+            width,
+            now: Millis(jiff::Timestamp::now().as_millisecond()),
+        }
+    }
+}
+
+/// One JSON array, an object a line.
+///
+/// # Errors
+///
+/// Those of `out`.
+pub fn json(entries: &[Entry], mut out: impl Write) -> io::Result<()> {
+    if entries.is_empty() {
+        return writeln!(out, "[]");
+    }
+    for (at, entry) in entries.iter().enumerate() {
+        out.write_all(if at == 0 { b"[\n" } else { b",\n" })?;
+        to_json(entry, &mut out)?;
+    }
+    out.write_all(b"\n]\n")
+}
+
+/// One JSON object a line.
+///
+/// # Errors
+///
+/// Those of `out`.
+pub fn ndjson(entries: &[Entry], mut out: impl Write) -> io::Result<()> {
+    for entry in entries {
+        to_json(entry, &mut out)?;
+        out.write_all(b"\n")?;
+    }
+    Ok(())
+}
+
+/// Tab-separated values with a header. Tabs, line ends, backslashes and other
+/// unsafe characters are escapes (`\t`, `\n`, `\\`, `\u{1b}`); what is not known
+/// is empty.
+///
+/// # Errors
+///
+/// Those of `out`.
+pub fn tsv(entries: &[Entry], mut out: impl Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "id\ttimeUpdated\ttimeCreated\tmarked\tparentId\tproject\tdirectory\ttitle"
+    )?;
+    for Entry { session, project } in entries {
+        let text =
+            |text: &Option<String>| escaped(text.as_deref().unwrap_or_default()).into_owned();
+        let time = |time: Option<Millis>| {
+            time.map(|Millis(time)| time.to_string())
+                .unwrap_or_default()
+        };
+        writeln!(
+            out,
+            "{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}",
+            escaped(session.id.as_str()),
+            time(session.time_updated),
+            time(session.time_created),
+            session
+                .marked
+                .map(|marked| marked.to_string())
+                .unwrap_or_default(),
+            text(&session.parent_id),
+            text(project),
+            text(&session.directory),
+            text(&session.title),
+        )?;
+    }
+    Ok(())
+}
+
+/// One id a line, escaped like a value of [`tsv`].
+///
+/// # Errors
+///
+/// Those of `out`.
+pub fn ids(entries: &[Entry], mut out: impl Write) -> io::Result<()> {
+    for entry in entries {
+        writeln!(out, "{}", escaped(entry.session.id.as_str()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,32 @@
+//! Reading OpenCode's databases; used by the helper alone.
+//!
+//! What this room promises, whatever the database holds:
+//!
+//! * OpenCode does not notice. A file is looked at before SQLite may touch it
+//!   ([`look`]), opened read-only, never checkpointed, never written, and read
+//!   in one short transaction.
+//! * Any schema is read as far as it goes: every table and column may be
+//!   missing, in any order; only what is shown is selected, and no cell larger
+//!   than 64 KiB is loaded for it.
+//! * Failures are typed ([`StoreError`]): each SQLite result code becomes one
+//!   [`ErrorKind`](crate::wire::ErrorKind) in one table.
+//!
+//! Only this room opens connections.
+
+mod connect;
+mod error;
+mod log;
+mod look;
+mod rows;
+mod schema;
+
+pub use connect::{Database, OpenOptions, Opened};
+pub use error::StoreError;
+pub use log::LogPosition;
+pub use rows::{Filter, Listed, Query};
+pub use schema::{Column, Index, Schema, Table, TableKind};
+
+/// A name as an SQL identifier.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

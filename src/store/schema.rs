@@ -1,0 +1,220 @@
+//! The tables as they are: any column may be missing, in any order, and while
+//! OpenCode upgrades every intermediate schema is visible. Read in the same
+//! transaction as the rows.
+
+use std::collections::BTreeMap;
+
+use rusqlite::Connection;
+
+use super::StoreError;
+
+/// The tables that are read, as far as the database has them.
+const TABLES: [&str; 6] = [
+    "session",
+    "project",
+    "message",
+    "part",
+    "session_message",
+    "session_input",
+];
+
+/// What is known of the tables this crate reads.
+#[derive(Debug, Clone, Default)]
+pub struct Schema {
+    tables: BTreeMap<String, Table>,
+    /// Text is stored as UTF-8. Otherwise its bytes are not those of a text.
+    pub utf8: bool,
+}
+
+/// One table.
+#[derive(Debug, Clone)]
+pub struct Table {
+    /// Its name as the database spells it.
+    pub name: String,
+    /// What it is.
+    pub kind: TableKind,
+    /// Its columns in the order of the table.
+    pub columns: Vec<Column>,
+    /// Its indexes.
+    pub indexes: Vec<Index>,
+}
+
+/// What a table is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TableKind {
+    /// An ordinary table whose rows have a rowid, which goes by this name.
+    Rowid(&'static str),
+    /// A table without a rowid, or one whose columns take all of its names.
+    WithoutRowid,
+    /// A view, a virtual table, or a shadow table.
+    Other(String),
+}
+
+/// One column.
+#[derive(Debug, Clone)]
+pub struct Column {
+    /// Its name, in lower case.
+    pub name: String,
+    /// Its declared type.
+    pub declared: String,
+    /// It is computed from other columns.
+    pub generated: bool,
+}
+
+/// One index.
+#[derive(Debug, Clone)]
+pub struct Index {
+    /// Its name.
+    pub name: String,
+    /// No two rows have the same key.
+    pub unique: bool,
+    /// It holds only some rows.
+    pub partial: bool,
+    /// Its key: columns in lower case, or nothing for an expression; and
+    /// whether they are ordered by their bytes.
+    pub key: Vec<(Option<String>, bool)>,
+}
+
+impl Schema {
+    /// Reads the schema.
+    ///
+    /// # Errors
+    ///
+    /// Where SQLite fails.
+    pub fn read(conn: &Connection) -> Result<Self, StoreError> {
+        let encoding: String = conn.pragma_query_value(None, "encoding", |row| row.get(0))?;
+        let mut schema = Self {
+            tables: BTreeMap::new(),
+            utf8: encoding == "UTF-8",
+        };
+        for name in TABLES {
+            if let Some(table) = Table::read(conn, name)? {
+                schema.tables.insert(name.to_owned(), table);
+            }
+        }
+        Ok(schema)
+    }
+
+    /// The table of this name, if there is one.
+    #[must_use]
+    pub fn table(&self, name: &str) -> Option<&Table> {
+        self.tables.get(name)
+    }
+
+    /// All tables that were found.
+    pub fn tables(&self) -> impl Iterator<Item = &Table> {
+        self.tables.values()
+    }
+}
+
+impl Table {
+    fn read(conn: &Connection, name: &str) -> Result<Option<Self>, StoreError> {
+        let mut list = conn.prepare(
+            "SELECT name, type, wr FROM pragma_table_list \
+             WHERE schema = 'main' AND name = ?1 COLLATE NOCASE",
+        )?;
+        let mut rows = list.query([name])?;
+        let Some(row) = rows.next()? else {
+            return Ok(None);
+        };
+        let (name, kind, without_rowid): (String, String, bool) =
+            (row.get(0)?, row.get(1)?, row.get(2)?);
+        let columns = conn
+            .prepare(
+                "SELECT lower(name), type, hidden IN (2, 3) FROM pragma_table_xinfo(?1) ORDER BY cid",
+            )?
+            .query_map([&name], |row| {
+                Ok(Column { name: row.get(0)?, declared: row.get(1)?, generated: row.get(2)? })
+            })?
+            .collect::<Result<Vec<_>, _>>()?;
+        let kind = match kind.as_str() {
+            "table" if !without_rowid => ["rowid", "_rowid_", "oid"]
+                .into_iter()
+                .find(|alias| columns.iter().all(|column| column.name != *alias))
+                .map_or(TableKind::WithoutRowid, TableKind::Rowid),
+            "table" => TableKind::WithoutRowid,
+            _ => TableKind::Other(kind),
+        };
+        let indexes = Index::read(conn, &name)?;
+        Ok(Some(Self {
+            name,
+            kind,
+            columns,
+            indexes,
+        }))
+    }
+
+    /// True where there is a column of this name (in lower case).
+    #[must_use]
+    pub fn has(&self, column: &str) -> bool {
+        self.columns.iter().any(|known| known.name == column)
+    }
+
+    /// True where this column's values stand in the table's rows.
+    #[must_use]
+    pub fn stores(&self, column: &str) -> bool {
+        self.columns
+            .iter()
+            .any(|known| known.name == column && !known.generated)
+    }
+
+    /// The name of the rowid, where rows have one.
+    #[must_use]
+    pub fn rowid(&self) -> Option<&'static str> {
+        match self.kind {
+            TableKind::Rowid(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// An index over all rows whose key begins with these columns, ordered by
+    /// their bytes.
+    #[must_use]
+    pub fn index_on(&self, columns: &[&str]) -> Option<&Index> {
+        self.indexes.iter().find(|index| {
+            !index.partial
+                && index.key.len() >= columns.len()
+                && index
+                    .key
+                    .iter()
+                    .zip(columns)
+                    .all(|((name, binary), wanted)| name.as_deref() == Some(*wanted) && *binary)
+        })
+    }
+
+    /// True where the database keeps this column's values distinct.
+    #[must_use]
+    pub fn is_unique(&self, column: &str) -> bool {
+        self.indexes.iter().any(|index| {
+            index.unique
+                && !index.partial
+                && matches!(&index.key[..], [(Some(name), true)] if name == column)
+        })
+    }
+}
+
+impl Index {
+    fn read(conn: &Connection, table: &str) -> Result<Vec<Self>, StoreError> {
+        let mut indexes = conn
+            .prepare("SELECT name, \"unique\", partial FROM pragma_index_list(?1)")?
+            .query_map([table], |row| {
+                Ok(Self {
+                    name: row.get(0)?,
+                    unique: row.get(1)?,
+                    partial: row.get(2)?,
+                    key: Vec::new(),
+                })
+            })?
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut key = conn.prepare(
+            "SELECT lower(name), coll = 'BINARY' COLLATE NOCASE FROM pragma_index_xinfo(?1) \
+             WHERE key ORDER BY seqno",
+        )?;
+        for index in &mut indexes {
+            index.key = key
+                .query_map([&index.name], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect::<Result<Vec<_>, _>>()?;
+        }
+        Ok(indexes)
+    }
+}

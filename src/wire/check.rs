@@ -1,0 +1,466 @@
+//! The caller's side of the wire: every byte a helper sends is checked here.
+//!
+//! A helper can be of another version, cut off, confused, or hostile. What
+//! [`Checker`] accepts is a listing that is whole and within its limits; for
+//! everything else it says which rule was broken. Memory is bounded by the
+//! limits, whatever is pushed in.
+
+use std::collections::HashSet;
+
+use super::{End, Failure, Hello, Message, PROTOCOL, VERSION, limits};
+use crate::session::{Session, SessionId};
+use crate::text;
+
+/// A complete listing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listing {
+    /// The helper's version.
+    pub lister: String,
+    /// The sessions, in the helper's order: newest activity first.
+    pub sessions: Vec<Session>,
+    /// What the helper said about them.
+    pub end: End,
+}
+
+/// What a checked output was.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// A complete listing.
+    Listing(Listing),
+    /// The helper said that, and why, it failed.
+    Refused {
+        /// The helper's version.
+        lister: String,
+        /// Its reason.
+        failure: Failure,
+    },
+}
+
+/// Which rule of the wire an output broke.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// It ended without a line.
+    #[error("it printed nothing")]
+    NoOutput,
+    /// The first line is no `hello`.
+    #[error("its first line is no hello but {0}")]
+    NoHello(String),
+    /// It speaks another protocol.
+    #[error(
+        "it is version {lister} and speaks protocol {theirs}; this is version {VERSION} and \
+         speaks protocol {PROTOCOL}: install both programs from one version"
+    )]
+    Protocol {
+        /// Its protocol.
+        theirs: u32,
+        /// Its version.
+        lister: String,
+    },
+    /// A line has a type that this version does not know.
+    #[error(
+        "line {line} has the unknown type {name}; it is version {lister}, this is version \
+         {VERSION}: install both programs from one version"
+    )]
+    UnknownType {
+        /// The line, from 1.
+        line: usize,
+        /// The type, as shown to people.
+        name: String,
+        /// Its version.
+        lister: String,
+    },
+    /// A line is not what it should be.
+    #[error("line {line} is not valid: {why}")]
+    Invalid {
+        /// The line, from 1.
+        line: usize,
+        /// Why.
+        why: String,
+    },
+    /// Two sessions have one id.
+    #[error("line {line} repeats the id {id}")]
+    DuplicateId {
+        /// The line, from 1.
+        line: usize,
+        /// The id.
+        id: SessionId,
+    },
+    /// A second `hello`.
+    #[error("line {0} is a second hello")]
+    SecondHello(usize),
+    /// The count of the `end` is not what came.
+    #[error("it sent {got} sessions and counted {said}")]
+    WrongCount {
+        /// Sessions received.
+        got: u64,
+        /// Sessions its `end` counts.
+        said: u64,
+    },
+    /// Something follows the last line.
+    #[error("it went on after its last line")]
+    AfterEnd,
+    /// The output stopped before an `end` or an `error`.
+    #[error("it stopped after {0} sessions, without an end")]
+    NoEnd(usize),
+    /// The output stopped within a line.
+    #[error("it stopped in the middle of line {0}")]
+    PartialLine(usize),
+    /// A line is longer than 1 MiB.
+    #[error("line {0} is longer than {limit} bytes", limit = limits::LINE)]
+    LongLine(usize),
+    /// All lines together are larger than 256 MiB.
+    #[error("its output is larger than {limit} bytes", limit = limits::TOTAL)]
+    TooMuch,
+    /// There are more sessions than a listing may have.
+    #[error("it sent more than {limit} sessions", limit = limits::SESSIONS)]
+    TooMany,
+}
+
+/// How far an output has come, for a message about one that went no further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// No line yet.
+    Nothing,
+    /// So many sessions.
+    Sessions(usize),
+    /// The last line is there.
+    Complete,
+}
+
+impl std::fmt::Display for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("before its first line"),
+            Self::Sessions(1) => f.write_str("after 1 session"),
+            Self::Sessions(count) => write!(f, "after {count} sessions"),
+            Self::Complete => f.write_str("after its last line"),
+        }
+    }
+}
+
+/// Checks an output as it arrives.
+///
+/// After the first [`Violation`] the checker is spent: drop it.
+#[derive(Debug, Default)]
+pub struct Checker {
+    /// The part of a line whose end has not arrived.
+    partial: Vec<u8>,
+    /// Bytes so far.
+    total: usize,
+    /// Lines so far.
+    lines: usize,
+    hello: Option<Hello>,
+    sessions: Vec<Session>,
+    ids: HashSet<SessionId>,
+    last: Option<Last>,
+}
+
+#[derive(Debug)]
+enum Last {
+    End(End),
+    Error(Failure),
+}
+
+impl Checker {
+    /// A checker of one output.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes taken so far.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.total
+    }
+
+    /// How far the output has come.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        match (&self.last, &self.hello) {
+            (Some(_), _) => Progress::Complete,
+            (None, Some(_)) => Progress::Sessions(self.sessions.len()),
+            (None, None) => Progress::Nothing,
+        }
+    }
+
+    /// Takes the next bytes, cut anywhere.
+    ///
+    /// # Errors
+    ///
+    /// The first rule that is broken.
+    pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), Violation> {
+        self.total += bytes.len();
+        if self.total > limits::TOTAL {
+            return Err(Violation::TooMuch);
+        }
+        while let Some(at) = memchr::memchr(b'\n', bytes) {
+            let (line, rest) = (&bytes[..at], &bytes[at + 1..]);
+            bytes = rest;
+            if self.partial.is_empty() {
+                self.line(line)?;
+            } else {
+                self.hold(line)?;
+                let line = std::mem::take(&mut self.partial);
+                self.line(&line)?;
+                self.partial = line;
+                self.partial.clear();
+            }
+        }
+        self.hold(bytes)
+    }
+
+    /// The output has ended.
+    ///
+    /// # Errors
+    ///
+    /// Where it ended too early.
+    pub fn finish(self) -> Result<Verdict, Violation> {
+        if !self.partial.is_empty() {
+            return Err(Violation::PartialLine(self.lines + 1));
+        }
+        let Some(hello) = self.hello else {
+            return Err(Violation::NoOutput);
+        };
+        match self.last {
+            None => Err(Violation::NoEnd(self.sessions.len())),
+            Some(Last::Error(failure)) => Ok(Verdict::Refused {
+                lister: hello.lister,
+                failure,
+            }),
+            Some(Last::End(end)) => Ok(Verdict::Listing(Listing {
+                lister: hello.lister,
+                sessions: self.sessions,
+                end,
+            })),
+        }
+    }
+
+    fn hold(&mut self, bytes: &[u8]) -> Result<(), Violation> {
+        if self.partial.len() + bytes.len() > limits::LINE {
+            return Err(Violation::LongLine(self.lines + 1));
+        }
+        if self.last.is_some() && !bytes.is_empty() {
+            return Err(Violation::AfterEnd);
+        }
+        self.partial.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn line(&mut self, line: &[u8]) -> Result<(), Violation> {
+        self.lines += 1;
+        let at = self.lines;
+        if line.len() > limits::LINE {
+            return Err(Violation::LongLine(at));
+        }
+        if self.last.is_some() {
+            return Err(Violation::AfterEnd);
+        }
+        let Some(hello) = &self.hello else {
+            self.hello = Some(first_line(line)?);
+            return Ok(());
+        };
+        match serde_json::from_slice(line) {
+            Ok(Message::Hello(_)) => Err(Violation::SecondHello(at)),
+            Ok(Message::Session(session)) => self.session(*session, at),
+            Ok(Message::End(end)) => {
+                let got = self.sessions.len() as u64;
+                if end.sessions != got {
+                    return Err(Violation::WrongCount {
+                        got,
+                        said: end.sessions,
+                    });
+                }
+                if !(0.0..=1.0).contains(&end.scan.progress) {
+                    return Err(invalid(at, "its progress is not between 0 and 1"));
+                }
+                self.last = Some(Last::End(end));
+                Ok(())
+            }
+            Ok(Message::Error(failure)) => {
+                if failure.message.len() > limits::TEXT {
+                    return Err(invalid(at, "its message is too long"));
+                }
+                self.last = Some(Last::Error(failure));
+                Ok(())
+            }
+            Err(error) => Err(match kind(line) {
+                Some(name) if !KNOWN.contains(&name.as_str()) => Violation::UnknownType {
+                    line: at,
+                    name: shown(name.as_bytes()),
+                    lister: shown(hello.lister.as_bytes()),
+                },
+                _ => invalid(at, &error.to_string()),
+            }),
+        }
+    }
+
+    fn session(&mut self, session: Session, line: usize) -> Result<(), Violation> {
+        if self.sessions.len() == limits::SESSIONS {
+            return Err(Violation::TooMany);
+        }
+        if let Some(field) = overlong(&session) {
+            let limit = limits::TEXT;
+            return Err(invalid(
+                line,
+                &format!("its {field} is longer than {limit} bytes"),
+            ));
+        }
+        if let Some(prompt) = &session.first_prompt {
+            if !session.untitled {
+                return Err(invalid(line, "it has a title and a firstPrompt"));
+            }
+            if prompt.chars().count() > limits::FIRST_PROMPT || prompt.contains(['\n', '\r']) {
+                return Err(invalid(
+                    line,
+                    "its firstPrompt is longer than one short line",
+                ));
+            }
+        }
+        if !self.ids.insert(session.id.clone()) {
+            return Err(Violation::DuplicateId {
+                line,
+                id: session.id,
+            });
+        }
+        self.sessions.push(session);
+        Ok(())
+    }
+}
+
+/// A [`Checker`] that a [`Writer`](super::Writer) of the same process writes to.
+///
+/// A violation fails the write, and is kept for [`finish`](Self::finish).
+#[derive(Debug, Default)]
+pub struct Checked {
+    checker: Checker,
+    broken: Option<Violation>,
+}
+
+impl Checked {
+    /// How far the output has come.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.checker.progress()
+    }
+
+    /// The output has ended.
+    ///
+    /// # Errors
+    ///
+    /// The first rule that was broken.
+    pub fn finish(self) -> Result<Verdict, Violation> {
+        match self.broken {
+            Some(violation) => Err(violation),
+            None => self.checker.finish(),
+        }
+    }
+}
+
+impl std::io::Write for Checked {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.broken.is_none() {
+            self.broken = self.checker.push(bytes).err();
+        }
+        match &self.broken {
+            None => Ok(bytes.len()),
+            Some(violation) => Err(std::io::Error::other(violation.clone())),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+const KNOWN: [&str; 4] = ["hello", "session", "end", "error"];
+
+fn invalid(line: usize, why: &str) -> Violation {
+    Violation::Invalid {
+        line,
+        why: shown(why.as_bytes()),
+    }
+}
+
+/// What a line says its type is.
+fn kind(line: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Kind {
+        r#type: String,
+    }
+    serde_json::from_slice::<Kind>(line)
+        .ok()
+        .map(|kind| kind.r#type)
+}
+
+fn first_line(line: &[u8]) -> Result<Hello, Violation> {
+    match serde_json::from_slice(line) {
+        Ok(Message::Hello(hello)) if hello.lister.len() > limits::TEXT => {
+            Err(Violation::NoHello(shown(hello.lister.as_bytes())))
+        }
+        Ok(Message::Hello(hello)) if hello.protocol == PROTOCOL => Ok(hello),
+        Ok(Message::Hello(hello)) => Err(Violation::Protocol {
+            theirs: hello.protocol,
+            lister: shown(hello.lister.as_bytes()),
+        }),
+        _ => Err(Violation::NoHello(shown(line))),
+    }
+}
+
+/// The start of something a helper said, quoted, safe to show.
+fn shown(bytes: &[u8]) -> String {
+    let start = String::from_utf8_lossy(&bytes[..bytes.len().min(120)]);
+    let dots = if bytes.len() > 120 { "…" } else { "" };
+    format!("{}{dots}", text::escaped(&start))
+}
+
+/// The name of the first text of `session` that is longer than a text may be.
+fn overlong(session: &Session) -> Option<&'static str> {
+    // Taken apart without `..`: a new field does not compile before somebody
+    // has decided whether it is a text.
+    let Session {
+        id: _, // checked by its type
+        directory,
+        worktree,
+        project_id,
+        parent_id,
+        title,
+        untitled: _,
+        first_prompt,
+        time_created: _,
+        time_updated: _,
+        time_archived: _,
+        last_message_at: _,
+        marked: _,
+        store: _,
+        agent,
+        version,
+        slug,
+        share_url,
+        workspace_id,
+        model,
+        cost: _,
+        tokens: _,
+        summary: _,
+    } = session;
+    let model = model.as_ref();
+    [
+        ("directory", directory.as_deref()),
+        ("worktree", worktree.as_deref()),
+        ("projectId", project_id.as_deref()),
+        ("parentId", parent_id.as_deref()),
+        ("title", title.as_deref()),
+        ("firstPrompt", first_prompt.as_deref()),
+        ("agent", agent.as_deref()),
+        ("version", version.as_deref()),
+        ("slug", slug.as_deref()),
+        ("shareUrl", share_url.as_deref()),
+        ("workspaceId", workspace_id.as_deref()),
+        ("model", model.map(|model| model.id.as_str())),
+        ("model", model.map(|model| model.provider_id.as_str())),
+        ("model", model.and_then(|model| model.variant.as_deref())),
+    ]
+    .into_iter()
+    .find(|(_, text)| text.is_some_and(|text| text.len() > limits::TEXT))
+    .map(|(field, _)| field)
+}

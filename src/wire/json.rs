@@ -1,0 +1,78 @@
+//! JSON that is safe to show: the characters a terminal would act on are
+//! written as `\u` escapes, which every JSON reader takes for the same text.
+//! serde_json escapes only the C0 controls; DEL, the C1 controls (U+009B starts
+//! an escape sequence on some terminals) and direction overrides it prints raw.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+use serde_json::ser::{Formatter, Serializer};
+
+use crate::text::unsafe_on_a_terminal;
+
+/// Compact JSON with unsafe characters escaped.
+struct Safe;
+
+impl Formatter for Safe {
+    fn write_string_fragment<W: ?Sized + Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        // serde_json has escaped what is below U+0020, `"` and `\` itself.
+        if fragment.bytes().all(|b| b.is_ascii() && b != 0x7f) {
+            return writer.write_all(fragment.as_bytes());
+        }
+        let mut start = 0;
+        for (at, c) in fragment
+            .char_indices()
+            .filter(|&(_, c)| unsafe_on_a_terminal(c))
+        {
+            writer.write_all(&fragment.as_bytes()[start..at])?;
+            // All of them are in the basic multilingual plane: no surrogates.
+            write!(writer, "\\u{:04x}", u32::from(c))?;
+            start = at + c.len_utf8();
+        }
+        writer.write_all(&fragment.as_bytes()[start..])
+    }
+}
+
+/// The value as compact JSON, safe to show.
+///
+/// # Errors
+///
+/// Only those of `writer`, for the types of this crate.
+pub fn to_json(value: &impl Serialize, writer: impl Write) -> serde_json::Result<()> {
+    value.serialize(&mut Serializer::with_formatter(writer, Safe))
+}
+
+/// The value as one line of JSON, with its line end.
+///
+/// # Panics
+///
+/// Never for the types of this crate: they have string keys only, and writing
+/// to memory cannot fail.
+#[must_use]
+pub fn line(value: &impl Serialize) -> Vec<u8> {
+    let mut line = Vec::with_capacity(512);
+    #[expect(clippy::expect_used, reason = "see the doc comment")]
+    to_json(value, &mut line).expect("a type of this crate serializes");
+    line.push(b'\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unsafe_characters_are_escaped_and_read_back_the_same() {
+        let hostile = "a\u{1b}[31m\u{7f}\u{9b}\u{202e}\u{2028}\"\\\n日本🚀";
+        let json = String::from_utf8(line(&hostile)).unwrap();
+        assert_eq!(
+            json,
+            "\"a\\u001b[31m\\u007f\\u009b\\u202e\\u2028\\\"\\\\\\n日本🚀\"\n"
+        );
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), hostile);
+    }
+}

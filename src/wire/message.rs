@@ -1,0 +1,186 @@
+//! The lines of the wire as types. Both sides import them; unknown fields are
+//! ignored, so that a newer helper may say more.
+
+use serde::{Deserialize, Serialize};
+
+use crate::session::Session;
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum Message {
+    /// The first line.
+    Hello(Hello),
+    /// One session.
+    Session(Box<Session>),
+    /// The last line of a complete listing.
+    End(End),
+    /// The last line of a failed listing.
+    Error(Failure),
+}
+
+/// The first line: who speaks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The protocol of the lines that follow.
+    pub protocol: u32,
+    /// The helper's version.
+    pub lister: String,
+}
+
+impl Hello {
+    /// The `hello` of this version.
+    #[must_use]
+    pub fn ours() -> Self {
+        Self {
+            protocol: super::PROTOCOL,
+            lister: super::VERSION.to_owned(),
+        }
+    }
+}
+
+/// What the helper found where the database should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DatabaseState {
+    /// It has session tables.
+    Ready,
+    /// There is no file.
+    Missing,
+    /// It has no session tables.
+    Empty,
+    /// It is just being made or restored and was left alone. An empty listing
+    /// that says nothing about which sessions exist: ask again in a second.
+    Young,
+}
+
+/// The last line of a complete listing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct End {
+    /// How many session lines came before.
+    pub sessions: u64,
+    /// What was found.
+    pub database: DatabaseState,
+    /// The session tables read.
+    #[serde(default)]
+    pub tables: Vec<String>,
+    /// The tables have no `parent_id`: every session was taken for a root.
+    #[serde(default)]
+    pub flat: bool,
+    /// What was left out or cut.
+    #[serde(default)]
+    pub skipped: Skipped,
+    /// How the marker was looked for.
+    pub scan: Scan,
+    /// How long the listing took, in milliseconds.
+    pub elapsed_ms: u64,
+}
+
+/// Rows left out and texts cut, because the wire does not carry them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Skipped {
+    /// Rows whose id is no [`SessionId`](crate::session::SessionId).
+    pub invalid_id: u64,
+    /// Rows whose id a newer row has too.
+    pub duplicate_id: u64,
+    /// Texts that were cut at 4 KiB.
+    #[serde(default)]
+    pub truncated: u64,
+}
+
+/// How the marker was looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Scan {
+    /// What was read.
+    pub mode: ScanMode,
+    /// How much of the content is decided, from 0 to 1.
+    pub progress: f64,
+    /// Frames of the write-ahead log that were new.
+    pub frames: u64,
+    /// Bytes of content, or of the log, that were searched.
+    pub bytes: u64,
+}
+
+impl Scan {
+    /// Nobody asked for the marker, or there was nothing to search.
+    pub const NONE: Self = Self {
+        mode: ScanMode::None,
+        progress: 1.0,
+        frames: 0,
+        bytes: 0,
+    };
+}
+
+/// What a scan read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ScanMode {
+    /// Nothing.
+    None,
+    /// All content.
+    Full,
+    /// The end of the write-ahead log.
+    Tail,
+    /// Nothing had changed since the last answer.
+    Unchanged,
+}
+
+/// The last line of a failed listing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// What the caller can act on.
+    pub kind: ErrorKind,
+    /// What a person can act on: what happened to which object, and the way out.
+    pub message: String,
+}
+
+/// Why a listing failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// Another program held the database's lock for longer than the busy timeout.
+    Busy,
+    /// The database is damaged.
+    Corrupt,
+    /// The file is no SQLite database.
+    NotADatabase,
+    /// The file may not be read.
+    Permission,
+    /// Reading failed.
+    Io,
+    /// The tables are not what OpenCode makes, or not readable as such.
+    Schema,
+    /// A memory limit was reached.
+    OutOfMemory,
+    /// The helper was called with arguments or a request it does not know.
+    Usage,
+    /// A fault of the helper, or a limit of the wire.
+    Internal,
+}
+
+impl ErrorKind {
+    /// The kind as it stands on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::Corrupt => "corrupt",
+            Self::NotADatabase => "not_a_database",
+            Self::Permission => "permission",
+            Self::Io => "io",
+            Self::Schema => "schema",
+            Self::OutOfMemory => "out_of_memory",
+            Self::Usage => "usage",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// The exit status of a helper whose last line is an `error` of this kind.
+    #[must_use]
+    pub fn exit_status(self) -> u8 {
+        if self == Self::Usage { 2 } else { 1 }
+    }
+}

@@ -1,0 +1,50 @@
+//! What crosses the pipe between the helper and the main process.
+//!
+//! One JSON object a line on the helper's standard output, UTF-8, `\n` ended:
+//!
+//! | order | line | means |
+//! | --- | --- | --- |
+//! | 1 | `hello` | the protocol and the helper's version; before the database is opened |
+//! | 2… | `session` | one a session, newest activity first |
+//! | last | `end` | the listing is complete: so many sessions came before |
+//! | or last | `error` | the listing failed; sessions before it do not count |
+//!
+//! [`Writer`] produces it and refuses to produce what [`Checker`] would refuse.
+//! A listing counts only whole: there is no skipping of a bad line, since a
+//! listing that may remove sessions must not have lost any on its way.
+//!
+//! This module knows neither SQLite nor processes.
+
+mod check;
+mod json;
+mod message;
+mod request;
+mod write;
+
+pub use check::{Checked, Checker, Listing, Progress, Verdict, Violation};
+pub use json::{line, to_json};
+pub use message::{
+    DatabaseState, End, ErrorKind, Failure, Hello, Message, Scan, ScanMode, Skipped,
+};
+pub use request::{InvalidMarker, MarkerText, Request};
+pub use write::{WriteError, Writer};
+
+/// The protocol both sides of this version speak.
+pub const PROTOCOL: u32 = 1;
+
+/// This version of the package, named in the `hello`.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What a listing may be at most. The helper keeps to it, the caller enforces it.
+pub mod limits {
+    /// Bytes of one line, without its line end: 1 MiB.
+    pub const LINE: usize = 1 << 20;
+    /// Bytes of a whole listing: 256 MiB.
+    pub const TOTAL: usize = 256 << 20;
+    /// Sessions in a listing.
+    pub const SESSIONS: usize = 200_000;
+    /// Bytes of one text: 4 KiB.
+    pub const TEXT: usize = 4 << 10;
+    /// Characters of a first prompt.
+    pub const FIRST_PROMPT: usize = 200;
+}

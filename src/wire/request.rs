@@ -1,0 +1,140 @@
+//! What the main process asks of the helper beyond its arguments.
+//!
+//! Arguments may pass through another machine's shell (`ssh`, `docker exec`),
+//! so they hold only plain characters; a text goes as one JSON line on the
+//! helper's standard input, with `--request-stdin`.
+
+use serde::{Deserialize, Serialize};
+
+/// A request. Unlike the helper's lines it is strict: a helper that does not
+/// know a field must not answer as if it had not been there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Request {
+    /// One listing.
+    List {
+        /// The marker to look for, instead of the default.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        marker: Option<MarkerText>,
+    },
+}
+
+/// The text that marks a session: 16 to 200 characters of printable ASCII.
+///
+/// For other texts SQL's `LIKE`, which defines what marked means, matches byte
+/// sequences that are no text. A shorter one would be found everywhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MarkerText(String);
+
+/// Why a text cannot be a marker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidMarker {
+    /// It has a character outside U+0020 to U+007E.
+    #[error("a marker is printable ASCII only")]
+    NotPrintableAscii,
+    /// It is shorter or longer than the limits.
+    #[error(
+        "a marker has {min} to {max} characters, not {0}",
+        min = MarkerText::MIN, max = MarkerText::MAX
+    )]
+    Length(usize),
+}
+
+impl MarkerText {
+    /// The fewest characters.
+    pub const MIN: usize = 16;
+    /// The most characters.
+    pub const MAX: usize = 200;
+    /// The text that Freshell writes into the sessions of its 3-views.
+    pub const DEFAULT: &str = "<freshell-session-metadata origin=3-views";
+
+    /// Checks `text`.
+    ///
+    /// # Errors
+    ///
+    /// Where it is not printable ASCII, or too short or too long.
+    pub fn new(text: impl Into<String>) -> Result<Self, InvalidMarker> {
+        let text = text.into();
+        if !text.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+            Err(InvalidMarker::NotPrintableAscii)
+        } else if !(Self::MIN..=Self::MAX).contains(&text.len()) {
+            Err(InvalidMarker::Length(text.len()))
+        } else {
+            Ok(Self(text))
+        }
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for MarkerText {
+    fn default() -> Self {
+        Self(Self::DEFAULT.to_owned())
+    }
+}
+
+impl TryFrom<String> for MarkerText {
+    type Error = InvalidMarker;
+
+    fn try_from(text: String) -> Result<Self, InvalidMarker> {
+        Self::new(text)
+    }
+}
+
+impl std::str::FromStr for MarkerText {
+    type Err = InvalidMarker;
+
+    fn from_str(text: &str) -> Result<Self, InvalidMarker> {
+        Self::new(text)
+    }
+}
+
+impl From<MarkerText> for String {
+    fn from(marker: MarkerText) -> Self {
+        marker.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_marker_is_16_to_200_printable_ascii_characters() {
+        assert_eq!(
+            MarkerText::new(MarkerText::DEFAULT),
+            Ok(MarkerText::default())
+        );
+        assert!(MarkerText::new("x".repeat(16)).is_ok());
+        assert!(MarkerText::new("x".repeat(200)).is_ok());
+        assert_eq!(
+            MarkerText::new("x".repeat(15)),
+            Err(InvalidMarker::Length(15))
+        );
+        assert_eq!(
+            MarkerText::new("x".repeat(201)),
+            Err(InvalidMarker::Length(201))
+        );
+        for text in [
+            "sixteen letters\n",
+            "sixteen letters\u{7f}",
+            "sixteen létters",
+        ] {
+            assert_eq!(MarkerText::new(text), Err(InvalidMarker::NotPrintableAscii));
+        }
+    }
+
+    #[test]
+    fn a_request_with_an_unknown_field_is_refused() {
+        let known = r#"{"type":"list","marker":"0123456789abcdef"}"#;
+        assert!(serde_json::from_str::<Request>(known).is_ok());
+        assert!(serde_json::from_str::<Request>(r#"{"type":"list","colour":1}"#).is_err());
+        assert!(serde_json::from_str::<Request>(r#"{"type":"list","marker":"short"}"#).is_err());
+        assert!(serde_json::from_str::<Request>(r#"{"type":"sing"}"#).is_err());
+    }
+}
