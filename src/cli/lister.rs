@@ -129,12 +129,11 @@ pub fn run() -> ExitCode {
 
 /// A caller must learn from the pipe alone what was wrong with its call.
 fn wrong_usage<W: Write>(mut out: Writer<W>, message: String) -> io::Result<u8> {
-    out.hello().map_err(io::Error::other)?;
+    out.hello()?;
     out.error(Failure {
         kind: ErrorKind::Usage,
         message,
-    })
-    .map_err(io::Error::other)?;
+    })?;
     Ok(USAGE)
 }
 
@@ -181,6 +180,6 @@ fn listing(args: Args, out: impl Write) -> io::Result<u8> {
     if launched.parent_pipe {
         launched::die_at_the_end_of(stdin)?;
     }
-    out.hello().map_err(io::Error::other)?;
+    out.hello()?;
     Ok(list(&task, out)?.exit_status())
 }

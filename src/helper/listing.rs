@@ -48,10 +48,10 @@ impl Ended {
 /// Only where `out` fails. A database that fails is an `error` line.
 pub fn list<W: Write>(task: &Task, mut out: Writer<W>) -> io::Result<Ended> {
     let failure = match read(task, &mut out) {
-        Ok(end) => match out.end(end) {
-            Ok(()) => return Ok(Ended::Complete),
-            Err(error) => return Err(into_io(error)),
-        },
+        Ok(end) => {
+            out.end(end)?;
+            return Ok(Ended::Complete);
+        }
         Err(ListError::Write(WriteError::Io(error))) => return Err(error),
         Err(ListError::Write(error @ WriteError::TooLarge(_))) => Failure {
             kind: ErrorKind::Internal,
@@ -62,15 +62,8 @@ pub fn list<W: Write>(task: &Task, mut out: Writer<W>) -> io::Result<Ended> {
         }
     };
     let kind = failure.kind;
-    out.error(failure).map_err(into_io)?;
+    out.error(failure)?;
     Ok(Ended::Failed(kind))
-}
-
-fn into_io(error: WriteError) -> io::Error {
-    match error {
-        WriteError::Io(error) => error,
-        WriteError::TooLarge(_) => io::Error::other(error),
-    }
 }
 
 enum ListError {

@@ -17,7 +17,7 @@ use crate::wire::{Checked, DatabaseState, Verdict, Writer};
 pub fn print(task: &Task, mut out: impl Write, mut err: impl Write) -> io::Result<Ended> {
     let mut checked = Checked::default();
     let mut writer = Writer::new(&mut checked);
-    writer.hello().map_err(io::Error::other)?;
+    writer.hello()?;
     let ended = list(task, writer)?;
     match checked.finish().map_err(io::Error::other)? {
         Verdict::Refused { failure, .. } => {

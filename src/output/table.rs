@@ -47,6 +47,9 @@ pub fn table(entries: &[Entry], terminal: &Terminal, mut out: impl Write) -> io:
         row.max_height(1);
         table.add_row(row);
     }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     if let Some(width) = terminal.width {
         table.set_content_arrangement(ContentArrangement::Dynamic);
         table.set_width(width.max(NARROWEST));

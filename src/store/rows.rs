@@ -251,10 +251,6 @@ impl<'a> Query<'a> {
 /// A text column, without loading one that is large: `?2` is [`LARGE`].
 fn text(table: &str, column: &str) -> String {
     let column = format!("{table}.{}", quoted(column));
-    let large = LARGE
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect::<String>();
     format!(
         "CASE WHEN octet_length({column}) <= {WHOLE_CELL} THEN {column} \
          WHEN typeof({column}) = 'text' THEN ?2 END"

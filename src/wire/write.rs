@@ -28,6 +28,15 @@ pub enum WriteError {
     TooLarge(&'static str),
 }
 
+impl From<WriteError> for io::Error {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Io(error) => error,
+            WriteError::TooLarge(_) => Self::other(error),
+        }
+    }
+}
+
 /// What every listing keeps free for its last line.
 const ROOM_FOR_THE_LAST_LINE: usize = 64 << 10;
 

@@ -4,7 +4,7 @@
 //! Nothing here touches the developer's home or OpenCode's data: every test has
 //! a directory of its own that is gone when it ends.
 
-#![allow(dead_code, reason = "every test file uses some of it")]
+#![allow(dead_code, unreachable_pub, reason = "every test file uses some of it")]
 #![allow(
     clippy::disallowed_methods,
     reason = "tests start programs and make databases"
