@@ -93,7 +93,7 @@ impl fmt::Display for Shown<'_> {
             return f.write_str(&text);
         }
         if text.chars().any(unsafe_on_a_terminal) {
-            // ANSI-C quoting: bash, zsh and dash's successor understand it.
+            // ANSI-C quoting, which bash, zsh and ksh understand.
             f.write_str("$'")?;
             for c in text.chars() {
                 match c {

@@ -1,5 +1,8 @@
 //! `opencode-sessions list`, as a person or a program calls it.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "tests start programs")]
+
 mod support;
 
 use std::fs;

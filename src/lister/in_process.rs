@@ -27,7 +27,7 @@ pub struct InProcessLister;
 
 impl Lister for InProcessLister {
     fn list(&self, request: &ListRequest) -> Outcome {
-        let deadline = Instant::now() + request.deadline;
+        let deadline = request.until();
         let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let task = Task {
             db: Some(request.db.clone()),

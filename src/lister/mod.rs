@@ -19,7 +19,7 @@ mod reaper;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::text::{Shown, one_line};
 use crate::wire::{
@@ -70,6 +70,13 @@ impl ListRequest {
             archived: false,
             deadline: Self::DEADLINE,
         }
+    }
+
+    /// The moment of the deadline, from now. One beyond what a clock can tell is
+    /// a year away.
+    fn until(&self) -> Instant {
+        const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+        Instant::now() + self.deadline.min(YEAR)
     }
 
     /// How long the helper waits for another program's lock: less than the

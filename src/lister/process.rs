@@ -4,7 +4,6 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
-use std::time::Instant;
 
 use std::os::unix::process::ExitStatusExt;
 
@@ -13,6 +12,9 @@ use super::pipes::{Conversation, Over, converse};
 use super::reaper::Ticket;
 use super::{Breakage, Broke, ListRequest, Lister, Outcome, Timeout, beside, outcome_of};
 use crate::wire::{MarkerText, Request, Verdict, line};
+
+/// The largest `--cpu-limit` the helper takes: a day.
+const MOST_CPU_SECONDS: u64 = 86_400;
 
 /// Lists by launching `opencode-lister`, one process a listing.
 ///
@@ -68,7 +70,8 @@ impl ProcessLister {
 
     fn command(&self, request: &ListRequest, on_stdin: bool) -> Command {
         let mut command = Command::new(&self.lister);
-        let cpu_seconds = request.deadline.as_secs() + 1;
+        // One thread cannot use more CPU time than the deadline has.
+        let cpu_seconds = (request.deadline.as_secs() + 1).min(MOST_CPU_SECONDS);
         command
             .arg("--db")
             .arg(absolute(&request.db))
@@ -110,7 +113,7 @@ impl ProcessLister {
 
 impl Lister for ProcessLister {
     fn list(&self, request: &ListRequest) -> Outcome {
-        let deadline = Instant::now() + request.deadline;
+        let deadline = request.until();
         if self.stuck() > 0 {
             return Outcome::Broken(Broke::Stuck.into());
         }
