@@ -58,13 +58,17 @@ compile_error!(
 );
 
 pub mod cli;
+pub mod codec;
 pub mod helper;
+pub mod index;
 pub mod lister;
 pub mod locate;
 pub mod marker;
 pub mod output;
 pub mod project;
+pub mod service;
 pub mod session;
+pub mod source;
 pub mod store;
 pub mod text;
 pub mod wire;

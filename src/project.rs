@@ -22,6 +22,9 @@ use crate::session::Session;
 /// How long all looking together may hold up its caller.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long what was found is taken for true.
+const MEMORY: Duration = Duration::from_secs(60);
+
 /// A `.git` file or a `commondir` is one line; more is none of ours.
 const SMALL_FILE: u64 = 8 << 10;
 
@@ -31,6 +34,7 @@ pub struct Projects {
     known: HashMap<String, String>,
     finder: Option<Finder>,
     patience: Duration,
+    since: Instant,
 }
 
 #[derive(Debug)]
@@ -53,6 +57,18 @@ impl Projects {
             known: HashMap::new(),
             finder: None,
             patience: PATIENCE,
+            since: Instant::now(),
+        }
+    }
+
+    /// Has all its patience again, and forgets what it found if that was long
+    /// ago: a directory may have become a repository. Call it before each
+    /// listing.
+    pub fn refresh(&mut self) {
+        self.patience = PATIENCE;
+        if self.since.elapsed() >= MEMORY {
+            self.since = Instant::now();
+            self.known.clear();
         }
     }
 

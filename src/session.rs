@@ -4,13 +4,16 @@
 //! field. The types hold what was stored; whether a value may cross the pipe is
 //! the wire's to check.
 
+use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 /// The name of a session, OpenCode's own: `ses_` and 26 letters and digits.
 ///
 /// What is promised here is less, since a database can hold anything: 1 to 256
 /// bytes of UTF-8 without control characters.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode,
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct SessionId(String);
 
@@ -81,12 +84,14 @@ impl std::fmt::Display for SessionId {
 ///
 /// Any 64-bit value can come from a database; a reader that turns it into a
 /// date must be ready for one that no calendar has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode,
+)]
 #[serde(transparent)]
 pub struct Millis(pub i64);
 
 /// Which generation of OpenCode's tables a session came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Encode, Decode)]
 #[serde(rename_all = "lowercase")]
 pub enum Store {
     /// The table `session`, of OpenCode 1.2 and later.
@@ -96,7 +101,7 @@ pub enum Store {
 }
 
 /// The model a session last used.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 #[serde(rename_all = "camelCase")]
 pub struct Model {
     /// The model's name within its provider.
@@ -108,7 +113,7 @@ pub struct Model {
 }
 
 /// Tokens a session used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 #[serde(rename_all = "camelCase")]
 pub struct Tokens {
     /// Sent to the model.
@@ -124,7 +129,7 @@ pub struct Tokens {
 }
 
 /// What a session changed in its directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
 pub struct Summary {
     /// Lines added.
     pub additions: i64,
@@ -138,7 +143,7 @@ pub struct Summary {
 ///
 /// `None` means that the database has no value of the right type, except where
 /// a field says otherwise.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Encode, Decode)]
 #[serde(rename_all = "camelCase")]
 pub struct Session {
     /// OpenCode's id.

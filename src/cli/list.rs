@@ -2,13 +2,12 @@
 
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::ValueEnum;
 
 use super::sessions::NAME;
-use super::{FAILED, MarkerArgs, complain, default_database};
-use crate::lister::{ListRequest, Lister, Outcome, ProcessLister};
+use super::{DeadlineArgs, FAILED, MarkerArgs, complain, default_database};
+use crate::lister::{Cancel, ListRequest, Lister, Outcome, ProcessLister};
 use crate::locate::Located;
 use crate::output::{self, Entry, Terminal};
 use crate::project::{self, Projects};
@@ -53,9 +52,8 @@ pub(super) struct ListArgs {
     #[command(flatten)]
     marker: MarkerArgs,
 
-    /// How long the listing may take, such as 500ms, 15s or 2m
-    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration)]
-    deadline: Duration,
+    #[command(flatten)]
+    deadline: DeadlineArgs,
 
     /// The helper [default: the opencode-lister beside this program]
     #[arg(long, value_name = "PATH")]
@@ -81,19 +79,6 @@ enum Sort {
     Updated,
     Created,
     Title,
-}
-
-const SHORTEST: Duration = Duration::from_millis(10);
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let signed: jiff::SignedDuration = text
-        .parse()
-        .map_err(|_| "not a duration such as 500ms, 15s or 2m")?;
-    Duration::try_from(signed)
-        .ok()
-        .filter(|duration| (SHORTEST..=LONGEST).contains(duration))
-        .ok_or_else(|| "a deadline is between 10ms and 24h".to_owned())
 }
 
 pub(super) fn run(args: &ListArgs) -> io::Result<u8> {
@@ -130,7 +115,8 @@ pub(super) fn run(args: &ListArgs) -> io::Result<u8> {
         marker: args.marker.marker(),
         children: args.children,
         archived: args.archived,
-        deadline: args.deadline,
+        deadline: args.deadline.deadline,
+        cancel: Cancel::default(),
     };
     match lister.list(&request) {
         Outcome::Listing(listing) => show(args, &request.db, listing),

@@ -6,10 +6,14 @@
 
 mod list;
 mod lister;
+mod log;
+mod serve;
 mod sessions;
+mod status;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::locate::{self, Located};
 use crate::text::one_line;
@@ -40,6 +44,27 @@ impl MarkerArgs {
     fn marker(&self) -> Option<MarkerText> {
         (!self.no_marker).then(|| self.marker.clone())
     }
+}
+
+/// How long a listing may take.
+#[derive(Debug, Clone, clap::Args)]
+struct DeadlineArgs {
+    /// How long a listing may take, such as 500ms, 15s or 2m
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration)]
+    deadline: Duration,
+}
+
+const SHORTEST: Duration = Duration::from_millis(10);
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let signed: jiff::SignedDuration = text
+        .parse()
+        .map_err(|_| "not a duration such as 500ms, 15s or 2m")?;
+    Duration::try_from(signed)
+        .ok()
+        .filter(|duration| (SHORTEST..=LONGEST).contains(duration))
+        .ok_or_else(|| "a deadline is between 10ms and 24h".to_owned())
 }
 
 /// The default database, or why there is none.

@@ -4,14 +4,15 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use super::{exit, list};
+use super::{exit, list, serve, status};
 use crate::lister::restore_sigchld;
 
 pub(super) const NAME: &str = "opencode-sessions";
 
 /// Lists the sessions of OpenCode without getting in its way.
 ///
-/// Exit status: 0 done, 1 failed, 2 wrong usage.
+/// Exit status: 0 done, 1 failed, 2 wrong usage; for serve also 71 (the system gives no thread)
+/// and 75 (another service keeps the index).
 #[derive(Debug, Parser)]
 #[command(name = NAME, version)]
 pub(super) struct Args {
@@ -23,6 +24,10 @@ pub(super) struct Args {
 enum Command {
     /// List sessions, newest activity first
     List(list::ListArgs),
+    /// Keep the index of sessions, under a supervisor
+    Serve(serve::ServeArgs),
+    /// Show how a running service is doing
+    Status(status::StatusArgs),
 }
 
 /// Runs the program with the arguments of this process.
@@ -31,9 +36,14 @@ pub fn run() -> ExitCode {
     // First: a supervisor may have started us with SIGCHLD ignored.
     restore_sigchld();
     match Args::try_parse() {
-        Ok(Args {
-            command: Command::List(args),
-        }) => exit(NAME, list::run(&args)),
+        Ok(Args { command }) => exit(
+            NAME,
+            match command {
+                Command::List(args) => list::run(&args),
+                Command::Serve(args) => serve::run(&args),
+                Command::Status(args) => status::run(&args),
+            },
+        ),
         // Prints help to standard output and errors to standard error; exits with 0 or 2.
         Err(error) => error.exit(),
     }

@@ -19,6 +19,8 @@ mod reaper;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::text::{Shown, one_line};
@@ -38,10 +40,16 @@ pub trait Lister {
     /// That thread must live as long as the call, which it does by itself: on
     /// Linux a helper dies with the *thread* that launched it.
     fn list(&self, request: &ListRequest) -> Outcome;
+
+    /// How many helpers of earlier listings were killed and do not die, because
+    /// the kernel holds them.
+    fn stuck(&self) -> usize {
+        0
+    }
 }
 
 /// What to list.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct ListRequest {
     /// The database.
     pub db: PathBuf,
@@ -53,6 +61,26 @@ pub struct ListRequest {
     pub archived: bool,
     /// How long the listing may take, from spawn to exit.
     pub deadline: Duration,
+    /// Ends the listing early.
+    pub cancel: Cancel,
+}
+
+/// Ends a listing early: its helper is killed and reaped within a second.
+/// Clones end the same listing.
+#[derive(Debug, Clone, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Ends the listing, now or when it begins.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// True once it was cancelled.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 impl ListRequest {
@@ -69,6 +97,7 @@ impl ListRequest {
             children: false,
             archived: false,
             deadline: Self::DEADLINE,
+            cancel: Cancel::default(),
         }
     }
 
@@ -97,6 +126,8 @@ pub enum Outcome {
     Broken(Breakage),
     /// The helper was not done at the deadline and was killed.
     TimedOut(Timeout),
+    /// The caller ended it.
+    Cancelled,
 }
 
 impl fmt::Display for Outcome {
@@ -106,6 +137,7 @@ impl fmt::Display for Outcome {
             Self::Refused(refusal) => refusal.fmt(f),
             Self::Broken(breakage) => breakage.fmt(f),
             Self::TimedOut(timeout) => timeout.fmt(f),
+            Self::Cancelled => f.write_str("the listing was cancelled"),
         }
     }
 }
@@ -238,6 +270,26 @@ pub enum Broke {
     Pipe(String),
     /// It ended, but the system does not say how, for this reason.
     NoStatus(String),
+}
+
+impl Broke {
+    /// One word for a count of failures.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::NotFound(_) => "not_found",
+            Self::NotExecutable(_) => "not_executable",
+            Self::Spawn { .. } => "spawn",
+            Self::SigchldIgnored => "sigchld_ignored",
+            Self::Stuck => "stuck",
+            Self::Wire(_) => "wire",
+            Self::Status { .. } | Self::Exited { .. } => "exit_status",
+            Self::Killed { .. } => "killed",
+            Self::OutputHeld => "output_held",
+            Self::Pipe(_) => "pipe",
+            Self::NoStatus(_) => "no_status",
+        }
+    }
 }
 
 impl fmt::Display for Broke {

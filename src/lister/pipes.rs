@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::Cancel;
 use super::guard::Guard;
 use crate::wire::{Checker, Violation};
 
@@ -37,6 +38,8 @@ pub(super) enum Over {
     Held,
     /// The deadline has come.
     Deadline,
+    /// The caller ended it.
+    Cancelled,
     /// The output broke a rule.
     Broken(Violation),
     /// The pipes cannot be read.
@@ -52,8 +55,13 @@ pub(super) struct Conversation {
 }
 
 /// Writes `request` to the child and reads it until it has exited and its output
-/// has ended, or until `deadline`.
-pub(super) fn converse(guard: &mut Guard, request: &[u8], deadline: Instant) -> Conversation {
+/// has ended, or until `deadline`, or until it is cancelled.
+pub(super) fn converse(
+    guard: &mut Guard,
+    request: &[u8],
+    deadline: Instant,
+    cancel: &Cancel,
+) -> Conversation {
     let (stdout, stderr) = guard.take_outputs();
     let mut talk = Talk {
         request,
@@ -63,7 +71,9 @@ pub(super) fn converse(guard: &mut Guard, request: &[u8], deadline: Instant) -> 
         tail: VecDeque::new(),
         buffer: vec![0; CHUNK],
     };
-    let over = talk.run(guard, deadline).unwrap_or_else(Over::Failed);
+    let over = talk
+        .run(guard, deadline, cancel)
+        .unwrap_or_else(Over::Failed);
     let tail: Vec<u8> = talk.tail.into();
     Conversation {
         over,
@@ -91,7 +101,7 @@ enum Got {
 }
 
 impl Talk<'_> {
-    fn run(&mut self, guard: &mut Guard, deadline: Instant) -> io::Result<Over> {
+    fn run(&mut self, guard: &mut Guard, deadline: Instant, cancel: &Cancel) -> io::Result<Over> {
         let pipes = [
             guard.stdin.as_ref().map(AsFd::as_fd),
             self.stdout.as_ref().map(AsFd::as_fd),
@@ -124,6 +134,9 @@ impl Talk<'_> {
             }
             if now >= deadline {
                 return Ok(Over::Deadline);
+            }
+            if cancel.is_cancelled() {
+                return Ok(Over::Cancelled);
             }
             let open = self.stdout.is_some() || self.stderr.is_some();
             // With its output at an end the child is about to exit, and there is

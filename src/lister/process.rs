@@ -61,13 +61,6 @@ impl ProcessLister {
         &self.lister
     }
 
-    /// How many of its helpers were killed and do not die. While there are any,
-    /// it launches no other.
-    #[must_use]
-    pub fn stuck(&self) -> usize {
-        self.ticket.stuck()
-    }
-
     fn command(&self, request: &ListRequest, on_stdin: bool) -> Command {
         let mut command = Command::new(&self.lister);
         // One thread cannot use more CPU time than the deadline has.
@@ -126,9 +119,13 @@ impl Lister for ProcessLister {
             }
             Err(SpawnError::Io(error)) => return Outcome::Broken(self.broken_by(&error).into()),
         };
-        let conversation = converse(&mut guard, &on_stdin, deadline);
+        let conversation = converse(&mut guard, &on_stdin, deadline, &request.cancel);
         let ending = guard.end();
         judge(conversation, ending, request)
+    }
+
+    fn stuck(&self) -> usize {
+        self.ticket.stuck()
     }
 }
 
@@ -175,6 +172,7 @@ fn judge(conversation: Conversation, ending: io::Result<Ending>, request: &ListR
                 stderr,
             });
         }
+        Over::Cancelled => return Outcome::Cancelled,
         Over::Held => return broken(Broke::OutputHeld),
         Over::Exited => {}
     }

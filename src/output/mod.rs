@@ -9,7 +9,8 @@ mod table;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 
-use serde::Serialize;
+use bincode::{Decode, Encode};
+use serde::{Deserialize, Serialize};
 
 use crate::session::{Millis, Session};
 use crate::text::escaped;
@@ -18,7 +19,7 @@ use crate::wire::to_json;
 pub use table::table;
 
 /// A session and what the main process knows about it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Encode, Decode)]
 pub struct Entry {
     /// As the database has it.
     #[serde(flatten)]

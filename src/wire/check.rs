@@ -20,6 +20,8 @@ pub struct Listing {
     pub sessions: Vec<Session>,
     /// What the helper said about them.
     pub end: End,
+    /// How many bytes it sent.
+    pub bytes: u64,
 }
 
 /// What a checked output was.
@@ -232,6 +234,7 @@ impl Checker {
                 lister: hello.lister,
                 sessions: self.sessions,
                 end,
+                bytes: self.total as u64,
             })),
         }
     }

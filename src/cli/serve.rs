@@ -1,0 +1,312 @@
+//! `opencode-sessions serve`.
+
+use std::io::{self, BufReader, Read, Write};
+use std::net::Shutdown;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tracing::{info, warn};
+
+use super::log::{self, LogFormat};
+use super::sessions::NAME;
+use super::{DeadlineArgs, FAILED, MarkerArgs, complain, default_database};
+use crate::lister::ProcessLister;
+use crate::locate::Located;
+use crate::service::client::Client;
+use crate::service::{
+    Beat, Config, Handle, Pulse, Service, StateDir, StateError, default_state_dir, lines, socket,
+};
+use crate::source::{Source, sources_of};
+use crate::wire::{MarkerText, line};
+
+/// EX_OSERR of sysexits: the system gives no thread.
+const NO_THREADS: u8 = 71;
+
+/// EX_TEMPFAIL of sysexits: another service has the index.
+const HELD: u8 = 75;
+
+/// How long the last event may take to reach a reader.
+const LAST_WORDS: Duration = Duration::from_millis(300);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ServeArgs {
+    /// Events on standard output and commands on standard input, one JSON object a line; ends with standard input
+    #[arg(long)]
+    stdio: bool,
+
+    /// A database; may be given more than once [default: OpenCode's own]
+    #[arg(long, value_name = "PATH")]
+    db: Vec<PathBuf>,
+
+    /// Where the index is kept [default: opencode-sessions in $XDG_STATE_HOME or ~/.local/state]
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+
+    /// The helper [default: the opencode-lister beside this program]
+    #[arg(long, value_name = "PATH")]
+    lister: Option<PathBuf>,
+
+    #[command(flatten)]
+    deadline: DeadlineArgs,
+
+    #[command(flatten)]
+    marker: MarkerArgs,
+
+    /// How log lines look, on standard error
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+
+    /// Log more, also paths and reasons
+    #[arg(long)]
+    debug: bool,
+}
+
+pub(super) fn run(args: &ServeArgs) -> io::Result<u8> {
+    let _flush = log::start(args.log_format, args.debug);
+    let databases = if args.db.is_empty() {
+        match default_database() {
+            Located::At(db) => vec![db],
+            Located::InMemory => {
+                complain(
+                    NAME,
+                    "OPENCODE_DB is :memory:, so OpenCode keeps no sessions to read; name a database with --db",
+                );
+                return Ok(FAILED);
+            }
+            Located::NoHome => {
+                complain(
+                    NAME,
+                    "there is no home directory to look for OpenCode's database in; name it with --db",
+                );
+                return Ok(FAILED);
+            }
+        }
+    } else {
+        args.db.clone()
+    };
+    let sources = sources_of(&databases);
+    let state_dir = args.state_dir.clone().or_else(default_state_dir);
+    let places = match &args.state_dir {
+        // Who names a place of its own is found there.
+        Some(own) => vec![own.join("socket")],
+        None => socket::places(state_dir.as_deref()),
+    };
+    let state = match open_state(state_dir.as_deref()) {
+        Ok(state) => state,
+        Err(held) => return share(args, &sources, &places, &held),
+    };
+    let lister = match &args.lister {
+        Some(lister) => ProcessLister::at(lister),
+        None => match ProcessLister::beside_this_program() {
+            Ok(lister) => lister,
+            Err(breakage) => {
+                complain(NAME, &breakage.to_string());
+                return Ok(FAILED);
+            }
+        },
+    };
+    let socket = socket::Bound::first_of(&places)
+        .inspect_err(
+            |error| warn!(%error, "there is no socket: list and status will not find this service"),
+        )
+        .ok();
+    // Signals are caught from here on, so that none is missed.
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let config = Config {
+        sources,
+        marker: args.marker.marker(),
+        deadline: args.deadline.deadline,
+        // Each source has its own: a helper that does not die holds up no other's.
+        lister: Box::new(move |_| Arc::new(ProcessLister::at(lister.program()))),
+        state,
+        pulse: pulse(),
+    };
+    let service = match Service::start(config) {
+        Ok(service) => service,
+        Err(error) => {
+            complain(NAME, &format!("the service cannot be started: {error}"));
+            return Ok(NO_THREADS);
+        }
+    };
+    let handle = service.handle();
+    obey(signals, handle.clone())?;
+    let _serving = socket
+        .map(|socket| socket.serve(handle.clone()))
+        .transpose()?;
+    if args.stdio {
+        let written = talk(&handle)?;
+        service.wait();
+        // The last event is on its way to a pipe that may be full.
+        let _ = written.recv_timeout(LAST_WORDS);
+    } else {
+        service.wait();
+    }
+    Ok(0)
+}
+
+/// The state directory, where it can be had. Without one the service works, and
+/// knows nothing after a restart.
+fn open_state(path: Option<&Path>) -> Result<Option<StateDir>, StateError> {
+    let Some(path) = path else {
+        warn!(
+            "there is no home directory and no --state-dir: nothing will be known after a restart"
+        );
+        return Ok(None);
+    };
+    match StateDir::open(path) {
+        Ok(state) => Ok(Some(state)),
+        Err(error @ StateError::Held { .. }) => Err(error),
+        Err(StateError::Unusable { why, .. }) => {
+            warn!(%why, "the state directory cannot be used: nothing will be known after a restart");
+            Ok(None)
+        }
+    }
+}
+
+/// Signals become messages.
+fn obey(mut signals: Signals, service: Handle) -> io::Result<()> {
+    thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for signal in signals.forever() {
+                match signal {
+                    SIGHUP => service.refresh(),
+                    SIGINT => service.end("SIGINT"),
+                    _ => service.end("SIGTERM"),
+                }
+            }
+        })?;
+    Ok(())
+}
+
+/// Events to standard output, commands from standard input. The receiver hears
+/// when the last event was written.
+fn talk(service: &Handle) -> io::Result<mpsc::Receiver<()>> {
+    let events = service.subscribe();
+    let reply_to = events.reply_to();
+    let (done, written) = mpsc::channel();
+    let writing = service.clone();
+    thread::Builder::new()
+        .name("events".into())
+        .spawn(move || {
+            if lines::write_events(events, io::stdout()).is_err() {
+                writing.end("nobody reads its output");
+            }
+            let _ = done.send(());
+        })?;
+    let reading = service.clone();
+    thread::Builder::new()
+        .name("commands".into())
+        .spawn(move || {
+            let _ = lines::read_commands(BufReader::new(io::stdin()), &reading, reply_to);
+            reading.end("its standard input ended");
+        })?;
+    Ok(written)
+}
+
+/// What systemd wants to hear, where it is systemd that started this.
+fn pulse() -> Option<Pulse> {
+    std::env::var_os("NOTIFY_SOCKET")?;
+    let every = sd_notify::watchdog_enabled().map_or(Duration::from_secs(3600), |every| every / 2);
+    let beat = |beat: Beat<'_>| {
+        let sent = match beat {
+            Beat::Alive => sd_notify::notify(&[NotifyState::Watchdog]),
+            Beat::Ready => sd_notify::notify(&[NotifyState::Ready]),
+            Beat::Status(line) => sd_notify::notify(&[NotifyState::Status(line)]),
+            Beat::Ending => sd_notify::notify(&[NotifyState::Stopping]),
+            Beat::Reloading => NotifyState::monotonic_usec_now()
+                .and_then(|now| sd_notify::notify(&[NotifyState::Reloading, now])),
+        };
+        if let Err(error) = sent {
+            tracing::debug!(%error, "the supervisor was not told");
+        }
+    };
+    Some(Pulse {
+        every,
+        beat: Box::new(beat),
+    })
+}
+
+/// Another service has the index. For a host on standard input and output it
+/// does as well, where it has the same sources.
+fn share(
+    args: &ServeArgs,
+    sources: &[Source],
+    places: &[PathBuf],
+    held: &StateError,
+) -> io::Result<u8> {
+    let marker = args.marker.marker();
+    let other = args.stdio.then(|| Client::connect(places)).flatten();
+    match other.filter(|other| is_same(other, sources, marker.as_ref())) {
+        Some(other) => {
+            info!(
+                pid = other.hello().pid,
+                "another service has the same sources: passing on its events"
+            );
+            relay(other)
+        }
+        None => {
+            let way_out = if args.stdio {
+                "; it has other sources or another marker, so name another place with --state-dir"
+            } else {
+                "; end it first, or name another place with --state-dir"
+            };
+            complain(NAME, &format!("{held}{way_out}"));
+            Ok(HELD)
+        }
+    }
+}
+
+fn is_same(other: &Client, sources: &[Source], marker: Option<&MarkerText>) -> bool {
+    let hello = other.hello();
+    let mut theirs: Vec<_> = hello.sources.iter().map(|source| &source.path).collect();
+    let mut ours: Vec<_> = sources.iter().map(|source| &source.path).collect();
+    theirs.sort();
+    ours.sort();
+    ours == theirs && hello.marker.as_ref() == marker
+}
+
+/// Passes everything on, both ways, until either end is closed.
+fn relay(other: Client) -> io::Result<u8> {
+    #[derive(serde::Serialize)]
+    #[serde(tag = "type", rename = "hello")]
+    struct Tagged<'a> {
+        #[serde(flatten)]
+        hello: &'a crate::service::Hello,
+    }
+    let hello = line(&Tagged {
+        hello: other.hello(),
+    });
+    let (read, stream) = other.into_stream()?;
+    let mut out = io::stdout();
+    out.write_all(&hello)?;
+    out.write_all(&read)?;
+    out.flush()?;
+    let mut to = stream.try_clone()?;
+    thread::Builder::new()
+        .name("commands".into())
+        .spawn(move || {
+            let mut buffer = [0; 4096];
+            let mut stdin = io::stdin().lock();
+            while let Ok(count @ 1..) = stdin.read(&mut buffer) {
+                if to.write_all(&buffer[..count]).is_err() {
+                    break;
+                }
+            }
+            // The host is gone.
+            let _ = to.shutdown(Shutdown::Both);
+        })?;
+    let mut buffer = vec![0; 64 << 10];
+    let mut from = stream;
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        out.write_all(&buffer[..count])?;
+        out.flush()?;
+    }
+    Ok(0)
+}

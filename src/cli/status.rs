@@ -1,0 +1,115 @@
+//! `opencode-sessions status`.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::sessions::NAME;
+use super::{FAILED, complain};
+use crate::service::client::Client;
+use crate::service::{default_state_dir, socket};
+use crate::text::one_line;
+use crate::wire::line;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct StatusArgs {
+    /// The state directory that the service was started with, where that was named
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+
+    /// Print it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &StatusArgs) -> io::Result<u8> {
+    let status = Client::connect(&places(args.state_dir.as_ref()))
+        .ok_or_else(|| "no service is running; start one with `opencode-sessions serve`".to_owned())
+        .and_then(|mut service| {
+            service
+                .status()
+                .map_err(|error| format!("the service does not answer: {error}"))
+        });
+    match status {
+        Ok(status) if args.json => io::stdout().write_all(&line(&status)).map(|()| 0),
+        Ok(status) => print(&status, io::stdout()).map(|()| 0),
+        Err(why) => {
+            complain(NAME, &why);
+            Ok(FAILED)
+        }
+    }
+}
+
+/// Where the service can be that this program is to ask.
+pub(super) fn places(state_dir: Option<&PathBuf>) -> Vec<PathBuf> {
+    match state_dir {
+        Some(own) => vec![own.join("socket")],
+        None => socket::places(default_state_dir().as_deref()),
+    }
+}
+
+fn print(status: &Value, mut out: impl Write) -> io::Result<()> {
+    let text = |value: &Value| match value {
+        Value::String(text) => one_line(text).into_owned(),
+        Value::Null => "?".to_owned(),
+        other => other.to_string(),
+    };
+    let number = |value: &Value| value.as_f64().unwrap_or_default();
+    writeln!(
+        out,
+        "service   version {}, process {}",
+        text(&status["version"]),
+        text(&status["pid"])
+    )?;
+    writeln!(
+        out,
+        "running   {:.0} s",
+        number(&status["uptimeMs"]) / 1000.0
+    )?;
+    writeln!(
+        out,
+        "memory    {:.1} MiB",
+        number(&status["memory"]) / f64::from(1 << 20)
+    )?;
+    writeln!(
+        out,
+        "sessions  {}, revision {}",
+        text(&status["sessions"]),
+        text(&status["revision"])
+    )?;
+    let latency = &status["latency"];
+    writeln!(
+        out,
+        "listings  {} complete of {} launched; of the last {}: half within {:.1} ms, 99 of 100 within {:.1} ms, all within {:.1} ms",
+        text(&status["listings"]),
+        text(&status["spawns"]),
+        text(&latency["count"]),
+        number(&latency["p50"]),
+        number(&latency["p99"]),
+        number(&latency["max"]),
+    )?;
+    if let Some(failures) = status["failures"]
+        .as_object()
+        .filter(|failures| !failures.is_empty())
+    {
+        let failures: Vec<_> = failures
+            .iter()
+            .map(|(kind, count)| format!("{} {}", text(count), one_line(kind)))
+            .collect();
+        writeln!(out, "failures  {}", failures.join(", "))?;
+    }
+    writeln!(out, "readers   {}", text(&status["readers"]))?;
+    for source in status["sources"].as_array().into_iter().flatten() {
+        writeln!(out, "\n{}", text(&source["source"]))?;
+        let health = &source["health"];
+        writeln!(out, "  health    {}", text(&health["state"]))?;
+        if health["state"] == "failing" {
+            writeln!(out, "  because   {}", text(&health["reason"]))?;
+            writeln!(out, "  attempts  {}", text(&health["attempts"]))?;
+        }
+        writeln!(out, "  sessions  {}", text(&source["sessions"]))?;
+        writeln!(out, "  watched   by {}", text(&source["watch"]))?;
+    }
+    Ok(())
+}

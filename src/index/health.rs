@@ -1,0 +1,73 @@
+//! How a source is doing.
+
+use serde::Serialize;
+
+use crate::session::Millis;
+
+/// How a source is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum Health {
+    /// Nothing is known yet.
+    Starting,
+    /// The last listing was complete.
+    Ok,
+    /// The sessions are those of before the restart; no listing has been complete yet.
+    Stale,
+    /// Listings fail. What was known is kept.
+    Failing(Failing),
+    /// There is no database.
+    Missing,
+    /// The database has no session tables.
+    Empty,
+}
+
+/// Since when and why listings fail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failing {
+    /// When it began.
+    pub since: Millis,
+    /// Why the last one failed, for people.
+    pub reason: String,
+    /// How many failed since then.
+    pub attempts: u32,
+    /// When the next one is due.
+    pub next_try: Option<Millis>,
+}
+
+impl Health {
+    /// Takes a failure; true where that is news.
+    pub(super) fn fail(&mut self, reason: &str, next_try: Option<Millis>, now: Millis) -> bool {
+        if let Self::Failing(failing) = self {
+            let news = failing.reason != reason;
+            failing.attempts = failing.attempts.saturating_add(1);
+            failing.next_try = next_try;
+            if news {
+                reason.clone_into(&mut failing.reason);
+            }
+            return news;
+        }
+        let reason = reason.to_owned();
+        *self = Self::Failing(Failing {
+            since: now,
+            reason,
+            attempts: 1,
+            next_try,
+        });
+        true
+    }
+
+    /// The state's name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Ok => "ok",
+            Self::Stale => "stale",
+            Self::Failing(_) => "failing",
+            Self::Missing => "missing",
+            Self::Empty => "empty",
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The index on disk, so that after a restart the sessions of the last good
+//! listing are there at once.
+//!
+//! A snapshot that is damaged, cut off, of another version or another program is
+//! set aside and rebuilt by the next listing; it is never fatal.
+
+use std::path::Path;
+
+use bincode::{Decode, Encode};
+
+use super::{Index, Known};
+use crate::codec::{self, Kind, Unreadable};
+use crate::output::Entry;
+use crate::wire::MarkerText;
+
+const KIND: Kind = Kind {
+    magic: *b"OCSINDEX",
+    version: 1,
+};
+
+#[derive(Encode)]
+struct Saved<'a> {
+    marker: Option<&'a str>,
+    sources: Vec<(String, Vec<&'a Entry>)>,
+}
+
+#[derive(Decode)]
+struct Restored {
+    marker: Option<String>,
+    sources: Vec<(String, Vec<Entry>)>,
+}
+
+/// The snapshot of the index, whose listings look for `marker`.
+///
+/// # Errors
+///
+/// Where it would be larger than a file of ours may be.
+pub fn encode(index: &Index, marker: Option<&MarkerText>) -> std::io::Result<Vec<u8>> {
+    let sources = index
+        .sources()
+        .map(|(_, known)| {
+            (
+                key(known.path()),
+                known.sessions().values().map(AsRef::as_ref).collect(),
+            )
+        })
+        .collect();
+    codec::encode(
+        KIND,
+        &Saved {
+            marker: marker.map(MarkerText::as_str),
+            sources,
+        },
+    )
+}
+
+/// Puts what a snapshot holds of the index's sources into the index.
+///
+/// # Errors
+///
+/// Where it is no snapshot of this version; the index is then as it was.
+pub fn restore(
+    index: &mut Index,
+    bytes: &[u8],
+    marker: Option<&MarkerText>,
+) -> Result<(), Unreadable> {
+    let restored: Restored = codec::decode(KIND, bytes)?;
+    // What is known of one marker says nothing about another.
+    let same_marker = restored.marker.as_deref() == marker.map(MarkerText::as_str);
+    for (path, mut entries) in restored.sources {
+        let named = |known: &Known| key(known.path()) == path;
+        let Some(name) = index
+            .sources()
+            .find(|(_, known)| named(known))
+            .map(|(name, _)| name.clone())
+        else {
+            continue;
+        };
+        if !same_marker {
+            for entry in &mut entries {
+                entry.session.marked = None;
+            }
+        }
+        index.restore(&name, entries);
+    }
+    Ok(())
+}
+
+/// What a source is, as text. A path that is no UTF-8 keeps no snapshot apart
+/// from one that looks the same; that costs a stale list for a moment at most.
+fn key(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

@@ -1,0 +1,203 @@
+//! What a service says and is told: one JSON object a line on standard input and
+//! output, and on its socket; the same as types for a host in Rust.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::stats::Status;
+use crate::index::Health;
+use crate::output::Entry;
+use crate::session::SessionId;
+use crate::source::SourceName;
+use crate::wire::MarkerText;
+
+/// The protocol of the events and commands of this version.
+pub const PROTOCOL: u32 = 1;
+
+/// Something a service says.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum Event {
+    /// Who speaks; first.
+    Hello(Hello),
+    /// All that is known; second, and on request, and for a reader that did not
+    /// keep up.
+    Snapshot(Snapshot),
+    /// Sessions changed.
+    Change(Change),
+    /// A source is doing better or worse.
+    Health(SourceHealth),
+    /// The answer to a command.
+    Reply(Reply),
+    /// The service ends; last.
+    Bye {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Who speaks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Hello {
+    /// The protocol of what follows.
+    pub protocol: u32,
+    /// The service's version.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// The marker it looks for, if any.
+    pub marker: Option<MarkerText>,
+    /// Its sources.
+    pub sources: Vec<SourcePath>,
+}
+
+/// What a source is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourcePath {
+    /// What it is called.
+    pub source: SourceName,
+    /// Its canonical path.
+    pub path: PathBuf,
+}
+
+/// All that is known.
+#[derive(Debug, Clone, Serialize)]
+pub struct Snapshot {
+    /// The state that this is.
+    pub revision: u64,
+    /// The sources and how they are doing.
+    pub sources: Vec<SourceHealth>,
+    /// All sessions.
+    pub sessions: Vec<Sourced>,
+}
+
+/// A session and where it is from.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Sourced {
+    /// The session.
+    #[serde(flatten)]
+    pub entry: Arc<Entry>,
+    /// Its source.
+    pub source: SourceName,
+}
+
+/// How a source is doing.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SourceHealth {
+    /// The source.
+    pub source: SourceName,
+    /// How it is doing.
+    pub health: Health,
+}
+
+/// Sessions changed.
+#[derive(Debug, Clone, Serialize)]
+pub struct Change {
+    /// The state that this makes; one more than the one before.
+    pub revision: u64,
+    /// Sessions that are new or not as they were.
+    pub upserted: Vec<Sourced>,
+    /// Sessions that are gone.
+    pub removed: Vec<Removed>,
+}
+
+/// A session that is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Removed {
+    /// Where it was.
+    pub source: SourceName,
+    /// Its id.
+    pub id: SessionId,
+}
+
+/// What a caller gives a command to know its reply by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum CommandId {
+    /// A number.
+    Number(i64),
+    /// A text.
+    Text(String),
+}
+
+/// The answer to a command.
+#[derive(Debug, Clone, Serialize)]
+pub struct Reply {
+    /// The id that came with the command, or null.
+    pub id: Option<CommandId>,
+    /// The answer.
+    #[serde(flatten)]
+    pub answer: Answer,
+}
+
+/// What a command came to.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer {
+    /// The refresh has ended; its events came before.
+    Refreshed(Vec<Refreshed>),
+    /// How the service is doing.
+    Status(Box<Status>),
+    /// Done; the argument is always true.
+    Done(bool),
+    /// It was no command, for this reason, and nothing changed.
+    Error(String),
+}
+
+/// How the listing of one source went that a refresh caused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Refreshed {
+    /// The source.
+    pub source: SourceName,
+    /// How it went.
+    pub outcome: RefreshOutcome,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// How a listing went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RefreshOutcome {
+    /// It was complete.
+    Ok,
+    /// All sessions seem to be gone; a second listing will confirm it or not.
+    Unconfirmed,
+    /// The database is just being made; it is listed again in a second.
+    Young,
+    /// It failed.
+    Failed,
+}
+
+/// Something a service is told. Strict: what it does not know it refuses.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Command {
+    /// List all sources now.
+    Refresh {
+        /// For the reply.
+        #[serde(default)]
+        id: Option<CommandId>,
+    },
+    /// Say all that is known.
+    Snapshot {
+        /// For the reply.
+        #[serde(default)]
+        id: Option<CommandId>,
+    },
+    /// Say how the service is doing.
+    Status {
+        /// For the reply.
+        #[serde(default)]
+        id: Option<CommandId>,
+    },
+    /// End.
+    Shutdown {
+        /// For the reply.
+        #[serde(default)]
+        id: Option<CommandId>,
+    },
+}

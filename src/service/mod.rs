@@ -1,0 +1,281 @@
+//! The long-lived loop: it knows every session, through every failure.
+//!
+//! One thread owns the [index](crate::index) and takes messages from one inbox;
+//! it does no I/O that can hang. Around it: a watcher for each source, a thread
+//! for each listing in flight, one that writes the snapshot, and one for each
+//! reader of the events. What it promises:
+//!
+//! * A source is listed when its files changed, when somebody asks, or when the
+//!   last listing failed; one listing at a time, and no wake-up is lost. A
+//!   database that does not change is never opened.
+//! * One source's trouble never delays another's, nor any answer.
+//! * A change is announced at once, as a difference; nothing is announced when
+//!   nothing changed. A reader that stops reading holds up nobody.
+//! * When it ends, its helpers are gone and the snapshot is written.
+//!
+//! [`Service::start`] runs it within any Rust program; `opencode-sessions serve`
+//! is a thin layer around that.
+
+pub mod client;
+mod event;
+pub mod lines;
+mod owner;
+mod reader;
+pub mod schedule;
+pub mod socket;
+mod state;
+mod stats;
+mod watch;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::lister::Lister;
+use crate::source::{Source, SourceName};
+use crate::wire::MarkerText;
+
+pub use event::{
+    Answer, Change, Command, CommandId, Event, Hello, PROTOCOL, RefreshOutcome, Refreshed, Removed,
+    Reply, Snapshot, SourceHealth, SourcePath, Sourced,
+};
+pub use reader::Subscription;
+pub use state::{StateDir, StateError};
+pub use stats::{Latency, SourceStatus, Status};
+
+use owner::Owner;
+use reader::ReaderId;
+use watch::Looks;
+
+/// What a service is to do.
+pub struct Config {
+    /// The sources.
+    pub sources: Vec<Source>,
+    /// The marker to look for, if any.
+    pub marker: Option<MarkerText>,
+    /// How long one listing may take.
+    pub deadline: Duration,
+    /// Makes the lister of each source.
+    pub lister: Box<MakeLister>,
+    /// Where the snapshot is kept; without it nothing is known after a restart.
+    pub state: Option<StateDir>,
+    /// Called by the loop about twice as often as `watchdog` says, for as long
+    /// as it is not stuck, and with a line for people when something changed.
+    pub pulse: Option<Pulse>,
+}
+
+/// Makes the lister of a source.
+pub type MakeLister = dyn Fn(&Source) -> Arc<dyn Lister + Send + Sync> + Send;
+
+/// A sign of life from the loop itself.
+pub struct Pulse {
+    /// How often.
+    pub every: Duration,
+    /// What to do. Must not block.
+    pub beat: Box<dyn FnMut(Beat<'_>) + Send>,
+}
+
+/// What the loop has to say to a supervisor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beat<'a> {
+    /// It is alive.
+    Alive,
+    /// Its state, for people, has changed.
+    Status(&'a str),
+    /// A full refresh has begun.
+    Reloading,
+    /// The refresh has ended, or the start.
+    Ready,
+    /// The service ends.
+    Ending,
+}
+
+/// A running service. Dropping it ends the service and waits for that.
+#[derive(Debug)]
+pub struct Service {
+    inbox: Inbox,
+    owner: Option<JoinHandle<()>>,
+}
+
+/// Something for the owner's one inbox.
+#[derive(Debug)]
+enum Message {
+    /// A watcher saw something new.
+    Looked(SourceName, Looks),
+    /// A source is watched in another way now.
+    Watched(SourceName, String),
+    /// A listing has ended.
+    Listed(Box<owner::Listed>),
+    /// A snapshot was written, or not.
+    Saved(Result<(), String>),
+    /// Somebody wants events.
+    Subscribe(ReaderId, reader::Outbox),
+    /// A reader has read all and is owed a snapshot.
+    CaughtUp(ReaderId),
+    /// A reader is gone.
+    Gone(ReaderId),
+    /// A command of a reader, or what was none.
+    Command(ReaderId, Result<Command, String>),
+    /// List everything, as on SIGHUP.
+    Refresh,
+    /// End, for this reason.
+    End(String),
+}
+
+/// The owner's inbox, for everybody else.
+#[derive(Debug, Clone)]
+struct Inbox(Sender<Message>);
+
+impl Inbox {
+    // Where the owner has ended, nobody needs to know anything any more.
+    fn send(&self, message: Message) {
+        let _ = self.0.send(message);
+    }
+
+    fn looked(&self, source: SourceName, looks: Looks) {
+        self.send(Message::Looked(source, looks));
+    }
+
+    fn watched(&self, source: SourceName, how: String) {
+        self.send(Message::Watched(source, how));
+    }
+
+    fn caught_up(&self, reader: ReaderId) {
+        self.send(Message::CaughtUp(reader));
+    }
+
+    fn gone(&self, reader: ReaderId) {
+        self.send(Message::Gone(reader));
+    }
+}
+
+/// Asks things of a running service; may be cloned and sent anywhere.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    inbox: Inbox,
+}
+
+impl Service {
+    /// Starts a service.
+    ///
+    /// # Errors
+    ///
+    /// Where the system gives no thread.
+    pub fn start(config: Config) -> io::Result<Self> {
+        let (sender, receiver) = mpsc::channel();
+        let inbox = Inbox(sender);
+        let owner = Owner::new(config, inbox.clone())?;
+        let thread = thread::Builder::new()
+            .name("owner".into())
+            .spawn(move || owner.run(&receiver))?;
+        Ok(Self {
+            inbox,
+            owner: Some(thread),
+        })
+    }
+
+    /// For asking things of it from other threads.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle {
+            inbox: self.inbox.clone(),
+        }
+    }
+
+    /// Its events from now on: first a `hello`, then a `snapshot`.
+    #[must_use]
+    pub fn subscribe(&self) -> Subscription {
+        self.handle().subscribe()
+    }
+
+    /// Waits until the service has ended by itself.
+    pub fn wait(mut self) {
+        self.join();
+    }
+
+    fn join(&mut self) {
+        if let Some(owner) = self.owner.take() {
+            let _ = owner.join();
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if self.owner.is_some() {
+            self.handle().end("the host has no more use for it");
+            self.join();
+        }
+    }
+}
+
+impl Handle {
+    /// Its events from now on: first a `hello`, then a `snapshot`.
+    #[must_use]
+    pub fn subscribe(&self) -> Subscription {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = ReaderId(NEXT.fetch_add(1, Ordering::Relaxed));
+        let (outbox, subscription) = reader::queue(id, self.inbox.clone());
+        self.inbox.send(Message::Subscribe(id, outbox));
+        subscription
+    }
+
+    /// A command; its reply comes to this subscription.
+    pub fn command(&self, subscription: &ReplyTo, command: Result<Command, String>) {
+        self.inbox.send(Message::Command(subscription.0, command));
+    }
+
+    /// Lists all sources now.
+    pub fn refresh(&self) {
+        self.inbox.send(Message::Refresh);
+    }
+
+    /// Ends the service.
+    pub fn end(&self, reason: &str) {
+        self.inbox.send(Message::End(reason.to_owned()));
+    }
+}
+
+/// Whom a reply goes to.
+#[derive(Debug, Clone, Copy)]
+pub struct ReplyTo(ReaderId);
+
+impl Subscription {
+    /// For [`Handle::command`].
+    #[must_use]
+    pub fn reply_to(&self) -> ReplyTo {
+        ReplyTo(self.id())
+    }
+}
+
+impl Command {
+    /// The command in one line of a reader.
+    ///
+    /// # Errors
+    ///
+    /// Why it is none, for the one who wrote it.
+    pub fn parse(line: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(line).map_err(|error| {
+            format!(
+                "this is no command: {error}; commands are {{\"type\":\"refresh\"}}, snapshot, status \
+                 and shutdown, each with an \"id\" if you like"
+            )
+        })
+    }
+}
+
+/// The default of `--state-dir`: `$XDG_STATE_HOME/opencode-sessions`, by default
+/// `~/.local/state/opencode-sessions`; `None` without a home.
+#[must_use]
+pub fn default_state_dir() -> Option<PathBuf> {
+    let set = std::env::var_os("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute());
+    let home = || std::env::home_dir().filter(|home| home.is_absolute());
+    let base = set.or_else(|| Some(home()?.join(".local/state")))?;
+    Some(base.join("opencode-sessions"))
+}

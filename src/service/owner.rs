@@ -1,0 +1,796 @@
+//! The loop: it owns the index, takes one message at a time, and never waits for
+//! anything but the next message or the next thing that is due.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tracing::{debug, error, info, warn};
+
+use super::event::{
+    Answer, Change, Command, CommandId, Event, Hello, PROTOCOL, RefreshOutcome, Refreshed, Removed,
+    Reply, Snapshot, SourceHealth, SourcePath, Sourced,
+};
+use super::reader::{Outbox, ReaderId};
+use super::schedule::{Ask, Schedule, Went};
+use super::state::StateDir;
+use super::stats::{SourceStatus, Stats, Status};
+use super::watch::{Looks, Watch, watch};
+use super::{Beat, Config, Inbox, Message, Pulse};
+use crate::codec;
+use crate::index::{Again, Difference, Found, Health, Index, Merged, Moment, snapshot};
+use crate::lister::{Cancel, ListRequest, Lister, Outcome};
+use crate::output::Entry;
+use crate::project::Projects;
+use crate::session::Millis;
+use crate::source::{Source, SourceName};
+use crate::text::one_line;
+use crate::wire::{MarkerText, VERSION};
+
+/// The snapshot is written at most this often.
+const SAVE: Duration = Duration::from_secs(5);
+
+/// How long ending may take for what is in flight.
+const END: Duration = Duration::from_millis(1500);
+
+/// What a listing's thread brings back.
+#[derive(Debug)]
+pub(super) struct Listed {
+    source: SourceName,
+    result: Result<Found, Failure>,
+    took: Duration,
+    bytes: u64,
+    projects: Projects,
+}
+
+#[derive(Debug)]
+struct Failure {
+    kind: &'static str,
+    reason: String,
+}
+
+/// What the owner knows of a source beside its sessions.
+struct Work {
+    source: Source,
+    lister: Arc<dyn Lister + Send + Sync>,
+    schedule: Schedule,
+    _watch: Watch,
+    how_watched: String,
+    /// What the files look like now.
+    looks: Option<Looks>,
+    /// What they looked like when the listing in flight began.
+    listing: Option<Looks>,
+    /// What they looked like when the last complete listing began.
+    listed: Option<Looks>,
+    cancel: Cancel,
+    /// Lent to the listing in flight.
+    projects: Option<Projects>,
+    /// Refreshes that wait for a listing that begins from now on.
+    waiting: Vec<u64>,
+    /// Refreshes that wait for the listing in flight.
+    running: Vec<u64>,
+}
+
+impl Work {
+    fn new(source: Source, lister: Arc<dyn Lister + Send + Sync>, watch: Watch) -> Self {
+        Self {
+            source,
+            lister,
+            schedule: Schedule::default(),
+            _watch: watch,
+            how_watched: "not yet".to_owned(),
+            looks: None,
+            listing: None,
+            listed: None,
+            cancel: Cancel::default(),
+            projects: Some(Projects::new()),
+            waiting: Vec::new(),
+            running: Vec::new(),
+        }
+    }
+}
+
+/// A refresh that somebody asked for.
+struct Refresh {
+    reader: Option<ReaderId>,
+    id: Option<CommandId>,
+    left: usize,
+    done: Vec<Refreshed>,
+}
+
+pub(super) struct Owner {
+    index: Index,
+    work: BTreeMap<SourceName, Work>,
+    marker: Option<MarkerText>,
+    deadline: Duration,
+    inbox: Inbox,
+    readers: BTreeMap<ReaderId, Outbox>,
+    refreshes: BTreeMap<u64, Refresh>,
+    next_refresh: u64,
+    stats: Stats,
+    started: Instant,
+    saver: Option<Saver>,
+    pulse: Option<Pulse>,
+    next_beat: Duration,
+    status_line: String,
+    reloading: Option<u64>,
+}
+
+/// The thread that writes snapshots, and what it has to do.
+struct Saver {
+    /// Holds the lock until the last snapshot is written.
+    _state: StateDir,
+    to: Sender<Vec<u8>>,
+    /// The last revision that was handed over.
+    saved: u64,
+    /// One is being written.
+    busy: bool,
+    not_before: Duration,
+    failing: bool,
+}
+
+impl Owner {
+    pub(super) fn new(config: Config, inbox: Inbox) -> io::Result<Self> {
+        let mut index = Index::new(&config.sources);
+        let saver = match config.state {
+            None => None,
+            Some(state) => {
+                restore(&mut index, &state, config.marker.as_ref());
+                Some(Saver::start(state, index.revision(), inbox.clone())?)
+            }
+        };
+        let mut work = BTreeMap::new();
+        for source in config.sources {
+            // Its first look causes the first listing.
+            let watch = watch(&source, inbox.clone())?;
+            let lister = (config.lister)(&source);
+            work.insert(source.name.clone(), Work::new(source, lister, watch));
+        }
+        Ok(Self {
+            index,
+            work,
+            marker: config.marker,
+            deadline: config.deadline,
+            inbox,
+            readers: BTreeMap::new(),
+            refreshes: BTreeMap::new(),
+            next_refresh: 0,
+            stats: Stats::default(),
+            started: Instant::now(),
+            saver,
+            pulse: config.pulse,
+            next_beat: Duration::ZERO,
+            status_line: String::new(),
+            reloading: None,
+        })
+    }
+
+    pub(super) fn run(mut self, inbox: &Receiver<Message>) {
+        self.beat(Beat::Ready);
+        let reason = loop {
+            self.do_what_is_due();
+            let pause = self.next_due().saturating_sub(self.now());
+            match inbox.recv_timeout(pause) {
+                Ok(Message::End(reason)) => break reason,
+                Ok(message) => self.take(message),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break "nobody is left".to_owned(),
+            }
+        };
+        self.end(reason, inbox);
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Looked(source, looks) => self.looked(&source, looks),
+            Message::Watched(source, how) => self.watched(&source, how),
+            Message::Listed(listed) => self.listed(*listed),
+            Message::Saved(result) => self.saved(result),
+            Message::Subscribe(reader, outbox) => self.subscribe(reader, outbox),
+            Message::CaughtUp(reader) => self.caught_up(reader),
+            Message::Gone(reader) => self.gone(reader),
+            Message::Command(reader, command) => self.command(reader, command),
+            Message::Refresh => self.reload(),
+            Message::End(_) => {}
+        }
+    }
+
+    // Time.
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn moment(&self) -> Moment {
+        Moment {
+            wall: Millis(jiff::Timestamp::now().as_millisecond()),
+            monotonic: self.now(),
+        }
+    }
+
+    fn next_due(&self) -> Duration {
+        let listings = self.work.values().filter_map(|work| work.schedule.due());
+        let save = self
+            .saver
+            .as_ref()
+            .and_then(|saver| saver.due(self.index.revision()));
+        let beat = self.pulse.as_ref().map(|_| self.next_beat);
+        let far = self.now() + Duration::from_secs(3600);
+        listings.chain(save).chain(beat).min().unwrap_or(far)
+    }
+
+    fn do_what_is_due(&mut self) {
+        let now = self.now();
+        let due: Vec<_> = self
+            .work
+            .iter_mut()
+            .filter_map(|(name, work)| work.schedule.start(now).then(|| name.clone()))
+            .collect();
+        for source in due {
+            self.list(&source);
+        }
+        if self
+            .saver
+            .as_ref()
+            .and_then(|saver| saver.due(self.index.revision()))
+            .is_some_and(|due| due <= now)
+        {
+            self.save();
+        }
+        if self.pulse.is_some() && self.next_beat <= now {
+            self.beat(Beat::Alive);
+        }
+    }
+
+    fn beat(&mut self, beat: Beat<'_>) {
+        let now = self.now();
+        if let Some(pulse) = &mut self.pulse {
+            (pulse.beat)(beat);
+            self.next_beat = now + pulse.every;
+        }
+    }
+
+    // Sources.
+
+    fn looked(&mut self, source: &SourceName, looks: Looks) {
+        let now = self.now();
+        let Some(work) = self.work.get_mut(source) else {
+            return;
+        };
+        work.looks = Some(looks);
+        if !work.listed.is_some_and(|listed| listed.is_still(&looks)) {
+            work.schedule.ask(Ask::Changed, now);
+        }
+    }
+
+    fn watched(&mut self, source: &SourceName, how: String) {
+        let Some(work) = self.work.get_mut(source) else {
+            return;
+        };
+        if how.starts_with("polling") {
+            info!(%source, how = %one_line(&how), "watching");
+        }
+        work.how_watched = how;
+    }
+
+    /// Begins the listing that the schedule has started.
+    fn list(&mut self, source: &SourceName) {
+        let Some(work) = self.work.get_mut(source) else {
+            return;
+        };
+        work.listing = work.looks;
+        work.running = std::mem::take(&mut work.waiting);
+        work.cancel = Cancel::default();
+        let request = ListRequest {
+            db: work.source.path.clone(),
+            marker: self.marker.clone(),
+            children: false,
+            archived: false,
+            deadline: self.deadline,
+            cancel: work.cancel.clone(),
+        };
+        let mut projects = work.projects.take().unwrap_or_default();
+        let (lister, name, inbox) = (Arc::clone(&work.lister), source.clone(), self.inbox.clone());
+        let thread = thread::Builder::new()
+            .name("listing".into())
+            .spawn(move || {
+                let started = Instant::now();
+                let outcome = lister.list(&request);
+                let took = started.elapsed();
+                let (result, bytes) = found(outcome, &mut projects);
+                let listed = Listed {
+                    source: name,
+                    result,
+                    took,
+                    bytes,
+                    projects,
+                };
+                inbox.send(Message::Listed(Box::new(listed)));
+            });
+        match thread {
+            Ok(_) => self.stats.spawned(),
+            Err(error) => self.inbox.send(Message::Listed(Box::new(Listed {
+                source: source.clone(),
+                result: Err(Failure {
+                    kind: "thread",
+                    reason: format!("no thread to list with: {error}"),
+                }),
+                took: Duration::ZERO,
+                bytes: 0,
+                projects: Projects::new(),
+            }))),
+        }
+    }
+
+    fn listed(&mut self, listed: Listed) {
+        let Listed {
+            source,
+            result,
+            took,
+            bytes,
+            projects,
+        } = listed;
+        let (now, moment) = (self.now(), self.moment());
+        self.stats.read(bytes);
+        self.stats
+            .listed(took, result.as_ref().err().map(|failure| failure.kind));
+        let Some(work) = self.work.get_mut(&source) else {
+            return;
+        };
+        work.projects = Some(projects);
+        let running = std::mem::take(&mut work.running);
+        let chance = fastrand::f64();
+        let (outcome, reason) = match result {
+            Ok(found) => {
+                let merged = self.index.merge(&source, found, moment);
+                let went = if merged.again.is_some() {
+                    Went::Again
+                } else {
+                    Went::Well
+                };
+                work.listed = work.listing.filter(|_| merged.again.is_none());
+                work.schedule.done(went, took, now, chance);
+                // What changed while it ran is news that the listing may have missed.
+                if let (Some(looks), Some(listed)) = (work.looks, work.listed)
+                    && !listed.is_still(&looks)
+                    && looks != listed
+                {
+                    work.schedule.ask(Ask::Changed, now);
+                }
+                let outcome = match merged.again {
+                    None => RefreshOutcome::Ok,
+                    Some(Again::Unconfirmed) => RefreshOutcome::Unconfirmed,
+                    Some(Again::Young) => RefreshOutcome::Young,
+                };
+                self.announce(&source, merged);
+                (outcome, None)
+            }
+            Err(failure) => {
+                work.listed = None;
+                work.schedule.done(Went::Badly, took, now, chance);
+                let next = work.schedule.due().map(|due| {
+                    let left =
+                        i64::try_from(due.saturating_sub(now).as_millis()).unwrap_or(i64::MAX);
+                    Millis(moment.wall.0.saturating_add(left))
+                });
+                if self.index.fail(&source, &failure.reason, next, moment) {
+                    warn!(%source, kind = failure.kind, "failing; what was known is kept");
+                    debug!(%source, reason = %one_line(&failure.reason));
+                    self.announce_health(&source);
+                }
+                (RefreshOutcome::Failed, Some(failure.reason))
+            }
+        };
+        // After the events that the listing caused.
+        for refresh in running {
+            self.refreshed(
+                refresh,
+                Refreshed {
+                    source: source.clone(),
+                    outcome,
+                    reason: reason.clone(),
+                },
+            );
+        }
+    }
+
+    fn announce(&mut self, source: &SourceName, merged: Merged) {
+        if !merged.difference.is_empty() {
+            let change = Event::Change(self.change(source, merged.difference));
+            self.broadcast(change);
+        }
+        if merged.health_changed {
+            self.announce_health(source);
+        }
+    }
+
+    fn change(&self, source: &SourceName, difference: Difference) -> Change {
+        let sessions = self.index.source(source).map(crate::index::Known::sessions);
+        let upserted = difference
+            .inserted
+            .iter()
+            .chain(&difference.updated)
+            .filter_map(|id| sessions?.get(id))
+            .map(|entry| Sourced {
+                entry: Arc::clone(entry),
+                source: source.clone(),
+            })
+            .collect();
+        let removed = difference
+            .removed
+            .into_iter()
+            .map(|id| Removed {
+                source: source.clone(),
+                id,
+            })
+            .collect();
+        Change {
+            revision: self.index.revision(),
+            upserted,
+            removed,
+        }
+    }
+
+    fn announce_health(&mut self, source: &SourceName) {
+        let Some(known) = self.index.source(source) else {
+            return;
+        };
+        let health = known.health().clone();
+        match &health {
+            // Why was said with its kind; a reason for people can name paths.
+            Health::Failing(_) => {}
+            health => info!(%source, sessions = known.sessions().len(), "{}", health.name()),
+        }
+        self.broadcast(Event::Health(SourceHealth {
+            source: source.clone(),
+            health,
+        }));
+    }
+
+    // Readers.
+
+    fn subscribe(&mut self, reader: ReaderId, outbox: Outbox) {
+        outbox.send(&Arc::new(self.hello()));
+        outbox.send(&Arc::new(self.snapshot()));
+        self.readers.insert(reader, outbox);
+    }
+
+    fn caught_up(&mut self, reader: ReaderId) {
+        if let Some(outbox) = self.readers.get(&reader) {
+            outbox.catch_up(&Arc::new(self.snapshot()));
+        }
+    }
+
+    fn gone(&mut self, reader: ReaderId) {
+        self.readers.remove(&reader);
+    }
+
+    fn broadcast(&mut self, event: Event) {
+        let event = Arc::new(event);
+        self.readers.retain(|_, outbox| outbox.send(&event));
+        self.show_status();
+    }
+
+    fn reply(&self, reader: Option<ReaderId>, id: Option<CommandId>, answer: Answer) {
+        if let Some(outbox) = reader.and_then(|reader| self.readers.get(&reader)) {
+            outbox.send(&Arc::new(Event::Reply(Reply { id, answer })));
+        }
+    }
+
+    fn hello(&self) -> Event {
+        let sources = self.work.values().map(|work| SourcePath {
+            source: work.source.name.clone(),
+            path: work.source.path.clone(),
+        });
+        Event::Hello(Hello {
+            protocol: PROTOCOL,
+            version: VERSION.to_owned(),
+            pid: std::process::id(),
+            marker: self.marker.clone(),
+            sources: sources.collect(),
+        })
+    }
+
+    fn snapshot(&self) -> Event {
+        let sessions = self.index.sources().flat_map(|(source, known)| {
+            known.sessions().values().map(|entry| Sourced {
+                entry: Arc::clone(entry),
+                source: source.clone(),
+            })
+        });
+        let sources = self.index.sources().map(|(source, known)| SourceHealth {
+            source: source.clone(),
+            health: known.health().clone(),
+        });
+        Event::Snapshot(Snapshot {
+            revision: self.index.revision(),
+            sources: sources.collect(),
+            sessions: sessions.collect(),
+        })
+    }
+
+    // Commands.
+
+    fn command(&mut self, reader: ReaderId, command: Result<Command, String>) {
+        match command {
+            Ok(Command::Refresh { id }) => {
+                self.refresh(Some(reader), id);
+            }
+            Ok(Command::Snapshot { id }) => {
+                if let Some(outbox) = self.readers.get(&reader) {
+                    outbox.send(&Arc::new(self.snapshot()));
+                }
+                self.reply(Some(reader), id, Answer::Done(true));
+            }
+            Ok(Command::Status { id }) => {
+                let status = self.status();
+                self.reply(Some(reader), id, Answer::Status(Box::new(status)));
+            }
+            Ok(Command::Shutdown { id }) => {
+                self.reply(Some(reader), id, Answer::Done(true));
+                self.inbox.send(Message::End("it was told to".to_owned()));
+            }
+            Err(why) => self.reply(Some(reader), None, Answer::Error(why)),
+        }
+    }
+
+    fn refresh(&mut self, reader: Option<ReaderId>, id: Option<CommandId>) -> u64 {
+        let number = self.next_refresh;
+        self.next_refresh += 1;
+        let now = self.now();
+        for work in self.work.values_mut() {
+            work.schedule.ask(Ask::Now, now);
+            work.waiting.push(number);
+        }
+        let refresh = Refresh {
+            reader,
+            id,
+            left: self.work.len(),
+            done: Vec::new(),
+        };
+        self.refreshes.insert(number, refresh);
+        self.end_refresh(number);
+        number
+    }
+
+    /// A full refresh that a supervisor asked for.
+    fn reload(&mut self) {
+        info!("refreshing");
+        self.beat(Beat::Reloading);
+        self.reloading = Some(self.refresh(None, None));
+    }
+
+    fn refreshed(&mut self, number: u64, one: Refreshed) {
+        if let Some(refresh) = self.refreshes.get_mut(&number) {
+            refresh.done.push(one);
+            refresh.left = refresh.left.saturating_sub(1);
+            self.end_refresh(number);
+        }
+    }
+
+    /// Replies to a refresh when nothing of it is left.
+    fn end_refresh(&mut self, number: u64) {
+        if self
+            .refreshes
+            .get(&number)
+            .is_some_and(|refresh| refresh.left == 0)
+            && let Some(refresh) = self.refreshes.remove(&number)
+        {
+            self.reply(refresh.reader, refresh.id, Answer::Refreshed(refresh.done));
+            if self.reloading == Some(number) {
+                self.reloading = None;
+                self.beat(Beat::Ready);
+            }
+        }
+    }
+
+    fn status(&self) -> Status {
+        let sources = self.index.sources().filter_map(|(name, known)| {
+            let work = self.work.get(name)?;
+            Some(SourceStatus {
+                health: SourceHealth {
+                    source: name.clone(),
+                    health: known.health().clone(),
+                },
+                sessions: known.sessions().len(),
+                watch: work.how_watched.clone(),
+                listing: work.schedule.is_in_flight(),
+                stuck: work.lister.stuck(),
+            })
+        });
+        Status {
+            uptime_ms: u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX),
+            revision: self.index.revision(),
+            sessions: self
+                .index
+                .sources()
+                .map(|(_, known)| known.sessions().len())
+                .sum(),
+            sources: sources.collect(),
+            readers: self.readers.len(),
+            ..self.stats.status()
+        }
+    }
+
+    /// One line for people who look at the supervisor's list.
+    fn show_status(&mut self) {
+        if self.pulse.is_none() {
+            return;
+        }
+        let sessions: usize = self
+            .index
+            .sources()
+            .map(|(_, known)| known.sessions().len())
+            .sum();
+        let mut line = format!("{sessions} sessions");
+        for (name, known) in self.index.sources() {
+            if *known.health() != Health::Ok {
+                line.push_str(&format!(
+                    "; {} is {}",
+                    one_line(name.as_str()),
+                    known.health().name()
+                ));
+            }
+        }
+        if line != self.status_line {
+            self.beat(Beat::Status(&line));
+            self.status_line = line;
+        }
+    }
+
+    // The snapshot.
+
+    fn save(&mut self) {
+        let now = self.now();
+        let Some(saver) = &mut self.saver else { return };
+        saver.not_before = now + SAVE;
+        saver.saved = self.index.revision();
+        match snapshot::encode(&self.index, self.marker.as_ref()) {
+            Ok(bytes) => {
+                saver.busy = true;
+                let _ = saver.to.send(bytes);
+            }
+            Err(error) => self.saved(Err(error.to_string())),
+        }
+    }
+
+    fn saved(&mut self, result: Result<(), String>) {
+        let Some(saver) = &mut self.saver else { return };
+        saver.busy = false;
+        match result {
+            Ok(()) => saver.failing = false,
+            Err(why) => {
+                if !saver.failing {
+                    warn!(why = %one_line(&why), "the snapshot cannot be written; a restart will begin with what is there");
+                }
+                saver.failing = true;
+                // Tried again at the next change.
+            }
+        }
+    }
+
+    // The end.
+
+    fn end(mut self, reason: String, inbox: &Receiver<Message>) {
+        info!(reason = %one_line(&reason), "ending");
+        self.beat(Beat::Ending);
+        let until = Instant::now() + END;
+        for work in self.work.values() {
+            work.cancel.cancel();
+        }
+        // The listings' threads kill and reap their helpers.
+        while self.work.values().any(|work| work.schedule.is_in_flight()) {
+            match inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(Message::Listed(listed)) => {
+                    if let Some(work) = self.work.get_mut(&listed.source) {
+                        work.schedule = Schedule::default();
+                    }
+                }
+                Ok(Message::Saved(result)) => self.saved(result),
+                Ok(_) => {}
+                Err(_) => {
+                    error!("a helper does not end");
+                    break;
+                }
+            }
+        }
+        self.broadcast(Event::Bye { reason });
+        if self
+            .saver
+            .as_ref()
+            .is_some_and(|saver| saver.saved != self.index.revision())
+        {
+            self.save();
+        }
+        while self.saver.as_ref().is_some_and(|saver| saver.busy) {
+            match inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(Message::Saved(result)) => self.saved(result),
+                Ok(_) => {}
+                Err(_) => break,
+            }
+        }
+        for outbox in self.readers.values() {
+            outbox.close();
+        }
+        for outbox in self.readers.values() {
+            outbox.drain(until);
+        }
+    }
+}
+
+impl Saver {
+    fn start(state: StateDir, revision: u64, inbox: Inbox) -> io::Result<Self> {
+        let (to, from) = mpsc::channel::<Vec<u8>>();
+        let path: PathBuf = state.snapshot();
+        thread::Builder::new()
+            .name("snapshot".into())
+            .spawn(move || {
+                for bytes in from {
+                    let result = codec::save(&path, &bytes).map_err(|error| error.to_string());
+                    inbox.send(Message::Saved(result));
+                }
+            })?;
+        Ok(Self {
+            _state: state,
+            to,
+            saved: revision,
+            busy: false,
+            not_before: Duration::ZERO,
+            failing: false,
+        })
+    }
+
+    fn due(&self, revision: u64) -> Option<Duration> {
+        (!self.busy && self.saved != revision).then_some(self.not_before)
+    }
+}
+
+/// Puts the last snapshot into the index, or sets it aside.
+fn restore(index: &mut Index, state: &StateDir, marker: Option<&MarkerText>) {
+    let path = state.snapshot();
+    let bytes = match codec::load(&path) {
+        Ok(None) => return,
+        Ok(Some(bytes)) => bytes,
+        Err(error) => {
+            warn!(%error, "the snapshot cannot be read; the first listings rebuild it");
+            return;
+        }
+    };
+    if let Err(why) = snapshot::restore(index, &bytes, marker) {
+        let aside = codec::set_aside(&path).is_ok();
+        warn!(%why, aside, "the snapshot is of no use; the first listings rebuild it");
+    }
+}
+
+/// What an outcome means for the index.
+fn found(outcome: Outcome, projects: &mut Projects) -> (Result<Found, Failure>, u64) {
+    let (kind, reason) = match outcome {
+        Outcome::Listing(listing) => {
+            projects.refresh();
+            let entries = listing
+                .sessions
+                .into_iter()
+                .map(|session| Entry {
+                    project: projects.of(&session),
+                    session,
+                })
+                .collect();
+            return (
+                Ok(Found {
+                    database: listing.end.database,
+                    entries,
+                }),
+                listing.bytes,
+            );
+        }
+        Outcome::Refused(refusal) => (refusal.failure.kind.as_str(), refusal.to_string()),
+        Outcome::Broken(breakage) => (breakage.what.kind(), breakage.to_string()),
+        Outcome::TimedOut(timeout) => ("timeout", timeout.to_string()),
+        Outcome::Cancelled => ("cancelled", Outcome::Cancelled.to_string()),
+    };
+    (Err(Failure { kind, reason }), 0)
+}

@@ -1,0 +1,219 @@
+//! When a source is listed next: one listing at a time, no wake-up lost, and
+//! less often the longer it fails. Pure: times are given, chance is given.
+
+use std::time::Duration;
+
+/// A moment on the monotonic clock.
+pub type Time = Duration;
+
+/// The shortest and the longest pause between listings of a source that changes
+/// all the time.
+const PACE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
+
+/// A listing may take this part of the time: a source whose listings take long
+/// is listed less often.
+const SHARE: u32 = 4;
+
+/// Failures back off from the first to the second, doubling.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// When a listing that was not final is repeated.
+const AGAIN: Duration = Duration::from_millis(1050);
+
+/// The state of one source's listings.
+#[derive(Debug, Clone, Default)]
+pub struct Schedule {
+    in_flight: bool,
+    /// A request came while a listing was in flight, which may have missed what
+    /// it is about: one more must follow.
+    follow: Option<Ask>,
+    /// When the next one is due.
+    due: Option<Time>,
+    /// No listing that nobody asked for begins before this.
+    not_before: Time,
+    failures: u32,
+}
+
+/// How urgent a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ask {
+    /// The files changed: at the pace, and not before a failure's time is over.
+    Changed,
+    /// A person or a program asks: now.
+    Now,
+}
+
+/// How a listing went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Went {
+    /// It was complete.
+    Well,
+    /// It was complete, and is to be repeated soon.
+    Again,
+    /// It failed.
+    Badly,
+}
+
+impl Schedule {
+    /// Asks for a listing.
+    pub fn ask(&mut self, ask: Ask, now: Time) {
+        if self.in_flight {
+            self.follow = self.follow.max(Some(ask));
+            return;
+        }
+        let at = match ask {
+            Ask::Now => now,
+            Ask::Changed => now.max(self.not_before),
+        };
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
+    /// Starts the listing that is due, if one is: the caller must begin it, and
+    /// say when it is [`done`](Self::done).
+    #[must_use]
+    pub fn start(&mut self, now: Time) -> bool {
+        let start = !self.in_flight && self.due.is_some_and(|due| due <= now);
+        if start {
+            self.in_flight = true;
+            self.due = None;
+        }
+        start
+    }
+
+    /// The listing in flight has ended after `took`. `chance` is from 0 to 1.
+    pub fn done(&mut self, went: Went, took: Duration, now: Time, chance: f64) {
+        self.in_flight = false;
+        match went {
+            Went::Well | Went::Again => {
+                self.failures = 0;
+                self.not_before = now + (took * SHARE).clamp(PACE.0, PACE.1).saturating_sub(took);
+                if went == Went::Again {
+                    self.due = Some(now + AGAIN);
+                }
+            }
+            Went::Badly => {
+                let pause = backoff(self.failures, chance);
+                self.failures = self.failures.saturating_add(1);
+                self.not_before = now + pause;
+                self.due = Some(self.not_before);
+            }
+        }
+        if let Some(ask) = self.follow.take() {
+            self.ask(ask, now);
+        }
+    }
+
+    /// When [`start`](Self::start) has something to start.
+    #[must_use]
+    pub fn due(&self) -> Option<Time> {
+        self.due.filter(|_| !self.in_flight)
+    }
+
+    /// True while a listing runs.
+    #[must_use]
+    pub fn is_in_flight(&self) -> bool {
+        self.in_flight
+    }
+}
+
+/// The pause after so many failures before this one, give or take a fifth, so
+/// that sources that fail together do not retry together.
+fn backoff(failures: u32, chance: f64) -> Duration {
+    let pause = BACKOFF
+        .0
+        .saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX))
+        .min(BACKOFF.1);
+    pause.mul_f64(0.8 + 0.4 * chance.clamp(0.0, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn ms(ms: u64) -> Time {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn there_is_one_listing_at_a_time_and_no_request_is_lost() {
+        let mut schedule = Schedule::default();
+        assert!(!schedule.start(ms(0)));
+        schedule.ask(Ask::Changed, ms(0));
+        assert!(schedule.start(ms(0)));
+        for _ in 0..3 {
+            schedule.ask(Ask::Changed, ms(5));
+            assert!(!schedule.start(ms(5)));
+        }
+        assert_eq!(schedule.due(), None);
+        schedule.done(Went::Well, ms(10), ms(10), 0.5);
+        // Three requests make one more, at the pace.
+        assert!(!schedule.start(ms(499)));
+        assert!(schedule.start(ms(500)));
+        schedule.done(Went::Well, ms(10), ms(510), 0.5);
+        assert_eq!(schedule.due(), None);
+    }
+
+    #[test]
+    fn a_person_does_not_wait_for_the_pace_nor_for_a_failure() {
+        let mut schedule = Schedule::default();
+        schedule.ask(Ask::Now, ms(0));
+        assert!(schedule.start(ms(0)));
+        schedule.ask(Ask::Changed, ms(1));
+        schedule.ask(Ask::Now, ms(2));
+        schedule.done(Went::Badly, ms(5), ms(5), 0.5);
+        assert!(schedule.start(ms(5)), "asked for while one was in flight");
+        schedule.done(Went::Badly, ms(5), ms(10), 0.5);
+        assert_eq!(schedule.due(), Some(ms(2010)), "the second failure");
+        schedule.ask(Ask::Changed, ms(20));
+        assert_eq!(schedule.due(), Some(ms(2010)), "a change waits for it");
+        schedule.ask(Ask::Now, ms(30));
+        assert!(schedule.start(ms(30)));
+    }
+
+    #[test]
+    fn failures_back_off_to_a_minute_and_success_resets() {
+        let mut schedule = Schedule::default();
+        let mut now = ms(0);
+        let mut pauses = Vec::new();
+        schedule.ask(Ask::Now, now);
+        for _ in 0..40 {
+            assert!(schedule.start(now));
+            schedule.done(Went::Badly, ms(0), now, 0.5);
+            let due = schedule.due().unwrap();
+            pauses.push((due - now).as_secs());
+            now = due;
+        }
+        assert_eq!(pauses[..8], [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(pauses[39], 60);
+        assert!(schedule.start(now));
+        schedule.done(Went::Well, ms(0), now, 0.5);
+        schedule.ask(Ask::Now, now);
+        assert!(schedule.start(now));
+        schedule.done(Went::Badly, ms(0), now, 0.0);
+        assert_eq!(schedule.due(), Some(now + ms(800)));
+    }
+
+    #[test]
+    fn a_slow_source_is_listed_less_often() {
+        let mut schedule = Schedule::default();
+        schedule.ask(Ask::Now, ms(0));
+        assert!(schedule.start(ms(0)));
+        schedule.done(Went::Well, ms(1000), ms(1000), 0.5);
+        schedule.ask(Ask::Changed, ms(1000));
+        assert_eq!(
+            schedule.due(),
+            Some(ms(4000)),
+            "four times what it took, from its start"
+        );
+    }
+
+    #[test]
+    fn what_is_not_final_is_repeated_after_a_second() {
+        let mut schedule = Schedule::default();
+        schedule.ask(Ask::Now, ms(0));
+        assert!(schedule.start(ms(0)));
+        schedule.done(Went::Again, ms(1), ms(1), 0.5);
+        assert!(schedule.due().unwrap() > ms(1001));
+        assert!(schedule.due().unwrap() < ms(1500));
+    }
+}

@@ -1,0 +1,269 @@
+//! Noticing that a source's files changed, without opening any of them.
+//!
+//! One thread a source: a disk that does not answer holds up its own source
+//! only. It is woken by the directory's events where the system has them, and
+//! looks by itself every second where it has not (a network file system, a
+//! directory that is not there yet, no watch to be had); and every minute in any
+//! case, since events can be lost. It tells what the files look like whenever
+//! that is not what they looked like before.
+//!
+//! Only the database and its log count. The `-shm` file changes with every
+//! reader, also with ours.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+
+use super::Inbox;
+use crate::source::{Source, SourceName};
+
+/// How often the files are looked at in any case.
+const SAFETY_NET: Duration = Duration::from_secs(60);
+
+/// How often they are looked at where there are no events.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Events come in bursts; one look is for all that come within this time.
+const BURST: Duration = Duration::from_millis(20);
+
+/// A change so recent that another one could leave the same time.
+const RACY: Duration = Duration::from_secs(2);
+
+/// What the files of a source look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Looks {
+    db: Option<FileLooks>,
+    /// An empty log is none: a reader makes one.
+    log: Option<FileLooks>,
+    /// One of them changed so recently that it may change again and look the same.
+    racy: bool,
+    /// The files could not be looked at.
+    failed: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileLooks {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Looks {
+    fn at(database: &Path) -> Self {
+        let mut log = database.as_os_str().to_owned();
+        log.push("-wal");
+        let (db, log) = (file(database), file(Path::new(&log)));
+        let failed = db.is_err() || log.is_err();
+        let (db, log) = (
+            db.ok().flatten(),
+            log.ok().flatten().filter(|log| log.size > 0),
+        );
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let racy = [db, log].into_iter().flatten().any(|file| {
+            let modified = Duration::from_secs(file.modified.0.max(0).unsigned_abs());
+            now.abs_diff(modified) < RACY
+        });
+        Self {
+            db,
+            log,
+            racy,
+            failed,
+        }
+    }
+
+    /// True where nothing can have changed between these looks and `now`.
+    pub(super) fn is_still(&self, now: &Self) -> bool {
+        !self.racy && !self.failed && self == now
+    }
+}
+
+fn file(path: &Path) -> io::Result<Option<FileLooks>> {
+    match fs::metadata(path) {
+        Ok(about) => Ok(Some(FileLooks {
+            device: about.dev(),
+            inode: about.ino(),
+            size: about.size(),
+            modified: (about.mtime(), about.mtime_nsec()),
+            changed: (about.ctime(), about.ctime_nsec()),
+        })),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Starts watching a source. It ends when the returned handle is dropped.
+///
+/// # Errors
+///
+/// Where the system gives no thread.
+pub(super) fn watch(source: &Source, inbox: Inbox) -> io::Result<Watch> {
+    let (wake, woken) = mpsc::channel();
+    let looker = Looker {
+        name: source.name.clone(),
+        path: source.path.clone(),
+        inbox,
+        wake: wake.clone(),
+        watcher: None,
+        told: None,
+    };
+    thread::Builder::new()
+        .name(format!("watch {}", source.name).chars().take(15).collect())
+        .stack_size(256 << 10)
+        .spawn(move || looker.run(&woken))?;
+    Ok(Watch(wake))
+}
+
+/// A running watch.
+#[derive(Debug)]
+pub(super) struct Watch(Sender<Wake>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.0.send(Wake::End);
+    }
+}
+
+enum Wake {
+    /// The files may have changed.
+    Event,
+    End,
+}
+
+struct Looker {
+    name: SourceName,
+    path: PathBuf,
+    inbox: Inbox,
+    wake: Sender<Wake>,
+    /// The watcher, and which directory it watches.
+    watcher: Option<(RecommendedWatcher, (u64, u64))>,
+    /// What was last said about how this source is watched.
+    told: Option<String>,
+}
+
+impl Looker {
+    fn run(mut self, woken: &Receiver<Wake>) {
+        let mut last = None;
+        loop {
+            // Watched first, looked at after: what changes in between is seen.
+            let how = self.keep_watching();
+            let pause = if how.is_ok() { SAFETY_NET } else { POLL };
+            let how = how.map_or_else(|why| format!("polling: {why}"), |()| "events".to_owned());
+            if self.told.as_ref() != Some(&how) {
+                self.inbox.watched(self.name.clone(), how.clone());
+                self.told = Some(how);
+            }
+            let looks = Looks::at(&self.path);
+            if last != Some(looks) {
+                last = Some(looks);
+                self.inbox.looked(self.name.clone(), looks);
+            }
+            match woken.recv_timeout(pause) {
+                Ok(Wake::End) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Wake::Event) => thread::sleep(BURST),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if woken.try_iter().any(|wake| matches!(wake, Wake::End)) {
+                return;
+            }
+        }
+    }
+
+    /// Sees to it that the directory is watched that is there now.
+    fn keep_watching(&mut self) -> Result<(), String> {
+        let directory = self.path.parent().unwrap_or(Path::new("/"));
+        let Ok(about) = fs::metadata(directory) else {
+            self.watcher = None;
+            return Err("its directory is not there".to_owned());
+        };
+        let which = (about.dev(), about.ino());
+        if self
+            .watcher
+            .as_ref()
+            .is_some_and(|(_, watched)| *watched == which)
+        {
+            return Ok(());
+        }
+        self.watcher = None;
+        if let Some(kind) = without_events(directory) {
+            return Err(format!("{kind} tells of no changes made elsewhere"));
+        }
+        let database = self.path.file_name().unwrap_or_default().to_owned();
+        let mut log = database.clone();
+        log.push("-wal");
+        let wake = self.wake.clone();
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            let counts = match &event {
+                // Reading is no change; an error may hide one.
+                Ok(event) if matches!(event.kind, EventKind::Access(_)) => false,
+                Ok(event) => {
+                    event.need_rescan()
+                        || event.paths.is_empty()
+                        || event.paths.iter().any(|path| {
+                            path.file_name()
+                                .is_none_or(|name| name == database || name == log)
+                                || !path.exists() && path.extension().is_none()
+                        })
+                }
+                Err(_) => true,
+            };
+            if counts {
+                let _ = wake.send(Wake::Event);
+            }
+        });
+        // Without its paths: they are nobody's business in a log.
+        let why = |error: notify::Error| {
+            notify::Error {
+                paths: Vec::new(),
+                ..error
+            }
+            .to_string()
+        };
+        let mut watcher = watcher.map_err(why)?;
+        watcher
+            .watch(directory, RecursiveMode::NonRecursive)
+            .map_err(why)?;
+        self.watcher = Some((watcher, which));
+        Ok(())
+    }
+}
+
+/// The kind of file system, where it is one that other machines or other parts
+/// of this one change without this kernel's notice.
+fn without_events(directory: &Path) -> Option<&'static str> {
+    #[cfg(target_os = "linux")]
+    {
+        let kind = rustix::fs::statfs(directory).ok()?.f_type;
+        // linux/magic.h
+        Some(match u32::try_from(kind & 0xffff_ffff).ok()? {
+            0x6969 => "NFS",
+            0xff53_4d42 | 0xfe53_4d42 | 0x517b => "SMB",
+            0x0102_1997 => "9P",
+            0x6573_5546 => "FUSE",
+            0x5346_414f => "AFS",
+            0x00c3_6400 => "Ceph",
+            _ => return None,
+        })
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = directory;
+        None
+    }
+}
