@@ -224,9 +224,9 @@ impl Handle {
         subscription
     }
 
-    /// A command; its reply comes to this subscription.
-    pub fn command(&self, subscription: &ReplyTo, command: Result<Command, String>) {
-        self.inbox.send(Message::Command(subscription.0, command));
+    /// A command; its reply comes to that subscription.
+    pub fn command(&self, to: ReplyTo, command: Result<Command, String>) {
+        self.inbox.send(Message::Command(to.0, command));
     }
 
     /// Lists all sources now.

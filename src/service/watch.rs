@@ -52,8 +52,10 @@ struct FileLooks {
     device: u64,
     inode: u64,
     size: u64,
+    /// Not the time of the last change to the inode: run by root, SQLite sets the
+    /// log's owner whenever it opens it, also for reading, and that would wake us
+    /// for ever.
     modified: (i64, i64),
-    changed: (i64, i64),
 }
 
 impl Looks {
@@ -94,7 +96,6 @@ fn file(path: &Path) -> io::Result<Option<FileLooks>> {
             inode: about.ino(),
             size: about.size(),
             modified: (about.mtime(), about.mtime_nsec()),
-            changed: (about.ctime(), about.ctime_nsec()),
         })),
         Err(error)
             if matches!(
