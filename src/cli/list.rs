@@ -6,12 +6,18 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 
 use super::sessions::NAME;
-use super::{DeadlineArgs, FAILED, MarkerArgs, complain, default_database};
-use crate::lister::{Cancel, ListRequest, Lister, Outcome, ProcessLister};
+use super::status::places;
+use super::{
+    DeadlineArgs, FAILED, IN_MEMORY, MarkerArgs, NO_HOME, complain, default_database,
+    process_lister,
+};
+use crate::lister::{Cancel, ListRequest, Lister, Outcome};
 use crate::locate::Located;
 use crate::output::{self, Entry, Terminal};
 use crate::project::{self, Projects};
+use crate::service::client::Client;
 use crate::session::Session;
+use crate::source::sources_of;
 use crate::text::Shown;
 use crate::wire::{DatabaseState, Listing};
 
@@ -55,6 +61,10 @@ pub(super) struct ListArgs {
     #[command(flatten)]
     deadline: DeadlineArgs,
 
+    /// List by itself, also where a running service knows the answer
+    #[arg(long)]
+    no_service: bool,
+
     /// The helper [default: the opencode-lister beside this program]
     #[arg(long, value_name = "PATH")]
     lister: Option<PathBuf>,
@@ -84,26 +94,16 @@ enum Sort {
 pub(super) fn run(args: &ListArgs) -> io::Result<u8> {
     let db = match args.db.clone().map_or_else(default_database, Located::At) {
         Located::At(db) => db,
-        Located::InMemory => {
-            return nothing(
-                args,
-                "OPENCODE_DB is :memory:, so OpenCode keeps no sessions to read; name a database with --db",
-            );
-        }
+        Located::InMemory => return nothing(args, IN_MEMORY),
         Located::NoHome => {
-            complain(
-                NAME,
-                "there is no home directory to look for OpenCode's database in; name it with --db",
-            );
+            complain(NAME, NO_HOME);
             return Ok(FAILED);
         }
     };
-    let lister = match args
-        .lister
-        .as_ref()
-        .map_or_else(ProcessLister::beside_this_program, |lister| {
-            Ok(ProcessLister::at(lister))
-        }) {
+    if let Some(entries) = known_by_a_service(args, &db) {
+        return present(args, entries);
+    }
+    let lister = match process_lister(args.lister.as_deref()) {
         Ok(lister) => lister,
         Err(breakage) => {
             complain(NAME, &breakage.to_string());
@@ -162,7 +162,7 @@ fn show(args: &ListArgs, db: &Path, listing: Listing) -> io::Result<u8> {
         );
     }
     let mut projects = Projects::new();
-    let mut entries: Vec<_> = listing
+    let entries = listing
         .sessions
         .into_iter()
         .map(|session| Entry {
@@ -170,6 +170,51 @@ fn show(args: &ListArgs, db: &Path, listing: Listing) -> io::Result<u8> {
             session,
         })
         .collect();
+    present(args, entries)
+}
+
+/// What a running service knows, where that is exactly what was asked: the same
+/// database, the same marker, and its last listing was complete.
+fn known_by_a_service(args: &ListArgs, db: &Path) -> Option<Vec<Entry>> {
+    if args.no_service || args.archived || args.children || args.lister.is_some() {
+        return None;
+    }
+    let mut service = Client::connect(&places(None))?;
+    let hello = service.hello();
+    let [source] = &hello.sources[..] else {
+        return None;
+    };
+    let [ours] = &sources_of(&[db.to_owned()])[..] else {
+        return None;
+    };
+    if source.path != ours.path || hello.marker != args.marker.marker() {
+        return None;
+    }
+    let known = service.snapshot().ok()?;
+    if known
+        .sources
+        .iter()
+        .any(|source| source.health.state != "ok")
+    {
+        return None;
+    }
+    let mut entries: Vec<_> = known
+        .sessions
+        .into_iter()
+        .map(|there| there.entry)
+        .collect();
+    // The helper's order.
+    entries.sort_by(|a, b| {
+        let key = |entry: &Entry| entry.session.time_updated;
+        key(b)
+            .cmp(&key(a))
+            .then_with(|| a.session.id.cmp(&b.session.id))
+    });
+    Some(entries)
+}
+
+/// Filters, sorts and prints.
+fn present(args: &ListArgs, mut entries: Vec<Entry>) -> io::Result<u8> {
     if let Some(wanted) = &args.project {
         let wanted = wanted_projects(wanted)?;
         entries.retain(|entry| is_wanted(entry, &wanted));

@@ -12,9 +12,11 @@ mod sessions;
 mod status;
 
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::lister::{Breakage, ProcessLister};
 use crate::locate::{self, Located};
 use crate::text::one_line;
 use crate::wire::MarkerText;
@@ -70,6 +72,21 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// The default database, or why there is none.
 fn default_database() -> Located {
     locate::default_database()
+}
+
+/// What to say where OpenCode keeps no file.
+const IN_MEMORY: &str =
+    "OPENCODE_DB is :memory:, so OpenCode keeps no sessions to read; name a database with --db";
+
+/// What to say where nobody can know where the file is.
+const NO_HOME: &str =
+    "there is no home directory to look for OpenCode's database in; name it with --db";
+
+/// The lister of the helper at `path`, or beside this program.
+fn process_lister(path: Option<&Path>) -> Result<ProcessLister, Breakage> {
+    path.map_or_else(ProcessLister::beside_this_program, |path| {
+        Ok(ProcessLister::at(path))
+    })
 }
 
 /// Writing to somebody who has left is done.

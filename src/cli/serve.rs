@@ -15,7 +15,10 @@ use tracing::{info, warn};
 
 use super::log::{self, LogFormat};
 use super::sessions::NAME;
-use super::{DeadlineArgs, FAILED, MarkerArgs, complain, default_database};
+use super::{
+    DeadlineArgs, FAILED, IN_MEMORY, MarkerArgs, NO_HOME, complain, default_database,
+    process_lister,
+};
 use crate::lister::ProcessLister;
 use crate::locate::Located;
 use crate::service::client::Client;
@@ -73,17 +76,11 @@ pub(super) fn run(args: &ServeArgs) -> io::Result<u8> {
         match default_database() {
             Located::At(db) => vec![db],
             Located::InMemory => {
-                complain(
-                    NAME,
-                    "OPENCODE_DB is :memory:, so OpenCode keeps no sessions to read; name a database with --db",
-                );
+                complain(NAME, IN_MEMORY);
                 return Ok(FAILED);
             }
             Located::NoHome => {
-                complain(
-                    NAME,
-                    "there is no home directory to look for OpenCode's database in; name it with --db",
-                );
+                complain(NAME, NO_HOME);
                 return Ok(FAILED);
             }
         }
@@ -101,15 +98,12 @@ pub(super) fn run(args: &ServeArgs) -> io::Result<u8> {
         Ok(state) => state,
         Err(held) => return share(args, &sources, &places, &held),
     };
-    let lister = match &args.lister {
-        Some(lister) => ProcessLister::at(lister),
-        None => match ProcessLister::beside_this_program() {
-            Ok(lister) => lister,
-            Err(breakage) => {
-                complain(NAME, &breakage.to_string());
-                return Ok(FAILED);
-            }
-        },
+    let lister = match process_lister(args.lister.as_deref()) {
+        Ok(lister) => lister,
+        Err(breakage) => {
+            complain(NAME, &breakage.to_string());
+            return Ok(FAILED);
+        }
     };
     let socket = socket::Bound::first_of(&places)
         .inspect_err(
