@@ -110,6 +110,8 @@ impl Guard {
         // An error: there is no process left in the group but, on some systems,
         // the unreaped leader.
         let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
+        // It may have left its group.
+        let _ = rustix::process::kill_process(self.pid, Signal::KILL);
         let until = Instant::now() + REAP;
         loop {
             match wait(&mut child)? {

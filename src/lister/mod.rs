@@ -121,7 +121,14 @@ pub struct Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&one_line(&self.failure.message))?;
+        match &*one_line(&self.failure.message) {
+            "" => write!(
+                f,
+                "the helper says {}, and not why",
+                self.failure.kind.as_str()
+            )?,
+            message => f.write_str(message)?,
+        }
         if self.failure.kind == ErrorKind::Usage {
             write!(
                 f,

@@ -338,10 +338,10 @@ pub struct Checked {
 }
 
 impl Checked {
-    /// How far the output has come.
+    /// How many sessions have come.
     #[must_use]
-    pub fn progress(&self) -> Progress {
-        self.checker.progress()
+    pub fn sessions(&self) -> usize {
+        self.checker.sessions.len()
     }
 
     /// The output has ended.
