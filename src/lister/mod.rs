@@ -82,7 +82,7 @@ impl ListRequest {
     /// How long the helper waits for another program's lock: less than the
     /// deadline, so that a locked database is said to be one.
     fn busy_timeout(&self) -> Duration {
-        (self.deadline * 2 / 3).min(Duration::from_secs(5))
+        (self.deadline / 3 * 2).min(Duration::from_secs(5))
     }
 }
 

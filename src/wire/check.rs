@@ -260,7 +260,7 @@ impl Checker {
             self.hello = Some(first_line(line)?);
             return Ok(());
         };
-        match serde_json::from_slice(line) {
+        match parse(line) {
             Ok(Message::Hello(_)) => Err(Violation::SecondHello(at)),
             Ok(Message::Session(session)) => self.session(*session, at),
             Ok(Message::End(end)) => {
@@ -393,8 +393,16 @@ fn kind(line: &[u8]) -> Option<String> {
         .map(|kind| kind.r#type)
 }
 
+fn parse(line: &[u8]) -> serde_json::Result<Message> {
+    // serde takes an array of a type's values for the type.
+    if line.first() != Some(&b'{') {
+        return Err(serde::de::Error::custom("it is no object"));
+    }
+    serde_json::from_slice(line)
+}
+
 fn first_line(line: &[u8]) -> Result<Hello, Violation> {
-    match serde_json::from_slice(line) {
+    match parse(line) {
         Ok(Message::Hello(hello)) if hello.lister.len() > limits::TEXT => {
             Err(Violation::NoHello(shown(hello.lister.as_bytes())))
         }
