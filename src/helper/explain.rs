@@ -167,13 +167,18 @@ fn explain_open(
     if task.marker.is_some() {
         // After the scan, which made the function that its statements call.
         for (name, sql) in marker::statements(&schema) {
-            writeln!(out, "\nmarker in {}:\n  {sql}", one_line(&name))?;
+            writeln!(
+                out,
+                "\nmarker in {}:\n  {}",
+                one_line(&name),
+                one_line(&sql)
+            )?;
             print_plan(&transaction, &sql, out)?;
         }
         writeln!(out, "\nsearched: {} bytes", scan.bytes)?;
     }
     for (name, sql) in query.statements() {
-        writeln!(out, "\n{name}:\n  {sql}")?;
+        writeln!(out, "\n{name}:\n  {}", one_line(sql))?;
         print_plan(&transaction, sql, out)?;
     }
     phases.end("explain");

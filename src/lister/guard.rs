@@ -6,7 +6,10 @@
 //! killed *before* that. Waiting in the usual ways reaps, so a leader's end is
 //! looked for with `WNOWAIT` here, and reaping, with a limit, is the last step.
 //!
-//! This is the only file that uses wait-timeout. That crate installs a
+//! This is the only file that uses wait-timeout, and it only lets it reap a child
+//! that is known to have exited. Its waiting would reap before the group is
+//! killed, sleeps through an exit where SIGCHLD is blocked, and panics where
+//! something else in the process reaped a child of its list. It also installs a
 //! process-wide SIGCHLD handler which calls the one that was there before, and
 //! jumps to address 1 where that was "ignore"
 //! (<https://github.com/alexcrichton/wait-timeout/issues/44>). So nothing is
@@ -17,6 +20,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
@@ -28,9 +32,8 @@ use super::reaper::{Reaper, Ticket};
 /// around it this keeps to "the deadline plus one second".
 const REAP: Duration = Duration::from_millis(700);
 
-/// One wait of wait-timeout. Where SIGCHLD is blocked, its handler never runs,
-/// and it would sleep on although the child has exited; it looks before it sleeps.
-const SLICE: Duration = Duration::from_millis(10);
+/// How often a killed child is looked at: first and last pause.
+const LOOK: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(10));
 
 /// A running child, leader of a process group of its own.
 #[derive(Debug)]
@@ -110,12 +113,18 @@ impl Guard {
         // An error: there is no process left in the group but, on some systems,
         // the unreaped leader.
         let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
+        // It may have left its group.
+        let _ = rustix::process::kill_process(self.pid, Signal::KILL);
         let until = Instant::now() + REAP;
-        loop {
-            match wait(&mut child)? {
-                Some(status) => return Ok(Ending::Reaped(status)),
-                None if Instant::now() >= until => break,
-                None => {}
+        let mut pause = LOOK.0;
+        while !self.has_exited() && Instant::now() < until {
+            thread::sleep(pause);
+            pause = (pause * 2).min(LOOK.1);
+        }
+        if self.has_exited() {
+            #[expect(clippy::disallowed_methods, reason = "this is the place")]
+            if let Some(status) = child.wait_timeout(Duration::ZERO)? {
+                return Ok(Ending::Reaped(status));
             }
         }
         Reaper::adopt(child, self.ticket.clone());
@@ -126,19 +135,6 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         let _ = self.kill_and_reap();
-    }
-}
-
-/// Waits a little, and reaps.
-fn wait(child: &mut Child) -> io::Result<Option<ExitStatus>> {
-    #[expect(clippy::disallowed_methods, reason = "this is the place")]
-    match child.wait_timeout(SLICE) {
-        // It needs two descriptors; without them there is still a way.
-        Err(error) if error.raw_os_error() != Some(libc::ECHILD) => {
-            std::thread::sleep(SLICE);
-            child.try_wait()
-        }
-        result => result,
     }
 }
 

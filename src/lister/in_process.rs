@@ -11,15 +11,39 @@
 //! (<https://sqlite.org/howtocorrupt.html>, section 2.2). For the same reason
 //! it makes one listing at a time, however many threads ask.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::{Broke, ListRequest, Lister, Outcome, Timeout, outcome_of};
 use crate::helper::listing::{Task, list};
 use crate::store::{Filter, OpenOptions};
-use crate::wire::{Checked, Writer};
+use crate::wire::{Checked, Progress, Writer};
 
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+/// True while a thread lists.
+static TAKEN: Mutex<bool> = Mutex::new(false);
+static GIVEN_BACK: Condvar = Condvar::new();
+
+/// The right to list, given back when it is dropped.
+struct Turn;
+
+impl Turn {
+    /// Waits for it, but not past the deadline.
+    fn take(deadline: Instant) -> Option<Self> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut taken, _) = GIVEN_BACK
+            .wait_timeout_while(taken, left, |taken| *taken)
+            .unwrap_or_else(PoisonError::into_inner);
+        (!std::mem::replace(&mut *taken, true)).then(|| Self)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        GIVEN_BACK.notify_one();
+    }
+}
 
 /// Lists within this process; see the module.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,7 +52,16 @@ pub struct InProcessLister;
 impl Lister for InProcessLister {
     fn list(&self, request: &ListRequest) -> Outcome {
         let deadline = request.until();
-        let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let timed_out = |progress| {
+            Outcome::TimedOut(Timeout {
+                deadline: request.deadline,
+                progress,
+                stderr: String::new(),
+            })
+        };
+        let Some(_turn) = Turn::take(deadline) else {
+            return timed_out(Progress::Nothing);
+        };
         let task = Task {
             db: Some(request.db.clone()),
             marker: request.marker.clone(),
@@ -48,17 +81,13 @@ impl Lister for InProcessLister {
         if writer.hello().is_ok() {
             let _ = list(&task, writer);
         }
-        let progress = checked.progress();
+        let progress = Progress::Sessions(checked.sessions());
         let outcome = match checked.finish() {
             Ok(verdict) => outcome_of(verdict),
             Err(violation) => Outcome::Broken(Broke::Wire(violation).into()),
         };
         match outcome {
-            Outcome::Refused(_) if Instant::now() >= deadline => Outcome::TimedOut(Timeout {
-                deadline: request.deadline,
-                progress,
-                stderr: String::new(),
-            }),
+            Outcome::Refused(_) if Instant::now() >= deadline => timed_out(progress),
             outcome => outcome,
         }
     }

@@ -111,7 +111,7 @@ impl ListRequest {
     /// How long the helper waits for another program's lock: less than the
     /// deadline, so that a locked database is said to be one.
     fn busy_timeout(&self) -> Duration {
-        (self.deadline * 2 / 3).min(Duration::from_secs(5))
+        (self.deadline / 3 * 2).min(Duration::from_secs(5))
     }
 }
 
@@ -153,7 +153,14 @@ pub struct Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&one_line(&self.failure.message))?;
+        match &*one_line(&self.failure.message) {
+            "" => write!(
+                f,
+                "the helper says {}, and not why",
+                self.failure.kind.as_str()
+            )?,
+            message => f.write_str(message)?,
+        }
         if self.failure.kind == ErrorKind::Usage {
             write!(
                 f,

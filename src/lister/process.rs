@@ -64,7 +64,11 @@ impl ProcessLister {
     fn command(&self, request: &ListRequest, on_stdin: bool) -> Command {
         let mut command = Command::new(&self.lister);
         // One thread cannot use more CPU time than the deadline has.
-        let cpu_seconds = (request.deadline.as_secs() + 1).min(MOST_CPU_SECONDS);
+        let cpu_seconds = request
+            .deadline
+            .as_secs()
+            .saturating_add(1)
+            .min(MOST_CPU_SECONDS);
         command
             .arg("--db")
             .arg(absolute(&request.db))

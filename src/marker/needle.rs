@@ -68,12 +68,21 @@ impl Needle {
     /// at a NUL, as `LIKE` does.
     #[must_use]
     pub fn is_in(&self, haystack: &[u8]) -> bool {
+        let mut from = 0;
+        while let Some(at) = self.find_anchor(&haystack[from..]) {
+            if self.stands_around(haystack, from + at) {
+                return true;
+            }
+            // One further only: anchors can overlap, as `--` does in `---`.
+            from += at + 1;
+        }
+        false
+    }
+
+    fn find_anchor(&self, haystack: &[u8]) -> Option<usize> {
         match &self.anchor {
-            Anchor::Run(finder) => finder
-                .find_iter(haystack)
-                .any(|at| self.stands_around(haystack, at)),
-            Anchor::Letter(lower, upper) => memchr::memchr2_iter(*lower, *upper, haystack)
-                .any(|at| self.stands_around(haystack, at)),
+            Anchor::Run(finder) => finder.find(haystack),
+            Anchor::Letter(lower, upper) => memchr::memchr2(*lower, *upper, haystack),
         }
     }
 
@@ -135,6 +144,7 @@ mod tests {
                     format!("{marker} tail"),
                     format!("head {marker}"),
                     format!("=3-=3-{}{marker}", &marker[..marker.len() - 1]),
+                    format!("{}{marker}", &marker[..1]),
                 ] {
                     assert!(
                         needle.is_in(haystack.as_bytes()),

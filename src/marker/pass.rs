@@ -37,17 +37,15 @@ pub(super) fn run(
         .unwrap_or_default();
     let pattern = like_pattern(marker);
     for (table, column) in content_tables(schema) {
-        // A BLOB in a database of UTF-16 reads as UTF-16: only LIKE knows.
-        let Some(rowid) = table
-            .rowid()
-            .filter(|_| schema.utf8 && table.stores(column))
-        else {
+        // A BLOB in a database of UTF-16 reads as UTF-16: only LIKE knows. And
+        // no cell of a table that computes a column can be read in pieces.
+        let Some(rowid) = table.rowid().filter(|_| schema.utf8 && !table.computes()) else {
             plain(conn, table, column, &session, &pattern, &mut found)?;
             continue;
         };
         let name = quoted(&table.name);
         let of_row = format!(
-            "SELECT s.id FROM {name} AS x CROSS JOIN {session} AS s ON s.id = x.session_id \
+            "SELECT s.id FROM {name} AS x CROSS JOIN {session} AS s ON x.session_id = s.id \
              WHERE x.{rowid} = ?1 AND octet_length(s.id) <= {}",
             SessionId::MAX_BYTES
         );

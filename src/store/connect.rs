@@ -174,7 +174,7 @@ fn needs_a_wal_index(error: &rusqlite::Error) -> bool {
 }
 
 /// What a database looks like that nobody can be writing to: its directory
-/// cannot be written to (by us), and it has no log, or an empty one.
+/// cannot be written to (by us), and it has no log or journal, or an empty one.
 #[derive(Debug, PartialEq)]
 struct Unchanging {
     len: u64,
@@ -184,9 +184,10 @@ struct Unchanging {
 impl Unchanging {
     fn look(path: &Path) -> Option<Self> {
         let writable = rustix::fs::access(path.parent()?, rustix::fs::Access::WRITE_OK).is_ok();
-        let log = std::fs::metadata(with_suffix(path, "-wal")).map_or(0, |log| log.len());
+        let log = |suffix| std::fs::metadata(with_suffix(path, suffix)).map_or(0, |log| log.len());
+        let logs = log("-wal") + log("-journal");
         let about = std::fs::metadata(path).ok()?;
-        (!writable && log == 0).then_some(Self {
+        (!writable && logs == 0).then_some(Self {
             len: about.len(),
             changed: about.modified().ok()?,
         })

@@ -5,7 +5,7 @@
 //! * OpenCode sets `journal_mode=WAL` before it sets a busy timeout. Whoever
 //!   holds a lock in that moment makes its start fail. So a file that is not in
 //!   WAL mode yet is left alone until it has not changed for two seconds.
-//! * SQLite takes a file of zero bytes for a new database and deletes the log
+//! * SQLite takes an empty file for a new database and deletes the log
 //!   beside it (`pagerOpenWalIfPresent`), also for a read-only connection. So
 //!   such a file is never opened.
 //!
@@ -26,6 +26,10 @@ const SETTLED: Duration = Duration::from_secs(2);
 
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
+/// A file of so many bytes is empty: SQLite takes one byte for none, since it
+/// once had to write one to lock a file (`unixFileSize`).
+const EMPTY: u64 = 1;
+
 /// What the look found.
 #[derive(Debug)]
 pub(super) enum Look {
@@ -33,7 +37,7 @@ pub(super) enum Look {
     Missing,
     /// Being made or restored.
     Young,
-    /// Zero bytes, and not just made.
+    /// No bytes, and not just made.
     Empty,
     /// Good to open while this descriptor lives.
     Open(File),
@@ -80,7 +84,7 @@ pub(super) fn look(path: &Path) -> Result<Look, StoreError> {
     if is_young(about.modified()?, SystemTime::now()) {
         return Ok(Look::Young);
     }
-    Ok(if about.len() == 0 {
+    Ok(if about.len() <= EMPTY {
         Look::Empty
     } else {
         Look::Open(file)

@@ -173,7 +173,8 @@ impl<'a> Query<'a> {
         Ok(Some(Self {
             table,
             utf8: schema.utf8,
-            unique: table.is_unique("id"),
+            // Texts that differ in UTF-16 can be the same once they are UTF-8.
+            unique: schema.utf8 && table.is_unique("id"),
             keys,
             row,
             newest: newest_message(schema),

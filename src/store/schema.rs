@@ -150,12 +150,10 @@ impl Table {
         self.columns.iter().any(|known| known.name == column)
     }
 
-    /// True where this column's values stand in the table's rows.
+    /// True where a column is computed from others.
     #[must_use]
-    pub fn stores(&self, column: &str) -> bool {
-        self.columns
-            .iter()
-            .any(|known| known.name == column && !known.generated)
+    pub fn computes(&self) -> bool {
+        self.columns.iter().any(|column| column.generated)
     }
 
     /// The name of the rowid, where rows have one.

@@ -263,7 +263,7 @@ impl Checker {
             self.hello = Some(first_line(line)?);
             return Ok(());
         };
-        match serde_json::from_slice(line) {
+        match parse(line) {
             Ok(Message::Hello(_)) => Err(Violation::SecondHello(at)),
             Ok(Message::Session(session)) => self.session(*session, at),
             Ok(Message::End(end)) => {
@@ -341,10 +341,10 @@ pub struct Checked {
 }
 
 impl Checked {
-    /// How far the output has come.
+    /// How many sessions have come.
     #[must_use]
-    pub fn progress(&self) -> Progress {
-        self.checker.progress()
+    pub fn sessions(&self) -> usize {
+        self.checker.sessions.len()
     }
 
     /// The output has ended.
@@ -396,8 +396,16 @@ fn kind(line: &[u8]) -> Option<String> {
         .map(|kind| kind.r#type)
 }
 
+fn parse(line: &[u8]) -> serde_json::Result<Message> {
+    // serde takes an array of a type's values for the type.
+    if line.first() != Some(&b'{') {
+        return Err(serde::de::Error::custom("it is no object"));
+    }
+    serde_json::from_slice(line)
+}
+
 fn first_line(line: &[u8]) -> Result<Hello, Violation> {
-    match serde_json::from_slice(line) {
+    match parse(line) {
         Ok(Message::Hello(hello)) if hello.lister.len() > limits::TEXT => {
             Err(Violation::NoHello(shown(hello.lister.as_bytes())))
         }

@@ -305,7 +305,7 @@ fn behaves() {
 
 fn refuse(kind: &str, status: i32) {
     hello();
-    error(kind, &format!("it is {kind}"));
+    error(kind, &format!("the helper says {kind}"));
     exit(status);
 }
 

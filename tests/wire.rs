@@ -1,0 +1,1203 @@
+//! What crosses the pipe: the exact lines, and what the caller's side refuses.
+//!
+//! One rule stands behind all of it: what is not a whole listing is never taken
+//! for one.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and starts programs"
+)]
+
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::io::Write as _;
+use std::process::{Output, Stdio};
+
+use opencode_sessions::session::{
+    Millis, Model, Session, SessionId, Store, Summary, Tokens, is_untitled,
+};
+use opencode_sessions::wire::{
+    Checker, DatabaseState, End, ErrorKind, Failure, Listing, Progress, Scan, ScanMode, Skipped,
+    Verdict, Violation, WriteError, Writer, limits,
+};
+use support::{Made, helper, real_database};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+const HELLO: &str = r#"{"type":"hello","protocol":1,"lister":"0.1.0"}"#;
+
+fn session_line(id: &str) -> String {
+    format!(r#"{{"type":"session","id":"{id}","store":"v1"}}"#)
+}
+
+/// A session line with these fields in front.
+fn session_with(fields: &str) -> String {
+    format!(r#"{{"type":"session",{fields},"id":"ses_a","store":"v1"}}"#)
+}
+
+fn end_line(sessions: usize) -> String {
+    format!(
+        r#"{{"type":"end","sessions":{sessions},"database":"ready","scan":{{"mode":"none","progress":1.0,"frames":0,"bytes":0}},"elapsedMs":1}}"#
+    )
+}
+
+const ERROR: &str = r#"{"type":"error","kind":"busy","message":"locked"}"#;
+
+/// These lines, each ended.
+fn lines(lines: &[&str]) -> Vec<u8> {
+    lines
+        .iter()
+        .flat_map(|line| [line.as_bytes(), b"\n"].concat())
+        .collect()
+}
+
+fn check(output: &[u8]) -> Result<Verdict, Violation> {
+    let mut checker = Checker::new();
+    checker.push(output)?;
+    checker.finish()
+}
+
+#[track_caller]
+fn accepted(output: &[u8]) -> Listing {
+    match check(output) {
+        Ok(Verdict::Listing(listing)) => listing,
+        other => panic!("no listing: {other:?}: {}", String::from_utf8_lossy(output)),
+    }
+}
+
+#[track_caller]
+fn refused(output: &[u8]) -> Violation {
+    match check(output) {
+        Err(violation) => violation,
+        Ok(verdict) => panic!(
+            "taken for {verdict:?}: {}",
+            String::from_utf8_lossy(&output[..output.len().min(400)])
+        ),
+    }
+}
+
+fn session(id: &str) -> Session {
+    Session {
+        id: SessionId::new(id).unwrap(),
+        directory: None,
+        worktree: None,
+        project_id: None,
+        parent_id: None,
+        title: None,
+        untitled: true,
+        first_prompt: None,
+        time_created: None,
+        time_updated: None,
+        time_archived: None,
+        last_message_at: None,
+        marked: None,
+        store: Store::V1,
+        agent: None,
+        version: None,
+        slug: None,
+        share_url: None,
+        workspace_id: None,
+        model: None,
+        cost: None,
+        tokens: None,
+        summary: None,
+    }
+}
+
+fn end(sessions: u64) -> End {
+    End {
+        sessions,
+        database: DatabaseState::Ready,
+        tables: vec!["session".to_owned()],
+        flat: false,
+        skipped: Skipped::default(),
+        scan: Scan::NONE,
+        elapsed_ms: 1,
+    }
+}
+
+/// What a real helper prints of a database that a real OpenCode wrote.
+fn real_listing() -> Vec<u8> {
+    let (_directory, db) = real_database("1.18.33");
+    let output = helper(&db, &[]);
+    assert_eq!(output.status.code(), Some(0));
+    output.stdout
+}
+
+/// The helper's output, with `elapsedMs` as 0.
+fn stable(output: &Output) -> String {
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    let (before, after) = text.split_once("\"elapsedMs\":").expect("an end");
+    let after = after.trim_start_matches(|c: char| c.is_ascii_digit());
+    format!("{before}\"elapsedMs\":0{after}")
+}
+
+#[test]
+fn each_line_the_writer_writes_is_exactly_as_documented() {
+    let _limit = support::limit(30);
+    let mut out = Vec::new();
+    let mut writer = Writer::new(&mut out);
+    writer.hello().unwrap();
+    writer
+        .session(Session {
+            directory: Some("/home/me/a \"b\"".to_owned()),
+            worktree: Some("/home/me".to_owned()),
+            project_id: Some("43aa".to_owned()),
+            parent_id: Some("ses_parent".to_owned()),
+            title: Some("Naïve 日本 🚀".to_owned()),
+            untitled: false,
+            time_created: Some(Millis(1_795_338_894_119)),
+            time_updated: Some(Millis(-1)),
+            time_archived: Some(Millis(i64::MAX)),
+            last_message_at: Some(Millis(i64::MIN)),
+            marked: Some(true),
+            store: Store::V2,
+            agent: Some("build".to_owned()),
+            version: Some("1.18.33".to_owned()),
+            slug: Some("kind-forest".to_owned()),
+            share_url: Some("https://opncd.ai/s/x".to_owned()),
+            workspace_id: Some("wrk_1".to_owned()),
+            model: Some(Model {
+                id: "claude".to_owned(),
+                provider_id: "anthropic".to_owned(),
+                variant: None,
+            }),
+            cost: Some(0.25),
+            tokens: Some(Tokens {
+                input: 1,
+                output: 2,
+                reasoning: 3,
+                cache_read: 4,
+                cache_write: 5,
+            }),
+            summary: Some(Summary {
+                additions: 6,
+                deletions: 7,
+                files: 8,
+            }),
+            ..session("ses_full")
+        })
+        .unwrap();
+    writer
+        .session(Session {
+            first_prompt: Some("Fix it".to_owned()),
+            ..session("ses_min")
+        })
+        .unwrap();
+    assert_eq!(writer.sessions(), 2);
+    writer
+        .end(End {
+            skipped: Skipped {
+                invalid_id: 1,
+                duplicate_id: 2,
+                truncated: 3,
+            },
+            flat: true,
+            scan: Scan {
+                mode: ScanMode::Full,
+                progress: 0.5,
+                frames: 7,
+                bytes: 8,
+            },
+            elapsed_ms: 9,
+            ..end(2)
+        })
+        .unwrap();
+    Writer::new(&mut out)
+        .error(Failure {
+            kind: ErrorKind::NotADatabase,
+            message: "it is none".to_owned(),
+        })
+        .unwrap();
+
+    let expected = [
+        &format!(r#"{{"type":"hello","protocol":1,"lister":"{VERSION}"}}"#),
+        concat!(
+            r#"{"type":"session","id":"ses_full","directory":"/home/me/a \"b\"","worktree":"/home/me","#,
+            r#""projectId":"43aa","parentId":"ses_parent","title":"Naïve 日本 🚀","firstPrompt":null,"#,
+            r#""timeCreated":1795338894119,"timeUpdated":-1,"timeArchived":9223372036854775807,"#,
+            r#""lastMessageAt":-9223372036854775808,"marked":true,"store":"v2","agent":"build","#,
+            r#""version":"1.18.33","slug":"kind-forest","shareUrl":"https://opncd.ai/s/x","#,
+            r#""workspaceId":"wrk_1","model":{"id":"claude","providerId":"anthropic","variant":null},"#,
+            r#""cost":0.25,"tokens":{"input":1,"output":2,"reasoning":3,"cacheRead":4,"cacheWrite":5},"#,
+            r#""summary":{"additions":6,"deletions":7,"files":8}}"#,
+        ),
+        concat!(
+            r#"{"type":"session","id":"ses_min","directory":null,"worktree":null,"projectId":null,"#,
+            r#""parentId":null,"title":null,"untitled":true,"firstPrompt":"Fix it","timeCreated":null,"#,
+            r#""timeUpdated":null,"timeArchived":null,"lastMessageAt":null,"marked":null,"store":"v1","#,
+            r#""model":null}"#,
+        ),
+        concat!(
+            r#"{"type":"end","sessions":2,"database":"ready","tables":["session"],"flat":true,"#,
+            r#""skipped":{"invalidId":1,"duplicateId":2,"truncated":3},"#,
+            r#""scan":{"mode":"full","progress":0.5,"frames":7,"bytes":8},"elapsedMs":9}"#,
+        ),
+        r#"{"type":"error","kind":"not_a_database","message":"it is none"}"#,
+    ];
+    let out = String::from_utf8(out).unwrap();
+    assert!(out.ends_with('\n'));
+    assert_eq!(out.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn what_the_writer_wrote_the_checker_reads_back_the_same() {
+    let _limit = support::limit(30);
+    let hostile = "a\x1b[31m\u{7f}\u{9b}\u{202e}\u{2028}\u{feff}\"\\\n\0日本🚀";
+    let written = Session {
+        title: Some(hostile.to_owned()),
+        untitled: is_untitled(Some(hostile)),
+        directory: Some(hostile.to_owned()),
+        time_updated: Some(Millis(i64::MIN)),
+        cost: Some(0.1 + 0.2),
+        ..session("ses_é \u{301}")
+    };
+    let mut out = Vec::new();
+    let mut writer = Writer::new(&mut out);
+    writer.hello().unwrap();
+    writer.session(written.clone()).unwrap();
+    writer.end(end(1)).unwrap();
+    let text = std::str::from_utf8(&out).unwrap();
+    assert!(
+        !text
+            .chars()
+            .any(|c| c != '\n' && opencode_sessions::text::unsafe_on_a_terminal(c)),
+        "a terminal would act on it: {text:?}"
+    );
+    let listing = accepted(&out);
+    assert_eq!(listing.sessions, [written]);
+    assert_eq!(listing.end, end(1));
+    assert_eq!(listing.lister, VERSION);
+}
+
+#[test]
+fn an_error_message_is_cut_at_a_character_to_what_the_wire_carries() {
+    let _limit = support::limit(30);
+    let mut out = Vec::new();
+    let mut writer = Writer::new(&mut out);
+    writer.hello().unwrap();
+    writer
+        .error(Failure {
+            kind: ErrorKind::Io,
+            message: format!("x{}", "é".repeat(4096)),
+        })
+        .unwrap();
+    let Ok(Verdict::Refused { failure, lister }) = check(&out) else {
+        panic!("no refusal");
+    };
+    assert_eq!(failure.message, format!("x{}", "é".repeat(2047)));
+    assert_eq!(failure.kind, ErrorKind::Io);
+    assert_eq!(lister, VERSION);
+}
+
+#[test]
+fn the_writer_refuses_what_the_checker_would_refuse_for_its_size() {
+    let _limit = support::limit(120);
+    struct Counted(usize);
+    impl std::io::Write for Counted {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut out = Counted(0);
+    let mut writer = Writer::new(&mut out);
+    writer.hello().unwrap();
+    // Six bytes each on the wire, which is the quickest way to 256 MiB.
+    let text = Some("\u{1}".repeat(limits::TEXT));
+    let large = Session {
+        title: text.clone(),
+        directory: text.clone(),
+        worktree: text.clone(),
+        project_id: text.clone(),
+        parent_id: text.clone(),
+        slug: text.clone(),
+        agent: text.clone(),
+        version: text.clone(),
+        share_url: text.clone(),
+        workspace_id: text.clone(),
+        ..session("ses_large")
+    };
+    let refusal = (0..=limits::TOTAL / (10 * 6 * limits::TEXT))
+        .find_map(|_| writer.session(large.clone()).err())
+        .expect("256 MiB are the limit");
+    assert!(matches!(refusal, WriteError::TooLarge(_)), "{refusal:?}");
+    assert!(refusal.to_string().contains("256 MiB"), "{refusal}");
+    // The last line still has its place.
+    writer
+        .error(Failure {
+            kind: ErrorKind::Internal,
+            message: "\u{1}".repeat(limits::TEXT),
+        })
+        .unwrap();
+    assert!(out.0 <= limits::TOTAL, "{}", out.0);
+}
+
+#[test]
+fn the_helper_prints_exactly_these_lines() {
+    let _limit = support::limit(30);
+    let made = Made::new();
+    made.run(
+        "INSERT INTO project VALUES ('p1', '/work', 'git', NULL, 1, 1, '[]');
+         INSERT INTO session (id, project_id, parent_id, slug, directory, title, version, cost,
+           agent, model, time_created, time_updated)
+         VALUES ('ses_a', 'p1', NULL, 'calm-sea', '/work/sub', 'A title', '1.18.33', 1.5, 'build',
+           '{\"id\":\"m\",\"providerID\":\"p\",\"variant\":\"v\"}', 1000, 2000);",
+    );
+    made.part("ses_a", "0123456789");
+    assert_eq!(
+        stable(&helper(&made.db, &[])),
+        format!(
+            "{{\"type\":\"hello\",\"protocol\":1,\"lister\":\"{VERSION}\"}}\n{}\n{}\n",
+            concat!(
+                r#"{"type":"session","id":"ses_a","directory":"/work/sub","worktree":"/work","#,
+                r#""projectId":"p1","parentId":null,"title":"A title","firstPrompt":null,"#,
+                r#""timeCreated":1000,"timeUpdated":2000,"timeArchived":null,"lastMessageAt":null,"#,
+                r#""marked":false,"store":"v1","agent":"build","version":"1.18.33","slug":"calm-sea","#,
+                r#""model":{"id":"m","providerId":"p","variant":"v"},"cost":1.5,"#,
+                r#""tokens":{"input":0,"output":0,"reasoning":0,"cacheRead":0,"cacheWrite":0}}"#,
+            ),
+            concat!(
+                r#"{"type":"end","sessions":1,"database":"ready","tables":["session"],"flat":false,"#,
+                r#""skipped":{"invalidId":0,"duplicateId":0,"truncated":0},"#,
+                r#""scan":{"mode":"full","progress":1.0,"frames":0,"bytes":10},"elapsedMs":0}"#,
+            ),
+        )
+    );
+    let nowhere = made.directory.path().join("nowhere.db");
+    assert_eq!(
+        stable(&helper(&nowhere, &[])),
+        format!(
+            "{{\"type\":\"hello\",\"protocol\":1,\"lister\":\"{VERSION}\"}}\n{}\n",
+            concat!(
+                r#"{"type":"end","sessions":0,"database":"missing","tables":[],"flat":false,"#,
+                r#""skipped":{"invalidId":0,"duplicateId":0,"truncated":0},"#,
+                r#""scan":{"mode":"none","progress":1.0,"frames":0,"bytes":0},"elapsedMs":0}"#,
+            ),
+        )
+    );
+}
+
+/// A `hello`, an `error` of kind usage and nothing else, exit status 2, and
+/// something for a person; the message.
+#[track_caller]
+fn usage_error(output: &Output) -> (String, String) {
+    let stdout = String::from_utf8(output.stdout.clone()).unwrap();
+    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{stdout} {stderr}");
+    let lines: Vec<_> = stdout.lines().collect();
+    assert_eq!(
+        lines[0],
+        format!(r#"{{"type":"hello","protocol":1,"lister":"{VERSION}"}}"#)
+    );
+    assert_eq!(lines.len(), 2, "{stdout}");
+    assert!(stdout.ends_with('\n'));
+    let Ok(Verdict::Refused { failure, .. }) = check(stdout.as_bytes()) else {
+        panic!("no refusal: {stdout}");
+    };
+    assert_eq!(failure.kind, ErrorKind::Usage);
+    (failure.message, stderr)
+}
+
+#[test]
+fn wrong_usage_is_a_hello_and_an_error_and_says_the_right_usage_on_standard_error() {
+    let _limit = support::limit(60);
+    let made = Made::new();
+    let cases: &[(&[&str], &str)] = &[
+        (&["--nope"], "--nope"),
+        (&["sing"], "sing"),
+        (&["--db"], "--db"),
+        (&["--db", "a", "--db", "b"], "--db"),
+        (&["--busy-timeout", "soon"], "--busy-timeout"),
+        (&["--busy-timeout", "-1"], "-1"),
+        (&["--busy-timeout", "600001"], "--busy-timeout"),
+        (&["--memory-limit", "7"], "--memory-limit"),
+        (&["--marker", "fifteen letters"], "--marker"),
+        (&["--marker", "sixteen l\u{e9}tters!"], "--marker"),
+        (
+            &["--marker", "sixteen letters!", "--no-marker"],
+            "--no-marker",
+        ),
+        (&["--pretty", "--request-stdin"], "--pretty"),
+        (&["--parent", "init"], "--parent"),
+        (&["--cpu-limit", "0"], "--cpu-limit"),
+        (&["explain", "--nope"], "--nope"),
+        (&["explain", "--pretty"], "--pretty"),
+    ];
+    for (args, named) in cases {
+        let output = support::command(support::lister())
+            .args(*args)
+            .output()
+            .unwrap();
+        let (message, stderr) = usage_error(&output);
+        assert!(message.contains(named), "{args:?}: {message}");
+        assert!(stderr.contains(&message), "{args:?}: {stderr}");
+        // Either the usage, or what the value must be, and where to read more.
+        assert!(stderr.contains("--help"), "{args:?}: {stderr}");
+    }
+    // The database is not even looked at.
+    let (message, stderr) = usage_error(&helper(&made.db, &["--colour", "red"]));
+    assert_eq!(message, "unexpected argument '--colour' found");
+    assert!(stderr.contains("Usage: opencode-lister"), "{stderr}");
+}
+
+#[test]
+fn help_and_version_are_for_people_and_no_wrong_usage() {
+    let _limit = support::limit(30);
+    for (args, text) in [
+        (["--help"], "Usage: opencode-lister"),
+        (["--version"], VERSION),
+    ] {
+        let output = support::command(support::lister())
+            .args(args)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        assert!(stdout.contains(text), "{stdout}");
+        assert!(output.stderr.is_empty());
+    }
+}
+
+/// The helper with this on its standard input.
+fn asked(made: &Made, args: &[&str], request: &[u8]) -> Output {
+    let mut child = support::command(support::lister())
+        .arg("--db")
+        .arg(&made.db)
+        .arg("--request-stdin")
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It may refuse before it has read everything.
+    let _ = child.stdin.take().unwrap().write_all(request);
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_request_on_standard_input_is_obeyed() {
+    let _limit = support::limit(60);
+    let made = Made::new();
+    made.session("ses_default", 2);
+    made.session("ses_other", 1);
+    made.part("ses_default", "…<freshell-session-metadata origin=3-views…");
+    made.part("ses_other", "an $(other) `marker`; of \"mine\"");
+    let other = r#"{"type":"list","marker":"OTHER) `marker`; of \"mine"}"#.to_owned() + "\n";
+    let marked = |args: &[&str], request: &str| -> Vec<Option<bool>> {
+        let output = asked(&made, args, request.as_bytes());
+        assert_eq!(output.status.code(), Some(0), "{request}");
+        accepted(&output.stdout)
+            .sessions
+            .iter()
+            .map(|session| session.marked)
+            .collect()
+    };
+    assert_eq!(
+        marked(&[], "{\"type\":\"list\"}\n"),
+        [Some(true), Some(false)]
+    );
+    assert_eq!(
+        marked(&[], "{\"type\":\"list\",\"marker\":null}\n"),
+        [Some(true), Some(false)]
+    );
+    assert_eq!(marked(&[], &other), [Some(false), Some(true)]);
+    assert_eq!(
+        marked(&["--no-marker"], "{\"type\":\"list\"}\n"),
+        [None, None]
+    );
+    // As long as a line may be, line end not counted.
+    let request = "{\"type\":\"list\"}";
+    let longest = format!("{request}{}\n", " ".repeat(limits::LINE - request.len()));
+    assert_eq!(marked(&[], &longest), [Some(true), Some(false)]);
+}
+
+#[test]
+fn a_request_that_is_not_understood_is_wrong_usage_and_nothing_is_listed() {
+    let _limit = support::limit(60);
+    let made = Made::new();
+    made.session("ses_a", 1);
+    let long = format!(
+        "{{\"type\":\"list\"}}{}\n",
+        " ".repeat(limits::LINE - 15 + 1)
+    );
+    for request in [
+        &b""[..],
+        b"\n",
+        b"{\"type\":\"list\"}",
+        b"{\"type\":\"list\",\"colour\":1}\n",
+        b"{\"type\":\"list\",\"marker\":\"short\"}\n",
+        b"{\"type\":\"list\",\"marker\":\"sixteen letters\\n\"}\n",
+        b"{\"type\":\"list\",\"marker\":\"sixteen letters\x1b\"}\n",
+        b"{\"type\":\"list\",\"marker\":\"sixteen l\xc3\xa9tters\"}\n",
+        b"{\"type\":\"list\",\"marker\":1234567890123456}\n",
+        b"{\"type\":\"list\",\"type\":\"list\"}\n",
+        b"{\"type\":\"sing\"}\n",
+        b"{\"marker\":null}\n",
+        b"{\"type\":\"list\"} {}\n",
+        b"\xff\xfe\n",
+        b"null\n",
+        long.as_bytes(),
+        &[b'x'; (2 << 20)],
+    ] {
+        let output = asked(&made, &[], request);
+        let shown = String::from_utf8_lossy(&request[..request.len().min(80)]);
+        let (message, stderr) = usage_error(&output);
+        assert!(
+            message.contains("request") && stderr.contains("request"),
+            "{shown}: {message} {stderr}"
+        );
+        assert!(!stderr.contains('\x1b'), "{shown}: {stderr:?}");
+    }
+}
+
+#[test]
+fn a_real_listing_cut_at_any_byte_is_no_listing() {
+    let _limit = support::limit(120);
+    let whole = real_listing();
+    let count = accepted(&whole).sessions.len();
+    assert!(count >= 15);
+    let mut sessions = 0;
+    for cut in 0..whole.len() {
+        let part = &whole[..cut];
+        let lines = memchr::memchr_iter(b'\n', part).count();
+        sessions = sessions.max(lines.saturating_sub(1));
+        let expected = match part.last() {
+            None => Violation::NoOutput,
+            Some(b'\n') => Violation::NoEnd(lines - 1),
+            Some(_) => Violation::PartialLine(lines + 1),
+        };
+        assert_eq!(check(part), Err(expected), "cut at byte {cut}");
+    }
+    assert_eq!(sessions, count);
+}
+
+#[test]
+fn a_real_listing_without_any_one_line_or_with_one_twice_is_no_listing() {
+    let _limit = support::limit(60);
+    let whole = real_listing();
+    let all: Vec<_> = whole.split_inclusive(|byte| *byte == b'\n').collect();
+    for at in 0..all.len() {
+        let mut fewer = all.clone();
+        fewer.remove(at);
+        refused(&fewer.concat());
+        let mut more = all.clone();
+        more.insert(at, all[at]);
+        refused(&more.concat());
+    }
+}
+
+#[test]
+fn a_listing_is_the_same_in_pieces_of_every_size() {
+    let _limit = support::limit(120);
+    let whole = real_listing();
+    let expected = accepted(&whole);
+    for size in 1..=64 {
+        let mut checker = Checker::new();
+        for piece in whole.chunks(size) {
+            checker.push(piece).unwrap();
+        }
+        assert_eq!(checker.bytes(), whole.len());
+        assert_eq!(checker.progress(), Progress::Complete);
+        assert_eq!(
+            checker.finish(),
+            Ok(Verdict::Listing(expected.clone())),
+            "pieces of {size}"
+        );
+    }
+}
+
+#[test]
+fn how_far_an_output_has_come_is_known_at_every_line() {
+    let _limit = support::limit(30);
+    let mut checker = Checker::new();
+    assert_eq!(checker.progress(), Progress::Nothing);
+    for (line, progress) in [
+        (HELLO.to_owned(), Progress::Sessions(0)),
+        (session_line("a"), Progress::Sessions(1)),
+        (session_line("b"), Progress::Sessions(2)),
+        (end_line(2), Progress::Complete),
+    ] {
+        let (half, rest) = line.split_at(line.len() / 2);
+        let before = checker.progress();
+        checker.push(half.as_bytes()).unwrap();
+        assert_eq!(checker.progress(), before);
+        checker.push(rest.as_bytes()).unwrap();
+        assert_eq!(
+            checker.progress(),
+            before,
+            "a line counts when it has ended"
+        );
+        checker.push(b"\n").unwrap();
+        assert_eq!(checker.progress(), progress);
+    }
+}
+
+#[test]
+fn a_wrong_count_is_refused_and_both_numbers_are_said() {
+    let _limit = support::limit(30);
+    for (sent, said) in [(0, 1), (2, 1), (2, 3)] {
+        let sessions: Vec<_> = (0..sent)
+            .map(|at| session_line(&format!("s{at}")))
+            .collect();
+        let mut all = vec![HELLO];
+        all.extend(sessions.iter().map(String::as_str));
+        let end = end_line(said);
+        all.push(&end);
+        assert_eq!(
+            refused(&lines(&all)),
+            Violation::WrongCount {
+                got: sent,
+                said: said as u64
+            }
+        );
+    }
+}
+
+#[test]
+fn two_sessions_with_one_id_are_refused() {
+    let _limit = support::limit(30);
+    let violation = refused(&lines(&[
+        HELLO,
+        &session_line("a"),
+        &session_line("b"),
+        // The same id in other characters.
+        &session_line("\\u0061"),
+        &end_line(3),
+    ]));
+    let id = SessionId::new("a").unwrap();
+    assert_eq!(violation, Violation::DuplicateId { line: 4, id });
+}
+
+#[test]
+fn a_first_line_that_is_no_hello_is_refused() {
+    let _limit = support::limit(30);
+    for first in [
+        &session_line("a"),
+        &end_line(0),
+        ERROR,
+        "",
+        "Welcome to this machine!",
+        r#"{"protocol":1,"lister":"0.1.0"}"#,
+        r#"{"type":"hello"}"#,
+        r#"{"type":"hello","protocol":1}"#,
+        r#"{"type":"hello","protocol":"1","lister":"0.1.0"}"#,
+        r#"{"type":"hello","protocol":-1,"lister":"0.1.0"}"#,
+        r#"{"type":"Hello","protocol":1,"lister":"0.1.0"}"#,
+        r#"{"type":"hello","protocol":1,"protocol":1,"lister":"0.1.0"}"#,
+        r#"{"type":"sing","protocol":1,"lister":"0.1.0"}"#,
+        &format!("\u{feff}{HELLO}"),
+        &format!(
+            r#"{{"type":"hello","protocol":1,"lister":"{}"}}"#,
+            "x".repeat(limits::TEXT + 1)
+        ),
+    ] {
+        let violation = refused(&lines(&[first, &end_line(0)]));
+        assert!(
+            matches!(violation, Violation::NoHello(_)),
+            "{first}: {violation:?}"
+        );
+        assert!(violation.to_string().len() < 400, "{violation}");
+    }
+    // The end alone is refused too, and so is a listing whose hello came late.
+    refused(&lines(&[&end_line(0)]));
+    refused(&lines(&[&session_line("a"), HELLO, &end_line(1)]));
+    assert_eq!(refused(b""), Violation::NoOutput);
+}
+
+#[test]
+fn another_protocol_is_refused_and_both_versions_are_named() {
+    let _limit = support::limit(30);
+    for protocol in [0, 2, u32::MAX] {
+        let hello =
+            format!(r#"{{"type":"hello","protocol":{protocol},"lister":"7.8.9\u001b[2J"}}"#);
+        let violation = refused(&lines(&[&hello, &end_line(0)]));
+        let message = violation.to_string();
+        assert!(
+            matches!(&violation, Violation::Protocol { theirs, .. } if *theirs == protocol),
+            "{violation:?}"
+        );
+        for part in [
+            "7.8.9",
+            VERSION,
+            &format!("protocol {protocol};"),
+            "speaks protocol 1:",
+        ] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        assert!(!message.contains('\x1b'), "{message:?}");
+    }
+}
+
+#[test]
+fn an_unknown_type_is_refused_and_both_versions_are_named() {
+    let _limit = support::limit(30);
+    let hello = r#"{"type":"hello","protocol":1,"lister":"7.8.9"}"#;
+    let unknown = r#"{"type":"sing\u001b","id":"x"}"#;
+    let violation = refused(&lines(&[hello, unknown, &end_line(0)]));
+    assert!(
+        matches!(&violation, Violation::UnknownType { line: 2, .. }),
+        "{violation:?}"
+    );
+    let message = violation.to_string();
+    for part in ["sing", "7.8.9", VERSION] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    assert!(!message.contains('\x1b'), "{message:?}");
+}
+
+#[test]
+fn nothing_may_follow_the_last_line() {
+    let _limit = support::limit(30);
+    for last in [&end_line(0), ERROR] {
+        for after in [
+            "\n",
+            " ",
+            "\r\n",
+            "\0",
+            "x",
+            "{",
+            "{}\n",
+            "\u{feff}",
+            &format!("{HELLO}\n"),
+            &format!("{}\n", session_line("a")),
+            &format!("{}\n", end_line(0)),
+            &format!("{ERROR}\n"),
+        ] {
+            let mut output = lines(&[HELLO, last]);
+            output.extend_from_slice(after.as_bytes());
+            assert_eq!(refused(&output), Violation::AfterEnd, "{after:?}");
+        }
+    }
+}
+
+#[test]
+fn a_second_hello_is_refused() {
+    let _limit = support::limit(30);
+    assert_eq!(
+        refused(&lines(&[HELLO, HELLO, &end_line(0)])),
+        Violation::SecondHello(2)
+    );
+    assert_eq!(
+        refused(&lines(&[HELLO, &session_line("a"), HELLO, &end_line(1)])),
+        Violation::SecondHello(3)
+    );
+}
+
+#[test]
+fn sessions_before_an_error_do_not_count() {
+    let _limit = support::limit(30);
+    let verdict = check(&lines(&[HELLO, &session_line("a"), ERROR]));
+    let Ok(Verdict::Refused { failure, lister }) = verdict else {
+        panic!("{verdict:?}");
+    };
+    assert_eq!(failure.kind, ErrorKind::Busy);
+    assert_eq!(failure.message, "locked");
+    assert_eq!(lister, "0.1.0");
+}
+
+#[test]
+fn invalid_utf8_is_refused_wherever_it_stands() {
+    let _limit = support::limit(30);
+    // A stray byte, an overlong `/`, a surrogate, a cut character, Latin-1.
+    for bad in [
+        &b"\xff"[..],
+        b"\xc0\xaf",
+        b"\xed\xa0\x80",
+        b"\xf0\x9f\x9a",
+        b"\xe9t\xe9",
+    ] {
+        for (before, after) in [
+            (r#"{"type":"session","id":""#, r#"","store":"v1"}"#),
+            (
+                r#"{"type":"session","id":"a","store":"v1","title":""#,
+                r#""}"#,
+            ),
+            (
+                r#"{"type":"session","id":"a","store":"v1","unknown":""#,
+                r#""}"#,
+            ),
+            (r#"{"type":"session","id":"a","store":"v1",""#, r#"":1}"#),
+            (r#"{"type":"session","id":"a","store":"v1"}"#, ""),
+        ] {
+            let line = [before.as_bytes(), bad, after.as_bytes()].concat();
+            let output = [&lines(&[HELLO]), &line[..], b"\n", &lines(&[&end_line(1)])].concat();
+            let violation = refused(&output);
+            assert!(
+                matches!(violation, Violation::Invalid { line: 2, .. }),
+                "{bad:?} in {before}: {violation:?}"
+            );
+        }
+    }
+    // An escape can hold half a character, too.
+    let line = r#"{"type":"session","id":"a","store":"v1","title":"\ud83d"}"#;
+    refused(&lines(&[HELLO, line, &end_line(1)]));
+}
+
+#[test]
+fn a_line_that_is_not_one_valid_message_is_refused() {
+    let _limit = support::limit(30);
+    let long_id = format!(
+        r#"{{"type":"session","id":"{}","store":"v1"}}"#,
+        "x".repeat(257)
+    );
+    let deep = format!(
+        r#"{{"type":"session","id":"ses_a","store":"v1","new":{}1{}}}"#,
+        "[".repeat(100_000),
+        "]".repeat(100_000)
+    );
+    for line in [
+        "",
+        " ",
+        "null",
+        "1",
+        "\"session\"",
+        "{}",
+        "[]",
+        r#"{"type":null}"#,
+        r#"{"type":["session"],"id":"ses_a","store":"v1"}"#,
+        r#"{"id":"ses_a","store":"v1"}"#,
+        r#"{"type":"session","id":"ses_a","store":"v1""#,
+        r#"{"type":"session","id":"ses_a","store":"v1"}}"#,
+        r#"{"type":"session","id":"ses_a","store":"v1"}{}"#,
+        r#"{"type":"session","id":"ses_a","store":"v1"},"#,
+        r#"{'type':'session','id':'ses_a','store':'v1'}"#,
+        "\u{feff}{\"type\":\"session\",\"id\":\"ses_a\",\"store\":\"v1\"}",
+        // The id.
+        r#"{"type":"session","store":"v1"}"#,
+        r#"{"type":"session","id":null,"store":"v1"}"#,
+        r#"{"type":"session","id":1,"store":"v1"}"#,
+        r#"{"type":"session","id":"","store":"v1"}"#,
+        r#"{"type":"session","id":"a\nb","store":"v1"}"#,
+        r#"{"type":"session","id":"a\u0000b","store":"v1"}"#,
+        r#"{"type":"session","id":"a\u007f","store":"v1"}"#,
+        r#"{"type":"session","id":"a\u009b31m","store":"v1"}"#,
+        &long_id,
+        // The other fields.
+        r#"{"type":"session","id":"ses_a"}"#,
+        r#"{"type":"session","id":"ses_a","store":"v3"}"#,
+        &session_with(r#""id":"ses_b""#),
+        &session_with(r#""title":"a","title":"a""#),
+        &session_with(r#""title":1"#),
+        &session_with(r#""directory":["/"]"#),
+        &session_with(r#""marked":"yes""#),
+        &session_with(r#""marked":1"#),
+        &session_with(r#""timeUpdated":1.5"#),
+        &session_with(r#""timeUpdated":"1""#),
+        &session_with(r#""timeUpdated":9223372036854775808"#),
+        &session_with(r#""timeCreated":-9223372036854775809"#),
+        &session_with(r#""cost":"free""#),
+        &session_with(r#""cost":1e999"#),
+        &session_with(r#""cost":NaN"#),
+        &session_with(r#""model":{"id":"m"}"#),
+        &session_with(r#""model":"m""#),
+        &session_with(r#""tokens":{"input":1}"#),
+        &session_with(r#""summary":{"additions":1,"deletions":1}"#),
+        &session_with(r#""untitled":null"#),
+        &deep,
+    ] {
+        // Were the line ignored, one of the two would be a listing.
+        for count in [0, 1] {
+            let violation = refused(&lines(&[HELLO, line, &end_line(count)]));
+            let Violation::Invalid { line: 2, .. } = violation else {
+                panic!("{}: {violation:?}", &line[..line.len().min(100)]);
+            };
+            assert!(violation.to_string().len() < 400, "{violation}");
+        }
+    }
+}
+
+#[test]
+fn an_end_or_an_error_that_is_not_valid_is_no_last_line() {
+    let _limit = support::limit(30);
+    let end = end_line(0);
+    let broken = |from: &str, to: &str| {
+        let broken = end.replace(from, to);
+        assert_ne!(broken, end);
+        broken
+    };
+    for line in [
+        broken(r#""sessions":0,"#, ""),
+        broken(r#""sessions":0"#, r#""sessions":-0.0"#),
+        broken(r#""sessions":0"#, r#""sessions":"0""#),
+        broken(r#""sessions":0"#, r#""sessions":0,"sessions":0"#),
+        broken(r#""database":"ready","#, ""),
+        broken("ready", "Ready"),
+        broken("ready", "fine"),
+        broken(r#""mode":"none""#, r#""mode":"some""#),
+        broken(r#""progress":1.0"#, r#""progress":1.01"#),
+        broken(r#""progress":1.0"#, r#""progress":-0.01"#),
+        broken(r#""progress":1.0"#, r#""progress":null"#),
+        broken(r#""frames":0"#, r#""frames":-1"#),
+        broken(r#","elapsedMs":1"#, ""),
+        broken(r#""elapsedMs":1"#, r#""elapsedMs":1.5"#),
+        ERROR.replace("busy", "tired"),
+        ERROR.replace(r#""kind":"busy","#, ""),
+        ERROR.replace(r#","message":"locked""#, ""),
+        ERROR.replace("locked", &"x".repeat(limits::TEXT + 1)),
+    ] {
+        let violation = refused(&lines(&[HELLO, &line]));
+        assert!(
+            matches!(violation, Violation::Invalid { line: 2, .. }),
+            "{line}: {violation:?}"
+        );
+    }
+    accepted(&lines(&[HELLO, &end]));
+}
+
+#[test]
+fn a_line_is_an_object_and_never_an_array_of_its_values() {
+    let _limit = support::limit(30);
+    let session = session_line("a");
+    let array = r#"["session",{"id":"a","store":"v1"}]"#;
+    refused(&lines(&[
+        r#"["hello",{"protocol":1,"lister":"0.1.0"}]"#,
+        &end_line(0),
+    ]));
+    refused(&lines(&[r#"["hello",[1,"0.1.0"]]"#, &end_line(0)]));
+    refused(&lines(&[r#"["hello",1,"0.1.0"]"#, &end_line(0)]));
+    refused(&lines(&[HELLO, array, &end_line(1)]));
+    refused(&lines(&[
+        HELLO,
+        &session,
+        r#"["end",1,"ready",[],false,[0,0,0],["none",1.0,0,0],1]"#,
+    ]));
+}
+
+/// JSON takes a carriage return for white space, so these are the same lines;
+/// none of it gets into a value.
+#[test]
+fn white_space_around_a_line_changes_nothing() {
+    let _limit = support::limit(30);
+    let plain = lines(&[HELLO, &session_line("a"), &end_line(1)]);
+    let expected = accepted(&plain);
+    let with_cr = String::from_utf8(plain).unwrap().replace('\n', "\r\n");
+    assert_eq!(accepted(with_cr.as_bytes()), expected);
+    // A carriage return alone ends no line.
+    refused(with_cr.replace('\n', "").as_bytes());
+}
+
+#[test]
+fn a_line_has_at_most_one_mebibyte() {
+    let _limit = support::limit(60);
+    let line = |bytes: usize| {
+        let empty = session_with(r#""new":"""#);
+        let line = session_with(&format!(r#""new":"{}""#, "x".repeat(bytes - empty.len())));
+        assert_eq!(line.len(), bytes);
+        line
+    };
+    let longest = lines(&[HELLO, &line(limits::LINE), &end_line(1)]);
+    let longer = lines(&[HELLO, &line(limits::LINE + 1), &end_line(1)]);
+    for piece in [usize::MAX, 65_536, limits::LINE, limits::LINE + 1] {
+        let push = |output: &[u8]| {
+            let mut checker = Checker::new();
+            output
+                .chunks(piece)
+                .try_for_each(|piece| checker.push(piece))?;
+            checker.finish()
+        };
+        assert!(push(&longest).is_ok(), "pieces of {piece}");
+        assert_eq!(
+            push(&longer),
+            Err(Violation::LongLine(2)),
+            "pieces of {piece}"
+        );
+    }
+}
+
+#[test]
+fn a_text_has_at_most_four_kibibytes() {
+    let _limit = support::limit(30);
+    let exact = "é".repeat(limits::TEXT / 2);
+    let longer = format!("{exact}x");
+    for field in [
+        "directory",
+        "worktree",
+        "projectId",
+        "parentId",
+        "title",
+        "agent",
+        "version",
+        "slug",
+        "shareUrl",
+        "workspaceId",
+    ] {
+        let output = |text: &str| {
+            let session = session_with(&format!(r#""{field}":"{text}""#));
+            lines(&[HELLO, &session, &end_line(1)])
+        };
+        accepted(&output(&exact));
+        let message = refused(&output(&longer)).to_string();
+        assert!(message.contains(field), "{message}");
+    }
+    for part in ["id", "providerId", "variant"] {
+        let output = |text: &str| {
+            let model = r#""model":{"id":"a","providerId":"a","variant":"a"}"#.replace(
+                &format!(r#""{part}":"a""#),
+                &format!(r#""{part}":"{text}""#),
+            );
+            lines(&[HELLO, &session_with(&model), &end_line(1)])
+        };
+        accepted(&output(&exact));
+        let message = refused(&output(&longer)).to_string();
+        assert!(message.contains("model"), "{message}");
+    }
+}
+
+#[test]
+fn a_first_prompt_is_one_short_line_of_an_untitled_session() {
+    let _limit = support::limit(30);
+    let output = |fields: &str| lines(&[HELLO, &session_with(fields), &end_line(1)]);
+    let prompt = |prompt: &str| format!(r#""untitled":true,"firstPrompt":"{prompt}""#);
+    accepted(&output(&prompt(&"é".repeat(limits::FIRST_PROMPT))));
+    for fields in [
+        prompt(&"é".repeat(limits::FIRST_PROMPT + 1)),
+        prompt("two\\nlines"),
+        prompt("two\\rlines"),
+        r#""firstPrompt":"a""#.to_owned(),
+        r#""untitled":false,"title":"A title","firstPrompt":"a""#.to_owned(),
+    ] {
+        let violation = refused(&output(&fields));
+        assert!(
+            matches!(violation, Violation::Invalid { line: 2, .. }),
+            "{fields}: {violation:?}"
+        );
+    }
+}
+
+#[test]
+fn fields_that_this_version_does_not_know_are_ignored_in_every_line() {
+    let _limit = support::limit(30);
+    let plain = [HELLO, &session_line("a"), &end_line(1)];
+    let more: Vec<_> = plain
+        .iter()
+        .map(|line| {
+            let fields = r#"{"new":{"a":[1,null,"x"]},"Type":"end","sessionId":7,"#;
+            line.replacen('{', fields, 1)
+        })
+        .collect();
+    let more: Vec<_> = more.iter().map(String::as_str).collect();
+    assert_eq!(accepted(&lines(&more)), accepted(&lines(&plain)));
+    let deeper = end_line(1).replace(r#""mode""#, r#""new":1,"mode""#);
+    accepted(&lines(&[HELLO, &session_line("a"), &deeper]));
+    let error = ERROR.replacen('{', r#"{"new":1,"#, 1);
+    assert_eq!(
+        check(&lines(&[HELLO, &error])),
+        check(&lines(&[HELLO, ERROR]))
+    );
+}
+
+/// Counts what each thread holds, so that a test can say that memory is bounded.
+struct Counting;
+
+thread_local! {
+    static HELD: Cell<usize> = const { Cell::new(0) };
+    static MOST: Cell<usize> = const { Cell::new(0) };
+}
+
+#[expect(unsafe_code, reason = "an allocator is unsafe by its nature")]
+// SAFETY: everything is handed to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // Not in the last moments of a thread, when its variables are gone.
+        let _ = HELD.try_with(|held| {
+            held.set(held.get() + layout.size());
+            MOST.with(|most| most.set(most.get().max(held.get())));
+        });
+        // SAFETY: the caller's promises are the system allocator's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        // What another thread allocated may be freed here.
+        let _ = HELD.try_with(|held| held.set(held.get().saturating_sub(layout.size())));
+        // SAFETY: the caller's promises are the system allocator's.
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Pushes what `next` gives until it is refused; how, the bytes it took, and
+/// the most memory that the checker held.
+fn endless(mut next: impl FnMut(usize) -> Vec<u8>) -> (Violation, usize, usize) {
+    let before = HELD.get();
+    MOST.set(before);
+    let mut checker = Checker::new();
+    checker.push(&lines(&[HELLO])).unwrap();
+    let violation = (0..)
+        .find_map(|count| checker.push(&next(count)).err())
+        .unwrap();
+    (violation, checker.bytes(), MOST.get() - before)
+}
+
+const MIB: usize = 1 << 20;
+
+#[test]
+fn an_endless_line_is_refused_after_one_mebibyte() {
+    let _limit = support::limit(60);
+    for byte in [b'x', b' ', 0] {
+        let (violation, taken, held) = endless(|_| vec![byte; 8192]);
+        assert_eq!(violation, Violation::LongLine(2));
+        assert!(taken <= limits::LINE + 2 * 8192, "{taken}");
+        assert!(held <= 4 * MIB, "{held}");
+    }
+    // One line in one push.
+    let (violation, _, held) = endless(|_| vec![b'x'; 2 * MIB]);
+    assert_eq!(violation, Violation::LongLine(2));
+    assert!(held <= 4 * MIB, "{held}");
+}
+
+#[test]
+fn endless_lines_are_refused_after_256_mebibytes_of_which_little_is_kept() {
+    let _limit = support::limit(120);
+    let filler = format!(r#""new":"{}""#, "x".repeat(limits::LINE - 200));
+    let line = session_with(&filler);
+    let (violation, taken, held) =
+        endless(|count| lines(&[&line.replacen("ses_a", &format!("ses_{count}"), 1)]));
+    assert_eq!(violation, Violation::TooMuch);
+    assert!(taken <= limits::TOTAL + limits::LINE, "{taken}");
+    assert!(held <= 16 * MIB, "{held}");
+}
+
+#[test]
+fn the_200001st_session_is_refused() {
+    let _limit = support::limit(120);
+    let (violation, _, held) = endless(|count| lines(&[&session_line(&format!("ses_{count}"))]));
+    assert_eq!(violation, Violation::TooMany);
+    assert!(held <= 256 * MIB, "{held}");
+
+    let mut most = Checker::new();
+    most.push(&lines(&[HELLO])).unwrap();
+    for count in 0..limits::SESSIONS {
+        most.push(&lines(&[&session_line(&count.to_string())]))
+            .unwrap();
+    }
+    most.push(&lines(&[&end_line(limits::SESSIONS)])).unwrap();
+    assert!(matches!(most.finish(), Ok(Verdict::Listing(_))));
+}
+
+#[test]
+fn an_unknown_field_of_many_small_values_takes_bounded_memory() {
+    let _limit = support::limit(60);
+    let values = "0,".repeat((limits::LINE - 200) / 2);
+    let line = session_with(&format!(r#""new":[{values}0]"#));
+    let (_, _, held) = endless(|count| {
+        if count < 3 {
+            lines(&[&line.replacen("ses_a", &format!("ses_{count}"), 1)])
+        } else {
+            lines(&[HELLO])
+        }
+    });
+    // Half a million values are held while their line is parsed, and not longer.
+    assert!(held <= 64 * MIB, "{held}");
+}
