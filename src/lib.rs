@@ -19,24 +19,26 @@
 //! # The rooms
 //!
 //! ```text
-//! opencode.db → store, marker → helper → wire ⇒ pipe ⇒ wire → lister → output
-//!               (in the helper process)               (in the main process)
+//! opencode.db → store, marker → helper → wire ⇒ pipe ⇒ wire → lister → index → output
+//!               (in the helper process)                (in the main process)
 //! ```
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | [`session`] | the words of the domain: a session, its id, its times |
+//! | [`session`], [`source`] | the words of the domain: a session, its id, its times; where sessions come from |
 //! | [`wire`] | what crosses the pipe: messages, their encoding, their checking |
 //! | [`store`] | reading OpenCode's databases; used by the helper alone |
 //! | [`marker`] | which sessions carry the 3-views marker; used by the helper alone |
 //! | [`helper`] | what `opencode-lister` does: one listing, then exit |
 //! | [`lister`] | launching the helper: spawn, deadline, limits, outcome |
+//! | [`index`] | the known sessions: merge, difference, health, snapshot |
+//! | [`service`] | the long-lived loop: watch, schedule, list, tell |
 //! | [`locate`], [`project`] | where the database is; which project a session is of |
 //! | [`output`] | how people and programs see sessions |
-//! | [`text`] | untrusted text on its way to a person |
+//! | [`codec`], [`text`] | files on disk; untrusted text on its way to a person |
 //! | [`cli`] | the arguments of both programs, and the commands |
 //!
-//! # Example
+//! # One listing
 //!
 //! A host lists from a thread that may wait; the deadline bounds how long.
 //!
@@ -50,6 +52,41 @@
 //!     failed => eprintln!("kept what was known: {failed}"),
 //! }
 //! # Ok::<(), opencode_sessions::lister::Breakage>(())
+//! ```
+//!
+//! # All sessions, all the time
+//!
+//! A host that wants to be told what changes runs the service within itself.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! use opencode_sessions::lister::InProcessLister;
+//! use opencode_sessions::service::{Config, Event, Service};
+//! use opencode_sessions::source::sources_of;
+//!
+//! let service = Service::start(Config {
+//!     sources: sources_of(&["/nowhere/opencode.db".into()]),
+//!     marker: None,
+//!     deadline: Duration::from_secs(5),
+//!     // A real host launches the helper: `ProcessLister::beside_this_program()`.
+//!     lister: Box::new(|_| Arc::new(InProcessLister)),
+//!     state: None,
+//!     pulse: None,
+//! })?;
+//! for event in service.subscribe() {
+//!     match &*event {
+//!         Event::Snapshot(snapshot) => assert!(snapshot.sessions.is_empty()),
+//!         Event::Change(change) => println!("{} sessions changed", change.upserted.len()),
+//!         Event::Health(source) => {
+//!             assert_eq!(source.health.name(), "missing");
+//!             break;
+//!         }
+//!         _ => {}
+//!     }
+//! }
+//! # Ok::<(), std::io::Error>(())
 //! ```
 
 #[cfg(not(unix))]

@@ -1,0 +1,31 @@
+// A host in Node with a sidebar of sessions, as the README shows it: it starts
+// the service, keeps a map, and prints a line for each event.
+//
+//   node sidebar.mjs PROGRAM ARGUMENT…
+
+import { spawn } from "node:child_process";
+import { createInterface } from "node:readline";
+
+const [program, ...args] = process.argv.slice(2);
+const service = spawn(program, ["serve", "--stdio", ...args], {
+  stdio: ["pipe", "pipe", "inherit"],
+});
+const sessions = new Map();
+const key = ({ source, id }) => `${source}\n${id}`;
+
+for await (const line of createInterface({ input: service.stdout })) {
+  const event = JSON.parse(line);
+  switch (event.type) {
+    case "snapshot":
+      sessions.clear();
+      for (const session of event.sessions) sessions.set(key(session), session);
+      break;
+    case "change":
+      for (const session of event.upserted) sessions.set(key(session), session);
+      for (const gone of event.removed) sessions.delete(key(gone));
+      break;
+  }
+  const titles = [...sessions.values()].map((session) => session.title).sort();
+  console.log(JSON.stringify({ event: event.type, titles }));
+}
+console.log(JSON.stringify({ event: "exit" }));
