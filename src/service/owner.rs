@@ -127,8 +127,8 @@ struct Saver {
     to: Sender<Vec<u8>>,
     /// The last revision that was handed over.
     saved: u64,
-    /// One is being written.
-    busy: bool,
+    /// How many are being written.
+    writing: usize,
     not_before: Duration,
     failing: bool,
 }
@@ -651,16 +651,19 @@ impl Owner {
         saver.saved = self.index.revision();
         match snapshot::encode(&self.index, self.marker.as_ref()) {
             Ok(bytes) => {
-                saver.busy = true;
+                saver.writing += 1;
                 let _ = saver.to.send(bytes);
             }
-            Err(error) => self.saved(Err(error.to_string())),
+            Err(error) => {
+                saver.writing += 1;
+                self.saved(Err(error.to_string()));
+            }
         }
     }
 
     fn saved(&mut self, result: Result<(), String>) {
         let Some(saver) = &mut self.saver else { return };
-        saver.busy = false;
+        saver.writing = saver.writing.saturating_sub(1);
         match result {
             Ok(()) => saver.failing = false,
             Err(why) => {
@@ -706,7 +709,7 @@ impl Owner {
         {
             self.save();
         }
-        while self.saver.as_ref().is_some_and(|saver| saver.busy) {
+        while self.saver.as_ref().is_some_and(|saver| saver.writing > 0) {
             match inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(Message::Saved(result)) => self.saved(result),
                 Ok(_) => {}
@@ -738,14 +741,14 @@ impl Saver {
             _state: state,
             to,
             saved: revision,
-            busy: false,
+            writing: 0,
             not_before: Duration::ZERO,
             failing: false,
         })
     }
 
     fn due(&self, revision: u64) -> Option<Duration> {
-        (!self.busy && self.saved != revision).then_some(self.not_before)
+        (self.writing == 0 && self.saved != revision).then_some(self.not_before)
     }
 }
 

@@ -113,6 +113,13 @@ impl Outbox {
     }
 }
 
+impl Drop for Outbox {
+    /// Whoever subscribes to a service that has ended does not wait for ever.
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 impl Subscription {
     /// The next event, or `None` when there is none within `patience`.
     pub fn next_within(&mut self, patience: impl Into<Option<Duration>>) -> Option<Arc<Event>> {

@@ -10,7 +10,7 @@ use std::net::Shutdown;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
@@ -35,7 +35,7 @@ pub fn places(state_dir: Option<&Path>) -> Vec<PathBuf> {
         .collect()
 }
 
-/// A socket that is bound. It is removed when this is dropped.
+/// A socket that is bound, and does not answer yet.
 #[derive(Debug)]
 pub struct Bound {
     path: PathBuf,
@@ -96,16 +96,22 @@ impl Bound {
     ///
     /// Where the system gives no thread.
     pub fn serve(self, service: Handle) -> io::Result<Serving> {
+        let listener = Arc::new(self.listener);
         let serving = Serving {
             path: self.path.clone(),
+            listener: Arc::clone(&listener),
             open: Arc::default(),
+            ended: Arc::default(),
         };
-        let (open, listener) = (Arc::clone(&serving.open), self.listener);
+        let (open, ended) = (Arc::clone(&serving.open), Arc::clone(&serving.ended));
         thread::Builder::new()
             .name("socket".into())
             .spawn(move || {
                 let count = Arc::new(AtomicUsize::new(0));
                 for stream in listener.incoming() {
+                    if ended.load(Ordering::Acquire) {
+                        return;
+                    }
                     match stream {
                         Ok(stream) => connect(stream, &service, &open, &count),
                         // Out of descriptors, perhaps: not all the time.
@@ -124,12 +130,17 @@ impl Bound {
 #[derive(Debug)]
 pub struct Serving {
     path: PathBuf,
+    listener: Arc<UnixListener>,
+    ended: Arc<AtomicBool>,
     open: Arc<Mutex<Vec<Arc<UnixStream>>>>,
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
+        self.ended.store(true, Ordering::Release);
+        // Whoever waits for a connection stops waiting.
+        let _ = rustix::net::shutdown(&*self.listener, rustix::net::Shutdown::Both);
         // Whoever writes to a peer that does not read stops waiting for it.
         for stream in self
             .open
