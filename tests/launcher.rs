@@ -17,6 +17,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -859,6 +860,7 @@ fn the_real_helper_lists_a_database() {
 #[test]
 fn what_is_asked_for_reaches_the_helper() {
     let _limit = support::limit(60);
+    let _turn = alone();
     let made = two_sessions(MarkerText::DEFAULT);
     made.run("UPDATE session SET time_archived = 1 WHERE id = 'ses_1'");
     made.session("ses_child", 3_000);
@@ -996,6 +998,7 @@ fn the_path_of_a_database_may_hold_anything() {
 #[test]
 fn the_longest_deadline_is_one() {
     let _limit = support::limit(60);
+    let _turn = alone();
     let made = two_sessions("");
     let output = support::command(support::sessions())
         .args(["list", "--format", "ids", "--deadline", "24h", "--db"])
@@ -1125,9 +1128,16 @@ fn a_failed_listing_is_one_sentence_on_standard_error_and_exit_status_1() {
 
 // ---- Within this process.
 
+/// Listings within the process wait for each other: one test at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn listing_within_the_process_gives_what_the_helper_gives() {
     let _limit = support::limit(60);
+    let _turn = alone();
     let made = two_sessions(MarkerText::DEFAULT);
     let empty = Made::of("CREATE TABLE unrelated (x)");
     let absent = made.directory.path().join("absent.db");
@@ -1149,6 +1159,7 @@ fn listing_within_the_process_gives_what_the_helper_gives() {
 #[test]
 fn listing_within_the_process_a_locked_database_ends_by_the_deadline() {
     let _limit = support::limit(60);
+    let _turn = alone();
     let made = locked();
     let request = ListRequest {
         deadline: SHORT,
@@ -1163,6 +1174,7 @@ fn listing_within_the_process_a_locked_database_ends_by_the_deadline() {
 #[test]
 fn listing_within_the_process_an_endless_query_ends_by_the_deadline() {
     let _limit = support::limit(60);
+    let _turn = alone();
     let made = endless();
     let request = ListRequest {
         deadline: SHORT,
@@ -1175,6 +1187,7 @@ fn listing_within_the_process_an_endless_query_ends_by_the_deadline() {
 #[test]
 fn listing_within_the_process_does_not_wait_past_its_deadline_for_another_threads_listing() {
     let _limit = support::limit(60);
+    let _turn = alone();
     let made = endless();
     let request = |deadline| ListRequest {
         deadline,

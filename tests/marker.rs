@@ -277,6 +277,12 @@ fn content(random: &mut Random, marker: &str) -> (Sql, bool) {
         2 => (Sql::Integer(number.wrapping_mul(10).wrapping_add(7)), false),
         3 => (Sql::Real(marker.parse().unwrap_or(0.5)), false),
         4 => (Sql::Blob(filler(random, marker)), true),
+        // What only LIKE tells from the marker, and the marker where LIKE stops.
+        5 => {
+            let wild = marker.replace(['_', '\\'], "x").replace('%', "abc");
+            let cell = format!("{wild}\0{marker}");
+            (Sql::Blob(cell.into_bytes()), true)
+        }
         kind => {
             let mut cell = filler(random, marker);
             cell.extend(near(random, marker));
@@ -333,12 +339,16 @@ fn create(conn: &Connection, random: &mut Random) {
     .unwrap();
     for (table, column) in CONTENT {
         let (id, data) = (random.pick(&TYPES), random.pick(&TYPES));
-        // In either order, and with an index that the pass must not go by.
-        let columns = if random.once_in(2) {
+        // In either order, with rows that can be found by their rowid or not,
+        // and with an index that the pass must not go by.
+        let mut columns = if random.once_in(2) {
             format!("session_id {id}, {column} {data}")
         } else {
             format!("{column} {data}, session_id {id}")
         };
+        if random.once_in(5) {
+            columns += ", rowid, _rowid_, oid";
+        }
         write!(sql, "CREATE TABLE {table} ({columns});").unwrap();
         if random.once_in(2) {
             write!(sql, "CREATE INDEX {table}_i ON {table} (session_id);").unwrap();

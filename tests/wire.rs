@@ -325,11 +325,18 @@ fn the_writer_refuses_what_the_checker_would_refuse_for_its_size() {
         workspace_id: text.clone(),
         ..session("ses_large")
     };
-    let refusal = (0..=limits::TOTAL / (10 * 6 * limits::TEXT))
-        .find_map(|_| writer.session(large.clone()).err())
-        .expect("256 MiB are the limit");
-    assert!(matches!(refusal, WriteError::TooLarge(_)), "{refusal:?}");
-    assert!(refusal.to_string().contains("256 MiB"), "{refusal}");
+    let medium = Session {
+        title: text,
+        ..session("ses_medium")
+    };
+    // Down to the last byte that there is room for.
+    for next in [large, medium, session("ses_small")] {
+        let refusal = (0..=limits::TOTAL / (10 * 6 * limits::TEXT))
+            .find_map(|_| writer.session(next.clone()).err())
+            .expect("256 MiB are the limit");
+        assert!(matches!(refusal, WriteError::TooLarge(_)), "{refusal:?}");
+        assert!(refusal.to_string().contains("256 MiB"), "{refusal}");
+    }
     // The last line still has its place.
     writer
         .error(Failure {
@@ -1160,10 +1167,16 @@ fn an_endless_line_is_refused_after_one_mebibyte() {
 #[test]
 fn endless_lines_are_refused_after_256_mebibytes_of_which_little_is_kept() {
     let _limit = support::limit(120);
-    let filler = format!(r#""new":"{}""#, "x".repeat(limits::LINE - 200));
-    let line = session_with(&filler);
-    let (violation, taken, held) =
-        endless(|count| lines(&[&line.replacen("ses_a", &format!("ses_{count}"), 1)]));
+    let filler = "x".repeat(limits::LINE - 200);
+    let first = format!(r#"{{"type":"session","new":"{filler}","#).into_bytes();
+    // Each line in two pieces, of which the first must be held.
+    let (violation, taken, held) = endless(|count| {
+        if count % 2 == 0 {
+            first.clone()
+        } else {
+            format!("\"id\":\"ses_{count}\",\"store\":\"v1\"}}\n").into_bytes()
+        }
+    });
     assert_eq!(violation, Violation::TooMuch);
     assert!(taken <= limits::TOTAL + limits::LINE, "{taken}");
     assert!(held <= 16 * MIB, "{held}");

@@ -103,6 +103,9 @@ pub fn read_request(stdin: &mut impl BufRead) -> Result<Request, String> {
         .take(limit)
         .read_until(b'\n', &mut line)
         .map_err(|error| format!("standard input cannot be read: {error}"))?;
+    if line.len() as u64 == limit {
+        return Err(format!("the request is longer than {} bytes", limits::LINE));
+    }
     if line.pop_if(|last| *last == b'\n').is_none() {
         return Err("standard input has no request line".to_owned());
     }

@@ -4,19 +4,20 @@
 //!
 //! Three sessions write at a time, so the rows of one session are not together.
 //! Lengths are skewed: half of the parts are step marks of a hundred bytes, the
-//! bodies of the others are log-normal, up to 100,000 bytes. Their text is put
-//! together from a pool of lines (prose, code, markup, logs, directories, search
-//! results) with now and then a `=3-` and, in markup, a `<` for so many bytes as
-//! is asked for: the original query stops at every `<`, the helper at every `=3-`. So how much faster one is than the other depends on the
-//! text. Counted in published sources, there is one `<` in 310 bytes of TSX
-//! (@assistant-ui/react 0.15.22), in 514 of TypeScript (the same and @xterm/xterm
-//! 6.0.0), in 390 of Markdown and in 140 of documentation with HTML (Debian's).
-//!  One root session carries the marker, once; a few texts carry
-//! something very much like it. Everything comes from one seed, so the same
-//! shape gives the same bytes.
+//! bodies of the others are log-normal, up to 100,000 bytes. While it writes, they
+//! follow the size of the file, so that it ends up within a few percent of what
+//! was asked for, as far as the rows allow.
 //!
-//! While it writes, the lengths follow the size of the file, so that it ends up
-//! within a few percent of what was asked for, as far as the rows allow.
+//! The text is put together from a pool of lines: prose, code, markup, logs,
+//! directories, search results. Now and then there is a `=3-` in it, at which the
+//! helper stops, and in markup a `<`, at which the original query stops; how often
+//! is asked for, since it decides how much slower that one is. Counted in
+//! published sources, there is one `<` in 310 bytes of TSX (@assistant-ui/react
+//! 0.15.22), in 514 of TypeScript (the same and @xterm/xterm 6.0.0), in 390 of
+//! Markdown (theirs), and in 140 of /usr/share/doc of a Debian.
+//!
+//! One root session carries the marker, once; a few texts carry something very
+//! much like it. Everything comes from one seed: the same shape, the same bytes.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};

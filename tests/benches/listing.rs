@@ -148,7 +148,7 @@ fn run(args: &Args) -> Result<()> {
 
     let times = times(&database, args.runs)?;
     let recovering = measure::recovering(&database, args.runs)?;
-    report::times(&times, &recovering, args.runs);
+    report::times(&database, &times, &recovering, args.runs);
     let peaks = peaks(&database, &small, &many)?;
     let callers = callers(&database)?;
     report::memory(&peaks, &callers);
