@@ -128,11 +128,10 @@ impl Talk<'_> {
             let open = self.stdout.is_some() || self.stderr.is_some();
             // With its output at an end the child is about to exit, and there is
             // nothing to poll for.
-            let pause = if open {
-                WATCH
-            } else {
-                std::mem::replace(&mut quiet, (quiet * 2).min(WATCH))
-            };
+            let pause = if open { WATCH } else { quiet };
+            if !open {
+                quiet = (quiet * 2).min(WATCH);
+            }
             self.wait(guard, pause.min(deadline - now))?;
         }
     }
