@@ -142,7 +142,9 @@ impl Talk<'_> {
             // With its output at an end the child is about to exit, and there is
             // nothing to poll for.
             let pause = if open { WATCH } else { quiet };
-            quiet = (quiet * 2).min(WATCH);
+            if !open {
+                quiet = (quiet * 2).min(WATCH);
+            }
             self.wait(guard, pause.min(deadline - now))?;
         }
     }

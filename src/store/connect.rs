@@ -143,6 +143,9 @@ fn connect(path: &Path, more: OpenFlags, options: &OpenOptions) -> Result<Connec
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     conn.busy_timeout(options.busy_timeout)?;
     conn.pragma_update(None, "query_only", true)?;
+    // In pages. Nearly every page is read once, and memory for more would be
+    // taken and given back for nothing.
+    conn.pragma_update(None, "cache_size", 64)?;
     // Mapped memory of a file that another program truncates is a SIGBUS.
     conn.pragma_update(None, "mmap_size", 0)?;
     conn.pragma_update(None, "cell_size_check", true)?;

@@ -41,6 +41,16 @@ pub(crate) fn machine() {
         std::env::consts::ARCH,
         load.split(' ').next().unwrap_or("unknown")
     );
+    let load = load
+        .split(' ')
+        .next()
+        .and_then(|load| load.parse::<f64>().ok());
+    if load.is_some_and(|load| load > cores as f64 / 4.0) {
+        println!(
+            "           BUSY: times are too long, the helper's most, which gives way to others; \
+             minima tell more than medians"
+        );
+    }
 }
 
 pub(crate) fn making(database: &Database) {
