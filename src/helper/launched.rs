@@ -103,11 +103,11 @@ pub fn read_request(stdin: &mut impl BufRead) -> Result<Request, String> {
         .take(limit)
         .read_until(b'\n', &mut line)
         .map_err(|error| format!("standard input cannot be read: {error}"))?;
-    if line.len() as u64 == limit {
-        return Err(format!("the request is longer than {} bytes", limits::LINE));
-    }
     if line.pop_if(|last| *last == b'\n').is_none() {
-        return Err("standard input has no request line".to_owned());
+        return Err(match line.len() as u64 == limit {
+            true => format!("the request is longer than {} bytes", limits::LINE),
+            false => "standard input has no request line".to_owned(),
+        });
     }
     serde_json::from_slice(&line).map_err(|error| format!("the request is not understood: {error}"))
 }

@@ -143,9 +143,6 @@ fn connect(path: &Path, more: OpenFlags, options: &OpenOptions) -> Result<Connec
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     conn.busy_timeout(options.busy_timeout)?;
     conn.pragma_update(None, "query_only", true)?;
-    // In pages. Nearly every page is read once, and memory for more would be
-    // taken and given back for nothing.
-    conn.pragma_update(None, "cache_size", 64)?;
     // Mapped memory of a file that another program truncates is a SIGBUS.
     conn.pragma_update(None, "mmap_size", 0)?;
     conn.pragma_update(None, "cell_size_check", true)?;
@@ -165,6 +162,9 @@ fn connect(path: &Path, more: OpenFlags, options: &OpenOptions) -> Result<Connec
 
 /// The first access to the file; opening alone does not make one.
 fn touch(conn: &Connection) -> rusqlite::Result<()> {
+    // In pages, and an access itself. Nearly every page is read once, and memory
+    // for more would be taken and given back for nothing.
+    conn.pragma_update(None, "cache_size", 64)?;
     conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
 }
 
