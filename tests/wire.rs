@@ -610,7 +610,8 @@ fn a_real_listing_without_any_one_line_or_with_one_twice_is_no_listing() {
 fn a_listing_is_the_same_in_pieces_of_every_size() {
     let _limit = support::limit(120);
     let whole = real_listing();
-    let expected = accepted(&whole);
+    let expected = check(&whole);
+    assert!(matches!(expected, Ok(Verdict::Listing(_))));
     for size in 1..=64 {
         let mut checker = Checker::new();
         for piece in whole.chunks(size) {
@@ -618,11 +619,7 @@ fn a_listing_is_the_same_in_pieces_of_every_size() {
         }
         assert_eq!(checker.bytes(), whole.len());
         assert_eq!(checker.progress(), Progress::Complete);
-        assert_eq!(
-            checker.finish(),
-            Ok(Verdict::Listing(expected.clone())),
-            "pieces of {size}"
-        );
+        assert_eq!(checker.finish(), expected, "pieces of {size}");
     }
 }
 

@@ -162,12 +162,11 @@ pub fn list(value: &Value) -> &[Value] {
 
 // ---- The host.
 
-/// `serve --stdio` with this database and state directory, and a deadline of one
-/// second.
+/// `serve --stdio` with this database and state directory.
 pub fn serve(db: &Path, state: &Path) -> Command {
     let mut command = support::command(support::sessions());
     command
-        .args(["serve", "--stdio", "--deadline", "1s"])
+        .args(["serve", "--stdio"])
         .args([OsStr::new("--db"), db.as_os_str()])
         .args([OsStr::new("--state-dir"), state.as_os_str()]);
     command
@@ -198,15 +197,17 @@ impl Host {
         let (to, events) = mpsc::channel();
         let (stdout, open) = (child.stdout.take().unwrap(), Arc::clone(&gate));
         thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            let mut stdout = BufReader::new(stdout);
+            let mut line = String::new();
+            // A killed one may leave a part of a line.
+            while stdout.read_line(&mut line).is_ok() && line.ends_with('\n') {
                 drop(open.lock().unwrap_or_else(PoisonError::into_inner));
                 let event = serde_json::from_str(&line);
-                if to
-                    .send(event.unwrap_or_else(|error| panic!("{error}: {line}")))
-                    .is_err()
-                {
+                let event = event.unwrap_or_else(|error| panic!("{error}: {line}"));
+                if to.send(event).is_err() {
                     return;
                 }
+                line.clear();
             }
         });
         let log = Arc::new(Mutex::new(String::new()));
@@ -331,8 +332,26 @@ impl Host {
         self.ask("status")["status"].clone()
     }
 
+    /// Asks for the status until it is so.
+    #[track_caller]
+    pub fn until_status(&mut self, what: &str, done: impl Fn(&Value) -> bool) -> Value {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status();
+            if done(&status) {
+                return status;
+            }
+            assert!(Instant::now() < until, "waited for {what}: {status:#}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     pub fn signal(&self, signal: Signal) {
         rustix::process::kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    pub fn has_exited(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     /// Ends its standard input.
@@ -384,7 +403,7 @@ impl Host {
     pub fn kill(mut self) -> Model {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        for event in self.events.iter() {
+        for event in &self.events {
             self.model.take(event);
         }
         std::mem::take(&mut self.model)
@@ -430,13 +449,13 @@ pub fn ask_at(socket: &Path, command: &str) -> (Value, Duration) {
     stream
         .write_all(format!("{}\n", json!({"type": command})).as_bytes())
         .unwrap();
-    for line in BufReader::new(stream).lines() {
-        let event: Value = serde_json::from_str(&line.unwrap()).unwrap();
-        if event["type"] == "reply" {
-            return (event, started.elapsed());
-        }
-    }
-    panic!("no reply");
+    let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
+    let reply = lines.find(|line| line.starts_with(r#"{"type":"reply""#));
+    let took = started.elapsed();
+    (
+        serde_json::from_str(&reply.expect("a reply")).unwrap(),
+        took,
+    )
 }
 
 /// The status over the socket, which must be quick: the best of three is.
@@ -448,20 +467,6 @@ pub fn quick_status(socket: &Path) -> Value {
         .unwrap();
     assert!(took < QUICK, "{took:?}");
     reply["status"].clone()
-}
-
-/// Asks for the status until it is so.
-#[track_caller]
-pub fn until_status(socket: &Path, what: &str, done: impl Fn(&Value) -> bool) -> Value {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        let status = ask_at(socket, "status").0["status"].clone();
-        if done(&status) {
-            return status;
-        }
-        assert!(Instant::now() < until, "waited for {what}: {status:#}");
-        thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// Waits until there is something.
@@ -509,8 +514,17 @@ impl Helper {
     /// From the next launch on it is this one.
     pub fn becomes(&self, name: &str) {
         if !self.0.path().join(name).exists() {
-            support::misbehaving(self.0.path(), name);
+            let _ = support::misbehaving(self.0.path(), name);
         }
+        self.points_at(name);
+    }
+
+    /// From the next launch on there is none behind the script.
+    pub fn becomes_nothing(&self) {
+        self.points_at("nothing");
+    }
+
+    fn points_at(&self, name: &str) {
         let (new, now) = (self.0.path().join("new"), self.0.path().join("now"));
         fs::write(&new, format!("{name}\n")).unwrap();
         fs::rename(new, now).unwrap();
