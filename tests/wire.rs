@@ -67,7 +67,10 @@ fn accepted(output: &[u8]) -> Listing {
         Ok(Verdict::Listing(listing)) => {
             assert_eq!(listing.bytes, output.len() as u64);
             // What is compared is what was said, not in how many bytes.
-            Listing { bytes: 0, ..listing }
+            Listing {
+                bytes: 0,
+                ..listing
+            }
         }
         other => panic!("no listing: {other:?}: {}", String::from_utf8_lossy(output)),
     }
