@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::escaped;
+
 /// What a source is called.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
@@ -50,7 +52,7 @@ pub struct Source {
 }
 
 /// The sources of these databases: each once, called after its file, with as
-/// much of its directory as tells them apart.
+/// much of its directory as tells them apart. A name is safe to show.
 #[must_use]
 pub fn sources_of(databases: &[PathBuf]) -> Vec<Source> {
     let mut paths: Vec<PathBuf> = Vec::new();
@@ -67,7 +69,7 @@ pub fn sources_of(databases: &[PathBuf]) -> Vec<Source> {
             let name = endings(path).into_iter().find(|name| alike(name) == 1);
             let name = name.unwrap_or_else(|| path.to_string_lossy().into_owned());
             Source {
-                name: name.into(),
+                name: escaped(&name).into(),
                 path: path.clone(),
             }
         })

@@ -200,11 +200,12 @@ fn run(steps: &[(bool, Step)]) {
         match step {
             Step::Pass(ms) => now += u64::from(*ms),
             Step::Fails(reason) => {
-                let news = index.fail(source, &reason.to_string(), None, moment);
+                let kind = ["busy", "corrupt"][usize::from(*reason)];
+                let news = index.fail(source, kind, &format!("at {now}"), None, moment);
                 assert_eq!(
                     news,
                     model.reason != Some(*reason),
-                    "said once for each reason"
+                    "said once for each kind"
                 );
                 model.health = "failing";
                 model.reason = Some(*reason);

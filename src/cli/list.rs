@@ -187,7 +187,7 @@ fn known_by_a_service(args: &ListArgs, db: &Path) -> Option<Vec<Entry>> {
     let [ours] = &sources_of(&[db.to_owned()])[..] else {
         return None;
     };
-    if source.path != ours.path || hello.marker != args.marker.marker() {
+    if Some(&*source.path) != ours.path.to_str() || hello.marker != args.marker.marker() {
         return None;
     }
     let known = service.snapshot().ok()?;

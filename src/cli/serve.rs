@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -33,6 +33,9 @@ const NO_THREADS: u8 = 71;
 
 /// EX_TEMPFAIL of sysexits: another service has the index.
 const HELD: u8 = 75;
+
+/// How long a service that has the index may take until it answers.
+const STARTING: Duration = Duration::from_secs(2);
 
 /// How long the last event may take to reach a reader.
 const LAST_WORDS: Duration = Duration::from_millis(300);
@@ -94,9 +97,39 @@ pub(super) fn run(args: &ServeArgs) -> io::Result<u8> {
         Some(own) => vec![own.join("socket")],
         None => socket::places(state_dir.as_deref()),
     };
-    let state = match open_state(state_dir.as_deref()) {
-        Ok(state) => state,
-        Err(held) => return share(args, &sources, &places, &held),
+    let patience = Instant::now() + STARTING;
+    let state = loop {
+        let held = match open_state(state_dir.as_deref()) {
+            Ok(state) => break state,
+            Err(held) => held,
+        };
+        match other_service(&sources, args.marker.marker().as_ref(), &places) {
+            Other::Same(other) if args.stdio => {
+                let pid = other.hello().pid;
+                info!(
+                    pid,
+                    "another service has the same sources: passing on its events"
+                );
+                return relay(*other);
+            }
+            // It may be just starting, or just ending.
+            Other::None if args.stdio && Instant::now() < patience => {
+                thread::sleep(Duration::from_millis(50));
+            }
+            other => {
+                let way_out = match other {
+                    Other::Different => {
+                        "; it has other sources or another marker, so name another place with --state-dir"
+                    }
+                    Other::None if args.stdio => {
+                        "; it does not answer, so end it first, or name another place with --state-dir"
+                    }
+                    _ => "; end it first, or name another place with --state-dir",
+                };
+                complain(NAME, &format!("{held}{way_out}"));
+                return Ok(HELD);
+            }
+        }
     };
     let lister = match process_lister(args.lister.as_deref()) {
         Ok(lister) => lister,
@@ -227,42 +260,41 @@ fn pulse() -> Option<Pulse> {
     })
 }
 
-/// Another service has the index. For a host on standard input and output it
-/// does as well, where it has the same sources.
-fn share(
-    args: &ServeArgs,
-    sources: &[Source],
-    places: &[PathBuf],
-    held: &StateError,
-) -> io::Result<u8> {
-    let marker = args.marker.marker();
-    let other = args.stdio.then(|| Client::connect(places)).flatten();
-    match other.filter(|other| is_same(other, sources, marker.as_ref())) {
-        Some(other) => {
-            info!(
-                pid = other.hello().pid,
-                "another service has the same sources: passing on its events"
-            );
-            relay(other)
-        }
-        None => {
-            let way_out = if args.stdio {
-                "; it has other sources or another marker, so name another place with --state-dir"
-            } else {
-                "; end it first, or name another place with --state-dir"
-            };
-            complain(NAME, &format!("{held}{way_out}"));
-            Ok(HELD)
+/// Who answers where another service has the index.
+enum Other {
+    /// One with the same sources and marker.
+    Same(Box<Client>),
+    /// Only others.
+    Different,
+    /// Nobody.
+    None,
+}
+
+fn other_service(sources: &[Source], marker: Option<&MarkerText>, places: &[PathBuf]) -> Other {
+    let mut found = Other::None;
+    for place in places {
+        match Client::connect(std::slice::from_ref(place)) {
+            Some(client) if is_same(&client, sources, marker) => {
+                return Other::Same(Box::new(client));
+            }
+            Some(_) => found = Other::Different,
+            None => {}
         }
     }
+    found
 }
 
 fn is_same(other: &Client, sources: &[Source], marker: Option<&MarkerText>) -> bool {
     let hello = other.hello();
-    let mut theirs: Vec<_> = hello.sources.iter().map(|source| &source.path).collect();
-    let mut ours: Vec<_> = sources.iter().map(|source| &source.path).collect();
-    theirs.sort();
-    ours.sort();
+    let mut theirs: Vec<_> = hello
+        .sources
+        .iter()
+        .map(|source| Some(&*source.path))
+        .collect();
+    // A path that is no UTF-8 is not the same as what it is shown as.
+    let mut ours: Vec<_> = sources.iter().map(|source| source.path.to_str()).collect();
+    theirs.sort_unstable();
+    ours.sort_unstable();
     ours == theirs && hello.marker.as_ref() == marker
 }
 

@@ -28,6 +28,8 @@ pub enum Health {
 pub struct Failing {
     /// When it began.
     pub since: Millis,
+    /// What kind of failure it is, in one word.
+    pub kind: &'static str,
     /// Why the last one failed, for people.
     pub reason: String,
     /// How many failed since then.
@@ -37,25 +39,27 @@ pub struct Failing {
 }
 
 impl Health {
-    /// Takes a failure; true where that is news.
-    pub(super) fn fail(&mut self, reason: &str, next_try: Option<Millis>, now: Millis) -> bool {
-        if let Self::Failing(failing) = self {
-            let news = failing.reason != reason;
-            failing.attempts = failing.attempts.saturating_add(1);
-            failing.next_try = next_try;
-            if news {
-                reason.clone_into(&mut failing.reason);
-            }
-            return news;
-        }
-        let reason = reason.to_owned();
+    /// Takes a failure; true where that is news. The reason may tell of other
+    /// numbers each time, which is none.
+    pub(super) fn fail(
+        &mut self,
+        kind: &'static str,
+        reason: &str,
+        next_try: Option<Millis>,
+        now: Millis,
+    ) -> bool {
+        let (since, attempts, known) = match self {
+            Self::Failing(failing) => (failing.since, failing.attempts, Some(failing.kind)),
+            _ => (now, 0, None),
+        };
         *self = Self::Failing(Failing {
-            since: now,
-            reason,
-            attempts: 1,
+            since,
+            kind,
+            reason: reason.to_owned(),
+            attempts: attempts.saturating_add(1),
             next_try,
         });
-        true
+        known != Some(kind)
     }
 
     /// The state's name.

@@ -88,7 +88,7 @@ impl Difference {
 pub struct Merged {
     /// What it changed.
     pub difference: Difference,
-    /// The source has another health, or another reason for it.
+    /// The source has another health.
     pub health_changed: bool,
     /// What it said is not final: list again in about a second.
     pub again: Option<Again>,
@@ -164,10 +164,11 @@ impl Index {
     }
 
     /// Takes a failed listing. True where the source's health is another now, or
-    /// has another reason.
+    /// of another kind.
     pub fn fail(
         &mut self,
         name: &SourceName,
+        kind: &'static str,
         reason: &str,
         next_try: Option<Millis>,
         now: Moment,
@@ -177,7 +178,7 @@ impl Index {
         };
         // What was seen before it does not confirm what is seen after it.
         known.gone_since = None;
-        known.health.fail(reason, next_try, now.wall)
+        known.health.fail(kind, reason, next_try, now.wall)
     }
 }
 

@@ -1,7 +1,6 @@
 //! What a service says and is told: one JSON object a line on standard input and
 //! output, and on its socket; the same as types for a host in Rust.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -58,8 +57,8 @@ pub struct Hello {
 pub struct SourcePath {
     /// What it is called.
     pub source: SourceName,
-    /// Its canonical path.
-    pub path: PathBuf,
+    /// Its canonical path; what of it is no UTF-8 is replaced.
+    pub path: String,
 }
 
 /// All that is known.

@@ -229,6 +229,11 @@ impl Handle {
         self.inbox.send(Message::Command(to.0, command));
     }
 
+    /// Ends this subscription, as if it had been dropped.
+    pub fn forget(&self, reader: ReplyTo) {
+        self.inbox.gone(reader.0);
+    }
+
     /// Lists all sources now.
     pub fn refresh(&self) {
         self.inbox.send(Message::Refresh);

@@ -377,7 +377,10 @@ impl Owner {
                         i64::try_from(due.saturating_sub(now).as_millis()).unwrap_or(i64::MAX);
                     Millis(moment.wall.0.saturating_add(left))
                 });
-                if self.index.fail(&source, &failure.reason, next, moment) {
+                if self
+                    .index
+                    .fail(&source, failure.kind, &failure.reason, next, moment)
+                {
                     warn!(%source, kind = failure.kind, "failing; what was known is kept");
                     debug!(%source, reason = %one_line(&failure.reason));
                     self.announce_health(&source);
@@ -484,7 +487,7 @@ impl Owner {
     fn hello(&self) -> Event {
         let sources = self.work.values().map(|work| SourcePath {
             source: work.source.name.clone(),
-            path: work.source.path.clone(),
+            path: work.source.path.to_string_lossy().into_owned(),
         });
         Event::Hello(Hello {
             protocol: PROTOCOL,
@@ -755,18 +758,16 @@ impl Saver {
 /// Puts the last snapshot into the index, or sets it aside.
 fn restore(index: &mut Index, state: &StateDir, marker: Option<&MarkerText>) {
     let path = state.snapshot();
-    let bytes = match codec::load(&path) {
+    let unusable = match codec::load(&path) {
         Ok(None) => return,
-        Ok(Some(bytes)) => bytes,
-        Err(error) => {
-            warn!(%error, "the snapshot cannot be read; the first listings rebuild it");
-            return;
-        }
+        Ok(Some(bytes)) => match snapshot::restore(index, &bytes, marker) {
+            Ok(()) => return,
+            Err(why) => why.to_string(),
+        },
+        Err(why) => why.to_string(),
     };
-    if let Err(why) = snapshot::restore(index, &bytes, marker) {
-        let aside = codec::set_aside(&path).is_ok();
-        warn!(%why, aside, "the snapshot is of no use; the first listings rebuild it");
-    }
+    let aside = codec::set_aside(&path).is_ok();
+    warn!(why = %one_line(&unusable), aside, "the snapshot is of no use; the first listings rebuild it");
 }
 
 /// What an outcome means for the index.

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use rustix::event::{PollFd, PollFlags, poll};
 use tracing::{debug, warn};
 
 use super::{Handle, lines};
@@ -177,9 +178,9 @@ fn connect(
             .stack_size(256 << 10)
             .spawn(move || {
                 let _ = lines::read_commands(BufReader::new(&*stream), &service, reply_to);
-                // A peer that only closes its end still wants what was asked for; one
-                // that is gone is noticed by the next write to it.
-                let _ = stream.shutdown(Shutdown::Read);
+                // A peer that only ends its commands still wants what it asked for.
+                wait_until_gone(&stream);
+                service.forget(reply_to);
             })
     };
     if reading.is_err() {
@@ -208,6 +209,19 @@ fn connect(
         });
     if writing.is_err() {
         let _ = stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// Waits until the peer has closed its end, or this end was shut down.
+fn wait_until_gone(stream: &UnixStream) {
+    loop {
+        // A hang-up is told without being asked for.
+        let mut polled = [PollFd::new(stream, PollFlags::empty())];
+        match poll(&mut polled, None) {
+            Ok(_) if polled[0].revents().is_empty() => {}
+            Err(rustix::io::Errno::INTR) => {}
+            _ => return,
+        }
     }
 }
 
