@@ -469,14 +469,15 @@ fn another_programs_output_is_shown_without_its_escape_sequences() {
 }
 
 #[test]
-fn a_flood_of_sessions_ends_at_the_limit_or_the_deadline() {
-    let _limit = support::limit(60);
-    match outcome("floods-stdout-with-sessions", Duration::from_secs(10)) {
-        Outcome::Broken(breakage) => {
-            assert_eq!(breakage.what, Broke::Wire(Violation::TooMany));
-        }
-        other => drop(timed_out(other)),
-    }
+fn a_flood_of_sessions_ends_at_the_limit() {
+    let _limit = support::limit(180);
+    // The checker of an unoptimised build takes its time.
+    let outcome = outcome("floods-stdout-with-sessions", Duration::from_secs(120));
+    assert!(
+        outcome.to_string().contains("more than 200000"),
+        "{outcome}"
+    );
+    assert_eq!(broken(outcome).what, Broke::Wire(Violation::TooMany));
 }
 
 #[test]

@@ -105,7 +105,7 @@ impl Drop for Place {
 
 #[test]
 fn a_thousand_listings_and_every_failure_leave_the_caller_as_it_was() {
-    let _limit = support::limit(240);
+    let _limit = support::limit(600);
     let made = Made::new();
     for n in 0..20 {
         made.session(&format!("ses_{n}"), n);

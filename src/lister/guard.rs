@@ -18,6 +18,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus};
 use std::thread;
@@ -122,8 +123,7 @@ impl Guard {
             pause = (pause * 2).min(LOOK.1);
         }
         if self.has_exited() {
-            #[expect(clippy::disallowed_methods, reason = "this is the place")]
-            if let Some(status) = child.wait_timeout(Duration::ZERO)? {
+            if let Some(status) = reap(&mut child)? {
                 return Ok(Ending::Reaped(status));
             }
         }
@@ -135,6 +135,21 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         let _ = self.kill_and_reap();
+    }
+}
+
+/// Reaps a child that has exited.
+fn reap(child: &mut Child) -> io::Result<Option<ExitStatus>> {
+    // wait-timeout needs four descriptors, the first time or any time, and
+    // without them it panics or leaves the child as it is.
+    let room = UnixStream::pair().is_ok_and(|_one| UnixStream::pair().is_ok());
+    if !room {
+        return child.try_wait();
+    }
+    #[expect(clippy::disallowed_methods, reason = "this is the place")]
+    match child.wait_timeout(Duration::ZERO) {
+        Err(error) if error.raw_os_error() != Some(libc::ECHILD) => child.try_wait(),
+        result => result,
     }
 }
 

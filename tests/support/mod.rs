@@ -16,6 +16,7 @@
 )]
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -38,7 +39,11 @@ pub fn limit(seconds: u64) -> Limit {
         .spawn(move || {
             let waited = gone.recv_timeout(Duration::from_secs(seconds));
             if waited == Err(RecvTimeoutError::Timeout) {
-                eprintln!("\n{name}: not done after {seconds} s, the test program ends here");
+                // Not eprintln: the test runner would keep it to itself.
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "\n{name}: not done after {seconds} s, the test program ends here"
+                );
                 std::process::exit(101);
             }
         })
