@@ -122,10 +122,10 @@ impl Guard {
             thread::sleep(pause);
             pause = (pause * 2).min(LOOK.1);
         }
-        if self.has_exited() {
-            if let Some(status) = reap(&mut child)? {
-                return Ok(Ending::Reaped(status));
-            }
+        if self.has_exited()
+            && let Some(status) = reap(&mut child)?
+        {
+            return Ok(Ending::Reaped(status));
         }
         Reaper::adopt(child, self.ticket.clone());
         Ok(Ending::Stuck)
