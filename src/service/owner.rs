@@ -34,6 +34,9 @@ use crate::wire::{MarkerText, VERSION};
 /// The snapshot is written at most this often.
 const SAVE: Duration = Duration::from_secs(5);
 
+/// When a snapshot that could not be written is tried again.
+const SAVE_AGAIN: Duration = Duration::from_secs(60);
+
 /// How long ending may take for what is in flight.
 const END: Duration = Duration::from_millis(1500);
 
@@ -125,8 +128,8 @@ struct Saver {
     /// Holds the lock until the last snapshot is written.
     _state: StateDir,
     to: Sender<Vec<u8>>,
-    /// The last revision that was handed over.
-    saved: u64,
+    /// The last revision that was handed over; nothing where that failed.
+    saved: Option<u64>,
     /// How many are being written.
     writing: usize,
     not_before: Duration,
@@ -250,7 +253,10 @@ impl Owner {
         let now = self.now();
         if let Some(pulse) = &mut self.pulse {
             (pulse.beat)(beat);
-            self.next_beat = now + pulse.every;
+            // Only this one keeps a watchdog quiet.
+            if beat == Beat::Alive {
+                self.next_beat = now + pulse.every;
+            }
         }
     }
 
@@ -651,7 +657,7 @@ impl Owner {
         let now = self.now();
         let Some(saver) = &mut self.saver else { return };
         saver.not_before = now + SAVE;
-        saver.saved = self.index.revision();
+        saver.saved = Some(self.index.revision());
         match snapshot::encode(&self.index, self.marker.as_ref()) {
             Ok(bytes) => {
                 saver.writing += 1;
@@ -665,6 +671,7 @@ impl Owner {
     }
 
     fn saved(&mut self, result: Result<(), String>) {
+        let now = self.now();
         let Some(saver) = &mut self.saver else { return };
         saver.writing = saver.writing.saturating_sub(1);
         match result {
@@ -674,7 +681,8 @@ impl Owner {
                     warn!(why = %one_line(&why), "the snapshot cannot be written; a restart will begin with what is there");
                 }
                 saver.failing = true;
-                // Tried again at the next change.
+                saver.saved = None;
+                saver.not_before = now + SAVE_AGAIN;
             }
         }
     }
@@ -708,7 +716,7 @@ impl Owner {
         if self
             .saver
             .as_ref()
-            .is_some_and(|saver| saver.saved != self.index.revision())
+            .is_some_and(|saver| saver.saved != Some(self.index.revision()))
         {
             self.save();
         }
@@ -743,7 +751,7 @@ impl Saver {
         Ok(Self {
             _state: state,
             to,
-            saved: revision,
+            saved: Some(revision),
             writing: 0,
             not_before: Duration::ZERO,
             failing: false,
@@ -751,7 +759,7 @@ impl Saver {
     }
 
     fn due(&self, revision: u64) -> Option<Duration> {
-        (self.writing == 0 && self.saved != revision).then_some(self.not_before)
+        (self.writing == 0 && self.saved != Some(revision)).then_some(self.not_before)
     }
 }
 

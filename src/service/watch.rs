@@ -205,22 +205,17 @@ impl Looker {
         if let Some(kind) = without_events(directory) {
             return Err(format!("{kind} tells of no changes made elsewhere"));
         }
-        let database = self.path.file_name().unwrap_or_default().to_owned();
-        let mut log = database.clone();
+        let mut log = self.path.as_os_str().to_owned();
         log.push("-wal");
+        // The directory itself: it is gone, or elsewhere.
+        let ours = [self.path.clone(), log.into(), directory.to_owned()];
         let wake = self.wake.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let counts = match &event {
                 // Reading is no change; an error may hide one.
                 Ok(event) if matches!(event.kind, EventKind::Access(_)) => false,
                 Ok(event) => {
-                    event.need_rescan()
-                        || event.paths.is_empty()
-                        || event.paths.iter().any(|path| {
-                            path.file_name()
-                                .is_none_or(|name| name == database || name == log)
-                                || !path.exists() && path.extension().is_none()
-                        })
+                    event.need_rescan() || event.paths.iter().any(|path| ours.contains(path))
                 }
                 Err(_) => true,
             };
