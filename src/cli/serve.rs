@@ -240,9 +240,11 @@ fn talk(service: &Handle) -> io::Result<mpsc::Receiver<()>> {
 /// What systemd wants to hear, where it is systemd that started this.
 fn pulse() -> Option<Pulse> {
     std::env::var_os("NOTIFY_SOCKET")?;
-    let every = sd_notify::watchdog_enabled().map_or(Duration::from_secs(3600), |every| every / 2);
-    let beat = |beat: Beat<'_>| {
+    let watchdog = sd_notify::watchdog_enabled();
+    let every = watchdog.map_or(Duration::from_secs(3600), |every| every / 2);
+    let beat = move |beat: Beat<'_>| {
         let sent = match beat {
+            Beat::Alive if watchdog.is_none() => Ok(()),
             Beat::Alive => sd_notify::notify(&[NotifyState::Watchdog]),
             Beat::Ready => sd_notify::notify(&[NotifyState::Ready]),
             Beat::Status(line) => sd_notify::notify(&[NotifyState::Status(line)]),

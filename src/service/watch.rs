@@ -164,7 +164,7 @@ impl Looker {
         loop {
             // Watched first, looked at after: what changes in between is seen.
             let how = self.keep_watching();
-            let pause = if how.is_ok() { SAFETY_NET } else { POLL };
+            let events = how.is_ok();
             let how = how.map_or_else(|why| format!("polling: {why}"), |()| "events".to_owned());
             if self.told.as_ref() != Some(&how) {
                 self.inbox.watched(self.name.clone(), how.clone());
@@ -175,6 +175,13 @@ impl Looker {
                 last = Some(looks);
                 self.inbox.looked(self.name.clone(), looks);
             }
+            let pause = match (events, looks.racy) {
+                (false, _) => POLL,
+                // Once more when the change is old enough to be sure of: a commit
+                // is in the log before it is in the wal-index, where readers look.
+                (true, true) => RACY,
+                (true, false) => SAFETY_NET,
+            };
             match woken.recv_timeout(pause) {
                 Ok(Wake::End) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(Wake::Event) => thread::sleep(BURST),
