@@ -42,6 +42,14 @@ pub(crate) struct Shape {
     pub(crate) markup: u64,
 }
 
+/// A small one: as many sessions as the usual size, of little text.
+pub(crate) const SMALL: Shape = Shape {
+    mib: 16,
+    sessions: 343,
+    parts: 2_700,
+    markup: 300,
+};
+
 /// A database of a shape, made or to be made.
 #[derive(Debug)]
 pub(crate) struct Database {

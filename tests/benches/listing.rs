@@ -29,13 +29,13 @@ mod generate;
 mod measure;
 mod report;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Parser;
 use opencode_sessions::lister::restore_sigchld;
 
-use generate::{Database, Shape};
+use generate::{Database, SMALL, Shape};
 use measure::{Memory, Peak, Times, Way};
 
 /// Measures listings on a made database and prints them beside the original query.
@@ -85,26 +85,7 @@ impl Args {
             markup: self.markup,
         }
     }
-
-    fn directory(&self) -> PathBuf {
-        match &self.keep {
-            // Cargo starts this in the package's directory.
-            Some(keep) => match std::env::var_os("BENCH_CALLED_FROM") {
-                Some(called_from) => Path::new(&called_from).join(keep),
-                None => keep.clone(),
-            },
-            None => Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench"),
-        }
-    }
 }
-
-/// Another size, to show that memory does not follow it.
-const SMALL: Shape = Shape {
-    mib: 16,
-    sessions: 343,
-    parts: 2_700,
-    markup: 300,
-};
 
 /// So many sessions that a listing of them does not fit into the memory allowed.
 const MANY: Shape = Shape {
@@ -135,9 +116,10 @@ fn main() -> Result<()> {
 fn run(args: &Args) -> Result<()> {
     let shape = args.shape();
     report::machine();
-    let database = made(&shape, &args.directory())?;
-    let small = made(&SMALL, &args.directory())?;
-    let many = made(&MANY, &args.directory())?;
+    let directory = measure::directory(args.keep.as_deref());
+    let database = measure::made(&shape, &directory)?;
+    let small = measure::made(&SMALL, &directory)?;
+    let many = measure::made(&MANY, &directory)?;
     report::page_cache(&database);
 
     for database in [&database, &small, &many] {
@@ -153,17 +135,6 @@ fn run(args: &Args) -> Result<()> {
     let callers = callers(&database)?;
     report::memory(&peaks, &callers);
     Ok(())
-}
-
-/// The database of this shape, made where there is none yet.
-fn made(shape: &Shape, directory: &Path) -> Result<Database> {
-    let database = Database::of(shape, directory);
-    if !database.path.exists() {
-        report::making(&database);
-        measure::generate(shape, directory)?;
-    }
-    report::database(&database)?;
-    Ok(database)
 }
 
 fn times(database: &Database, runs: u64) -> Result<Vec<(Way, Times)>> {

@@ -13,7 +13,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::mem::MaybeUninit;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -23,6 +23,7 @@ use opencode_sessions::wire::{Listing, MarkerText};
 use rusqlite::{Connection, OpenFlags};
 
 use super::generate::{self, Database, Shape};
+use super::report;
 
 /// The helper of this build.
 const LISTER: &str = env!("CARGO_BIN_EXE_opencode-lister");
@@ -52,9 +53,9 @@ pub(crate) enum Way {
     },
 }
 
-/// How long it took, run by run.
+/// How long it took each time, shortest first.
 #[derive(Debug, Default)]
-pub(crate) struct Times(Vec<Duration>);
+pub(crate) struct Times(pub(crate) Vec<Duration>);
 
 impl Times {
     pub(crate) fn add(&mut self, took: Duration) {
@@ -104,6 +105,29 @@ pub(crate) fn generate(shape: &Shape, directory: &Path) -> Result<()> {
         .status()?;
     ensure!(status.success(), "the database was not made: {status}");
     Ok(())
+}
+
+/// The database of this shape, made where there is none yet.
+pub(crate) fn made(shape: &Shape, directory: &Path) -> Result<Database> {
+    let database = Database::of(shape, directory);
+    if !database.path.exists() {
+        report::making(&database);
+        generate(shape, directory)?;
+    }
+    report::database(&database)?;
+    Ok(database)
+}
+
+/// Where the databases are kept.
+pub(crate) fn directory(keep: Option<&Path>) -> PathBuf {
+    match keep {
+        // Cargo starts this in the package's directory.
+        Some(keep) => match std::env::var_os("BENCH_CALLED_FROM") {
+            Some(called_from) => Path::new(&called_from).join(keep),
+            None => keep.to_owned(),
+        },
+        None => Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench"),
+    }
 }
 
 /// One listing, or one original query.
@@ -471,7 +495,7 @@ fn resident() -> Option<u64> {
     kib_of("/proc/self/smaps_rollup", "Rss:")
 }
 
-fn kib_of(file: &str, key: &str) -> Option<u64> {
+pub(crate) fn kib_of(file: &str, key: &str) -> Option<u64> {
     let text = std::fs::read_to_string(file).ok()?;
     let line = text.lines().find(|line| line.starts_with(key))?;
     line.split_whitespace().nth(1)?.parse().ok()

@@ -210,20 +210,20 @@ fn name(way: Way) -> String {
     format!("{program} {with} marker{whole}")
 }
 
-fn target(target: &str, reached: bool) -> String {
+pub(crate) fn target(target: &str, reached: bool) -> String {
     format!("{target}: {}", if reached { "reached" } else { "missed" })
 }
 
-fn milliseconds(time: Duration) -> String {
+pub(crate) fn milliseconds(time: Duration) -> String {
     format!("{:.1}", time.as_secs_f64() * 1000.0)
 }
 
-fn mebibytes(kib: u64) -> String {
+pub(crate) fn mebibytes(kib: u64) -> String {
     format!("{:.1}", kib as f64 / 1024.0)
 }
 
 /// The first column and the last to the left, numbers to the right.
-fn table<const N: usize>(rows: &[[String; N]]) {
+pub(crate) fn table<const N: usize>(rows: &[[String; N]]) {
     let width = |column: usize| {
         let widths = rows.iter().map(|row| row[column].chars().count());
         widths.max().unwrap_or(0)

@@ -1,0 +1,442 @@
+//! `./scripts/bench service`: what the service costs, and how soon it tells.
+//!
+//! Each measurement starts the real program (`serve --stdio`, `serving`) with a
+//! state directory of its own, and keeps the database open beside it as a running
+//! OpenCode does. Databases that are written to are copies. What is random comes
+//! from one seed. A missed target is shown and no failure; exit status 1 means
+//! that something did not work.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a benchmark starts programs and makes databases"
+)]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "lengths and counts of a benchmark"
+)]
+
+mod generate;
+#[allow(dead_code, reason = "shared with the benchmark of listings")]
+mod measure;
+#[allow(dead_code, reason = "shared with the benchmark of listings")]
+mod report;
+mod serving;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Parser;
+use opencode_sessions::lister::restore_sigchld;
+use rusqlite::{Connection, params};
+use serde_json::Value;
+
+use generate::{Database, SMALL, Shape};
+use measure::Times;
+use report::{mebibytes, milliseconds, target};
+use serving::{Resident, Serving};
+
+/// Measures a running service and prints its figures beside the targets.
+#[derive(Debug, Parser)]
+#[command(name = "./scripts/bench", bin_name = "./scripts/bench service")]
+struct Args {
+    /// Commits whose way to the change event is measured
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=340))]
+    commits: u64,
+
+    /// How long it is watched doing nothing
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    idle: u64,
+
+    /// How long status is asked for while listings run
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    asking: u64,
+
+    /// Keep the databases in this directory [default: in target/tmp]
+    #[arg(long, value_name = "PATH")]
+    keep: Option<PathBuf>,
+
+    /// What `cargo bench` adds
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// The database of the benchmark of listings.
+const LARGE: Shape = Shape {
+    mib: 490,
+    sessions: 343,
+    parts: 82_000,
+    markup: 300,
+};
+
+/// Many sessions of little text.
+const MANY: Shape = Shape {
+    mib: 48,
+    sessions: 10_000,
+    parts: 12_000,
+    markup: 300,
+};
+
+/// Between two commits, in milliseconds.
+const APART: std::ops::Range<u64> = 300..1700;
+
+/// A file that changed in the last two seconds is listed once more, up to a
+/// minute later, since it may have changed again within the same tick of its clock
+/// (src/service/watch.rs). Idle begins after that.
+const SETTLED: Duration = Duration::from_secs(4);
+
+/// Refreshes after which memory is looked at again.
+const REFRESHES: u64 = 20;
+
+fn main() -> Result<()> {
+    restore_sigchld();
+    let words: Vec<_> = std::env::args().skip(1).collect();
+    if let Some((job, words)) = measure::job(&words) {
+        return measure::work(job, words);
+    }
+    let args = Args::parse();
+    let directory = measure::directory(args.keep.as_deref());
+    report::machine();
+    let small = measure::made(&SMALL, &directory)?;
+    let many = measure::made(&MANY, &directory)?;
+    let large = measure::made(&LARGE, &directory)?;
+    report::page_cache(&large);
+
+    let commits = commits(&small, args.commits)?;
+    let answers = answers(&large, Duration::from_secs(args.asking))?;
+    report_times(&commits, &answers);
+    report_idle(&idle(&small, Duration::from_secs(args.idle))?);
+    report_memory(&memory(&many)?);
+    Ok(())
+}
+
+impl Times {
+    /// The smallest time that so many percent do not exceed.
+    fn percentile(&self, percent: usize) -> Duration {
+        let rank = (self.0.len() * percent).div_ceil(100);
+        let at = rank.saturating_sub(1);
+        self.0.get(at).copied().unwrap_or_default()
+    }
+
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// A copy to write to, kept open as by a running OpenCode.
+struct Copied {
+    conn: Connection,
+    path: PathBuf,
+    _place: tempfile::TempDir,
+}
+
+impl Copied {
+    fn of(database: &Database) -> Result<Self> {
+        let place = tempfile::tempdir()?;
+        let path = place.path().join("opencode.db");
+        let log = |path: &Path| {
+            let mut log = path.as_os_str().to_owned();
+            log.push("-wal");
+            PathBuf::from(log)
+        };
+        fs::copy(&database.path, &path)?;
+        fs::copy(log(&database.path), log(&path))?;
+        let conn = Connection::open(&path)?;
+        conn.execute_batch("PRAGMA synchronous = NORMAL")?;
+        conn.query_row("SELECT count(*) FROM session", [], |_| Ok(()))?;
+        Ok(Self {
+            conn,
+            path,
+            _place: place,
+        })
+    }
+
+    /// The ids of the sessions that are listed.
+    fn sessions(&self) -> Result<Vec<String>> {
+        let sql = "SELECT id FROM session WHERE parent_id IS NULL AND time_archived IS NULL";
+        let mut statement = self.conn.prepare(sql)?;
+        let ids = statement.query_map([], |row| row.get(0))?;
+        Ok(ids.collect::<Result<_, _>>()?)
+    }
+
+    /// One commit as of a turn: another title, and another piece of a message.
+    /// Returns when it began.
+    fn commit(&self, session: &str, title: &str) -> Result<Instant> {
+        let now = jiff::Timestamp::now().as_millisecond();
+        let began = Instant::now();
+        self.conn.execute_batch("BEGIN IMMEDIATE")?;
+        self.conn.execute(
+            "UPDATE session SET title = ?2, time_updated = ?3 WHERE id = ?1",
+            params![session, title, now],
+        )?;
+        self.conn.execute(
+            "INSERT INTO part (id, message_id, session_id, time_created, time_updated, data) \
+             SELECT 'prt_bench_' || ?2, id, session_id, ?3, ?3, ?4 FROM message \
+             WHERE session_id = ?1 LIMIT 1",
+            params![session, title, now, "{\"type\":\"step-start\"}".repeat(50)],
+        )?;
+        self.conn.execute_batch("COMMIT")?;
+        Ok(began)
+    }
+}
+
+/// From the begin of each commit to the event that tells of it.
+fn commits(small: &Database, count: u64) -> Result<Times> {
+    let database = Copied::of(small)?;
+    let sessions = database.sessions()?;
+    let (mut serving, _) = Serving::start(&database.path)?;
+    let mut random = fastrand::Rng::with_seed(3);
+    let mut waiting = BTreeMap::new();
+    let mut times = Times::default();
+    let told = |waiting: &mut BTreeMap<String, Instant>, times: &mut Times, at, event: &Value| {
+        let upserted = event["upserted"].as_array().into_iter().flatten();
+        for title in upserted.filter_map(|session| session["title"].as_str()) {
+            if let Some(began) = waiting.remove(title) {
+                times.add(Instant::duration_since(&at, began));
+            }
+        }
+    };
+    for (number, session) in (0..count).zip(sessions.iter().cycle()) {
+        thread::sleep(Duration::from_millis(random.u64(APART)));
+        let title = format!("commit {number}");
+        let began = database.commit(session, &title)?;
+        waiting.insert(title, began);
+        for (at, event) in serving.events_so_far("change")? {
+            told(&mut waiting, &mut times, at, &event);
+        }
+    }
+    while !waiting.is_empty() {
+        let (at, event) = serving.event("change")?;
+        told(&mut waiting, &mut times, at, &event);
+    }
+    Ok(times)
+}
+
+/// Answers to `status` on the socket, asked for a millisecond after the one
+/// before, while standard input asks for one refresh after the other.
+struct Answers {
+    /// Those that came while a listing ran.
+    while_listing: Times,
+    others: Times,
+    listings: u64,
+    listing_ms: f64,
+}
+
+fn answers(large: &Database, how_long: Duration) -> Result<Answers> {
+    let _open = measure::hold(large)?;
+    let (mut serving, _) = Serving::start(&large.path)?;
+    let mut connected = serving.connect()?;
+    let before = serving.status()?["listings"].as_u64();
+    let done = AtomicBool::new(false);
+    let (mut while_listing, mut others) = (Times::default(), Times::default());
+    thread::scope(|scope| {
+        let refreshing = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                serving.refresh()?;
+            }
+            anyhow::Ok(())
+        });
+        let mut asking = || {
+            let until = Instant::now() + how_long;
+            // The first answer comes after what a reader gets at first.
+            connected.status()?;
+            while Instant::now() < until {
+                let (took, listing) = connected.status()?;
+                let times = if listing {
+                    &mut while_listing
+                } else {
+                    &mut others
+                };
+                times.add(took);
+                thread::sleep(Duration::from_millis(1));
+            }
+            anyhow::Ok(())
+        };
+        let asked = asking();
+        done.store(true, Ordering::Relaxed);
+        let refreshed = refreshing.join();
+        asked?;
+        refreshed.ok().context("the refreshing thread")?
+    })?;
+    let status = serving.status()?;
+    ensure!(while_listing.count() > 0, "no listing ran");
+    Ok(Answers {
+        while_listing,
+        others,
+        listings: status["listings"].as_u64().unwrap_or(0) - before.unwrap_or(0),
+        listing_ms: status["latency"]["p50"].as_f64().unwrap_or(0.0),
+    })
+}
+
+/// A service that nothing happens to.
+struct Idle {
+    how_long: Duration,
+    spawns: u64,
+    processor: Option<Duration>,
+}
+
+fn idle(small: &Database, how_long: Duration) -> Result<Idle> {
+    let database = Copied::of(small)?;
+    thread::sleep(SETTLED);
+    let (mut serving, _) = Serving::start(&database.path)?;
+    // The snapshot is written meanwhile.
+    thread::sleep(SETTLED);
+    let spawns = |status: &Value| status["spawns"].as_u64().context("no count");
+    let (before, used_before) = (spawns(&serving.status()?)?, serving.processor_time());
+    thread::sleep(how_long);
+    let (used_after, after) = (serving.processor_time(), spawns(&serving.status()?)?);
+    Ok(Idle {
+        how_long,
+        spawns: after - before,
+        processor: used_after
+            .zip(used_before)
+            .map(|(after, before)| after - before),
+    })
+}
+
+/// Memory with many sessions.
+struct WithMany {
+    sessions: usize,
+    /// The bytes of one in an event.
+    session_bytes: usize,
+    first: Option<Resident>,
+    last: Option<Resident>,
+}
+
+fn memory(many: &Database) -> Result<WithMany> {
+    let database = Copied::of(many)?;
+    let sessions = database.sessions()?;
+    let (mut serving, line) = Serving::start(&database.path)?;
+    // The snapshot is written meanwhile.
+    thread::sleep(Duration::from_secs(1));
+    let first = serving.resident();
+    for (number, session) in (0..REFRESHES).zip(&sessions) {
+        database.commit(session, &format!("refresh {number}"))?;
+        serving.refresh()?;
+        // Over the time of several snapshots.
+        thread::sleep(Duration::from_millis(500));
+    }
+    Ok(WithMany {
+        sessions: sessions.len(),
+        session_bytes: line / sessions.len(),
+        first,
+        last: serving.resident(),
+    })
+}
+
+fn report_times(commits: &Times, answers: &Answers) {
+    let row = |name: String, times: &Times, target: String| {
+        [
+            name,
+            times.count().to_string(),
+            milliseconds(times.min()),
+            milliseconds(times.percentile(50)),
+            milliseconds(times.percentile(99)),
+            milliseconds(times.percentile(100)),
+            target,
+        ]
+    };
+    let at_most = |what: &str, time: Duration, most: u64| {
+        let reached = time <= Duration::from_millis(most);
+        target(&format!("{what} at most {most} ms"), reached)
+    };
+    let of_commits = [
+        at_most("p50", commits.percentile(50), 150),
+        at_most("p99", commits.percentile(99), 700),
+    ];
+    let of_answers = at_most("p99", answers.while_listing.percentile(99), 5);
+    let heading = [
+        "time", "count", "min ms", "p50 ms", "p99 ms", "max ms", "target",
+    ];
+    println!();
+    report::table(&[
+        heading.map(str::to_owned),
+        row(
+            "commit to change event, 343 sessions".to_owned(),
+            commits,
+            of_commits.join(", "),
+        ),
+        row(
+            format!(
+                "status while 490 MiB are listed ({} listings of {:.0} ms)",
+                answers.listings, answers.listing_ms
+            ),
+            &answers.while_listing,
+            of_answers,
+        ),
+        row(
+            "status between these listings".to_owned(),
+            &answers.others,
+            String::new(),
+        ),
+    ]);
+}
+
+fn report_idle(idle: &Idle) {
+    let row = |name: &str, value: String, target| [name.to_owned(), value, target];
+    let heading = format!("idle for {} s", idle.how_long.as_secs());
+    let processor = match idle.processor {
+        Some(used) => {
+            let percent = 100.0 * used.as_secs_f64() / idle.how_long.as_secs_f64();
+            row(
+                "processor time of the main process",
+                format!("{percent:.3} % ({} ms)", used.as_millis()),
+                target("below 0.1 %", percent < 0.1),
+            )
+        }
+        None => row(
+            "processor time of the main process",
+            "unknown".to_owned(),
+            String::new(),
+        ),
+    };
+    println!();
+    report::table(&[
+        row(&heading, String::new(), "target".to_owned()),
+        row(
+            "helpers launched",
+            idle.spawns.to_string(),
+            target("0", idle.spawns == 0),
+        ),
+        processor,
+    ]);
+}
+
+fn report_memory(memory: &WithMany) {
+    const MOST_KIB: u64 = 16 << 10;
+    let row = |name: String, resident: Option<Resident>| match resident {
+        Some(resident) => [
+            name,
+            mebibytes(resident.now),
+            mebibytes(resident.anonymous),
+            mebibytes(resident.peak),
+            target("at most 16 MiB now", resident.now <= MOST_KIB)
+                + ", "
+                + &target("peak", resident.peak <= MOST_KIB),
+        ],
+        None => {
+            let unknown = || "unknown".to_owned();
+            [name, unknown(), unknown(), unknown(), String::new()]
+        }
+    };
+    let heading = format!(
+        "memory, {} sessions of {} bytes in JSON",
+        memory.sessions, memory.session_bytes
+    );
+    let numbers = ["now MiB", "without program MiB", "peak MiB", "target"].map(str::to_owned);
+    let [now, anonymous, peak, target] = numbers;
+    println!();
+    report::table(&[
+        [heading, now, anonymous, peak, target],
+        row("after the first listing".to_owned(), memory.first),
+        row(
+            format!("after {REFRESHES} refreshes with a change each"),
+            memory.last,
+        ),
+    ]);
+}

@@ -1,0 +1,1849 @@
+//! What a running service says and is told, and the supervisors it runs under.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and starts programs"
+)]
+
+#[path = "support/serving.rs"]
+mod serving;
+mod support;
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::{self, File, Permissions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use opencode_sessions::text::unsafe_on_a_terminal;
+use opencode_sessions::wire::MarkerText;
+use rustix::process::{Pid, Signal};
+use serde_json::{Value, json};
+use serving::{
+    Helper, Host, PATIENCE, REAL, ask_at, exit_of, expected, list, listed, quick_status, serve,
+    text, wait_for,
+};
+use support::Made;
+
+/// What the service promises for its end.
+const END: Duration = Duration::from_secs(2);
+
+/// A database with these sessions.
+fn made(ids: &[&str]) -> Made {
+    let made = Made::new();
+    for (at, id) in (1..).zip(ids) {
+        made.session(id, at);
+    }
+    made
+}
+
+/// A place for state beside a database.
+fn state(made: &Made) -> PathBuf {
+    made.directory.path().join("state")
+}
+
+fn start(made: &Made) -> Host {
+    Host::well(&mut serve(&made.db, &state(made)))
+}
+
+fn socket(made: &Made) -> PathBuf {
+    state(made).join("socket")
+}
+
+#[track_caller]
+fn assert_keys(object: &Value, keys: &[&str]) {
+    let found: BTreeSet<_> = object
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    assert_eq!(found, keys.iter().copied().collect(), "{object:#}");
+}
+
+/// `serve` for a supervisor that is no host. It does not survive the test.
+struct Daemon {
+    child: Child,
+    log: tempfile::NamedTempFile,
+}
+
+impl Daemon {
+    fn start(command: &mut Command) -> Self {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let child = command
+            .stdout(Stdio::null())
+            .stderr(log.reopen().unwrap())
+            .spawn()
+            .unwrap();
+        Self { child, log }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.log.path()).unwrap()
+    }
+
+    fn signal(&self, signal: Signal) {
+        rustix::process::kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    #[track_caller]
+    fn end_by(mut self, signal: Signal) -> (ExitStatus, String) {
+        self.signal(signal);
+        (exit_of(&mut self.child), self.log())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// `serve` without standard input and output.
+fn plain(db: &Path, state: &Path) -> Command {
+    let mut command = support::command(support::sessions());
+    command
+        .args([OsStr::new("serve"), OsStr::new("--db"), db.as_os_str()])
+        .args([OsStr::new("--state-dir"), state.as_os_str()])
+        .stdin(Stdio::null());
+    command
+}
+
+/// Waits until the service at this socket has listed.
+#[track_caller]
+fn until_listed(socket: &Path) {
+    wait_for("the first listing", || {
+        UnixStream::connect(socket).ok()?;
+        let status = ask_at(socket, "status").0;
+        (status["status"]["sources"][0]["health"]["state"] == "ok").then_some(())
+    });
+}
+
+// ---- The protocol.
+
+#[test]
+fn a_service_says_who_it_is_and_then_all_it_knows() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1", "ses_2"]);
+    let host = Host::greeted(&mut serve(&made.db, &state(&made)));
+    let [hello, snapshot] = &host.model.events[..2] else {
+        panic!();
+    };
+    assert_keys(
+        hello,
+        &["type", "protocol", "version", "pid", "marker", "sources"],
+    );
+    assert_eq!(hello["protocol"], 1);
+    assert_eq!(hello["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(hello["pid"], host.pid());
+    assert!(hello["marker"].is_string());
+    let path = made.db.canonicalize().unwrap();
+    assert_eq!(
+        hello["sources"],
+        json!([{"source": "opencode.db", "path": path}])
+    );
+    assert_keys(snapshot, &["type", "revision", "sources", "sessions"]);
+    let [source] = list(&snapshot["sources"]) else {
+        panic!("{snapshot}");
+    };
+    assert_keys(source, &["source", "health"]);
+    let mut without_marker = serve(&made.db, &made.directory.path().join("other"));
+    let host = Host::greeted(without_marker.arg("--no-marker"));
+    assert_eq!(host.model.events[0]["marker"], Value::Null);
+}
+
+#[test]
+fn a_change_is_told_as_a_difference_of_what_a_list_shows() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1", "ses_2", "ses_3"]);
+    let mut host = start(&made);
+    assert_eq!(host.model.sessions, expected(&made.db, "opencode.db"));
+    let before = host.model.events.len();
+    made.run(
+        "BEGIN; DELETE FROM session WHERE id = 'ses_1';
+         UPDATE session SET title = 'another \u{1b}[31m' WHERE id = 'ses_2';
+         INSERT INTO session SELECT 'ses_4', project_id, workspace_id, 'ses_3', slug, directory,
+           path, title, version, share_url, summary_additions, summary_deletions, summary_files,
+           summary_diffs, metadata, cost, tokens_input, tokens_output, tokens_reasoning,
+           tokens_cache_read, tokens_cache_write, revert, permission, agent, model, time_created,
+           time_updated, time_compacting, time_archived FROM session WHERE id = 'ses_3';
+         COMMIT",
+    );
+    made.session("ses_5", 9);
+    host.until("the changes", |model| {
+        model.ids() == ["ses_2", "ses_3", "ses_5"]
+    });
+    assert_eq!(host.model.sessions, expected(&made.db, "opencode.db"));
+    let changes = host.model.of_type("change", before);
+    let upserted: Vec<_> = changes
+        .iter()
+        .flat_map(|change| list(&change["upserted"]))
+        .collect();
+    let ids: BTreeSet<_> = upserted
+        .iter()
+        .map(|session| text(&session["id"]))
+        .collect();
+    assert_eq!(
+        ids,
+        ["ses_2", "ses_5"].map(str::to_owned).into(),
+        "{upserted:#?}"
+    );
+    let removed: Vec<_> = changes
+        .iter()
+        .flat_map(|change| list(&change["removed"]))
+        .collect();
+    assert_eq!(removed, [&json!({"source": "opencode.db", "id": "ses_1"})]);
+    assert_keys(changes[0], &["type", "revision", "upserted", "removed"]);
+    // Nothing is announced when nothing changed.
+    let before = host.model.events.len();
+    host.refresh();
+    assert_eq!(host.model.events.len(), before + 1);
+}
+
+#[test]
+fn a_health_says_its_state_and_why_it_fails() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    let helper = Helper::new();
+    let mut command = serve(&made.db, &state(&made));
+    let mut host = Host::well(command.arg("--lister").arg(helper.program()));
+    let event = host.model.of_type("health", 0)[0].clone();
+    assert_eq!(
+        event,
+        json!({"type": "health", "source": "opencode.db", "health": {"state": "ok"}})
+    );
+    helper.becomes("exits-with-error-io");
+    let outcome = host.refresh();
+    assert_keys(&outcome, &["source", "outcome", "reason"]);
+    assert_eq!(outcome["outcome"], "failed");
+    let event = host.model.of_type("health", 0)[1].clone();
+    let health = &event["health"];
+    assert_keys(
+        health,
+        &["state", "since", "kind", "reason", "attempts", "nextTry"],
+    );
+    assert_eq!(health["state"], "failing");
+    assert_eq!(health["attempts"], 1);
+    assert_eq!(health["reason"], outcome["reason"]);
+    let now = jiff::Timestamp::now().as_millisecond();
+    let (since, next) = (
+        health["since"].as_i64().unwrap(),
+        health["nextTry"].as_i64().unwrap(),
+    );
+    assert!((now - 30_000..=now).contains(&since), "{health}");
+    assert!((since + 700..since + 3_000).contains(&next), "{health}");
+    let status = host.status();
+    assert_eq!(status["failures"], json!({"io": 1}));
+}
+
+#[test]
+fn a_reply_has_the_id_of_its_command_whatever_that_is() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    let mut host = start(&made);
+    for id in [
+        json!(7),
+        json!(-1),
+        json!(i64::MAX),
+        json!("a \u{1b} text"),
+        json!(""),
+        Value::Null,
+    ] {
+        for command in ["status", "snapshot", "refresh"] {
+            host.say(format!("{}\n", json!({"id": id, "type": command})).as_bytes());
+            let before = host.model.events.len();
+            host.until("the reply", |model| {
+                model.events.last().unwrap()["type"] == "reply"
+            });
+            let reply = host.model.events.last().unwrap().clone();
+            assert_eq!(reply["id"], id);
+            match command {
+                "status" => assert_keys(&reply, &["type", "id", "status"]),
+                "refresh" => assert_eq!(
+                    reply["refreshed"],
+                    json!([{"source": "opencode.db", "outcome": "ok"}])
+                ),
+                _ => {
+                    assert_eq!(reply["done"], true);
+                    let snapshots = host.model.of_type("snapshot", before);
+                    assert_eq!(snapshots.len(), 1, "before its reply");
+                }
+            }
+            host.say(b"\n \t\r\n");
+            // So that the last event is no reply.
+            host.say(b"{\"type\":\"snapshot\",\"id\":\"again\"}\n");
+            host.until("the next", |model| {
+                model.events.last().unwrap()["id"] == "again"
+            });
+            host.model.events.push(json!({"type": "none"}));
+        }
+    }
+    host.say(b"{\"type\":\"status\"}\n");
+    host.until("the reply", |model| {
+        model.events.last().unwrap()["type"] == "reply"
+    });
+    assert_eq!(host.model.events.last().unwrap()["id"], Value::Null);
+}
+
+#[test]
+fn a_status_has_the_health_and_the_counts() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1", "ses_2"]);
+    let mut host = start(&made);
+    let status = host.status();
+    assert_keys(
+        &status,
+        &[
+            "version",
+            "pid",
+            "uptimeMs",
+            "revision",
+            "sessions",
+            "sources",
+            "spawns",
+            "listings",
+            "failures",
+            "latency",
+            "bytesRead",
+            "memory",
+            "readers",
+        ],
+    );
+    assert_keys(&status["latency"], &["count", "p50", "p99", "max"]);
+    assert_eq!(status["pid"], host.pid());
+    assert_eq!(status["sessions"], 2);
+    assert_eq!(status["readers"], 1);
+    assert_eq!(status["revision"], host.model.revision);
+    assert!(status["spawns"].as_u64() >= Some(1));
+    assert!(status["bytesRead"].as_u64() > Some(100));
+    let source = &status["sources"][0];
+    assert_keys(
+        source,
+        &["source", "health", "sessions", "watch", "listing", "stuck"],
+    );
+    assert_eq!(source["health"], json!({"state": "ok"}));
+    assert_eq!(source["watch"], "events");
+    let before = status["spawns"].as_u64().unwrap();
+    host.refresh();
+    assert_eq!(host.status()["spawns"], before + 1);
+}
+
+#[test]
+fn the_events_that_a_refresh_causes_come_before_its_reply() {
+    let _limit = support::limit(60);
+    let made = made(&[]);
+    let mut host = start(&made);
+    for n in 0..30 {
+        let id = format!("ses_{n}");
+        made.session(&id, n);
+        assert_eq!(host.refresh()["outcome"], "ok");
+        let key = ("opencode.db".to_owned(), id);
+        assert!(host.model.sessions.contains_key(&key), "{n}");
+    }
+    // Also a failure's, and what follows from it.
+    made.run("DROP TABLE session; CREATE VIEW session AS SELECT 1 AS other");
+    assert_eq!(host.refresh()["outcome"], "failed");
+    assert_eq!(host.model.state(), "failing");
+    assert_eq!(host.model.ids().len(), 30);
+}
+
+/// A helper that reads what it is to print, says so, and waits until it may end.
+struct Scripted {
+    helper: Helper,
+    place: tempfile::TempDir,
+}
+
+impl Scripted {
+    fn new() -> Self {
+        let (helper, place) = (Helper::new(), tempfile::tempdir().unwrap());
+        let scripted = Self { helper, place };
+        scripted.prints(&[]);
+        scripted.helper.becomes_script(&format!(
+            "#!/bin/sh\ncd '{}'\necho begin >> log\ncat listing\nwhile [ -e hold ]; do sleep 0.02; done\necho end >> log\n",
+            scripted.place.path().display()
+        ));
+        scripted
+    }
+
+    fn prints(&self, ids: &[&str]) {
+        let mut lines = vec![json!({"type": "hello", "protocol": 1, "lister": "script"})];
+        lines.extend(
+            ids.iter()
+                .map(|id| json!({"type": "session", "id": id, "store": "v1"})),
+        );
+        lines.push(
+            json!({"type": "end", "sessions": ids.len(), "database": "ready", "elapsedMs": 1,
+            "scan": {"mode": "none", "progress": 1.0, "frames": 0, "bytes": 0}}),
+        );
+        let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let (new, listing) = (
+            self.place.path().join("new"),
+            self.place.path().join("listing"),
+        );
+        fs::write(&new, lines).unwrap();
+        fs::rename(new, listing).unwrap();
+    }
+
+    fn hold(&self, on: bool) {
+        let hold = self.place.path().join("hold");
+        if on {
+            File::create(hold).unwrap();
+        } else {
+            fs::remove_file(hold).unwrap();
+        }
+    }
+
+    /// `begin` and `end` of every launch.
+    fn log(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.place.path().join("log")).unwrap_or_default();
+        log.lines().map(str::to_owned).collect()
+    }
+
+    fn begun(&self) -> usize {
+        self.log().iter().filter(|line| *line == "begin").count()
+    }
+}
+
+#[test]
+fn there_is_one_listing_at_a_time_and_a_request_during_it_makes_one_more_follow() {
+    let _limit = support::limit(60);
+    let made = made(&[]);
+    let scripted = Scripted::new();
+    let mut command = serve(&made.db, &state(&made));
+    let mut host = Host::well(command.arg("--lister").arg(scripted.helper.program()));
+    let before = scripted.begun();
+    scripted.prints(&["ses_old"]);
+    scripted.hold(true);
+    let first = host.tell("refresh");
+    wait_for("the first launch", || {
+        (scripted.begun() > before).then_some(())
+    });
+    // What the helper in flight has printed is older than these requests.
+    thread::sleep(Duration::from_millis(200));
+    scripted.prints(&["ses_new"]);
+    let second: Vec<_> = (0..10).map(|_| host.tell("refresh")).collect();
+    host.take_for(Duration::from_millis(300));
+    assert_eq!(scripted.begun(), before + 1, "one at a time");
+    assert_eq!(host.model.of_type("reply", 0).len(), 0);
+    scripted.hold(false);
+    host.reply(first);
+    assert_eq!(host.model.ids(), ["ses_old"]);
+    for id in second {
+        host.until("the others", |model| {
+            model
+                .events
+                .iter()
+                .any(|event| event["type"] == "reply" && event["id"] == id)
+        });
+    }
+    assert_eq!(
+        host.model.ids(),
+        ["ses_new"],
+        "a later listing answers a later request"
+    );
+    assert_eq!(scripted.begun(), before + 2, "ten requests make one more");
+    // Never two at once.
+    let log = wait_for("the end", || {
+        Some(scripted.log()).filter(|log| log.len().is_multiple_of(2))
+    });
+    assert!(
+        log.chunks(2).all(|pair| pair == ["begin", "end"]),
+        "{log:?}"
+    );
+}
+
+#[test]
+fn a_change_during_a_listing_makes_one_more_follow() {
+    let _limit = support::limit(60);
+    let made = made(&[]);
+    let scripted = Scripted::new();
+    let mut command = serve(&made.db, &state(&made));
+    let mut host = Host::well(command.arg("--lister").arg(scripted.helper.program()));
+    for round in 0..3 {
+        let before = scripted.begun();
+        let (old, new) = (format!("ses_old_{round}"), format!("ses_new_{round}"));
+        scripted.prints(&[&old]);
+        scripted.hold(true);
+        made.session(&old, round);
+        wait_for("the first launch", || {
+            (scripted.begun() > before).then_some(())
+        });
+        thread::sleep(Duration::from_millis(200));
+        scripted.prints(&[&new]);
+        made.session(&new, round);
+        host.take_for(Duration::from_millis(200));
+        assert_eq!(scripted.begun(), before + 1, "one at a time");
+        scripted.hold(false);
+        host.until("the old one", |model| model.ids() == [old.as_str()]);
+        host.until("the new one", |model| model.ids() == [new.as_str()]);
+    }
+}
+
+/// SQLite writes to the log, may wait for the disk, and only then lets readers see
+/// it, in a file that nobody watches.
+#[test]
+fn a_commit_that_shows_a_moment_after_the_file_has_changed_is_not_overlooked() {
+    let _limit = support::limit(60);
+    let made = made(&[]);
+    let scripted = Scripted::new();
+    let mut command = serve(&made.db, &state(&made));
+    let mut host = Host::well(command.arg("--lister").arg(scripted.helper.program()));
+    let before = host.status()["listings"].as_u64();
+    made.session("ses_1", 1);
+    host.until_status("a listing", |status| status["listings"].as_u64() > before);
+    scripted.prints(&["ses_1"]);
+    host.until("the session", |model| model.ids() == ["ses_1"]);
+}
+
+#[test]
+fn a_change_is_told_soon_and_a_busy_database_is_listed_at_a_pace() {
+    let _limit = support::limit(60);
+    let made = made(&[]);
+    let mut host = start(&made);
+    let quickest = (0..5)
+        .map(|n| {
+            // Not so soon after the last listing that this one has to wait.
+            host.take_for(Duration::from_millis(800));
+            let id = format!("ses_{n}");
+            made.session(&id, n);
+            let committed = Instant::now();
+            host.until("the change", |model| model.ids().contains(&id.as_str()));
+            committed.elapsed()
+        })
+        .min();
+    assert!(quickest < Some(Duration::from_millis(450)), "{quickest:?}");
+    let before = host.status()["spawns"].as_u64().unwrap();
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(4) {
+        made.run("UPDATE session SET time_updated = time_updated + 1");
+        host.take_for(Duration::from_millis(10));
+    }
+    // Two a second.
+    let spawns = host.status()["spawns"].as_u64().unwrap() - before;
+    assert!((2..=10).contains(&spawns), "{spawns}");
+}
+
+#[test]
+fn a_line_that_is_no_command_is_told_why_and_changes_nothing() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    let mut host = start(&made);
+    let before = host.status();
+    let deep = "[".repeat(100_000);
+    let wrong: [(&[u8], &str); 16] = [
+        (b"hello", "expected value"),
+        (b"{", "EOF"),
+        (b"{}", "type"),
+        (b"[]", "type"),
+        (b"null", "type"),
+        (b"\"refresh\"", "type"),
+        (br#"{"type":"nonsense"}"#, "unknown variant `nonsense`"),
+        (br#"{"type":"Refresh"}"#, "unknown variant"),
+        (br#"{"type":7}"#, ""),
+        (br#"{"type":"refresh","id":{}}"#, ""),
+        (br#"{"type":"refresh","id":1.5}"#, ""),
+        (
+            br#"{"type":"refresh","source":"x"}"#,
+            "unknown field `source`",
+        ),
+        (br#"{"type":"refresh"} {"type":"refresh"}"#, "trailing"),
+        (b"{\"type\":\"refresh\",\"id\":\"\xff\"}", ""),
+        (b"\x00\x1b[31m\x7f", ""),
+        (deep.as_bytes(), ""),
+    ];
+    for (line, why) in wrong {
+        host.say(line);
+        host.say(b"\n");
+        host.until("an error", |model| {
+            model.events.last().unwrap()["type"] == "reply"
+                && model.events.last().unwrap()["error"].is_string()
+        });
+        let reply = host.model.events.last().unwrap().clone();
+        assert_keys(&reply, &["type", "id", "error"]);
+        let said = text(&reply["error"]);
+        assert!(said.contains(why) && said.contains("refresh"), "{said}");
+        // So that the next one is another.
+        host.model.events.push(json!({"type": "none"}));
+    }
+    let after = host.status();
+    for same in ["revision", "spawns", "listings", "failures", "readers"] {
+        assert_eq!(after[same], before[same], "{same}");
+    }
+}
+
+#[test]
+fn an_over_long_line_is_refused_as_a_whole() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    let mut host = start(&made);
+    let long = |length: usize| "x".repeat(length);
+    for line in [
+        format!("{{\"type\":\"shutdown\",\"id\":\"{}\"}}", long(2 << 20)),
+        format!("{}{{\"type\":\"shutdown\"}}", long(1 << 20)),
+        long((1 << 20) + 1),
+        long(1 << 20),
+    ] {
+        host.say(line.as_bytes());
+        host.say(b"\n{\"type\":\"status\",\"id\":\"after\"}\n");
+        let before = host.model.events.len();
+        host.until("the next reply", |model| {
+            model.events.last().unwrap()["id"] == "after"
+        });
+        let replies = host.model.of_type("reply", before);
+        assert_eq!(replies.len(), 2, "one for the whole line: {replies:?}");
+        let said = text(&replies[0]["error"]);
+        assert!(said.contains("longer than any command"), "{said}");
+        host.model.events.push(json!({"type": "none"}));
+    }
+    // As long as may be.
+    let id = long((1 << 20) - 1 - r#"{"type":"status","id":""}"#.len());
+    host.say(format!("{{\"type\":\"status\",\"id\":\"{id}\"}}\n").as_bytes());
+    host.until("the reply", |model| {
+        model.events.last().unwrap()["type"] == "reply"
+    });
+    assert_eq!(host.model.events.last().unwrap()["id"], id);
+}
+
+// ---- The end.
+
+#[test]
+fn the_end_of_standard_input_ends_it_with_a_bye() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    let mut host = start(&made);
+    // A last command without a line end is one.
+    host.say(b"{\"type\":\"status\",\"id\":\"last\"}");
+    host.leave();
+    let (status, model, log) = host.end();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert_eq!(model.of_type("reply", 0).len(), 1);
+    let bye = model.events.last().unwrap();
+    assert_eq!(
+        *bye,
+        json!({"type": "bye", "reason": "its standard input ended"})
+    );
+    assert!(!socket(&made).exists());
+}
+
+#[test]
+fn a_shutdown_is_replied_to_and_ends_it() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    let mut host = start(&made);
+    host.tell("shutdown");
+    let (status, model, log) = host.end();
+    assert_eq!(status.code(), Some(0), "{log}");
+    let [.., reply, bye] = &model.events[..] else {
+        panic!();
+    };
+    assert_eq!(*reply, json!({"type": "reply", "id": 1, "done": true}));
+    assert_eq!(bye["type"], "bye");
+}
+
+#[test]
+fn a_signal_ends_it_in_time_also_while_a_helper_hangs() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    let hanging = [
+        "ignores-every-signal",
+        "stops-itself",
+        "drips",
+        "grandchild-of-a-hanging-helper",
+    ];
+    for (way, signal) in hanging
+        .into_iter()
+        .zip([Signal::TERM, Signal::INT].into_iter().cycle())
+    {
+        let helper = Helper::new();
+        helper.becomes(way);
+        let mut command = serve(&made.db, &state(&made));
+        let host = Host::greeted(command.arg("--lister").arg(helper.program()));
+        wait_for("the helper", || {
+            (!helper.running().is_empty()).then_some(())
+        });
+        let asked = Instant::now();
+        let (status, model, log) = host.end_by(signal);
+        assert!(asked.elapsed() < END, "{way}: {:?}", asked.elapsed());
+        assert_eq!(status.code(), Some(0), "{way}: {log}");
+        let name = if signal == Signal::TERM {
+            "SIGTERM"
+        } else {
+            "SIGINT"
+        };
+        assert_eq!(
+            *model.events.last().unwrap(),
+            json!({"type": "bye", "reason": name})
+        );
+        wait_for("the helper's end", || {
+            helper.running().is_empty().then_some(())
+        });
+    }
+}
+
+#[test]
+fn it_ends_in_time_also_where_nobody_reads_its_output() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    for n in 0..500 {
+        made.session(&format!("ses_more_{n}"), n);
+    }
+    for leaves in [true, false] {
+        let mut host = start(&made);
+        let unread = host.stop_reading();
+        for _ in 0..20 {
+            host.tell("snapshot");
+        }
+        // It has all that it can read.
+        thread::sleep(Duration::from_millis(300));
+        let asked = Instant::now();
+        if leaves {
+            host.leave();
+        } else {
+            host.signal(Signal::TERM);
+        }
+        wait_for("the end", || (!socket(&made).exists()).then_some(()));
+        wait_for("its exit", || host.has_exited().then_some(()));
+        assert!(asked.elapsed() < END, "{:?}", asked.elapsed());
+        drop(unread);
+    }
+}
+
+#[test]
+fn a_host_that_closes_its_output_ends_it() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    let mut child = serve(&made.db, &state(&made))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    lines.read_line(&mut String::new()).unwrap();
+    drop(lines);
+    made.session("ses_2", 2);
+    assert_eq!(exit_of(&mut child).code(), Some(0));
+}
+
+// ---- A reader that stops reading.
+
+#[test]
+fn a_reader_that_stops_reading_holds_up_nobody_and_is_brought_up_again() {
+    let _limit = support::limit(90);
+    let made = made(&["ses_1", "ses_2"]);
+    for n in 0..100 {
+        made.session(&format!("ses_more_{n}"), n);
+    }
+    let mut host = start(&made);
+    let unread = host.stop_reading();
+    // A connection that never reads, too.
+    let mut silent = UnixStream::connect(socket(&made)).unwrap();
+    for _ in 0..600 {
+        host.tell("snapshot");
+        silent.write_all(b"{\"type\":\"snapshot\"}\n").unwrap();
+    }
+    for batch in 0..10 {
+        made.run("BEGIN");
+        for n in 0..100 {
+            made.session(&format!("ses_{batch}_{n}"), n);
+        }
+        made.run("DELETE FROM session WHERE id LIKE 'ses_more_%' AND time_updated % 10 = 0");
+        made.run(&format!(
+            "UPDATE session SET title = 'batch {batch}' WHERE id = 'ses_1'; COMMIT"
+        ));
+        let (reply, _) = ask_at(&socket(&made), "refresh");
+        assert_eq!(reply["refreshed"][0]["outcome"], "ok");
+        let status = quick_status(&socket(&made));
+        assert_eq!(
+            status["sessions"].as_u64(),
+            Some(2 + 90 + 100 * (batch + 1))
+        );
+    }
+    drop(unread);
+    let all = expected(&made.db, "opencode.db");
+    host.until("the fresh snapshot", |model| model.sessions == all);
+    let snapshots = host.model.of_type("snapshot", 0).len();
+    assert!(snapshots < 400, "{snapshots} were kept for it");
+    // And it goes on from there.
+    made.session("ses_last", 1);
+    host.until("one more change", |model| model.ids().contains(&"ses_last"));
+    let last = host.model.events.last().unwrap();
+    assert_eq!(last["type"], "change");
+    assert_eq!(list(&last["upserted"]).len(), 1);
+}
+
+// ---- The second service.
+
+#[test]
+fn a_second_host_with_the_same_sources_gets_the_first_ones_events() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    let mut first = start(&made);
+    let link = made.directory.path().join("link.db");
+    symlink(&made.db, &link).unwrap();
+    for db in [&made.db, &link] {
+        let mut second = Host::well(&mut serve(db, &state(&made)));
+        assert_eq!(
+            second.model.events[0], first.model.events[0],
+            "the first one's hello"
+        );
+        assert_eq!(second.model.sessions, first.model.sessions);
+        let id = format!("ses_of_{}", second.pid());
+        made.session(&id, 2);
+        for host in [&mut first, &mut second] {
+            host.until("the change", |model| model.ids().contains(&id.as_str()));
+        }
+        assert_eq!(second.refresh()["outcome"], "ok");
+        assert_eq!(second.status()["pid"], first.pid());
+        second.say(b"nonsense\n");
+        second.until("an error", |model| {
+            model.events.last().unwrap()["error"].is_string()
+        });
+        second.leave();
+        let (status, _, log) = second.end();
+        assert_eq!(status.code(), Some(0), "{log}");
+        assert_eq!(first.refresh()["outcome"], "ok", "the first one goes on");
+    }
+    let second = Host::well(&mut serve(&made.db, &state(&made)));
+    first.end_by(Signal::TERM);
+    let (status, model, log) = second.end();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert_eq!(model.events.last().unwrap()["type"], "bye");
+}
+
+#[test]
+fn hosts_that_start_at_once_are_all_served() {
+    let _limit = support::limit(90);
+    for round in 0..15 {
+        let made = made(&["ses_1"]);
+        let (db, state) = (&made.db, &state(&made));
+        let start = || {
+            let mut host = Host::start(&mut serve(db, state));
+            host.until("a listing", |model| {
+                model.events.len() > 1 && model.state() == "ok"
+            });
+            host
+        };
+        let hosts: Vec<_> = thread::scope(|scope| {
+            let starting: Vec<_> = (0..3).map(|_| scope.spawn(start)).collect();
+            starting
+                .into_iter()
+                .map(|host| host.join().unwrap())
+                .collect()
+        });
+        let served_by = |host: &Host| host.model.events[0]["pid"].as_u64();
+        let by: BTreeSet<_> = hosts.iter().map(served_by).collect();
+        assert_eq!(by.len(), 1, "round {round}: by one of them");
+    }
+}
+
+/// Between taking the index and answering there is a moment. Here the first
+/// service is this test, which takes its time.
+#[test]
+fn a_second_host_waits_for_a_first_one_that_is_just_starting() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    fs::create_dir(state(&made)).unwrap();
+    let lock = File::create(state(&made).join("lock")).unwrap();
+    lock.try_lock().unwrap();
+    let mut host = Host::start(&mut serve(&made.db, &state(&made)));
+    thread::sleep(Duration::from_millis(300));
+    let listener = UnixListener::bind(socket(&made)).unwrap();
+    let path = made.db.canonicalize().unwrap();
+    let hello = json!({"type": "hello", "protocol": 1, "version": "0", "pid": 1,
+        "marker": MarkerText::DEFAULT, "sources": [{"source": "opencode.db", "path": path}]});
+    let snapshot = json!({"type": "snapshot", "revision": 0, "sources": [], "sessions": []});
+    thread::spawn(move || {
+        // For as long as somebody listens.
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _ = write!(stream, "{hello}\n{snapshot}\n");
+            thread::spawn(move || stream.read_to_end(&mut Vec::new()));
+        }
+    });
+    host.until("the other one's snapshot", |model| model.events.len() > 1);
+    assert_eq!(host.model.events[0]["pid"], 1);
+}
+
+#[test]
+fn a_host_beside_a_system_service_gets_that_ones_events() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    let daemon = Daemon::start(&mut plain(&made.db, &state(&made)));
+    until_listed(&socket(&made));
+    let mut host = Host::well(&mut serve(&made.db, &state(&made)));
+    assert_eq!(host.model.events[0]["pid"], daemon.child.id());
+    made.session("ses_2", 2);
+    host.until("the change", |model| model.ids().len() == 2);
+    // One that is gone is gone for the host too.
+    drop(daemon);
+    let (status, ..) = host.end();
+    assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn any_other_second_service_says_who_holds_the_index_and_exits_75() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    let mut first = start(&made);
+    let other = Made::new();
+    let mut both = serve(&made.db, &state(&made));
+    both.arg("--db").arg(&other.db);
+    let mut marker = serve(&made.db, &state(&made));
+    marker.args(["--marker", "another tool's marker"]);
+    let mut no_marker = serve(&made.db, &state(&made));
+    no_marker.arg("--no-marker");
+    for mut command in [
+        plain(&made.db, &state(&made)),
+        serve(&other.db, &state(&made)),
+        both,
+        marker,
+        no_marker,
+    ] {
+        let output = command.stdin(Stdio::piped()).output().unwrap();
+        assert_eq!(output.status.code(), Some(75), "{output:?}");
+        assert_eq!(output.stdout, b"");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let holder = format!("process {}", first.pid());
+        assert!(
+            stderr.contains(&holder) && stderr.contains("--state-dir"),
+            "{stderr}"
+        );
+    }
+    assert_eq!(first.refresh()["outcome"], "ok");
+}
+
+// ---- The socket.
+
+/// A user's environment, in directories of the test's own.
+fn user(command: &mut Command, home: &Path) {
+    for (name, directory) in [
+        ("HOME", ""),
+        ("XDG_RUNTIME_DIR", "run"),
+        ("XDG_STATE_HOME", "state"),
+        ("XDG_DATA_HOME", "data"),
+    ] {
+        command.env(name, home.join(directory));
+    }
+}
+
+/// The main program beside which there is no helper.
+fn sessions_alone(directory: &Path) -> PathBuf {
+    link_or_copy(support::sessions(), directory)
+}
+
+/// The program in another directory. Another process copies it: were it open for
+/// writing here, a child of another thread could inherit that, and running it
+/// would fail with "text file busy".
+fn link_or_copy(program: &Path, directory: &Path) -> PathBuf {
+    let to = directory.join(program.file_name().unwrap());
+    let status = support::command(Path::new("/bin/sh"))
+        .args(["-c", r#"ln "$1" "$2" 2>/dev/null || cp "$1" "$2""#, "sh"])
+        .args([program, &to])
+        .status()
+        .unwrap();
+    assert!(status.success());
+    to
+}
+
+/// A list is not worse for what is in a service's place.
+#[test]
+fn a_service_that_does_not_answer_is_passed_over() {
+    let _limit = support::limit(60);
+    let home = tempfile::tempdir().unwrap();
+    let run = home.path().join("run/opencode-sessions");
+    fs::create_dir_all(&run).unwrap();
+    let made = made(&["ses_1"]);
+    let path = made.db.canonicalize().unwrap();
+    let hello = |protocol: u32| {
+        json!({"type": "hello", "protocol": protocol, "version": "0", "pid": 1,
+            "marker": MarkerText::DEFAULT, "sources": [{"source": "opencode.db", "path": path}]})
+    };
+    let bad_sessions = json!({"type": "snapshot", "revision": 0, "sessions": [{"id": 7}],
+        "sources": [{"source": "opencode.db", "health": {"state": "ok"}}]});
+    for says in [
+        String::new(),
+        "garbage\n".to_owned(),
+        "{\"type\":\"hello\"}\n".to_owned(),
+        format!("{}\n", hello(2)),
+        // It goes no further.
+        format!("{}\n", hello(1)),
+        format!("{}\n{{\"type\":\"snapshot\"}}\n", hello(1)),
+        format!("{}\n{bad_sessions}\n", hello(1)),
+    ] {
+        let socket = run.join("socket");
+        let _ = fs::remove_file(&socket);
+        let listener = UnixListener::bind(&socket).unwrap();
+        let words = says.clone();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.write_all(words.as_bytes());
+            let _ = stream.read_to_end(&mut Vec::new());
+        });
+        let mut command = support::command(support::sessions());
+        user(&mut command, home.path());
+        command
+            .args(["list", "--format", "ids", "--db"])
+            .arg(&made.db);
+        let started = Instant::now();
+        let output = command.output().unwrap();
+        assert_eq!(output.stdout, b"ses_1\n", "{says}: {output:?}");
+        assert!(started.elapsed() < Duration::from_secs(8), "{says}");
+    }
+}
+
+#[test]
+fn a_list_is_answered_by_a_service_where_that_knows_exactly_what_was_asked() {
+    let _limit = support::limit(90);
+    let home = tempfile::tempdir().unwrap();
+    fs::create_dir(home.path().join("run")).unwrap();
+    let made = made(&["ses_1", "ses_3", "ses_2"]);
+    made.session("ses_b", 2);
+    made.run(
+        "UPDATE session SET title = 'Zebra \u{9b}31m' WHERE id = 'ses_1';
+         UPDATE session SET title = 'New session - 2026-11-22T09:14:59.002Z' WHERE id = 'ses_2';
+         UPDATE session SET directory = '/elsewhere', time_updated = 0 WHERE id = 'ses_3'",
+    );
+    let db = made.db.to_str().unwrap();
+    let mut command = support::command(support::sessions());
+    user(&mut command, home.path());
+    let mut host = Host::well(command.args(["serve", "--stdio", "--db", db]));
+    assert_eq!(host.model.ids().len(), 4);
+    let alone = sessions_alone(home.path());
+    let ask = |args: &[&str]| -> Output {
+        let mut command = support::command(&alone);
+        user(&mut command, home.path());
+        command.arg("list").args(args).output().unwrap()
+    };
+    let before = host.status()["spawns"].clone();
+    for args in [
+        &["--format", "json"][..],
+        &["--format", "ndjson"],
+        &["--format", "tsv"],
+        &["--format", "ids"],
+        &["--format", "table"],
+        &["--format", "json", "--sort", "title"],
+        &["--format", "json", "--sort", "created", "--limit", "2"],
+        &["--format", "ids", "--project", "/elsewhere"],
+    ] {
+        let output = ask(&[&["--db", db], args].concat());
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {output:?}");
+        assert_eq!(
+            String::from_utf8(output.stdout),
+            String::from_utf8(listed(&made.db, args)),
+            "{args:?}"
+        );
+    }
+    let link = home.path().join("link.db");
+    symlink(&made.db, &link).unwrap();
+    let output = ask(&["--format", "ids", "--db", link.to_str().unwrap()]);
+    assert_eq!(
+        output.stdout,
+        listed(&made.db, &["--format", "ids"]),
+        "{output:?}"
+    );
+    assert_eq!(host.status()["spawns"], before);
+    // Anything else it lists by itself, and here there is nothing to do so with.
+    let other = Made::new();
+    for args in [
+        &["--db", db, "--archived"][..],
+        &["--db", db, "--children"],
+        &["--db", db, "--no-service"],
+        &["--db", db, "--no-marker"],
+        &["--db", db, "--marker", "another tool's marker"],
+        &["--db", db, "--lister", "/nowhere/opencode-lister"],
+        &["--db", other.db.to_str().unwrap()],
+        &[],
+    ] {
+        let output = ask(args);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains("there is no helper"), "{args:?}: {stderr}");
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+    }
+    // A service that is not well does not know.
+    made.run("DROP TABLE session; CREATE VIEW session AS SELECT 1 AS other");
+    assert_eq!(host.refresh()["outcome"], "failed");
+    let output = ask(&["--db", db]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+#[test]
+fn the_status_command_shows_how_the_service_is_doing() {
+    let _limit = support::limit(60);
+    let home = tempfile::tempdir().unwrap();
+    let made = made(&["ses_1"]);
+    let status = |args: &[&str]| {
+        let mut command = support::command(support::sessions());
+        user(&mut command, home.path());
+        command.arg("status").args(args).output().unwrap()
+    };
+    let none = status(&[]);
+    assert_eq!(none.status.code(), Some(1));
+    let stderr = String::from_utf8(none.stderr).unwrap();
+    assert!(stderr.contains("no service is running"), "{stderr}");
+    // OpenCode's own database is the one that nobody names.
+    let data = home.path().join("data/opencode");
+    fs::create_dir_all(&data).unwrap();
+    made.run("PRAGMA wal_checkpoint(TRUNCATE)");
+    fs::copy(&made.db, data.join("opencode.db")).unwrap();
+    let mut command = support::command(support::sessions());
+    user(&mut command, home.path());
+    let host = Host::well(command.args(["serve", "--stdio"]));
+    let json: Value = serde_json::from_slice(&status(&["--json"]).stdout).unwrap();
+    assert_eq!(json["pid"], host.pid());
+    let shown = String::from_utf8(status(&[]).stdout).unwrap();
+    for part in ["process", "opencode.db", "health    ok", "sessions  1"] {
+        assert!(shown.contains(part), "{shown}");
+    }
+    // It is found where it was named.
+    let elsewhere = state(&made);
+    let _other = Host::well(&mut serve(&made.db, &elsewhere));
+    let named = status(&["--json", "--state-dir", elsewhere.to_str().unwrap()]);
+    let named: Value = serde_json::from_slice(&named.stdout).unwrap();
+    assert_ne!(named["pid"], host.pid());
+}
+
+#[track_caller]
+fn assert_mode(path: &Path, mode: u32) {
+    let found = fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!(found & 0o7777, mode, "{}", path.display());
+}
+
+#[test]
+fn what_a_service_makes_is_its_users_alone() {
+    let _limit = support::limit(60);
+    let home = tempfile::tempdir().unwrap();
+    fs::create_dir(home.path().join("run")).unwrap();
+    let made = made(&["ses_1"]);
+    let mut command = support::command(Path::new("/bin/sh"));
+    user(&mut command, home.path());
+    command
+        .args(["-c", r#"umask 0; exec "$0" "$@""#])
+        .arg(support::sessions())
+        .args(["serve", "--stdio", "--db"])
+        .arg(&made.db);
+    let host = Host::well(&mut command);
+    let (run, state) = (
+        home.path().join("run/opencode-sessions"),
+        home.path().join("state/opencode-sessions"),
+    );
+    assert_mode(&run, 0o700);
+    assert_mode(&run.join("socket"), 0o600);
+    assert_mode(&state, 0o700);
+    assert_mode(&state.join("lock"), 0o600);
+    wait_for("the snapshot", || {
+        state.join("index").exists().then_some(())
+    });
+    assert_mode(&state.join("index"), 0o600);
+    host.end_by(Signal::TERM);
+    assert!(!run.join("socket").exists());
+}
+
+#[test]
+fn a_program_of_another_user_is_turned_away() {
+    let _limit = support::limit(60);
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let made = made(&["ses_1"]);
+    let _host = start(&made);
+    // The directory and the mode would do; this is what is left without them.
+    let open = |path: &Path| fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap();
+    for path in [made.directory.path(), &state(&made), &socket(&made)] {
+        open(path);
+    }
+    let theirs = tempfile::tempdir().unwrap();
+    open(theirs.path());
+    let program = link_or_copy(support::sessions(), theirs.path());
+    let status = |uid: u32| {
+        let mut command = support::command(&program);
+        command.args(["status", "--state-dir"]).arg(state(&made));
+        command.uid(uid).gid(uid).current_dir("/").output().unwrap()
+    };
+    assert_eq!(status(NOBODY).status.code(), Some(1));
+    assert_eq!(status(0).status.code(), Some(0));
+}
+
+#[test]
+fn the_socket_of_a_dead_service_is_replaced() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    let host = start(&made);
+    host.kill();
+    assert!(socket(&made).exists() && UnixStream::connect(socket(&made)).is_err());
+    let host = start(&made);
+    assert_eq!(quick_status(&socket(&made))["pid"], host.pid());
+}
+
+#[test]
+fn the_socket_of_another_program_is_left_alone() {
+    let _limit = support::limit(60);
+    let home = tempfile::tempdir().unwrap();
+    let run = home.path().join("run/opencode-sessions");
+    fs::create_dir_all(&run).unwrap();
+    let other = UnixListener::bind(run.join("socket")).unwrap();
+    let made = made(&["ses_1"]);
+    let mut command = support::command(support::sessions());
+    user(&mut command, home.path());
+    let host = Host::well(command.args(["serve", "--stdio", "--db"]).arg(&made.db));
+    let ours = home.path().join("state/opencode-sessions/socket");
+    assert_eq!(quick_status(&ours)["pid"], host.pid());
+    drop(host);
+    assert!(UnixStream::connect(run.join("socket")).is_ok());
+    drop(other);
+}
+
+#[test]
+fn a_connection_that_is_closed_is_forgotten_though_nothing_happens() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    let mut host = start(&made);
+    for n in 0..200 {
+        let mut stream = UnixStream::connect(socket(&made)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"{\"type\":\"status\"}\n").unwrap();
+        let answered = BufReader::new(&stream)
+            .lines()
+            .map_while(Result::ok)
+            .any(|line| line.starts_with("{\"type\":\"reply\""));
+        assert!(answered, "connection {n} is turned away:\n{}", host.log());
+    }
+    host.until_status("them to be forgotten", |status| status["readers"] == 1);
+}
+
+#[test]
+fn a_peer_that_only_ends_its_commands_still_gets_events() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    let _host = start(&made);
+    let mut stream = UnixStream::connect(socket(&made)).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"{\"type\":\"status\"}\n").unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.starts_with("{\"type\":\"reply\"")));
+}
+
+// ---- Supervisors.
+
+/// Nobody: no home, no rights.
+const NOBODY: u32 = 65534;
+
+/// A user that the system does not know.
+const UNKNOWN: u32 = 54321;
+
+/// Both programs where anybody can run them, with a place for anybody's files.
+fn for_anybody() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+    link_or_copy(support::lister(), directory.path());
+    let sessions = link_or_copy(support::sessions(), directory.path());
+    (directory, sessions)
+}
+
+/// A database that belongs to this user.
+fn database_of(uid: u32, directory: &Path) -> PathBuf {
+    let data = directory.join("data");
+    fs::create_dir(&data).unwrap();
+    let (made, db) = (made(&["ses_1"]), data.join("opencode.db"));
+    made.run("PRAGMA wal_checkpoint(TRUNCATE)");
+    fs::copy(&made.db, &db).unwrap();
+    if rustix::process::geteuid().is_root() {
+        for path in [&data, &db] {
+            std::os::unix::fs::chown(path, Some(uid), Some(uid)).unwrap();
+        }
+    }
+    db
+}
+
+/// As this user, where the one who tests can be that.
+fn as_user(command: &mut Command, uid: u32) -> &mut Command {
+    if rustix::process::geteuid().is_root() {
+        command.uid(uid).gid(uid);
+    } else {
+        command.env("HOME", "/nonexistent");
+    }
+    command.current_dir("/")
+}
+
+#[test]
+fn a_supervisor_that_ignores_sigchld_does_no_harm() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    let helper = Helper::new();
+    let mut command = serve(&made.db, &state(&made));
+    command.arg("--lister").arg(helper.program());
+    // SAFETY: signal may be called between fork and exec, and SIG_IGN is an action
+    // for SIGCHLD.
+    #[expect(unsafe_code, reason = "what a program inherits is set before exec")]
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+            Ok(())
+        });
+    }
+    let mut host = Host::well(&mut command);
+    for way in ["exits-1-without-end", "segfaults", REAL] {
+        helper.becomes(way);
+        let outcome = host.refresh();
+        let expected = if way == REAL { "ok" } else { "failed" };
+        assert_eq!(outcome["outcome"], expected, "{outcome}");
+    }
+    let (status, ..) = host.end_by(Signal::TERM);
+    assert_eq!(status.code(), Some(0));
+}
+
+/// `sh -c 'exec PROGRAM ARGS <&-'`
+fn with_closed(command: &Command, closed: &str) -> Command {
+    let mut shell = support::command(Path::new("/bin/sh"));
+    shell
+        .args(["-c", &format!(r#"exec "$0" "$@" {closed}"#)])
+        .arg(command.get_program())
+        .args(command.get_args());
+    shell
+}
+
+#[test]
+fn a_service_without_standard_input_or_anything_else_open_works() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    for closed in ["<&-", "<&- >&-", "<&- >&- 2>&-"] {
+        let mut command = with_closed(&plain(&made.db, &state(&made)), closed);
+        let daemon = Daemon::start(&mut command);
+        until_listed(&socket(&made));
+        let (reply, _) = ask_at(&socket(&made), "refresh");
+        assert_eq!(reply["refreshed"][0]["outcome"], "ok");
+        let (status, log) = daemon.end_by(Signal::TERM);
+        assert_eq!(status.code(), Some(0), "{closed}: {log}");
+    }
+}
+
+#[test]
+fn a_host_that_closed_standard_input_is_one_that_is_gone() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    let host = Host::greeted(&mut with_closed(&serve(&made.db, &state(&made)), "<&-"));
+    let (status, model, log) = host.end();
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert_eq!(model.events.last().unwrap()["type"], "bye");
+}
+
+#[test]
+fn without_a_home_a_database_must_be_named() {
+    let _limit = support::limit(60);
+    if !rustix::process::geteuid().is_root() {
+        // A user that the system knows always has a home.
+        return;
+    }
+    let (place, program) = for_anybody();
+    let mut command = support::command(&program);
+    let output = as_user(command.args(["serve", "--stdio"]), UNKNOWN)
+        .stdin(Stdio::piped())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(output.stdout, b"");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        stderr.contains("no home directory") && stderr.contains("--db"),
+        "{stderr}"
+    );
+    let db = database_of(UNKNOWN, place.path());
+    let mut command = support::command(&program);
+    let mut host = Host::well(as_user(
+        command.args(["serve", "--stdio", "--db"]).arg(&db),
+        UNKNOWN,
+    ));
+    assert_eq!(host.model.ids(), ["ses_1"]);
+    assert_eq!(host.refresh()["outcome"], "ok");
+    let log = host.log();
+    let said = log.lines().filter(|line| line.contains("after a restart"));
+    assert_eq!(said.count(), 1, "{log}");
+}
+
+#[test]
+fn where_opencode_keeps_no_file_there_is_nothing_to_serve() {
+    let _limit = support::limit(60);
+    let home = tempfile::tempdir().unwrap();
+    let mut command = support::command(support::sessions());
+    user(&mut command, home.path());
+    command.env("OPENCODE_DB", ":memory:");
+    let output = command.args(["serve", "--stdio"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(output.stdout, b"");
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_state_directory_too_deep_for_a_socket_is_said_and_no_obstacle() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    let deep = made.directory.path().join("deep".repeat(40));
+    let mut host = Host::well(&mut serve(&made.db, &deep));
+    assert_eq!(host.refresh()["outcome"], "ok");
+    let (_, _, log) = host.end_by(Signal::TERM);
+    assert!(log.contains("no socket"), "{log}");
+    assert!(deep.join("index").exists());
+}
+
+#[test]
+fn a_user_without_a_home_directory_is_served() {
+    let _limit = support::limit(60);
+    let (place, program) = for_anybody();
+    let db = database_of(NOBODY, place.path());
+    let mut command = support::command(&program);
+    let mut host = Host::well(as_user(
+        command.args(["serve", "--stdio", "--db"]).arg(&db),
+        NOBODY,
+    ));
+    assert_eq!(host.model.ids(), ["ses_1"]);
+    assert_eq!(host.refresh()["outcome"], "ok");
+    let log = host.log();
+    let said = log.lines().filter(|line| line.contains("after a restart"));
+    assert_eq!(said.count(), 1, "{log}");
+    // And without a database to be named.
+    let mut command = support::command(&program);
+    let mut host = Host::greeted(as_user(command.args(["serve", "--stdio"]), NOBODY));
+    host.until("the first listing", |model| model.state() == "missing");
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_to_is_no_obstacle() {
+    let _limit = support::limit(60);
+    let (place, program) = for_anybody();
+    let db = database_of(NOBODY, place.path());
+    let locked = place.path().join("locked");
+    fs::create_dir(&locked).unwrap();
+    fs::set_permissions(&locked, Permissions::from_mode(0o555)).unwrap();
+    for state in [locked.clone(), locked.join("state")] {
+        let mut command = support::command(&program);
+        command.args(["serve", "--stdio", "--db"]).arg(&db);
+        as_user(command.arg("--state-dir").arg(&state), NOBODY).current_dir(&locked);
+        let mut host = Host::well(&mut command);
+        assert_eq!(host.refresh()["outcome"], "ok");
+        let (status, _, log) = host.end_by(Signal::TERM);
+        assert_eq!(status.code(), Some(0), "{log}");
+        let said = |what: &str| log.lines().filter(|line| line.contains(what)).count();
+        assert_eq!(said("state directory cannot be used"), 1, "{log}");
+        assert_eq!(said("no socket"), 1, "{log}");
+    }
+    assert_eq!(fs::read_dir(&locked).unwrap().count(), 0);
+}
+
+/// Where systemd would listen.
+struct Notified(UnixDatagram);
+
+impl Notified {
+    fn at(path: &Path) -> Self {
+        let socket = UnixDatagram::bind(path).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self(socket)
+    }
+
+    fn next(&self) -> String {
+        let mut buffer = [0; 4096];
+        let count = self.0.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..count].to_vec()).unwrap()
+    }
+
+    /// The next one that is no sign of life.
+    fn next_news(&self) -> String {
+        loop {
+            let message = self.next();
+            if message.trim() != "WATCHDOG=1" {
+                return message.trim().to_owned();
+            }
+        }
+    }
+}
+
+/// The service as systemd starts it, which knows its process id.
+fn notifying(command: &Command, notify: &Path, watchdog: &str) -> Command {
+    let mut shell = support::command(Path::new("/bin/sh"));
+    shell
+        .args(["-c", &format!(r#"{watchdog} exec "$0" "$@""#)])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .env("NOTIFY_SOCKET", notify)
+        .stdin(Stdio::null());
+    shell
+}
+
+#[test]
+fn systemd_is_told_of_the_start_the_state_a_reload_and_the_end() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1", "ses_2"]);
+    let helper = Helper::new();
+    helper.becomes("hangs-before-output");
+    let path = made.directory.path().join("notify");
+    let notified = Notified::at(&path);
+    let mut command = plain(&made.db, &state(&made));
+    command
+        .args(["--deadline", "3s", "--lister"])
+        .arg(helper.program());
+    let watchdog = "WATCHDOG_PID=$$ WATCHDOG_USEC=800000";
+    let daemon = Daemon::start(&mut notifying(&command, &path, watchdog));
+    assert_eq!(notified.next().trim(), "READY=1");
+    // Commands are answered, and nothing has been listed.
+    let status = quick_status(&socket(&made));
+    assert_eq!(status["latency"]["count"], 0);
+    assert_eq!(status["sources"][0]["health"]["state"], "starting");
+    // Also while the helper hangs it is alive, at half the interval.
+    let started = Instant::now();
+    for _ in 0..5 {
+        assert_eq!(notified.next().trim(), "WATCHDOG=1");
+    }
+    let pause = started.elapsed() / 5;
+    assert!(
+        (Duration::from_millis(130)..Duration::from_millis(1200)).contains(&pause),
+        "{pause:?}"
+    );
+    assert_eq!(
+        notified.next_news(),
+        "STATUS=0 sessions; opencode.db is failing"
+    );
+    helper.becomes(REAL);
+    let mut last = 0;
+    for round in 0..2 {
+        daemon.signal(Signal::HUP);
+        let reloading = notified.next_news();
+        let (word, time) = reloading.split_once('\n').unwrap();
+        assert_eq!(word, "RELOADING=1");
+        let time: u64 = time
+            .strip_prefix("MONOTONIC_USEC=")
+            .unwrap()
+            .parse()
+            .unwrap();
+        assert!(time > last);
+        last = time;
+        if round == 0 {
+            // Two events; the line is sent when it has changed.
+            let first = notified.next_news();
+            if first != "STATUS=2 sessions" {
+                assert_eq!(first, "STATUS=2 sessions; opencode.db is failing");
+                assert_eq!(notified.next_news(), "STATUS=2 sessions");
+            }
+        }
+        assert_eq!(notified.next_news(), "READY=1");
+    }
+    let (status, log) = daemon.end_by(Signal::TERM);
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert_eq!(notified.next_news(), "STOPPING=1");
+}
+
+/// What is said of the state is no sign of life to systemd.
+#[test]
+fn a_busy_database_does_not_starve_the_watchdog() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_0"]);
+    let path = made.directory.path().join("notify");
+    let notified = Notified::at(&path);
+    let command = plain(&made.db, &state(&made));
+    let watchdog = "WATCHDOG_PID=$$ WATCHDOG_USEC=2000000";
+    let _daemon = Daemon::start(&mut notifying(&command, &path, watchdog));
+    notified.0.set_nonblocking(true).unwrap();
+    let mut buffer = [0; 4096];
+    let (mut alive, mut states) = (0, 0);
+    for n in 1..500 {
+        made.session(&format!("ses_{n}"), n);
+        thread::sleep(Duration::from_millis(10));
+        while let Ok(count) = notified.0.recv(&mut buffer) {
+            alive += usize::from(buffer[..count].starts_with(b"WATCHDOG=1"));
+            states += usize::from(buffer[..count].starts_with(b"STATUS="));
+        }
+    }
+    // Every second, in at least five seconds; and the state twice a second.
+    assert!(states >= 3, "{states}");
+    assert!(alive >= 2, "{alive} signs of life");
+}
+
+#[test]
+fn a_watchdog_of_another_process_or_none_is_not_fed() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    for watchdog in ["WATCHDOG_PID=1 WATCHDOG_USEC=100000", ""] {
+        let path = made.directory.path().join("notify");
+        let _ = fs::remove_file(&path);
+        let notified = Notified::at(&path);
+        let command = plain(&made.db, &state(&made));
+        let daemon = Daemon::start(&mut notifying(&command, &path, watchdog));
+        assert_eq!(notified.next().trim(), "READY=1");
+        assert_eq!(notified.next().trim(), "STATUS=1 sessions");
+        thread::sleep(Duration::from_millis(700));
+        daemon.end_by(Signal::TERM);
+        assert_eq!(notified.next().trim(), "STOPPING=1");
+    }
+}
+
+#[test]
+fn a_supervisor_that_does_not_read_standard_error_holds_up_nothing() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    let (_unread, mut full) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&full, true).unwrap();
+    while full.write(&[b'x'; 512]).is_ok() {}
+    rustix::io::ioctl_fionbio(&full, false).unwrap();
+    let mut child = plain(&made.db, &state(&made))
+        .arg("--debug")
+        .stdout(Stdio::null())
+        .stderr(full)
+        .spawn()
+        .unwrap();
+    until_listed(&socket(&made));
+    let hangup = || rustix::process::kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    for n in 0..50 {
+        hangup();
+        made.session(&format!("ses_{n}_more"), n);
+    }
+    let (reply, _) = ask_at(&socket(&made), "refresh");
+    assert_eq!(reply["refreshed"][0]["outcome"], "ok");
+    assert_eq!(quick_status(&socket(&made))["sessions"], 51);
+    let asked = Instant::now();
+    rustix::process::kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(exit_of(&mut child).code(), Some(0));
+    assert!(asked.elapsed() < END, "{:?}", asked.elapsed());
+}
+
+// ---- What it costs, and what it sees.
+
+#[test]
+fn an_idle_database_costs_no_launch() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    let log = made.db.with_file_name("opencode.db-wal");
+    for file in [&made.db, &log] {
+        support::settle(file);
+    }
+    let mut host = start(&made);
+    host.take_for(Duration::from_secs(1));
+    assert_eq!(host.status()["spawns"], 1, "the first listing says it all");
+    // A reader of the database is no change, though it touches the files beside it.
+    for _ in 0..3 {
+        listed(&made.db, &[]);
+        host.take_for(Duration::from_millis(700));
+    }
+    assert_eq!(host.status()["spawns"], 1);
+    // After a change it is idle again, as soon as a second change could not go unseen.
+    made.session("ses_2", 2);
+    host.until("the change", |model| model.ids().len() == 2);
+    host.take_for(Duration::from_secs(5));
+    let spawns = host.status()["spawns"].clone();
+    assert!(spawns.as_u64() <= Some(4), "{spawns}");
+    host.take_for(Duration::from_secs(4));
+    assert_eq!(host.status()["spawns"], spawns);
+}
+
+#[test]
+fn a_directory_that_is_made_later_is_found() {
+    let _limit = support::limit(60);
+    let place = tempfile::tempdir().unwrap();
+    let directory = place.path().join("not/yet.d");
+    let db = directory.join("opencode.db");
+    let mut host = Host::greeted(&mut serve(&db, &place.path().join("state")));
+    host.until("the first listing", |model| model.state() == "missing");
+    let status = host.until_status("how it is watched", |status| {
+        text(&status["sources"][0]["watch"]).starts_with("polling")
+    });
+    assert!(
+        text(&status["sources"][0]["watch"]).contains("directory"),
+        "{status}"
+    );
+    fs::create_dir_all(&directory).unwrap();
+    host.until_status("the directory to be watched", |status| {
+        status["sources"][0]["watch"] == "events"
+    });
+    let made = made(&["ses_1"]);
+    made.run("PRAGMA wal_checkpoint(TRUNCATE)");
+    fs::copy(&made.db, directory.join("new")).unwrap();
+    fs::rename(directory.join("new"), &db).unwrap();
+    host.until("the database", |model| model.state() == "ok");
+    assert_eq!(host.model.ids(), ["ses_1"]);
+    // And gone again, when nothing else happens.
+    host.take_for(Duration::from_secs(2));
+    let away = place.path().join("away");
+    fs::rename(&directory, &away).unwrap();
+    host.until("its end", |model| model.state() == "missing");
+    fs::rename(&away, &directory).unwrap();
+    host.until("its return", |model| model.state() == "ok");
+    let (_, _, log) = host.end_by(Signal::TERM);
+    let said = log.lines().filter(|line| line.contains("polling")).count();
+    assert!((1..=2).contains(&said), "once each time: {log}");
+}
+
+#[test]
+fn one_sources_trouble_does_not_delay_anothers() {
+    let _limit = support::limit(60);
+    let (good, bad) = (made(&["ses_1"]), made(&["ses_1"]));
+    let helper = Helper::new();
+    // The second database's helper hangs.
+    helper.becomes_script(&format!(
+        "#!/bin/sh\ncase \"$*\" in *'{}'*) exec sleep 60;; esac\nexec '{}' \"$@\"\n",
+        bad.db.display(),
+        support::lister().display()
+    ));
+    let mut command = serve(&good.db, &state(&good));
+    command
+        .arg("--db")
+        .arg(&bad.db)
+        .arg("--lister")
+        .arg(helper.program());
+    let mut host = Host::greeted(&mut command);
+    let names: Vec<_> = host.model.health.keys().cloned().collect();
+    assert!(
+        names.iter().all(|name| name.ends_with("/opencode.db")),
+        "{names:?}"
+    );
+    let of = |made: &Made| {
+        let directory = made.directory.path().file_name().unwrap();
+        format!("{}/opencode.db", directory.to_str().unwrap())
+    };
+    for n in 0..3 {
+        let id = format!("ses_more_{n}");
+        good.session(&id, 2);
+        let key = (of(&good), id);
+        host.until("the change", |model| model.sessions.contains_key(&key));
+    }
+    assert_eq!(host.model.health[&of(&good)]["state"], "ok");
+    assert_eq!(host.model.health[&of(&bad)]["state"], "starting");
+    let refresh = host.tell("refresh");
+    let status = host.tell("status");
+    let reply = host.reply(status);
+    assert_eq!(list(&reply["status"]["sources"]).len(), 2);
+    let replies = host.model.of_type("reply", 0);
+    assert!(
+        replies.iter().all(|reply| reply["id"] != refresh),
+        "it waits for both"
+    );
+}
+
+// ---- The log.
+
+/// Through all that there is to say.
+fn eventful(arguments: &[&str]) -> (String, Made) {
+    let made = made(&["ses_secret"]);
+    made.run("UPDATE session SET title = 'A secret title', directory = '/secret'");
+    let helper = Helper::new();
+    let mut command = serve(&made.db, &state(&made));
+    command
+        .args(["--deadline", "1s", "--lister"])
+        .arg(helper.program());
+    fs::create_dir(state(&made)).unwrap();
+    fs::write(state(&made).join("index"), "no snapshot").unwrap();
+    let mut host = Host::well(command.args(arguments));
+    for way in [
+        "exits-with-error-io",
+        "not-a-listing",
+        "hangs-after-hello",
+        "segfaults",
+        REAL,
+    ] {
+        helper.becomes(way);
+        host.refresh();
+    }
+    host.signal(Signal::HUP);
+    host.say(b"nonsense\n");
+    made.run("DROP TABLE session; CREATE VIEW session AS SELECT 1 AS other");
+    host.refresh();
+    made.run("DROP VIEW session");
+    host.until("no tables", |model| model.state() == "empty");
+    let away = made.directory.path().join("away");
+    for suffix in ["", "-wal", "-shm"] {
+        let mut name = made.db.as_os_str().to_owned();
+        name.push(suffix);
+        fs::rename(&name, &away).unwrap();
+    }
+    host.until("no file", |model| model.state() == "missing");
+    let (status, _, log) = host.end_by(Signal::TERM);
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(log.lines().count() > 8, "{log}");
+    (log, made)
+}
+
+#[track_caller]
+fn assert_keeps_secrets(log: &str, made: &Made) {
+    for secret in [
+        "ecret",
+        made.directory.path().to_str().unwrap(),
+        "\u{1b}",
+        "disco",
+    ] {
+        assert!(!log.contains(secret), "{secret:?}: {log}");
+    }
+}
+
+#[test]
+fn a_log_in_json_is_one_object_a_line_without_titles_and_paths() {
+    let _limit = support::limit(60);
+    let (log, made) = eventful(&["--log-format", "json"]);
+    for line in log.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert!(
+            line["level"].is_string() && line["timestamp"].is_string(),
+            "{line}"
+        );
+        assert!(line["fields"]["message"].is_string(), "{line}");
+    }
+    assert_keeps_secrets(&log, &made);
+}
+
+#[test]
+fn a_log_for_people_names_the_source_and_each_state_once() {
+    let _limit = support::limit(60);
+    let (log, made) = eventful(&[]);
+    assert_keeps_secrets(&log, &made);
+    assert!(log.contains("opencode.db"));
+    let said = |what: &str| log.lines().filter(|line| line.contains(what)).count();
+    assert_eq!(said(" missing "), 1, "{log}");
+    assert_eq!(said(" empty "), 1, "{log}");
+    assert_eq!(said("snapshot"), 1, "{log}");
+    // In debug it is all there.
+    let (log, made) = eventful(&["--debug"]);
+    assert!(
+        log.contains(made.directory.path().to_str().unwrap()),
+        "{log}"
+    );
+}
+
+/// A database of this name, which is served like any other.
+#[track_caller]
+fn assert_is_served(name: &[u8]) {
+    let plain = made(&["ses_1"]);
+    plain.run("PRAGMA wal_checkpoint(TRUNCATE)");
+    let place = tempfile::tempdir().unwrap();
+    let db = place.path().join(OsStr::from_bytes(name));
+    fs::copy(&plain.db, &db).unwrap();
+    let mut host = Host::well(&mut serve(&db, &place.path().join("state")));
+    assert_eq!(host.model.ids(), ["ses_1"], "{db:?}");
+    assert_eq!(host.refresh()["outcome"], "ok");
+    fs::remove_file(&db).unwrap();
+    host.until("its end", |model| model.state() == "missing");
+    let (status, _, log) = host.end_by(Signal::TERM);
+    assert_eq!(status.code(), Some(0), "{log}");
+    let unsafe_in_a_log = |c: char| c != '\n' && unsafe_on_a_terminal(c);
+    assert!(!log.contains(unsafe_in_a_log), "{log:?}");
+    for line in log.lines() {
+        assert!(line.starts_with("20"), "{log:?}");
+    }
+}
+
+#[test]
+fn a_database_whose_name_would_break_a_line_breaks_none() {
+    let _limit = support::limit(60);
+    assert_is_served(b"two words.db");
+    assert_is_served(b"line\nend \x1b[31m \xc2\x9b.db");
+}
+
+#[test]
+fn a_database_whose_name_is_no_text_is_served() {
+    let _limit = support::limit(60);
+    assert_is_served(b"caf\xe9.db");
+}
