@@ -8,12 +8,42 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Who must not reach whom, but for the one exception named.
-const NEVER: [(&str, &[&str], Option<&str>); 6] = [
+const NEVER: [(&str, &[&str], Option<&str>); 9] = [
     // The main process cannot open a database by accident.
     (
         "lister",
         &["store", "marker", "helper", "rusqlite"],
         Some("lister/in_process.rs"),
+    ),
+    (
+        "service",
+        &["store", "marker", "helper", "cli", "rusqlite"],
+        None,
+    ),
+    // Pure: no files and no processes but the codec's.
+    (
+        "index",
+        &[
+            "store",
+            "marker",
+            "helper",
+            "lister",
+            "service",
+            "cli",
+            "rusqlite",
+            "rustix",
+            "libc",
+            "std::process",
+            "std::fs",
+        ],
+        None,
+    ),
+    (
+        "source.rs",
+        &[
+            "store", "marker", "helper", "lister", "service", "index", "rusqlite",
+        ],
+        None,
     ),
     (
         "output",
@@ -25,8 +55,16 @@ const NEVER: [(&str, &[&str], Option<&str>); 6] = [
         &["store", "marker", "helper", "lister", "rusqlite"],
         None,
     ),
-    ("store", &["lister", "helper", "output", "cli"], None),
-    ("marker", &["lister", "helper", "output", "cli"], None),
+    (
+        "store",
+        &["lister", "helper", "output", "cli", "index", "service"],
+        None,
+    ),
+    (
+        "marker",
+        &["lister", "helper", "output", "cli", "index", "service"],
+        None,
+    ),
     // Pure: no SQLite, no processes, no files.
     (
         "wire",

@@ -1,5 +1,5 @@
 //! The socket of a running service, where other programs of the same user find
-//! it: the lines of [`lines`](super::lines), for each connection.
+//! it: the lines of [`lines`], for each connection.
 //!
 //! It is in a directory that only its owner can enter, has mode 0600, and a peer
 //! of another user is turned away.

@@ -3,7 +3,7 @@
 //! What this room promises, whatever the database holds:
 //!
 //! * OpenCode does not notice. A file is looked at before SQLite may touch it
-//!   ([`look`]), opened read-only, never checkpointed, never written, and read
+//!   (`look.rs`), opened read-only, never checkpointed, never written, and read
 //!   in one short transaction.
 //! * Any schema is read as far as it goes: every table and column may be
 //!   missing, in any order; only what is shown is selected, and no cell larger
