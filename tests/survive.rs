@@ -283,6 +283,27 @@ fn a_helper_costs_no_session_however_it_fails() {
     });
 }
 
+/// There is nothing that could wake it but its own clock.
+#[test]
+fn what_failed_is_tried_again_though_no_file_changes() {
+    let _limit = support::limit(60);
+    let place = tempfile::tempdir().unwrap();
+    let db = place.path().join("opencode.db");
+    database(&db, &KEPT);
+    support::settle(&db);
+    let mut sidebar = Sidebar::of(place, db);
+    sidebar.helper.becomes("exits-with-error-io");
+    assert_eq!(sidebar.host.refresh()["outcome"], "failed");
+    sidebar.host.until_status("two more tries", |status| {
+        status["sources"][0]["health"]["attempts"].as_u64() >= Some(3)
+    });
+    sidebar.helper.becomes(REAL);
+    sidebar
+        .host
+        .until("the recovery", |model| model.state() == "ok");
+    assert_eq!(sidebar.host.model.ids(), KEPT);
+}
+
 #[test]
 fn a_helper_that_lists_however_oddly_is_believed() {
     let _limit = support::limit(90);
