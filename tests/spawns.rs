@@ -106,6 +106,17 @@ impl Drop for Place {
 #[test]
 fn a_thousand_listings_and_every_failure_leave_the_caller_as_it_was() {
     let _limit = support::limit(600);
+    leave_the_caller_as_it_was(1_000);
+}
+
+#[test]
+#[ignore = "takes minutes: ./scripts/soak spawns"]
+fn ten_thousand_listings_and_every_failure_leave_the_caller_as_it_was() {
+    let _limit = support::limit(3_600);
+    leave_the_caller_as_it_was(10_000);
+}
+
+fn leave_the_caller_as_it_was(listings: usize) {
     let made = Made::new();
     for n in 0..20 {
         made.session(&format!("ses_{n}"), n);
@@ -123,7 +134,7 @@ fn a_thousand_listings_and_every_failure_leave_the_caller_as_it_was() {
     let ways = [
         way(
             real(),
-            1_000,
+            listings,
             |outcome| matches!(outcome, Outcome::Listing(l) if l.sessions.len() == 20),
         ),
         Way {
