@@ -1,5 +1,7 @@
-//! What this crate keeps on disk: bincode behind a header of its own, and the
-//! only file that uses bincode's functions.
+//! Values as bytes: the only file that uses bincode's functions. Pure; what puts
+//! the bytes on disk is [`crate::file`].
+//!
+//! What goes to disk ([`encode`], [`decode`]) has a header of our own in front:
 //!
 //! | bytes | what |
 //! | --- | --- |
@@ -15,19 +17,19 @@
 //! set aside and made again. bincode is no longer maintained (RUSTSEC-2025-0141),
 //! which is why it sees no byte that did not pass the checksum.
 //!
-//! Writing is atomic: a reader finds the old file or the new one, also after a
-//! crash ([`save`]).
+//! What stays in memory ([`pack`], [`unpack`]) has none.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io;
 
 use bincode::config;
+use bincode::enc::EncoderImpl;
+use bincode::enc::write::SizeWriter;
 
 /// The largest body, in bytes: 64 MiB.
 pub const MAX_BODY: usize = 64 << 20;
 
-const HEADER: usize = 24;
+/// The bytes before the body.
+pub const HEADER: usize = 24;
 
 /// A kind of file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,19 +75,45 @@ fn bounded() -> impl config::Config {
 ///
 /// Where the body would be larger than [`MAX_BODY`].
 pub fn encode(kind: Kind, value: &impl bincode::Encode) -> io::Result<Vec<u8>> {
-    let body = bincode::encode_to_vec(value, bounded()).map_err(io::Error::other)?;
-    if body.len() > MAX_BODY {
+    let length = packed_length(value);
+    if length > MAX_BODY {
         return Err(io::Error::other(
             "there is more to save than a file may hold",
         ));
     }
-    let mut bytes = Vec::with_capacity(HEADER + body.len());
-    bytes.extend_from_slice(&kind.magic);
-    bytes.extend_from_slice(&kind.version.to_le_bytes());
-    bytes.extend_from_slice(&(body.len() as u64).to_le_bytes());
-    bytes.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
-    bytes.extend_from_slice(&body);
+    let mut bytes = Vec::with_capacity(HEADER + length);
+    bytes.resize(HEADER, 0);
+    pack(value, &mut bytes);
+    let (header, body) = bytes.split_at_mut(HEADER);
+    header[..8].copy_from_slice(&kind.magic);
+    header[8..12].copy_from_slice(&kind.version.to_le_bytes());
+    header[12..20].copy_from_slice(&(body.len() as u64).to_le_bytes());
+    header[20..].copy_from_slice(&crc32fast::hash(body).to_le_bytes());
     Ok(bytes)
+}
+
+/// How many bytes [`pack`] adds.
+pub(crate) fn packed_length(value: &impl bincode::Encode) -> usize {
+    let mut size = EncoderImpl::new(SizeWriter::default(), config::standard());
+    #[expect(clippy::expect_used, reason = "counting cannot fail")]
+    value.encode(&mut size).expect("every value is encoded");
+    size.into_writer().bytes_written
+}
+
+/// Adds a value to `bytes`, without a header.
+pub(crate) fn pack(value: &impl bincode::Encode, bytes: &mut Vec<u8>) {
+    #[expect(clippy::expect_used, reason = "writing to memory cannot fail")]
+    bincode::encode_into_std_write(value, bytes, config::standard())
+        .expect("every value is encoded");
+}
+
+/// The first value that was packed into `bytes`, and its length.
+pub(crate) fn unpack<T: bincode::Decode<()>>(bytes: &[u8]) -> (T, usize) {
+    #[expect(
+        clippy::expect_used,
+        reason = "what was packed never left this process"
+    )]
+    bincode::decode_from_slice(bytes, config::standard()).expect("what was packed")
 }
 
 /// The value in the bytes of a file.
@@ -118,75 +146,6 @@ pub fn decode<T: bincode::Decode<()>>(kind: Kind, bytes: &[u8]) -> Result<T, Unr
         Ok((value, used)) if used == body.len() => Ok(value),
         _ => Err(Unreadable::Body),
     }
-}
-
-/// The bytes of the file at `path`; `None` where there is none. A file larger
-/// than any of ours is cut there, and will not decode.
-///
-/// # Errors
-///
-/// Where it cannot be read.
-pub fn load(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let mut bytes = Vec::new();
-    file.take((HEADER + MAX_BODY) as u64 + 1)
-        .read_to_end(&mut bytes)?;
-    Ok(Some(bytes))
-}
-
-/// Puts `bytes` in the place of the file at `path`, readable by its owner only:
-/// written beside it, synced, renamed, and the directory synced.
-///
-/// # Errors
-///
-/// Where any of that fails; the old file is then still there.
-pub fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let directory = path
-        .parent()
-        .ok_or_else(|| io::Error::other("the path has no directory"))?;
-    // Made with mode 0600, and removed when it is dropped before the rename.
-    let mut file = tempfile::Builder::new()
-        .prefix(LEFTOVER)
-        .tempfile_in(directory)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    File::open(directory)?.sync_all()
-}
-
-/// How the names of unfinished files begin.
-const LEFTOVER: &str = ".unfinished-";
-
-/// Removes the unfinished files that a killed process left in `directory`, which
-/// must be this process's alone.
-pub fn remove_leftovers(directory: &Path) {
-    for entry in fs::read_dir(directory)
-        .into_iter()
-        .flatten()
-        .filter_map(Result::ok)
-    {
-        if entry.file_name().to_string_lossy().starts_with(LEFTOVER) {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
-}
-
-/// Moves the file at `path` out of the way, to where a person can look at it. An
-/// earlier one there is replaced.
-///
-/// # Errors
-///
-/// Where it cannot be moved.
-pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".set-aside");
-    let aside = PathBuf::from(name);
-    fs::rename(path, &aside)?;
-    Ok(aside)
 }
 
 #[cfg(test)]
@@ -246,28 +205,5 @@ mod tests {
         // A vector of 2^62 elements, with a right checksum.
         let body = encode(KIND, &(1_u64 << 62)).unwrap();
         assert_eq!(decode::<Vec<u64>>(KIND, &body), Err(Unreadable::Body));
-    }
-
-    #[test]
-    fn a_saved_file_replaces_the_old_one_and_leaves_nothing_beside_it() {
-        use std::os::unix::fs::PermissionsExt;
-        let place = tempfile::tempdir().unwrap();
-        let path = place.path().join("file");
-        assert_eq!(load(&path).unwrap(), None);
-        save(&path, b"one").unwrap();
-        save(&path, b"two").unwrap();
-        assert_eq!(load(&path).unwrap().as_deref(), Some(&b"two"[..]));
-        assert_eq!(
-            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-        fs::write(place.path().join(".unfinished-x"), "").unwrap();
-        remove_leftovers(place.path());
-        let aside = set_aside(&path).unwrap();
-        let left: Vec<_> = fs::read_dir(place.path())
-            .unwrap()
-            .map(|e| e.unwrap().path())
-            .collect();
-        assert_eq!(left, [aside]);
     }
 }

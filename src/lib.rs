@@ -35,7 +35,8 @@
 //! | [`service`] | the long-lived loop: watch, schedule, list, tell |
 //! | [`locate`], [`project`] | where the database is; which project a session is of |
 //! | [`output`] | how people and programs see sessions |
-//! | [`codec`], [`text`] | files on disk; untrusted text on its way to a person |
+//! | [`codec`], [`packed`], [`file`] | values as bytes; values that stay in memory so; files that are kept |
+//! | [`text`] | untrusted text on its way to a person |
 //! | [`cli`] | the arguments of both programs, and the commands |
 //!
 //! # One listing
@@ -96,12 +97,14 @@ compile_error!(
 
 pub mod cli;
 pub mod codec;
+pub mod file;
 pub mod helper;
 pub mod index;
 pub mod lister;
 pub mod locate;
 pub mod marker;
 pub mod output;
+pub mod packed;
 pub mod project;
 pub mod service;
 pub mod session;

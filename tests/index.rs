@@ -71,14 +71,15 @@ fn rows(index: &Index, source: &SourceName) -> BTreeMap<u8, Row> {
         .sessions()
         .iter()
         .map(|(id, entry)| {
-            assert_eq!(*id, entry.session.id);
-            let title = entry.session.title.as_deref().unwrap().parse().unwrap();
+            let session = entry.unpack().session;
+            assert_eq!(*id, session.id);
+            let title = session.title.as_deref().unwrap().parse().unwrap();
             let id = id.as_str().strip_prefix("ses_").unwrap().parse().unwrap();
             (
                 id,
                 Row {
                     title,
-                    marked: entry.session.marked,
+                    marked: session.marked,
                 },
             )
         })

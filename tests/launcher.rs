@@ -213,8 +213,7 @@ fn a_helper_that_behaves_is_listened_to() {
     let _limit = support::limit(60);
     for way in ["behaves", "exits-late"] {
         let listing = listing(outcome(way, LONG));
-        let ids: Vec<_> = listing.sessions.iter().map(|s| s.id.as_str()).collect();
-        assert_eq!(ids, ["ses_0", "ses_1", "ses_2"], "{way}");
+        assert_eq!(ids(&listing), ["ses_0", "ses_1", "ses_2"], "{way}");
         assert_eq!(listing.end.sessions, 3);
         assert_eq!(listing.lister, VERSION);
     }
@@ -831,9 +830,14 @@ fn two_sessions(marker: &str) -> Made {
     made
 }
 
-fn ids(listing: &Listing) -> Vec<&str> {
-    let ids = listing.sessions.iter().map(|session| session.id.as_str());
+fn ids(listing: &Listing) -> Vec<String> {
+    let ids = listing.sessions.iter().map(|session| session.id.into());
     ids.collect()
+}
+
+fn marked(listing: &Listing) -> Vec<Option<bool>> {
+    let marked = listing.sessions.iter().map(|session| session.marked);
+    marked.collect()
 }
 
 /// A made database that is locked as long as it lives.
@@ -852,8 +856,7 @@ fn the_real_helper_lists_a_database() {
     let lister = ProcessLister::at(support::lister());
     let listing = listing(timely(&lister, &ListRequest::of(&made.db)));
     assert_eq!(ids(&listing), ["ses_2", "ses_1"]);
-    assert_eq!(listing.sessions[1].marked, Some(true));
-    assert_eq!(listing.sessions[0].marked, Some(false));
+    assert_eq!(marked(&listing), [Some(false), Some(true)]);
     assert_eq!(listing.end.database, DatabaseState::Ready);
     assert_eq!(listing.lister, VERSION);
 }
@@ -886,7 +889,7 @@ fn what_is_asked_for_reaches_the_helper() {
             marker: None,
             ..ListRequest::of(&made.db)
         }));
-        assert_eq!(unmarked.sessions[0].marked, None);
+        assert_eq!(marked(&unmarked), [None]);
     }
 }
 
@@ -911,8 +914,7 @@ fn a_marker_that_is_not_the_default_goes_by_standard_input() {
     };
     let listing = listing(timely(&lister, &request));
     // LIKE sees the JSON as it is stored, with its backslashes.
-    let marked: Vec<_> = listing.sessions.iter().map(|s| s.marked).collect();
-    assert_eq!(marked, [Some(true), Some(false)]);
+    assert_eq!(marked(&listing), [Some(true), Some(false)]);
     let arguments = fs::read_to_string(arguments).unwrap();
     assert!(arguments.contains("--request-stdin"), "{arguments}");
     assert!(!arguments.contains("another"), "{arguments}");

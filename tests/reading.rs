@@ -11,7 +11,7 @@
 mod support;
 
 use std::fs::{self, File, Permissions};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _, symlink};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -1222,6 +1222,11 @@ fn without_rights(directory: &Path) -> Option<(Command, tempfile::TempDir)> {
         command
     };
     fs::set_permissions(directory, Permissions::from_mode(0o555)).unwrap();
+    // A child that another test is just starting may hold the copy open.
+    while matches!(prepared().arg("--version").output(), Err(error) if error.kind() == ErrorKind::ExecutableFileBusy)
+    {
+        thread::sleep(Duration::from_millis(5));
+    }
     let runs = prepared()
         .arg("--version")
         .output()

@@ -102,7 +102,7 @@ fn decode(db: &Path, bytes: &[u8]) -> Result<BTreeMap<(String, String), Value>, 
         .sessions()
         .values()
         .map(|entry| {
-            let mut session = serde_json::to_value(&**entry).unwrap();
+            let mut session = serde_json::to_value(entry).unwrap();
             session["source"] = json!(name);
             let id = session["id"].as_str().unwrap().to_owned();
             ((name.to_string(), id), session)

@@ -164,7 +164,7 @@ fn show(args: &ListArgs, db: &Path, listing: Listing) -> io::Result<u8> {
     let mut projects = Projects::new();
     let entries = listing
         .sessions
-        .into_iter()
+        .into_values()
         .map(|session| Entry {
             project: projects.of(&session),
             session,

@@ -7,6 +7,7 @@
 mod list;
 mod lister;
 mod log;
+mod memory;
 mod serve;
 mod sessions;
 mod status;

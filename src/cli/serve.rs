@@ -14,6 +14,7 @@ use signal_hook::iterator::Signals;
 use tracing::{info, warn};
 
 use super::log::{self, LogFormat};
+use super::memory;
 use super::sessions::NAME;
 use super::{
     DeadlineArgs, FAILED, IN_MEMORY, MarkerArgs, NO_HOME, complain, default_database,
@@ -74,6 +75,7 @@ pub(super) struct ServeArgs {
 }
 
 pub(super) fn run(args: &ServeArgs) -> io::Result<u8> {
+    memory::use_one_arena();
     let _flush = log::start(args.log_format, args.debug);
     let databases = if args.db.is_empty() {
         match default_database() {

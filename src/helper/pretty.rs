@@ -27,7 +27,7 @@ pub fn print(task: &Task, mut out: impl Write, mut err: impl Write) -> io::Resul
             let mut projects = Projects::new();
             let entries: Vec<_> = listing
                 .sessions
-                .into_iter()
+                .into_values()
                 .map(|session| Entry {
                     project: projects.of(&session),
                     session,

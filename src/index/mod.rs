@@ -16,10 +16,10 @@ pub mod snapshot;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::output::Entry;
+use crate::packed::{Packed, PackedList};
 use crate::session::{Millis, SessionId};
 use crate::source::{Source, SourceName};
 use crate::wire::DatabaseState;
@@ -50,7 +50,7 @@ pub struct Index {
 pub struct Known {
     path: PathBuf,
     health: Health,
-    sessions: BTreeMap<SessionId, Arc<Entry>>,
+    sessions: BTreeMap<SessionId, Packed<Entry>>,
     /// When it was first seen without its sessions, on the monotonic clock.
     gone_since: Option<Duration>,
 }
@@ -61,7 +61,7 @@ pub struct Found {
     /// The state of the database.
     pub database: DatabaseState,
     /// Its sessions, each id once.
-    pub entries: Vec<Entry>,
+    pub entries: PackedList<Entry>,
 }
 
 /// What a listing changed.
@@ -139,14 +139,14 @@ impl Index {
 
     /// Takes over what was known before a restart. Sources that have sessions
     /// are stale until their first listing.
-    pub fn restore(&mut self, name: &SourceName, entries: Vec<Entry>) {
+    pub fn restore(&mut self, name: &SourceName, entries: Vec<Packed<Entry>>) {
         let Some(known) = self.sources.get_mut(name).filter(|_| !entries.is_empty()) else {
             return;
         };
         known.health = Health::Stale;
         known.sessions = entries
             .into_iter()
-            .map(|entry| (entry.session.id.clone(), Arc::new(entry)))
+            .map(|entry| (entry.unpack().session.id, entry))
             .collect();
         self.revision += 1;
     }
@@ -197,7 +197,7 @@ impl Known {
 
     /// Its sessions, by id.
     #[must_use]
-    pub fn sessions(&self) -> &BTreeMap<SessionId, Arc<Entry>> {
+    pub fn sessions(&self) -> &BTreeMap<SessionId, Packed<Entry>> {
         &self.sessions
     }
 
@@ -250,24 +250,27 @@ impl Known {
         changed
     }
 
-    fn take(&mut self, entries: Vec<Entry>) -> Difference {
+    fn take(&mut self, entries: PackedList<Entry>) -> Difference {
         let mut difference = Difference::default();
         let mut old = std::mem::take(&mut self.sessions);
-        for mut entry in entries {
+        for mut entry in entries.into_values() {
             let id = entry.session.id.clone();
             let known = old.remove(&id);
-            let marked = known.as_ref().and_then(|known| known.session.marked);
-            entry.session.marked = entry.session.marked.or(marked);
+            if entry.session.marked.is_none() {
+                let known = known.as_ref().map(Packed::unpack);
+                entry.session.marked = known.and_then(|known| known.session.marked);
+            }
+            let entry = Packed::new(&entry);
             let entry = match known {
                 // What is the same stays the same piece of memory.
-                Some(known) if *known == entry => known,
+                Some(known) if known == entry => known,
                 Some(_) => {
                     difference.updated.push(id.clone());
-                    Arc::new(entry)
+                    entry
                 }
                 None => {
                     difference.inserted.push(id.clone());
-                    Arc::new(entry)
+                    entry
                 }
             };
             self.sessions.insert(id, entry);

@@ -11,6 +11,7 @@ use bincode::{Decode, Encode};
 use super::{Index, Known};
 use crate::codec::{self, Kind, Unreadable};
 use crate::output::Entry;
+use crate::packed::Packed;
 use crate::wire::MarkerText;
 
 const KIND: Kind = Kind {
@@ -21,13 +22,13 @@ const KIND: Kind = Kind {
 #[derive(Encode)]
 struct Saved<'a> {
     marker: Option<&'a str>,
-    sources: Vec<(String, Vec<&'a Entry>)>,
+    sources: Vec<(String, Vec<&'a Packed<Entry>>)>,
 }
 
 #[derive(Decode)]
 struct Restored {
     marker: Option<String>,
-    sources: Vec<(String, Vec<Entry>)>,
+    sources: Vec<(String, Vec<Packed<Entry>>)>,
 }
 
 /// The snapshot of the index, whose listings look for `marker`.
@@ -38,12 +39,7 @@ struct Restored {
 pub fn encode(index: &Index, marker: Option<&MarkerText>) -> std::io::Result<Vec<u8>> {
     let sources = index
         .sources()
-        .map(|(_, known)| {
-            (
-                key(known.path()),
-                known.sessions().values().map(AsRef::as_ref).collect(),
-            )
-        })
+        .map(|(_, known)| (key(known.path()), known.sessions().values().collect()))
         .collect();
     codec::encode(
         KIND,
@@ -78,7 +74,9 @@ pub fn restore(
         };
         if !same_marker {
             for entry in &mut entries {
-                entry.session.marked = None;
+                let mut unpacked = entry.unpack();
+                unpacked.session.marked = None;
+                *entry = Packed::new(&unpacked);
             }
         }
         index.restore(&name, entries);

@@ -1,13 +1,12 @@
 //! What a service says and is told: one JSON object a line on standard input and
 //! output, and on its socket; the same as types for a host in Rust.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
 use super::stats::Status;
 use crate::index::Health;
 use crate::output::Entry;
+use crate::packed::Packed;
 use crate::session::SessionId;
 use crate::source::SourceName;
 use crate::wire::MarkerText;
@@ -77,7 +76,7 @@ pub struct Snapshot {
 pub struct Sourced {
     /// The session.
     #[serde(flatten)]
-    pub entry: Arc<Entry>,
+    pub entry: Packed<Entry>,
     /// Its source.
     pub source: SourceName,
 }

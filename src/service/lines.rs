@@ -4,7 +4,7 @@
 use std::io::{self, BufRead, Read, Write};
 
 use super::{Command, Handle, ReplyTo, Subscription};
-use crate::wire::line;
+use crate::wire::to_json;
 
 /// The longest command, in bytes.
 const LONGEST: u64 = 1 << 20;
@@ -14,9 +14,12 @@ const LONGEST: u64 = 1 << 20;
 /// # Errors
 ///
 /// Where `out` fails, for instance because nobody reads any more.
-pub fn write_events(events: Subscription, mut out: impl Write) -> io::Result<()> {
+pub fn write_events(events: Subscription, out: impl Write) -> io::Result<()> {
+    // A snapshot is never in memory as a whole line.
+    let mut out = io::BufWriter::with_capacity(16 << 10, out);
     for event in events {
-        out.write_all(&line(&*event))?;
+        to_json(&*event, &mut out)?;
+        out.write_all(b"\n")?;
         out.flush()?;
     }
     Ok(())

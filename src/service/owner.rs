@@ -22,6 +22,7 @@ use super::stats::{SourceStatus, Stats, Status};
 use super::watch::{Looks, Watch, watch};
 use super::{Beat, Config, Inbox, Message, Pulse};
 use crate::codec;
+use crate::file;
 use crate::index::{Again, Difference, Found, Health, Index, Merged, Moment, snapshot};
 use crate::lister::{Cancel, ListRequest, Lister, Outcome};
 use crate::output::Entry;
@@ -425,7 +426,7 @@ impl Owner {
             .chain(&difference.updated)
             .filter_map(|id| sessions?.get(id))
             .map(|entry| Sourced {
-                entry: Arc::clone(entry),
+                entry: entry.clone(),
                 source: source.clone(),
             })
             .collect();
@@ -507,7 +508,7 @@ impl Owner {
     fn snapshot(&self) -> Event {
         let sessions = self.index.sources().flat_map(|(source, known)| {
             known.sessions().values().map(|entry| Sourced {
-                entry: Arc::clone(entry),
+                entry: entry.clone(),
                 source: source.clone(),
             })
         });
@@ -744,7 +745,7 @@ impl Saver {
             .name("snapshot".into())
             .spawn(move || {
                 for bytes in from {
-                    let result = codec::save(&path, &bytes).map_err(|error| error.to_string());
+                    let result = file::save(&path, &bytes).map_err(|error| error.to_string());
                     inbox.send(Message::Saved(result));
                 }
             })?;
@@ -766,7 +767,7 @@ impl Saver {
 /// Puts the last snapshot into the index, or sets it aside.
 fn restore(index: &mut Index, state: &StateDir, marker: Option<&MarkerText>) {
     let path = state.snapshot();
-    let unusable = match codec::load(&path) {
+    let unusable = match file::load(&path, codec::HEADER + codec::MAX_BODY) {
         Ok(None) => return,
         Ok(Some(bytes)) => match snapshot::restore(index, &bytes, marker) {
             Ok(()) => return,
@@ -774,7 +775,7 @@ fn restore(index: &mut Index, state: &StateDir, marker: Option<&MarkerText>) {
         },
         Err(why) => why.to_string(),
     };
-    let aside = codec::set_aside(&path).is_ok();
+    let aside = file::set_aside(&path).is_ok();
     warn!(why = %one_line(&unusable), aside, "the snapshot is of no use; the first listings rebuild it");
 }
 
@@ -785,7 +786,7 @@ fn found(outcome: Outcome, projects: &mut Projects) -> (Result<Found, Failure>, 
             projects.refresh();
             let entries = listing
                 .sessions
-                .into_iter()
+                .into_values()
                 .map(|session| Entry {
                     project: projects.of(&session),
                     session,

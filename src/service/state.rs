@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::codec;
+use crate::file;
 use crate::text::Shown;
 
 /// A state directory that is this process's alone for as long as this lives.
@@ -81,7 +81,7 @@ impl StateDir {
             .set_len(0)
             .and_then(|()| lock.rewind())
             .and_then(|()| writeln!(lock, "{}", std::process::id()));
-        codec::remove_leftovers(path);
+        file::remove_leftovers(path);
         Ok(Self {
             path: path.to_owned(),
             _lock: lock,

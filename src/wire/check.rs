@@ -8,6 +8,7 @@
 use std::collections::HashSet;
 
 use super::{End, Failure, Hello, Message, PROTOCOL, VERSION, limits};
+use crate::packed::PackedList;
 use crate::session::{Session, SessionId};
 use crate::text;
 
@@ -17,7 +18,7 @@ pub struct Listing {
     /// The helper's version.
     pub lister: String,
     /// The sessions, in the helper's order: newest activity first.
-    pub sessions: Vec<Session>,
+    pub sessions: PackedList<Session>,
     /// What the helper said about them.
     pub end: End,
     /// How many bytes it sent.
@@ -152,7 +153,7 @@ pub struct Checker {
     /// Lines so far.
     lines: usize,
     hello: Option<Hello>,
-    sessions: Vec<Session>,
+    sessions: PackedList<Session>,
     ids: HashSet<SessionId>,
     last: Option<Last>,
 }
@@ -326,7 +327,7 @@ impl Checker {
                 id: session.id,
             });
         }
-        self.sessions.push(session);
+        self.sessions.push(&session);
         Ok(())
     }
 }

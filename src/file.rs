@@ -1,0 +1,103 @@
+//! Files that this crate keeps: written atomically, so that a reader finds the old
+//! one or the new one, also after a crash; and set aside where they are of no use.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// The bytes of the file at `path`; `None` where there is none. A file larger
+/// than `limit` bytes is cut one byte after that.
+///
+/// # Errors
+///
+/// Where it cannot be read.
+pub fn load(path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = Vec::new();
+    file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
+/// Puts `bytes` in the place of the file at `path`, readable by its owner only:
+/// written beside it, synced, renamed, and the directory synced.
+///
+/// # Errors
+///
+/// Where any of that fails; the old file is then still there.
+pub fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let directory = path
+        .parent()
+        .ok_or_else(|| io::Error::other("the path has no directory"))?;
+    // Made with mode 0600, and removed when it is dropped before the rename.
+    let mut file = tempfile::Builder::new()
+        .prefix(LEFTOVER)
+        .tempfile_in(directory)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    File::open(directory)?.sync_all()
+}
+
+/// How the names of unfinished files begin.
+const LEFTOVER: &str = ".unfinished-";
+
+/// Removes the unfinished files that a killed process left in `directory`, which
+/// must be this process's alone.
+pub fn remove_leftovers(directory: &Path) {
+    for entry in fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok)
+    {
+        if entry.file_name().to_string_lossy().starts_with(LEFTOVER) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Moves the file at `path` out of the way, to where a person can look at it. An
+/// earlier one there is replaced.
+///
+/// # Errors
+///
+/// Where it cannot be moved.
+pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".set-aside");
+    let aside = PathBuf::from(name);
+    fs::rename(path, &aside)?;
+    Ok(aside)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_saved_file_replaces_the_old_one_and_leaves_nothing_beside_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("file");
+        assert_eq!(load(&path, 100).unwrap(), None);
+        save(&path, b"one").unwrap();
+        save(&path, b"two").unwrap();
+        assert_eq!(load(&path, 100).unwrap().as_deref(), Some(&b"two"[..]));
+        assert_eq!(load(&path, 1).unwrap().as_deref(), Some(&b"tw"[..]));
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        fs::write(place.path().join(".unfinished-x"), "").unwrap();
+        remove_leftovers(place.path());
+        let aside = set_aside(&path).unwrap();
+        let left: Vec<_> = fs::read_dir(place.path())
+            .unwrap()
+            .map(|e| e.unwrap().path())
+            .collect();
+        assert_eq!(left, [aside]);
+    }
+}
