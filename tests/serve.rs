@@ -1448,6 +1448,83 @@ fn a_directory_that_cannot_be_written_to_is_no_obstacle() {
     assert_eq!(fs::read_dir(&locked).unwrap().count(), 0);
 }
 
+/// Sets the wall clock of a program, when it is told to.
+#[cfg(target_os = "linux")]
+struct Clock(tempfile::TempDir);
+
+#[cfg(target_os = "linux")]
+impl Clock {
+    fn of(command: &mut Command) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let library = directory.path().join("set_clock.so");
+        // SQLite is compiled with it too.
+        let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+        let status = support::command(Path::new(&compiler))
+            .args(["-shared", "-fPIC", "-o"])
+            .arg(&library)
+            .arg(concat!(
+                env!("CARGO_MANIFEST_DIR"),
+                "/tests/helpers/set_clock.c"
+            ))
+            .status()
+            .unwrap();
+        assert!(status.success());
+        let clock = Self(directory);
+        clock.set_back(0);
+        command
+            .env("LD_PRELOAD", library)
+            .env("SET_CLOCK", clock.0.path().join("seconds"));
+        clock
+    }
+
+    fn set_back(&self, seconds: u32) {
+        let (new, now) = (self.0.path().join("new"), self.0.path().join("seconds"));
+        fs::write(&new, format!("-{seconds}\n")).unwrap();
+        fs::rename(new, now).unwrap();
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_clock_that_is_set_back_holds_up_nothing() {
+    const DAY: u32 = 24 * 60 * 60;
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    let helper = Helper::new();
+    let mut command = serve(&made.db, &state(&made));
+    command.arg("--lister").arg(helper.program());
+    let clock = Clock::of(&mut command);
+    let mut host = Host::well(&mut command);
+    // It fails, and waits until it tries again.
+    helper.becomes_nothing();
+    made.session("ses_2", 2);
+    host.until("the failure", |model| model.state() == "failing");
+    let since = host.model.health["opencode.db"]["since"].as_i64().unwrap();
+    clock.set_back(DAY);
+    helper.becomes(REAL);
+    host.until("the recovery", |model| model.state() == "ok");
+    assert_eq!(host.model.ids().len(), 2);
+    made.session("ses_3", 3);
+    host.until("the next change", |model| model.ids().len() == 3);
+    assert_eq!(host.refresh()["outcome"], "ok");
+    helper.becomes_nothing();
+    assert_eq!(host.refresh()["outcome"], "failed");
+    let now = host.model.health["opencode.db"]["since"].as_i64().unwrap();
+    assert!(now < since - i64::from(DAY) * 900, "the clock was not set");
+    let known = host.model.sessions.clone();
+    let begun = Instant::now();
+    let (status, _, log) = host.end_by(Signal::TERM);
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(begun.elapsed() < END, "{:?}", begun.elapsed());
+    // Its snapshot is of the future now.
+    clock.set_back(2 * DAY);
+    let mut host = Host::greeted(&mut command);
+    assert_eq!(host.model.sessions, known);
+    helper.becomes(REAL);
+    made.session("ses_4", 4);
+    host.until("the last change", |model| model.ids().len() == 4);
+}
+
 /// Where systemd would listen.
 struct Notified(UnixDatagram);
 
