@@ -1,117 +1,112 @@
-//! Finding a marker in bytes the way `LIKE '%marker%'` does: ASCII case folded,
-//! but at the speed of `memchr`.
+//! Finding a text in bytes the way `LIKE '%text%'` does: ASCII case folded, but
+//! at the speed of memory.
 //!
-//! A case-insensitive search of every byte would cost seven times as much. So
-//! it looks for something in the marker that has no case, the longest run of
-//! characters that are no letters (`=3-` in the default), and compares the rest
-//! only where that is found. A marker of letters alone is anchored on its
-//! rarest letter, in both cases.
-
-use memchr::memmem::Finder;
+//! Comparing every position would cost twenty times as much. So it looks for two
+//! of the text's bytes at their distance, the rarest ones that it has, in blocks
+//! that the compiler turns into vector instructions, and compares the rest only
+//! where both are found.
 
 use crate::wire::MarkerText;
 
-/// A marker, ready to be searched for.
+/// A text, ready to be searched for.
 #[derive(Debug, Clone)]
 pub struct Needle {
     folded: Vec<u8>,
-    anchor: Anchor,
-    /// Where the anchor stands in the marker.
-    offset: usize,
+    rare: [Rare; 2],
 }
 
-#[derive(Debug, Clone)]
-enum Anchor {
-    Run(Box<Finder<'static>>),
-    Letter(u8, u8),
+/// A byte of the text. Where it is a letter, `fold` is the bit that tells its
+/// cases apart, else nothing.
+#[derive(Debug, Clone, Copy)]
+struct Rare {
+    at: usize,
+    byte: u8,
+    fold: u8,
 }
 
-/// English and JSON text has fewer of the first ones.
-const RAREST_FIRST: &[u8] = b"zqjxkvbwgyfphmucldrsnioate";
+impl Rare {
+    #[inline]
+    fn is(self, byte: u8) -> bool {
+        byte | self.fold == self.byte
+    }
+}
 
-/// A run this long is rarer than any letter: JSON is full of single quotes,
-/// commas and spaces.
-const GOOD_RUN: usize = 2;
+/// JSON text has fewer of the first ones. What is not named is rarer still, but
+/// for what JSON itself is written with.
+const COMMONEST_LAST: &[u8] = b"zqjxkvbwgyfphmucldrsnioate0123456789_/.-:,{}\" ";
+
+/// Positions that are looked at together.
+const BLOCK: usize = 64;
 
 impl Needle {
     /// The needle of `marker`.
     #[must_use]
     pub fn new(marker: &MarkerText) -> Self {
-        let folded = marker.as_str().to_ascii_lowercase().into_bytes();
-        let (start, end) = longest_run_without_letters(&folded);
-        if end - start < GOOD_RUN
-            && let Some((offset, letter)) = rarest_letter(&folded)
-        {
-            let anchor = Anchor::Letter(letter, letter.to_ascii_uppercase());
-            return Self {
-                folded,
-                anchor,
-                offset,
-            };
-        }
-        let anchor = Anchor::Run(Box::new(Finder::new(&folded[start..end]).into_owned()));
-        Self {
-            folded,
-            anchor,
-            offset: start,
-        }
+        Self::of(marker.as_str())
     }
 
-    /// The marker's length in bytes.
+    /// The needle of a text of at least two bytes, all ASCII.
+    pub(super) fn of(text: &str) -> Self {
+        let folded = text.to_ascii_lowercase().into_bytes();
+        let commonness = |byte: u8| memchr::memchr(byte, COMMONEST_LAST).map_or(0, |at| at + 1);
+        let mut order: Vec<usize> = (0..folded.len()).collect();
+        order.sort_by_key(|&at| commonness(folded[at]));
+        // Two different ones where there are: twice the same says less.
+        let other = order.iter().find(|&&at| folded[at] != folded[order[0]]);
+        let rare = [order[0], *other.unwrap_or(&order[1])].map(|at| {
+            let byte = folded[at];
+            let fold = if byte.is_ascii_lowercase() { 0x20 } else { 0 };
+            Rare { at, byte, fold }
+        });
+        Self { folded, rare }
+    }
+
+    /// Its length in bytes.
     #[must_use]
-    #[expect(clippy::len_without_is_empty, reason = "a marker is never empty")]
+    #[expect(clippy::len_without_is_empty, reason = "a needle is never empty")]
     pub fn len(&self) -> usize {
         self.folded.len()
     }
 
-    /// True where `haystack` has the marker, ASCII case folded. It does not stop
-    /// at a NUL, as `LIKE` does.
+    /// True where `haystack` has it, ASCII case folded. It does not stop at a
+    /// NUL, as `LIKE` does.
     #[must_use]
     pub fn is_in(&self, haystack: &[u8]) -> bool {
-        let mut from = 0;
-        while let Some(at) = self.find_anchor(&haystack[from..]) {
-            if self.stands_around(haystack, from + at) {
-                return true;
+        self.find(haystack).is_some()
+    }
+
+    /// Where it stands first in `haystack`.
+    #[must_use]
+    pub fn find(&self, haystack: &[u8]) -> Option<usize> {
+        let starts = (haystack.len() + 1).checked_sub(self.folded.len())?;
+        let [a, b] = self.rare.map(|rare| &haystack[rare.at..][..starts]);
+        let [first, second] = self.rare;
+        let both = |(a, b): (&u8, &u8)| first.is(*a) & second.is(*b);
+        let mut at = 0;
+        while at < starts {
+            let end = starts.min(at + BLOCK);
+            let (a, b) = (&a[at..end], &b[at..end]);
+            let may_start = match (<&[u8; BLOCK]>::try_from(a), <&[u8; BLOCK]>::try_from(b)) {
+                // Without a branch for each byte: these become vector instructions.
+                (Ok(a), Ok(b)) => a.iter().zip(b).fold(false, |any, pair| any | both(pair)),
+                _ => true,
+            };
+            if may_start {
+                let mut pairs = a.iter().zip(b).enumerate();
+                let found = pairs
+                    .find(|(offset, pair)| both(*pair) && self.stands_at(haystack, at + offset));
+                if let Some((offset, _)) = found {
+                    return Some(at + offset);
+                }
             }
-            // One further only: anchors can overlap, as `--` does in `---`.
-            from += at + 1;
+            at = end;
         }
-        false
+        None
     }
 
-    fn find_anchor(&self, haystack: &[u8]) -> Option<usize> {
-        match &self.anchor {
-            Anchor::Run(finder) => finder.find(haystack),
-            Anchor::Letter(lower, upper) => memchr::memchr2(*lower, *upper, haystack),
-        }
+    fn stands_at(&self, haystack: &[u8], start: usize) -> bool {
+        haystack[start..][..self.folded.len()].eq_ignore_ascii_case(&self.folded)
     }
-
-    fn stands_around(&self, haystack: &[u8], anchor_at: usize) -> bool {
-        anchor_at
-            .checked_sub(self.offset)
-            .and_then(|start| haystack.get(start..start + self.folded.len()))
-            .is_some_and(|text| text.eq_ignore_ascii_case(&self.folded))
-    }
-}
-
-fn longest_run_without_letters(text: &[u8]) -> (usize, usize) {
-    let mut longest = (0, 0);
-    let mut start = 0;
-    for end in 0..=text.len() {
-        if end == text.len() || text[end].is_ascii_alphabetic() {
-            if end - start > longest.1 - longest.0 {
-                longest = (start, end);
-            }
-            start = end + 1;
-        }
-    }
-    longest
-}
-
-fn rarest_letter(folded: &[u8]) -> Option<(usize, u8)> {
-    RAREST_FIRST
-        .iter()
-        .find_map(|&letter| Some((memchr::memchr(letter, folded)?, letter)))
 }
 
 #[cfg(test)]
