@@ -498,6 +498,87 @@ fn a_change_during_a_listing_makes_one_more_follow() {
     }
 }
 
+/// All that there is to see of the change is seen while the listing runs, also the
+/// look at files that have come to rest.
+#[test]
+fn a_change_long_before_the_end_of_a_listing_makes_one_more_follow() {
+    let _limit = support::limit(60);
+    let made = made(&[]);
+    let scripted = Scripted::new();
+    let mut command = serve(&made.db, &state(&made));
+    let mut host = Host::well(command.arg("--lister").arg(scripted.helper.program()));
+    let before = scripted.begun();
+    scripted.prints(&["ses_old"]);
+    scripted.hold(true);
+    made.session("ses_old", 1);
+    wait_for("the first launch", || {
+        (scripted.begun() > before).then_some(())
+    });
+    thread::sleep(Duration::from_millis(200));
+    scripted.prints(&["ses_new"]);
+    made.session("ses_new", 2);
+    host.take_for(Duration::from_secs(4));
+    assert_eq!(scripted.begun(), before + 1, "one at a time");
+    scripted.hold(false);
+    host.until("the old one", |model| model.ids() == ["ses_old"]);
+    host.until("the new one", |model| model.ids() == ["ses_new"]);
+}
+
+/// Its files look again as they did when they were last listed, and what was listed
+/// meanwhile is another's.
+#[test]
+fn a_database_that_is_another_one_only_while_it_is_listed_is_listed_again() {
+    let _limit = support::limit(60);
+    let made = made(&[]);
+    made.run("PRAGMA wal_checkpoint(TRUNCATE)");
+    settle(&made);
+    let (own, other) = (
+        made.db.with_file_name("own.db"),
+        made.db.with_file_name("other.db"),
+    );
+    fs::hard_link(&made.db, &own).unwrap();
+    fs::copy(&made.db, &other).unwrap();
+    let scripted = Scripted::new();
+    scripted.prints(&["ses_own"]);
+    let mut command = serve(&made.db, &state(&made));
+    let mut host = Host::well(command.arg("--lister").arg(scripted.helper.program()));
+    assert_eq!(host.model.ids(), ["ses_own"]);
+    let before = scripted.begun();
+    scripted.prints(&["ses_other"]);
+    scripted.hold(true);
+    fs::rename(&other, &made.db).unwrap();
+    wait_for("a launch", || (scripted.begun() > before).then_some(()));
+    thread::sleep(Duration::from_millis(200));
+    scripted.prints(&["ses_own"]);
+    fs::rename(&own, &made.db).unwrap();
+    host.take_for(Duration::from_millis(500));
+    scripted.hold(false);
+    host.until("the other one", |model| model.ids() == ["ses_other"]);
+    host.until("its own again", |model| model.ids() == ["ses_own"]);
+}
+
+/// The pauses after four failures are twelve seconds together, at the least.
+#[test]
+fn a_refresh_that_is_asked_for_does_not_wait_for_the_pause_after_a_failure() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    let helper = Helper::new();
+    let mut command = serve(&made.db, &state(&made));
+    let mut host = Host::well(command.arg("--lister").arg(helper.program()));
+    helper.becomes("exits-with-error-io");
+    let started = Instant::now();
+    for _ in 0..4 {
+        assert_eq!(host.refresh()["outcome"], "failed");
+    }
+    helper.becomes(REAL);
+    assert_eq!(host.refresh()["outcome"], "ok");
+    assert!(
+        started.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        started.elapsed()
+    );
+}
+
 /// SQLite writes to the log, may wait for the disk, and only then lets readers see
 /// it, in a file that nobody watches.
 #[test]
@@ -728,6 +809,32 @@ fn it_ends_in_time_also_where_nobody_reads_its_output() {
 }
 
 #[test]
+fn it_ends_in_time_also_where_nobody_reads_either_output() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    for n in 0..500 {
+        made.session(&format!("ses_more_{n}"), n);
+    }
+    let (_unread, full) = full_pipe();
+    let mut child = serve(&made.db, &state(&made))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(full)
+        .spawn()
+        .unwrap();
+    until_listed(&socket(&made));
+    let mut stdin = child.stdin.take().unwrap();
+    for _ in 0..20 {
+        stdin.write_all(b"{\"type\":\"snapshot\"}\n").unwrap();
+    }
+    thread::sleep(Duration::from_millis(300));
+    let asked = Instant::now();
+    rustix::process::kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(exit_of(&mut child).code(), Some(0));
+    assert!(asked.elapsed() < END, "{:?}", asked.elapsed());
+}
+
+#[test]
 fn a_host_that_closes_its_output_ends_it() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
@@ -789,6 +896,36 @@ fn a_reader_that_stops_reading_holds_up_nobody_and_is_brought_up_again() {
     let last = host.model.events.last().unwrap();
     assert_eq!(last["type"], "change");
     assert_eq!(list(&last["upserted"]).len(), 1);
+}
+
+#[test]
+fn what_is_kept_of_the_replies_for_a_reader_that_stops_reading_has_a_bound() {
+    let _limit = support::limit(90);
+    let made = made(&["ses_1"]);
+    settle(&made);
+    let mut host = start(&made);
+    let spawns = host.status()["spawns"].as_u64();
+    let before = host.model.events.len();
+    let unread = host.stop_reading();
+    for _ in 0..5000 {
+        host.tell("status");
+    }
+    // Commands are taken in order: when this one has been, all have been.
+    let last = host.tell("refresh");
+    wait_for("the last command", || {
+        let (reply, _) = ask_at(&socket(&made), "status");
+        (reply["status"]["spawns"].as_u64() > spawns).then_some(())
+    });
+    drop(unread);
+    host.until("the fresh snapshot", |model| {
+        let event = model.events.last().unwrap();
+        event["type"] == "snapshot" || event["id"] == last
+    });
+    // What the pipe holds, and a thousand.
+    let replies = host.model.of_type("reply", before).len();
+    assert!(replies < 2500, "{replies} were kept for it");
+    // And it goes on from there.
+    assert_eq!(host.refresh()["outcome"], "ok");
 }
 
 // ---- The second service.
@@ -1083,6 +1220,38 @@ fn a_list_is_answered_by_a_service_where_that_knows_exactly_what_was_asked() {
     assert_eq!(host.refresh()["outcome"], "failed");
     let output = ask(&["--db", db]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+/// What it knows is of before its restart.
+#[test]
+fn a_list_is_not_answered_by_a_service_that_has_not_listed_yet() {
+    let _limit = support::limit(60);
+    let home = tempfile::tempdir().unwrap();
+    fs::create_dir(home.path().join("run")).unwrap();
+    let made = made(&["ses_1"]);
+    let helper = Helper::new();
+    let serve = || {
+        let mut command = support::command(support::sessions());
+        user(&mut command, home.path());
+        command.args(["serve", "--stdio", "--deadline", "60s", "--db"]);
+        command.arg(&made.db).arg("--lister").arg(helper.program());
+        command
+    };
+    Host::well(&mut serve()).end_by(Signal::TERM);
+    helper.becomes("hangs-before-output");
+    let host = Host::greeted(&mut serve());
+    assert_eq!(host.model.state(), "stale");
+    assert_eq!(host.model.ids(), ["ses_1"]);
+    let mut command = support::command(&sessions_alone(home.path()));
+    user(&mut command, home.path());
+    let output = command
+        .args(["list", "--db"])
+        .arg(&made.db)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("there is no helper"), "{output:?}");
+    assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]
@@ -1628,6 +1797,25 @@ fn systemd_is_told_of_the_start_the_state_a_reload_and_the_end() {
 
 /// What is said of the state is no sign of life to systemd.
 #[test]
+fn a_supervisor_that_does_not_read_what_it_is_told_holds_up_nothing() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    let path = made.directory.path().join("notify");
+    let _unread = Notified::at(&path);
+    let command = plain(&made.db, &state(&made));
+    // A sign of life every five milliseconds: more than any queue holds.
+    let watchdog = "WATCHDOG_PID=$$ WATCHDOG_USEC=10000";
+    let daemon = Daemon::start(&mut notifying(&command, &path, watchdog));
+    until_listed(&socket(&made));
+    thread::sleep(Duration::from_secs(1));
+    quick_status(&socket(&made));
+    let asked = Instant::now();
+    let (status, log) = daemon.end_by(Signal::TERM);
+    assert_eq!(status.code(), Some(0), "{log}");
+    assert!(asked.elapsed() < END, "{:?}", asked.elapsed());
+}
+
+#[test]
 fn a_busy_database_does_not_starve_the_watchdog() {
     let _limit = support::limit(60);
     let made = made(&["ses_0"]);
@@ -1652,6 +1840,83 @@ fn a_busy_database_does_not_starve_the_watchdog() {
     assert!(alive >= 2, "{alive} signs of life");
 }
 
+/// A thread of another program that stands still until this is dropped, while that
+/// program's other threads go on.
+#[cfg(target_os = "linux")]
+struct Stopped(libc::pid_t);
+
+#[cfg(target_os = "linux")]
+impl Stopped {
+    /// The thread of this name; `None` where the system does not let us.
+    fn thread_of(pid: u32, name: &str) -> Option<Self> {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let mut threads = threads.map(|thread| thread.unwrap().path());
+        let thread = threads
+            .find(|thread| fs::read_to_string(thread.join("comm")).unwrap().trim() == name)
+            .expect("a thread of this name");
+        let tid: libc::pid_t = thread.file_name()?.to_str()?.parse().unwrap();
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: neither request reads or writes memory of this process, and the
+        // thread is one of our own child's.
+        #[expect(unsafe_code, reason = "neither std nor rustix has this call")]
+        unsafe {
+            if libc::ptrace(libc::PTRACE_SEIZE, tid, none, none) != 0 {
+                return None;
+            }
+            assert_eq!(libc::ptrace(libc::PTRACE_INTERRUPT, tid, none, none), 0);
+            assert_eq!(libc::waitpid(tid, std::ptr::null_mut(), libc::__WALL), tid);
+        }
+        Some(Self(tid))
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: as above; the thread stands still.
+        #[expect(unsafe_code, reason = "neither std nor rustix has this call")]
+        unsafe {
+            libc::ptrace(libc::PTRACE_DETACH, self.0, none, none);
+        }
+    }
+}
+
+/// A thread that does nothing else could go on feeding the watchdog of a service
+/// that answers nobody any more.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_loop_that_is_stuck_gives_no_sign_of_life() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    let path = made.directory.path().join("notify");
+    let notified = Notified::at(&path);
+    let command = plain(&made.db, &state(&made));
+    let watchdog = "WATCHDOG_PID=$$ WATCHDOG_USEC=200000";
+    let daemon = Daemon::start(&mut notifying(&command, &path, watchdog));
+    until_listed(&socket(&made));
+    let alive = |notified: &Notified| while notified.next().trim() != "WATCHDOG=1" {};
+    alive(&notified);
+    let Some(stuck) = Stopped::thread_of(daemon.child.id(), "owner") else {
+        return;
+    };
+    notified.0.set_nonblocking(true).unwrap();
+    let mut buffer = [0; 4096];
+    while notified.0.recv(&mut buffer).is_ok() {}
+    thread::sleep(Duration::from_secs(1));
+    let said = notified.0.recv(&mut buffer);
+    assert!(
+        said.is_err(),
+        "{:?}",
+        String::from_utf8_lossy(&buffer[..40])
+    );
+    notified.0.set_nonblocking(false).unwrap();
+    drop(stuck);
+    alive(&notified);
+    let (status, log) = daemon.end_by(Signal::TERM);
+    assert_eq!(status.code(), Some(0), "{log}");
+}
+
 #[test]
 fn a_watchdog_of_another_process_or_none_is_not_fed() {
     let _limit = support::limit(60);
@@ -1670,14 +1935,20 @@ fn a_watchdog_of_another_process_or_none_is_not_fed() {
     }
 }
 
+/// A pipe that nobody reads and that takes no more.
+fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
+    let (unread, mut full) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&full, true).unwrap();
+    while full.write(&[b'x'; 512]).is_ok() {}
+    rustix::io::ioctl_fionbio(&full, false).unwrap();
+    (unread, full)
+}
+
 #[test]
 fn a_supervisor_that_does_not_read_standard_error_holds_up_nothing() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
-    let (_unread, mut full) = std::io::pipe().unwrap();
-    rustix::io::ioctl_fionbio(&full, true).unwrap();
-    while full.write(&[b'x'; 512]).is_ok() {}
-    rustix::io::ioctl_fionbio(&full, false).unwrap();
+    let (_unread, full) = full_pipe();
     let mut child = plain(&made.db, &state(&made))
         .arg("--debug")
         .stdout(Stdio::null())
@@ -1723,6 +1994,34 @@ fn an_idle_database_costs_no_launch() {
     assert!(spawns.as_u64() <= Some(4), "{spawns}");
     host.take_for(Duration::from_secs(3));
     assert_eq!(host.status()["spawns"], spawns);
+}
+
+/// As a reader does it that SQLite has make a log, or set the owner of one.
+#[test]
+fn an_empty_log_and_another_time_of_the_inode_are_no_change() {
+    let _limit = support::limit(60);
+    let plain = made(&["ses_1"]);
+    plain.run("PRAGMA wal_checkpoint(TRUNCATE)");
+    let place = tempfile::tempdir().unwrap();
+    let db = place.path().join("opencode.db");
+    fs::copy(&plain.db, &db).unwrap();
+    support::settle(&db);
+    let scripted = Scripted::new();
+    let mut command = serve(&db, &place.path().join("state"));
+    let mut host = Host::well(command.arg("--lister").arg(scripted.helper.program()));
+    host.take_for(Duration::from_millis(500));
+    assert_eq!(host.status()["spawns"], 1);
+    let log = place.path().join("opencode.db-wal");
+    let of_all = Permissions::from_mode(0o644);
+    for _ in 0..3 {
+        File::create(&log).unwrap();
+        host.take_for(Duration::from_millis(300));
+        fs::set_permissions(&db, of_all.clone()).unwrap();
+        host.take_for(Duration::from_millis(300));
+        fs::remove_file(&log).unwrap();
+        host.take_for(Duration::from_millis(300));
+    }
+    assert_eq!(host.status()["spawns"], 1);
 }
 
 #[test]

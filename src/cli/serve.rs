@@ -38,6 +38,12 @@ const HELD: u8 = 75;
 /// How long a service that has the index may take until it answers.
 const STARTING: Duration = Duration::from_secs(2);
 
+/// What a supervisor is still to be told, at most.
+const UNTOLD: usize = 64;
+
+/// How long it may take to tell a supervisor that this ends.
+const LAST_NOTICE: Duration = Duration::from_millis(100);
+
 /// How long the last event may take to reach a reader.
 const LAST_WORDS: Duration = Duration::from_millis(300);
 
@@ -154,7 +160,7 @@ pub(super) fn run(args: &ServeArgs) -> io::Result<u8> {
         // Each source has its own: a helper that does not die holds up no other's.
         lister: Box::new(move |_| Arc::new(ProcessLister::at(lister.program()))),
         state,
-        pulse: pulse(),
+        pulse: pulse()?,
     };
     let service = match Service::start(config) {
         Ok(service) => service,
@@ -239,29 +245,52 @@ fn talk(service: &Handle) -> io::Result<mpsc::Receiver<()>> {
     Ok(written)
 }
 
-/// What systemd wants to hear, where it is systemd that started this.
-fn pulse() -> Option<Pulse> {
-    std::env::var_os("NOTIFY_SOCKET")?;
+/// What systemd wants to hear, where it is systemd that started this. The loop
+/// says it, and a thread passes it on: sending waits where nobody reads.
+fn pulse() -> io::Result<Option<Pulse>> {
+    if std::env::var_os("NOTIFY_SOCKET").is_none() {
+        return Ok(None);
+    }
+    let (tell, told) = mpsc::sync_channel::<String>(UNTOLD);
+    let (done, is_told) = mpsc::channel::<()>();
+    thread::Builder::new()
+        .name("notify".into())
+        .spawn(move || {
+            let _done = done;
+            let stopping = NotifyState::Stopping.to_string();
+            for states in told {
+                if let Err(error) = sd_notify::notify(&[NotifyState::Custom(&states)]) {
+                    tracing::debug!(%error, "the supervisor was not told");
+                }
+                if states == stopping {
+                    break;
+                }
+            }
+        })?;
     let watchdog = sd_notify::watchdog_enabled();
     let every = watchdog.map_or(Duration::from_secs(3600), |every| every / 2);
     let beat = move |beat: Beat<'_>| {
-        let sent = match beat {
-            Beat::Alive if watchdog.is_none() => Ok(()),
-            Beat::Alive => sd_notify::notify(&[NotifyState::Watchdog]),
-            Beat::Ready => sd_notify::notify(&[NotifyState::Ready]),
-            Beat::Status(line) => sd_notify::notify(&[NotifyState::Status(line)]),
-            Beat::Ending => sd_notify::notify(&[NotifyState::Stopping]),
-            Beat::Reloading => NotifyState::monotonic_usec_now()
-                .and_then(|now| sd_notify::notify(&[NotifyState::Reloading, now])),
+        let states = match beat {
+            Beat::Alive if watchdog.is_none() => return,
+            Beat::Alive => NotifyState::Watchdog.to_string(),
+            Beat::Ready => NotifyState::Ready.to_string(),
+            Beat::Status(line) => NotifyState::Status(line).to_string(),
+            Beat::Ending => NotifyState::Stopping.to_string(),
+            Beat::Reloading => match NotifyState::monotonic_usec_now() {
+                Ok(now) => format!("{}\n{now}", NotifyState::Reloading),
+                Err(_) => return,
+            },
         };
-        if let Err(error) = sent {
-            tracing::debug!(%error, "the supervisor was not told");
+        // What a supervisor that does not read misses it has no use for.
+        let _ = tell.try_send(states);
+        if beat == Beat::Ending {
+            let _ = is_told.recv_timeout(LAST_NOTICE);
         }
     };
-    Some(Pulse {
+    Ok(Some(Pulse {
         every,
         beat: Box::new(beat),
-    })
+    }))
 }
 
 /// Who answers where another service has the index.

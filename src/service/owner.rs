@@ -39,7 +39,7 @@ const SAVE: Duration = Duration::from_secs(5);
 const SAVE_AGAIN: Duration = Duration::from_secs(60);
 
 /// How long ending may take for what is in flight.
-const END: Duration = Duration::from_millis(1500);
+const END: Duration = Duration::from_millis(1200);
 
 /// What a listing's thread brings back.
 #[derive(Debug)]
