@@ -208,6 +208,7 @@ fn run(steps: &[(bool, Step)]) {
                     model.reason != Some(*reason),
                     "said once for each kind"
                 );
+                assert_eq!(index.revision(), revision);
                 model.health = "failing";
                 model.reason = Some(*reason);
                 model.gone_since = None;
