@@ -17,7 +17,7 @@
 //! set aside and made again. bincode is no longer maintained (RUSTSEC-2025-0141),
 //! which is why it sees no byte that did not pass the checksum.
 //!
-//! What stays in memory ([`pack`], [`unpack`]) has none.
+//! What stays in memory ([`crate::packed`]) has none.
 
 use std::io;
 
