@@ -1,5 +1,5 @@
 //! Values as bytes: the only file that uses bincode's functions. Pure; what puts
-//! the bytes on disk is [`crate::file`].
+//! the bytes on disk is [`mod@crate::file`].
 //!
 //! What goes to disk ([`encode`], [`decode`]) has a header of our own in front:
 //!

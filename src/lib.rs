@@ -35,7 +35,7 @@
 //! | [`service`] | the long-lived loop: watch, schedule, list, tell |
 //! | [`locate`], [`project`] | where the database is; which project a session is of |
 //! | [`output`] | how people and programs see sessions |
-//! | [`codec`], [`packed`], [`file`] | values as bytes; values that stay in memory so; files that are kept |
+//! | [`codec`], [`packed`], [`mod@file`] | values as bytes; values that stay in memory so; files that are kept |
 //! | [`text`] | untrusted text on its way to a person |
 //! | [`cli`] | the arguments of both programs, and the commands |
 //!
