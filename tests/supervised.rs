@@ -709,8 +709,9 @@ fn a_launched_helper_keeps_to_its_limits_and_is_told_who_its_parent_is() {
         wait_until_it_reads(helper.0, &made.db);
         let pid = helper.0;
         // Nice is field 19, the process group field 5.
+        let nice = |pid| stat(pid).unwrap()[16].parse::<i32>().unwrap();
+        assert_eq!(nice(pid), (nice(us) + 10).min(19));
         let stat = stat(pid).unwrap();
-        assert_eq!(stat[16], "10");
         assert_eq!(stat[2], pid.to_string(), "the leader of its own group");
         assert_eq!(io_priority(pid), BEST_EFFORT | 7);
         let gib = (1 << 30).to_string();
