@@ -650,12 +650,19 @@ fn a_full_scan_says_how_many_bytes_it_searched() {
            VALUES ('m', 'ses_a', 1, 1, x'010203')",
     );
     let (_, end) = listing(&made.db, &[]);
+    let scan = &end["scan"];
     assert_eq!(
-        end["scan"],
-        json!({
-            "mode": "full", "progress": 1.0, "frames": 0, "bytes": 1000 + WHOLE_CELL + 1 + 3
-        })
+        (&scan["mode"], &scan["progress"]),
+        (&json!("full"), &json!(1.0))
     );
+    // Whole pages, of the log too.
+    let bytes = scan["bytes"].as_u64().unwrap();
+    let content = u64::try_from(WHOLE_CELL).unwrap();
+    assert!((content..2 * content).contains(&bytes), "{scan}");
+    // SQL searches content alone.
+    let (_, end) = listing(&made.db, &["--marker=1234567890123456"]);
+    let scan = &end["scan"];
+    assert_eq!(scan["bytes"].as_u64().unwrap(), 1000 + content + 1 + 3);
 }
 
 #[test]

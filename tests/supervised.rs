@@ -717,7 +717,9 @@ fn a_launched_helper_keeps_to_its_limits_and_is_told_who_its_parent_is() {
         let gib = (1 << 30).to_string();
         assert_eq!(limits(pid, "Max core file size"), ["0", "0"]);
         assert_eq!(limits(pid, "Max address space"), [gib.as_str(), &gib]);
-        assert_eq!(limits(pid, "Max cpu time"), ["31", "32"]);
+        let seconds = 31 * opencode_sessions::lister::default_threads();
+        let cpu = [seconds, seconds + 1].map(|seconds| seconds.to_string());
+        assert_eq!(limits(pid, "Max cpu time"), cpu);
         let arguments = arguments(pid).join(" ");
         for part in [&format!("--parent {us} "), "--parent-pipe "] {
             assert!(arguments.contains(part), "{arguments}");

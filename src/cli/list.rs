@@ -1,6 +1,8 @@
 //! `opencode-sessions list`.
 
+use std::fs::DirBuilder;
 use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -11,8 +13,8 @@ use super::{
     DeadlineArgs, FAILED, IN_MEMORY, MarkerArgs, NO_HOME, complain, default_database,
     process_lister,
 };
-use crate::lister::{Cancel, ListRequest, Lister, Outcome};
-use crate::locate::Located;
+use crate::lister::{Cancel, ListRequest, Lister, Outcome, SCAN_BUDGET};
+use crate::locate::{self, Located};
 use crate::output::{self, Entry, Terminal};
 use crate::project::{self, Projects};
 use crate::service::client::Client;
@@ -111,12 +113,14 @@ pub(super) fn run(args: &ListArgs) -> io::Result<u8> {
         }
     };
     let request = ListRequest {
-        db,
         marker: args.marker.marker(),
         children: args.children,
         archived: args.archived,
         deadline: args.deadline.deadline,
+        scan_cache: scan_cache(&db),
+        scan_budget: Some(SCAN_BUDGET),
         cancel: Cancel::default(),
+        db,
     };
     match lister.list(&request) {
         Outcome::Listing(listing) => show(args, &request.db, listing),
@@ -125,6 +129,17 @@ pub(super) fn run(args: &ListArgs) -> io::Result<u8> {
             Ok(FAILED)
         }
     }
+}
+
+/// Where the helper remembers what it knows of this database; `None` where no
+/// directory for that can be had.
+fn scan_cache(db: &Path) -> Option<PathBuf> {
+    let directory = locate::cache_dir()?;
+    let made = DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&directory);
+    made.ok().map(|()| locate::scan_cache_in(&directory, db))
 }
 
 fn show(args: &ListArgs, db: &Path, listing: Listing) -> io::Result<u8> {

@@ -10,6 +10,8 @@ use clap::{Parser, Subcommand};
 use super::{MarkerArgs, USAGE, complain, default_database, exit};
 use crate::helper::listing::{Task, list};
 use crate::helper::{explain, launched, pretty};
+use crate::lister::default_threads;
+use crate::marker;
 use crate::store::{Filter, OpenOptions};
 use crate::wire::{ErrorKind, Failure, Request, Writer};
 
@@ -63,6 +65,18 @@ struct Reading {
     #[arg(long, value_name = "MS", default_value_t = 5000, value_parser = clap::value_parser!(u64).range(0..=600_000))]
     busy_timeout: u64,
 
+    /// Remember in this file what is known about the marker, and read only what is new
+    #[arg(long, value_name = "FILE")]
+    scan_cache: Option<PathBuf>,
+
+    /// Look for the marker for so long, in milliseconds (1 to 600000); what is not known then is null
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=600_000))]
+    scan_budget: Option<u64>,
+
+    /// Threads that read the database (1 to 64)
+    #[arg(long, value_name = "N", default_value_t = default_threads(), hide_default_value = true, value_parser = threads)]
+    threads: usize,
+
     /// Memory that SQLite may allocate, in MiB (8 to 65536)
     #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(8..=65_536))]
     memory_limit: u64,
@@ -96,7 +110,12 @@ impl Reading {
     fn task(self) -> Task {
         Task {
             db: self.db.or_else(|| default_database().path()),
-            marker: self.marker.marker(),
+            marker: marker::Options {
+                marker: self.marker.marker(),
+                cache: self.scan_cache,
+                budget: self.scan_budget.map(Duration::from_millis),
+                threads: self.threads,
+            },
             filter: Filter {
                 children: self.children,
                 archived: self.archived,
@@ -108,6 +127,13 @@ impl Reading {
             },
         }
     }
+}
+
+fn threads(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|threads| (1..=64).contains(threads))
+        .ok_or_else(|| "not a number from 1 to 64".to_owned())
 }
 
 /// Runs the helper with the arguments of this process.
@@ -170,7 +196,7 @@ fn listing(args: Args, out: impl Write) -> io::Result<u8> {
     let mut stdin = launched::stdin();
     if launched.request_stdin {
         match launched::read_request(&mut stdin) {
-            Ok(Request::List { marker }) => task.marker = marker.or(task.marker),
+            Ok(Request::List { marker }) => task.marker.marker = marker.or(task.marker.marker),
             Err(why) => {
                 complain(NAME, &why);
                 return wrong_usage(out, why);

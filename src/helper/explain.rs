@@ -6,8 +6,8 @@ use std::time::Instant;
 use rusqlite::Connection;
 
 use super::listing::{Ended, Task};
-use crate::marker;
-use crate::store::{Database, LogPosition, Opened, Query, Schema, StoreError, Table, TableKind};
+use crate::marker::{self, Found};
+use crate::store::{Database, Opened, Position, Query, StoreError, Table, TableKind};
 use crate::text::{Shown, one_line};
 
 /// Explains the listing of `task` to a person.
@@ -100,13 +100,8 @@ fn explain(task: &Task, out: &mut impl Write) -> Result<(), Trouble> {
         Opened::Ready(database) => database,
     };
     phases.end("open");
-    // Holds a descriptor that must be closed after the connection.
-    let log = LogPosition::look(database.path());
-    let result = explain_open(&database, log.as_ref(), task, &mut phases, out);
-    let closed = database.close();
-    drop(log);
-    result?;
-    closed?;
+    explain_open(&database, task, &mut phases, out)?;
+    database.close()?;
     writeln!(out, "\nphases:")?;
     for (name, milliseconds) in &phases.took {
         writeln!(out, "  {name:<8} {milliseconds:>9.2} ms")?;
@@ -116,14 +111,19 @@ fn explain(task: &Task, out: &mut impl Write) -> Result<(), Trouble> {
 
 fn explain_open(
     database: &Database,
-    log: Option<&LogPosition>,
     task: &Task,
     phases: &mut Phases,
     out: &mut impl Write,
 ) -> Result<(), Trouble> {
-    let transaction = database.begin()?;
-    let schema = Schema::read(&transaction)?;
-    phases.end("schema");
+    let Found {
+        snapshot: transaction,
+        schema,
+        marks,
+        scan,
+        why,
+        remember: _,
+    } = marker::scan(database, &task.marker)?;
+    phases.end("marker");
     let query = Query::new(&schema, task.filter)?;
     let state = match (&query, database.is_immutable()) {
         (None, _) => "empty (no session tables)",
@@ -143,11 +143,16 @@ fn explain_open(
     ] {
         writeln!(out, "{label:<9} {}", plain(&pragma(name)?))?;
     }
-    match log {
+    match database.log()? {
         None => writeln!(out, "log:      none")?,
         Some(log) => {
-            write!(out, "log:      {} bytes", log.bytes)?;
-            if let (Some(frames), Some([first, second])) = (log.frames, log.salts) {
+            write!(out, "log:      {} bytes", log.metadata()?.len())?;
+            if let Some(Position {
+                frames,
+                salts: [first, second],
+                ..
+            }) = transaction.end()
+            {
                 write!(
                     out,
                     ", {frames} frames committed, salts {first:08x} {second:08x}"
@@ -161,21 +166,18 @@ fn explain_open(
     }
     let Some(query) = query else { return Ok(()) };
 
-    phases.end("explain");
-    let (marks, scan) = marker::scan(&transaction, &schema, task.marker.as_ref())?;
-    phases.end("marker");
-    if task.marker.is_some() {
-        // After the scan, which made the function that its statements call.
-        for (name, sql) in marker::statements(&schema) {
-            writeln!(
-                out,
-                "\nmarker in {}:\n  {}",
-                one_line(&name),
-                one_line(&sql)
-            )?;
-            print_plan(&transaction, &sql, out)?;
+    if task.marker.marker.is_some() {
+        writeln!(
+            out,
+            "\nmarker:   {} scan, {} frames of the log, {} bytes searched, {:.0} % known",
+            scan.mode.as_str(),
+            scan.frames,
+            scan.bytes,
+            scan.progress * 100.0
+        )?;
+        if let Some(why) = why {
+            writeln!(out, "          {why}")?;
         }
-        writeln!(out, "\nsearched: {} bytes", scan.bytes)?;
     }
     for (name, sql) in query.statements() {
         writeln!(out, "\n{name}:\n  {}", one_line(sql))?;

@@ -4,17 +4,17 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use crate::marker;
-use crate::store::{Database, Filter, Listed, OpenOptions, Opened, Query, Schema, StoreError};
-use crate::wire::{DatabaseState, End, ErrorKind, Failure, MarkerText, Scan, WriteError, Writer};
+use crate::marker::{self, Found, Remember};
+use crate::store::{Database, Filter, Listed, OpenOptions, Opened, Query, StoreError};
+use crate::wire::{DatabaseState, End, ErrorKind, Failure, Scan, WriteError, Writer};
 
 /// What to list, and how.
 #[derive(Debug, Clone)]
 pub struct Task {
     /// The database; `None` where there is nothing to read.
     pub db: Option<PathBuf>,
-    /// The marker to look for, if any.
-    pub marker: Option<MarkerText>,
+    /// How to look for the marker.
+    pub marker: marker::Options,
     /// Which sessions.
     pub filter: Filter,
     /// How to open the database.
@@ -48,8 +48,15 @@ impl Ended {
 /// Only where `out` fails. A database that fails is an `error` line.
 pub fn list<W: Write>(task: &Task, mut out: Writer<W>) -> io::Result<Ended> {
     let failure = match read(task, &mut out) {
-        Ok(end) => {
+        Ok((end, remember)) => {
             out.end(end)?;
+            // Not before the listing has been delivered: it waits for nothing.
+            if let Some(Err(error)) = remember.map(|remember| remember.save()) {
+                let _ = writeln!(
+                    io::stderr(),
+                    "opencode-lister: the scan cache cannot be written, and the next scan is a full one: {error}"
+                );
+            }
             return Ok(Ended::Complete);
         }
         Err(ListError::Write(WriteError::Io(error))) => return Err(error),
@@ -83,28 +90,32 @@ impl From<WriteError> for ListError {
     }
 }
 
-fn read<W: Write>(task: &Task, out: &mut Writer<W>) -> Result<End, ListError> {
+fn read<W: Write>(task: &Task, out: &mut Writer<W>) -> Result<(End, Option<Remember>), ListError> {
     let started = Instant::now();
     let opened = match &task.db {
         Some(path) => Database::open(path, &task.open)?,
         None => Opened::Missing,
     };
-    let (state, listed, scan) = match opened {
-        Opened::Missing => (DatabaseState::Missing, None, Scan::NONE),
-        Opened::Young => (DatabaseState::Young, None, Scan::NONE),
-        Opened::Empty => (DatabaseState::Empty, None, Scan::NONE),
+    let mut rows = Rows {
+        listed: None,
+        scan: Scan::NONE,
+        remember: None,
+    };
+    let state = match opened {
+        Opened::Missing => DatabaseState::Missing,
+        Opened::Young => DatabaseState::Young,
+        Opened::Empty => DatabaseState::Empty,
         Opened::Ready(database) => {
-            let (listed, scan) = rows(&database, task, out)?;
+            rows = send_rows(&database, task, out)?;
             database.close()?;
-            let state = match listed {
+            match rows.listed {
                 Some(_) => DatabaseState::Ready,
                 None => DatabaseState::Empty,
-            };
-            (state, listed, scan)
+            }
         }
     };
-    let listed = listed.unwrap_or_default();
-    Ok(End {
+    let listed = rows.listed.unwrap_or_default();
+    let end = End {
         sessions: out.sessions(),
         database: state,
         tables: Some(listed.table)
@@ -113,27 +124,47 @@ fn read<W: Write>(task: &Task, out: &mut Writer<W>) -> Result<End, ListError> {
             .collect(),
         flat: listed.flat,
         skipped: listed.skipped,
-        scan,
+        scan: rows.scan,
         elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-    })
+    };
+    Ok((end, rows.remember))
 }
 
-/// `None` where there are no session tables.
-fn rows<W: Write>(
+struct Rows {
+    /// `None` where there are no session tables.
+    listed: Option<Listed>,
+    scan: Scan,
+    remember: Option<Remember>,
+}
+
+fn send_rows<W: Write>(
     database: &Database,
     task: &Task,
     out: &mut Writer<W>,
-) -> Result<(Option<Listed>, Scan), ListError> {
-    // One transaction: schema, marker and rows are of the same moment.
-    let transaction = database.begin()?;
-    let schema = Schema::read(&transaction)?;
+) -> Result<Rows, ListError> {
+    // One snapshot: schema, marker and rows are of the same moment.
+    let Found {
+        snapshot,
+        schema,
+        marks,
+        scan,
+        remember,
+        why: _,
+    } = marker::scan(database, &task.marker)?;
     let Some(query) = Query::new(&schema, task.filter)? else {
-        return Ok((None, Scan::NONE));
+        return Ok(Rows {
+            listed: None,
+            scan: Scan::NONE,
+            remember: None,
+        });
     };
-    let (marks, scan) = marker::scan(&transaction, &schema, task.marker.as_ref())?;
-    let listed = query.run(&transaction, |mut session| {
+    let listed = query.run(&snapshot, |mut session| {
         session.marked = marks.of(&session.id);
         out.session(session).map_err(ListError::Write)
     })?;
-    Ok((Some(listed), scan))
+    Ok(Rows {
+        listed: Some(listed),
+        scan,
+        remember,
+    })
 }

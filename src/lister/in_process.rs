@@ -12,10 +12,11 @@
 //! it makes one listing at a time, however many threads ask.
 
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Broke, ListRequest, Lister, Outcome, Timeout, outcome_of};
 use crate::helper::listing::{Task, list};
+use crate::marker;
 use crate::store::{Filter, OpenOptions};
 use crate::wire::{Checked, Progress, Writer};
 
@@ -64,7 +65,17 @@ impl Lister for InProcessLister {
         };
         let task = Task {
             db: Some(request.db.clone()),
-            marker: request.marker.clone(),
+            marker: marker::Options {
+                marker: request.marker.clone(),
+                cache: request.scan_cache.clone(),
+                // Nobody can kill it.
+                budget: Some(
+                    deadline
+                        .saturating_duration_since(Instant::now())
+                        .min(request.scan_budget.unwrap_or(Duration::MAX)),
+                ),
+                threads: super::default_threads(),
+            },
             filter: Filter {
                 children: request.children,
                 archived: request.archived,

@@ -61,6 +61,12 @@ pub struct ListRequest {
     pub archived: bool,
     /// How long the listing may take, from spawn to exit.
     pub deadline: Duration,
+    /// Where the helper remembers what it knows about the marker, so that the next
+    /// listing reads only what is new.
+    pub scan_cache: Option<PathBuf>,
+    /// How long it may look for the marker; what it does not know by then is
+    /// unknown. Without it the listing waits for all of it.
+    pub scan_budget: Option<Duration>,
     /// Ends the listing early.
     pub cancel: Cancel,
 }
@@ -97,6 +103,8 @@ impl ListRequest {
             children: false,
             archived: false,
             deadline: Self::DEADLINE,
+            scan_cache: None,
+            scan_budget: None,
             cancel: Cancel::default(),
         }
     }
@@ -113,6 +121,16 @@ impl ListRequest {
     fn busy_timeout(&self) -> Duration {
         (self.deadline / 3 * 2).min(Duration::from_secs(5))
     }
+}
+
+/// How long a listing looks for the marker at most, where what it does not know
+/// by then may wait for the next one.
+pub const SCAN_BUDGET: Duration = Duration::from_secs(2);
+
+/// How many threads a helper reads with: as many as the machine has, up to 4.
+#[must_use]
+pub fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |threads| threads.get().min(4))
 }
 
 /// How a listing ended.

@@ -10,7 +10,9 @@ use std::os::unix::process::ExitStatusExt;
 use super::guard::{Ending, Guard, SpawnError};
 use super::pipes::{Conversation, Over, converse};
 use super::reaper::Ticket;
-use super::{Breakage, Broke, ListRequest, Lister, Outcome, Timeout, beside, outcome_of};
+use super::{
+    Breakage, Broke, ListRequest, Lister, Outcome, Timeout, beside, default_threads, outcome_of,
+};
 use crate::wire::{MarkerText, Request, Verdict, line};
 
 /// The largest `--cpu-limit` the helper takes: a day.
@@ -64,10 +66,8 @@ impl ProcessLister {
     fn command(&self, request: &ListRequest, on_stdin: bool) -> Command {
         let mut command = Command::new(&self.lister);
         // One thread cannot use more CPU time than the deadline has.
-        let cpu_seconds = request
-            .deadline
-            .as_secs()
-            .saturating_add(1)
+        let cpu_seconds = (request.deadline.as_secs().saturating_add(1))
+            .saturating_mul(default_threads() as u64)
             .min(MOST_CPU_SECONDS);
         command
             .arg("--db")
@@ -78,6 +78,7 @@ impl ProcessLister {
             ])
             .args(["--parent", &std::process::id().to_string(), "--parent-pipe"])
             .args(["--background", "--cpu-limit", &cpu_seconds.to_string()])
+            .args(["--threads", &default_threads().to_string()])
             .args(request.children.then_some("--children"))
             .args(request.archived.then_some("--archived"))
             .args(request.marker.is_none().then_some("--no-marker"))
@@ -85,6 +86,12 @@ impl ProcessLister {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        if let Some(cache) = &request.scan_cache {
+            command.arg("--scan-cache").arg(absolute(cache));
+        }
+        if let Some(budget) = &request.scan_budget {
+            command.args(["--scan-budget", &budget.as_millis().to_string()]);
+        }
         command
     }
 

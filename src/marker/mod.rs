@@ -14,18 +14,24 @@
 //! that of the definition. [`scan`] is the one way in.
 
 mod cell;
+mod ground;
+mod halves;
+mod judge;
+mod links;
+mod memory;
 mod needle;
+mod page;
 mod pass;
+mod scan;
+pub mod wal;
 
 use std::collections::HashSet;
 
-use rusqlite::Connection;
-
 use crate::session::SessionId;
-use crate::store::{Schema, StoreError, Table};
-use crate::wire::{MarkerText, Scan, ScanMode};
+use crate::store::{Schema, Table};
 
 pub use needle::Needle;
+pub use scan::{Found, Options, Remember, scan};
 
 /// The tables that hold what was said, and the column that holds it. The last
 /// two are written by the newer `/api/session` routes, which write nothing to
@@ -42,8 +48,13 @@ pub const CONTENT: [(&str, &str); 4] = [
 pub enum Marks {
     /// Nobody asked.
     NotAsked,
-    /// Exactly these carry it. Grows with the sessions that are marked.
-    Of(HashSet<String>),
+    /// These carry it.
+    Of {
+        /// Ids of sessions. Grows with the sessions that are marked.
+        marked: HashSet<String>,
+        /// No other session does; else of others it is not known yet.
+        complete: bool,
+    },
 }
 
 impl Marks {
@@ -52,45 +63,11 @@ impl Marks {
     pub fn of(&self, id: &SessionId) -> Option<bool> {
         match self {
             Self::NotAsked => None,
-            Self::Of(marked) => Some(marked.contains(id.as_str())),
+            Self::Of { marked, complete } => {
+                (marked.contains(id.as_str()) || *complete).then(|| marked.contains(id.as_str()))
+            }
         }
     }
-}
-
-/// Finds the marked sessions, in the transaction of `conn`.
-///
-/// # Errors
-///
-/// Where SQLite fails.
-pub fn scan(
-    conn: &Connection,
-    schema: &Schema,
-    marker: Option<&MarkerText>,
-) -> Result<(Marks, Scan), StoreError> {
-    let Some(marker) = marker else {
-        return Ok((Marks::NotAsked, Scan::NONE));
-    };
-    let mut marked = HashSet::new();
-    let bytes = pass::run(conn, schema, marker, |id| {
-        marked.insert(id);
-    })?;
-    Ok((
-        Marks::Of(marked),
-        Scan {
-            mode: ScanMode::Full,
-            progress: 1.0,
-            frames: 0,
-            bytes,
-        },
-    ))
-}
-
-/// The statements of a scan, each with the table it reads.
-#[must_use]
-pub fn statements(schema: &Schema) -> Vec<(String, String)> {
-    content_tables(schema)
-        .map(|(table, column)| (table.name.clone(), pass::candidates_sql(table, column)))
-        .collect()
 }
 
 /// The content tables that `schema` has and whose rows name a session that

@@ -9,13 +9,11 @@ use rusqlite::Connection;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::types::ValueRef;
 
+use super::judge::{WHOLE_CELL, text_id};
 use super::{Needle, cell, content_tables};
 use crate::session::SessionId;
 use crate::store::{Schema, StoreError, Table, quoted};
 use crate::wire::MarkerText;
-
-/// The largest cell that is loaded, in bytes; larger ones are read in pieces.
-const WHOLE_CELL: i64 = 1 << 20;
 
 /// The filter's name in SQL.
 const FILTER: &str = "may_hold_marker";
@@ -77,7 +75,7 @@ pub(super) fn run(
 
 /// The rowids of the rows to judge, and the size of what each holds.
 /// `octet_length` of a column does not load it, so a large cell is not loaded.
-pub(super) fn candidates_sql(table: &Table, column: &str) -> String {
+fn candidates_sql(table: &Table, column: &str) -> String {
     let (name, rowid) = (quoted(&table.name), table.rowid().unwrap_or("rowid"));
     format!(
         "SELECT x.{rowid}, octet_length(x.{column}) FROM {name} AS x NOT INDEXED \
@@ -87,7 +85,7 @@ pub(super) fn candidates_sql(table: &Table, column: &str) -> String {
 }
 
 /// The definition itself, for tables and databases where nothing else is exact.
-fn plain(
+pub(super) fn plain(
     conn: &Connection,
     table: &Table,
     column: &str,
@@ -106,15 +104,6 @@ fn plain(
         text_id(id.get_ref(0)?, found);
     }
     Ok(())
-}
-
-/// Only a TEXT is the id of a session that can be listed.
-fn text_id(id: ValueRef<'_>, found: &mut impl FnMut(String)) {
-    if let ValueRef::Text(id) = id
-        && let Ok(id) = std::str::from_utf8(id)
-    {
-        found(id.to_owned());
-    }
 }
 
 fn add_filter(conn: &Connection, needle: Needle, bytes: Arc<AtomicU64>) -> Result<(), StoreError> {
@@ -137,7 +126,7 @@ fn add_filter(conn: &Connection, needle: Needle, bytes: Arc<AtomicU64>) -> Resul
 }
 
 /// `%`, `_` and the escape itself are literal in a marker.
-fn like_pattern(marker: &MarkerText) -> String {
+pub(super) fn like_pattern(marker: &MarkerText) -> String {
     let mut pattern = String::from("%");
     for c in marker.as_str().chars() {
         if matches!(c, '%' | '_' | '\\') {

@@ -28,7 +28,6 @@ mod stats;
 mod watch;
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
@@ -38,6 +37,7 @@ use crate::lister::Lister;
 use crate::source::{Source, SourceName};
 use crate::wire::MarkerText;
 
+pub use crate::locate::state_dir as default_state_dir;
 pub use event::{
     Answer, Change, Command, CommandId, Event, Hello, PROTOCOL, RefreshOutcome, Refreshed, Removed,
     Reply, Snapshot, SourceHealth, SourcePath, Sourced,
@@ -271,16 +271,4 @@ impl Command {
             )
         })
     }
-}
-
-/// The default of `--state-dir`: `$XDG_STATE_HOME/opencode-sessions`, by default
-/// `~/.local/state/opencode-sessions`; `None` without a home.
-#[must_use]
-pub fn default_state_dir() -> Option<PathBuf> {
-    let set = std::env::var_os("XDG_STATE_HOME")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute());
-    let home = || std::env::home_dir().filter(|home| home.is_absolute());
-    let base = set.or_else(|| Some(home()?.join(".local/state")))?;
-    Some(base.join("opencode-sessions"))
 }

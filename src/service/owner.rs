@@ -24,7 +24,8 @@ use super::{Beat, Config, Inbox, Message, Pulse};
 use crate::codec;
 use crate::file;
 use crate::index::{Again, Difference, Found, Health, Index, Merged, Moment, snapshot};
-use crate::lister::{Cancel, ListRequest, Lister, Outcome};
+use crate::lister::{Cancel, ListRequest, Lister, Outcome, SCAN_BUDGET};
+use crate::locate::scan_cache_in;
 use crate::output::Entry;
 use crate::project::Projects;
 use crate::session::Millis;
@@ -61,6 +62,7 @@ struct Failure {
 struct Work {
     source: Source,
     lister: Arc<dyn Lister + Send + Sync>,
+    scan_cache: Option<PathBuf>,
     schedule: Schedule,
     _watch: Watch,
     how_watched: String,
@@ -80,10 +82,16 @@ struct Work {
 }
 
 impl Work {
-    fn new(source: Source, lister: Arc<dyn Lister + Send + Sync>, watch: Watch) -> Self {
+    fn new(
+        source: Source,
+        lister: Arc<dyn Lister + Send + Sync>,
+        scan_cache: Option<PathBuf>,
+        watch: Watch,
+    ) -> Self {
         Self {
             source,
             lister,
+            scan_cache,
             schedule: Schedule::default(),
             _watch: watch,
             how_watched: "not yet".to_owned(),
@@ -140,6 +148,7 @@ struct Saver {
 impl Owner {
     pub(super) fn new(config: Config, inbox: Inbox) -> io::Result<Self> {
         let mut index = Index::new(&config.sources);
+        let state_dir = config.state.as_ref().map(|state| state.path().to_owned());
         let saver = match config.state {
             None => None,
             Some(state) => {
@@ -152,7 +161,10 @@ impl Owner {
             // Its first look causes the first listing.
             let watch = watch(&source, inbox.clone())?;
             let lister = (config.lister)(&source);
-            work.insert(source.name.clone(), Work::new(source, lister, watch));
+            let cache = state_dir
+                .as_deref()
+                .map(|directory| scan_cache_in(directory, &source.path));
+            work.insert(source.name.clone(), Work::new(source, lister, cache, watch));
         }
         Ok(Self {
             index,
@@ -298,6 +310,8 @@ impl Owner {
             children: false,
             archived: false,
             deadline: self.deadline,
+            scan_cache: work.scan_cache.clone(),
+            scan_budget: Some(SCAN_BUDGET),
             cancel: work.cancel.clone(),
         };
         let mut projects = work.projects.take().unwrap_or_default();

@@ -1,14 +1,19 @@
 //! The connection: opened so that its owner does not notice.
 
 use std::fs::File;
+use std::io;
+use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
+use bincode::{Decode, Encode};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction};
 
 use super::StoreError;
+use super::log::{IndexHeader, Position};
 use super::look::{Look, look};
 
 /// How to open a database.
@@ -36,13 +41,58 @@ pub enum Opened {
     Ready(Database),
 }
 
+/// How often a snapshot is taken anew whose place in the log is not certain,
+/// because somebody commits just then.
+const ATTEMPTS: usize = 16;
+
+/// A read transaction; it ends when it is dropped.
+#[derive(Debug)]
+pub struct Snapshot<'a> {
+    transaction: Transaction<'a>,
+    end: Option<Position>,
+}
+
+impl Snapshot<'_> {
+    /// Where in the log it ends: it has these frames, no more and no fewer.
+    /// `None` without a log, or where that could not be made certain.
+    #[must_use]
+    pub fn end(&self) -> Option<Position> {
+        self.end
+    }
+}
+
+impl Deref for Snapshot<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.transaction
+    }
+}
+
+/// What a file looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct FileLooks {
+    /// The device it is on.
+    pub device: u64,
+    /// Its inode there.
+    pub inode: u64,
+    /// Its size in bytes.
+    pub size: u64,
+    /// When its content changed, in seconds and nanoseconds.
+    pub modified: (i64, i64),
+    /// When its inode changed.
+    pub changed: (i64, i64),
+}
+
 /// A database, open for reading.
 #[derive(Debug)]
 pub struct Database {
-    // Dropped in this order: the descriptor must outlive the connection (see
+    // Dropped in this order: the descriptors must outlive the connection (see
     // `look`).
     conn: Connection,
-    _held: File,
+    file: File,
+    /// The `-shm` file of a database in WAL mode.
+    shm: Option<File>,
     path: PathBuf,
     /// For a database opened as unchanging: what it looked like before.
     before: Option<Unchanging>,
@@ -80,22 +130,95 @@ impl Database {
             }
             Err(error) => return Err(error.into()),
         };
+        let journal: String = conn.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+        let shm = if journal == "wal" && before.is_none() {
+            // While the connection is open nobody can put another in its place.
+            File::open(with_suffix(&path, "-shm")).ok()
+        } else {
+            None
+        };
         Ok(Opened::Ready(Self {
             conn,
-            _held: held,
+            file: held,
+            shm,
             path,
             before,
         }))
     }
 
     /// Begins a read transaction: all that is read through it is of one moment.
-    /// It ends when it is dropped.
     ///
     /// # Errors
     ///
     /// Where SQLite fails.
-    pub fn begin(&self) -> Result<Transaction<'_>, StoreError> {
-        Ok(self.conn.unchecked_transaction()?)
+    pub fn begin(&self) -> Result<Snapshot<'_>, StoreError> {
+        for _ in 0..ATTEMPTS {
+            let before = self.index_header()?;
+            let transaction = self.conn.unchecked_transaction()?;
+            // BEGIN alone takes no snapshot.
+            touch(&transaction)?;
+            // The same header before and after: it is this one that was taken.
+            if self.shm.is_none() || (before.is_some() && self.index_header()? == before) {
+                return Ok(Snapshot {
+                    transaction,
+                    end: before.map(|header| header.position()),
+                });
+            }
+        }
+        let transaction = self.conn.unchecked_transaction()?;
+        touch(&transaction)?;
+        Ok(Snapshot {
+            transaction,
+            end: None,
+        })
+    }
+
+    fn index_header(&self) -> Result<Option<IndexHeader>, StoreError> {
+        Ok(match &self.shm {
+            Some(shm) => IndexHeader::read(shm)?,
+            None => None,
+        })
+    }
+
+    /// The file itself, past SQLite: for reading at offsets, and not to be cloned
+    /// (see `look`).
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The log; `None` where there is none. It carries no locks.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be opened.
+    pub fn log(&self) -> io::Result<Option<File>> {
+        match File::open(with_suffix(&self.path, "-wal")) {
+            Ok(log) => Ok(Some(log)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What the file looks like now; `None` where another one is in its place.
+    ///
+    /// # Errors
+    ///
+    /// Where the system refuses.
+    pub fn looks(&self) -> io::Result<Option<FileLooks>> {
+        let ours = self.file.metadata()?;
+        let same = match std::fs::metadata(&self.path) {
+            Ok(there) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(error),
+        };
+        Ok(same.then(|| FileLooks {
+            device: ours.dev(),
+            inode: ours.ino(),
+            size: ours.len(),
+            modified: (ours.mtime(), ours.mtime_nsec()),
+            changed: (ours.ctime(), ours.ctime_nsec()),
+        }))
     }
 
     /// The connection, for what needs no transaction.

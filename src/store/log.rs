@@ -1,76 +1,87 @@
-//! Where the write-ahead log ends, for people who look.
+//! Where the write-ahead log ends, exactly.
 //!
 //! The published end stands in the wal-index header, the first 48 bytes of the
 //! `-shm` file, twice (<https://sqlite.org/walformat.html>, section 2.1). The
-//! log file itself does not tell: it can hold frames that are not committed.
+//! log file itself does not tell: it can hold frames of transactions that are
+//! not committed, that were rolled back, or whose commit is not published yet.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 
-use super::connect::with_suffix;
+use bincode::{Decode, Encode};
 
-/// The end of the log, and its size.
-///
-/// Holds a descriptor of the `-shm` file: drop it only after every connection
-/// of the process to this database is closed, or their locks are lost.
-#[derive(Debug)]
-pub struct LogPosition {
-    /// Bytes of the `-wal` file.
-    pub bytes: u64,
-    /// Frames that are committed, where the wal-index could be read.
-    pub frames: Option<u32>,
-    /// The salts of this generation of the log.
-    pub salts: Option<[u32; 2]>,
-    _shm: Option<File>,
+/// A place in the log: so many frames of one generation, and the checksum there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Position {
+    /// The salts of the generation. Each restart of the log adds one to the first.
+    pub salts: [u32; 2],
+    /// How many frames.
+    pub frames: u32,
+    /// The running checksum of the last of them; zeros where there is none.
+    pub checksum: [u32; 2],
+    /// Checksums read words as big-endian.
+    pub big_endian: bool,
 }
 
-impl LogPosition {
-    /// Looks at the log of the database at `path`, to which the caller has a
-    /// connection. `None` where there is no log.
+impl Position {
+    /// The beginning of this generation.
     #[must_use]
-    pub fn look(path: &Path) -> Option<Self> {
-        let bytes = std::fs::metadata(with_suffix(path, "-wal")).ok()?.len();
-        let shm = File::open(with_suffix(path, "-shm")).ok();
-        let header = shm.as_ref().and_then(read_header);
-        Some(Self {
-            bytes,
-            frames: header.map(|header| header.frames),
-            salts: header.map(|header| header.salts),
-            _shm: shm,
-        })
+    pub fn start(self) -> Self {
+        Self {
+            frames: 0,
+            checksum: [0; 2],
+            ..self
+        }
+    }
+
+    /// True where there is no log: its salts are drawn when it is first written.
+    #[must_use]
+    pub fn is_nowhere(self) -> bool {
+        self.frames == 0 && self.salts == [0; 2]
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Header {
-    frames: u32,
-    salts: [u32; 2],
-}
+/// The wal-index header as it was at one moment. It is another one after each
+/// commit, recovery and restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct IndexHeader([u8; 48]);
 
-fn read_header(shm: &File) -> Option<Header> {
-    let mut copies = [0; 96];
-    shm.read_exact_at(&mut copies, 0).ok()?;
-    parse(&copies)
-}
+impl IndexHeader {
+    /// Reads the header; `None` where it is being written or not initialised.
+    pub(super) fn read(shm: &File) -> io::Result<Option<Self>> {
+        let mut first = [0; 48];
+        let mut second = [0; 48];
+        // A writer writes the second copy first.
+        let got = shm.read_at(&mut first, 0)? + shm.read_at(&mut second, 48)?;
+        let word = u32::from_ne_bytes([first[0], first[1], first[2], first[3]]);
+        let whole = got == 96 && first == second && word == 3_007_000 && first[12] == 1;
+        Ok(whole.then_some(Self(first)))
+    }
 
-/// Two equal copies, version 3007000, initialised. The fields are in the byte
-/// order of the machine, but for the salts, which are copied from the log.
-fn parse(copies: &[u8; 96]) -> Option<Header> {
-    let (first, second) = copies.split_at(48);
-    let word =
-        |at: usize| u32::from_ne_bytes([first[at], first[at + 1], first[at + 2], first[at + 3]]);
-    let salt =
-        |at: usize| u32::from_be_bytes([first[at], first[at + 1], first[at + 2], first[at + 3]]);
-    (first == second && word(0) == 3_007_000 && first[12] == 1).then(|| Header {
-        frames: word(16),
-        salts: [salt(32), salt(36)],
-    })
+    /// The end of the log that it publishes. Its fields are in the byte order of
+    /// the machine, but for the salts, which are copied from the log.
+    pub(super) fn position(&self) -> Position {
+        let bytes = |at: usize| [self.0[at], self.0[at + 1], self.0[at + 2], self.0[at + 3]];
+        let frames = u32::from_ne_bytes(bytes(16));
+        let position = Position {
+            salts: [32, 36].map(|at| u32::from_be_bytes(bytes(at))),
+            frames,
+            checksum: [24, 28].map(|at| u32::from_ne_bytes(bytes(at))),
+            big_endian: self.0[13] != 0,
+        };
+        if frames == 0 {
+            position.start()
+        } else {
+            position
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Seek, Write};
 
     #[test]
     fn a_header_counts_only_when_both_copies_agree_and_it_is_initialised() {
@@ -79,19 +90,31 @@ mod tests {
             copies[at..at + 4].copy_from_slice(&3_007_000_u32.to_ne_bytes());
             copies[at + 12] = 1;
             copies[at + 16..at + 20].copy_from_slice(&7_u32.to_ne_bytes());
+            copies[at + 24..at + 28].copy_from_slice(&8_u32.to_ne_bytes());
             copies[at + 32..at + 40].copy_from_slice(&[0, 0, 0, 5, 0, 0, 0, 6]);
         }
-        assert_eq!(
-            parse(&copies),
-            Some(Header {
-                frames: 7,
-                salts: [5, 6]
-            })
-        );
+        let mut file = tempfile::tempfile().unwrap();
+        let mut read = |copies: &[u8]| {
+            file.set_len(0).unwrap();
+            file.rewind().unwrap();
+            file.write_all(copies).unwrap();
+            IndexHeader::read(&file)
+                .unwrap()
+                .map(|header| header.position())
+        };
+        let position = Position {
+            salts: [5, 6],
+            frames: 7,
+            checksum: [8, 0],
+            big_endian: false,
+        };
+        assert_eq!(read(&copies), Some(position));
         for at in [0, 12, 16, 48, 95] {
             let mut broken = copies;
             broken[at] ^= 1;
-            assert_eq!(parse(&broken), None, "byte {at}");
+            assert_eq!(read(&broken), None, "byte {at}");
         }
+        assert_eq!(read(&copies[..95]), None);
+        assert_eq!(read(&[]), None);
     }
 }

@@ -20,9 +20,9 @@ mod look;
 mod rows;
 mod schema;
 
-pub use connect::{Database, OpenOptions, Opened};
+pub use connect::{Database, FileLooks, OpenOptions, Opened, Snapshot};
 pub use error::StoreError;
-pub use log::LogPosition;
+pub use log::Position;
 pub use rows::{Filter, Listed, Query};
 pub use schema::{Column, Index, Schema, Table, TableKind};
 

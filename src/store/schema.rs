@@ -59,6 +59,11 @@ pub struct Column {
     pub declared: String,
     /// It is computed from other columns.
     pub generated: bool,
+    /// It is of the primary key.
+    pub in_primary_key: bool,
+    /// Rows that were made before the column can read as something else than
+    /// null, though nothing of it is stored.
+    pub has_default: bool,
 }
 
 /// One index.
@@ -121,10 +126,18 @@ impl Table {
             (row.get(0)?, row.get(1)?, row.get(2)?);
         let columns = conn
             .prepare(
-                "SELECT lower(name), type, hidden IN (2, 3) FROM pragma_table_xinfo(?1) ORDER BY cid",
+                "SELECT lower(name), type, hidden IN (2, 3), pk > 0, \
+                 coalesce(dflt_value, 'null') <> 'null' COLLATE NOCASE \
+                 FROM pragma_table_xinfo(?1) ORDER BY cid",
             )?
             .query_map([&name], |row| {
-                Ok(Column { name: row.get(0)?, declared: row.get(1)?, generated: row.get(2)? })
+                Ok(Column {
+                    name: row.get(0)?,
+                    declared: row.get(1)?,
+                    generated: row.get(2)?,
+                    in_primary_key: row.get(3)?,
+                    has_default: row.get(4)?,
+                })
             })?
             .collect::<Result<Vec<_>, _>>()?;
         let kind = match kind.as_str() {

@@ -128,6 +128,19 @@ pub enum ScanMode {
     Unchanged,
 }
 
+impl ScanMode {
+    /// The mode as it stands on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Full => "full",
+            Self::Tail => "tail",
+            Self::Unchanged => "unchanged",
+        }
+    }
+}
+
 /// The last line of a failed listing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {

@@ -271,15 +271,22 @@ pub fn error(db: &Path, args: &[&str]) -> (String, String) {
 /// in `directory`.
 #[must_use]
 pub fn misbehaving(directory: &Path, name: &str) -> PathBuf {
-    let program = target().join("examples/misbehaving-lister");
+    let program = example("misbehaving-lister");
+    let link = directory.join(name);
+    std::os::unix::fs::symlink(program, &link).unwrap();
+    link
+}
+
+/// A program of the tests' own.
+#[must_use]
+pub fn example(name: &str) -> PathBuf {
+    let program = target().join("examples").join(name);
     assert!(
         program.exists(),
         "{} is not built: run `cargo build --examples`, or `cargo test` without a selection",
         program.display()
     );
-    let link = directory.join(name);
-    std::os::unix::fs::symlink(program, &link).unwrap();
-    link
+    program
 }
 
 /// The folder this build's programs are in.

@@ -1,0 +1,362 @@
+//! The frames of the write-ahead log between two places, exactly.
+//!
+//! A log is a header of 32 bytes and frames of 24 bytes and one page each
+//! (<https://sqlite.org/fileformat2.html>, section 4.1). Salts in every frame tell
+//! generations apart, and a checksum runs over all frames of a generation
+//! (section 4.2), so that what was read can be proven to be what was committed.
+//! When all of the log is in the database, the next writer begins again at the
+//! front, with the first salt one higher (section 4.5): the frames behind the new
+//! ones are still those of the generation before.
+//!
+//! Nothing here opens a file or allocates for a frame. Whatever does not fit is
+//! [`Lost`], never a wrong frame.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use crate::store::Position;
+
+/// Something to be read at offsets.
+pub trait ReadAt {
+    /// Reads as much as there is at `at` into `buffer`, up to its length.
+    ///
+    /// # Errors
+    ///
+    /// Where reading fails. The end is none: it reads less, or nothing.
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize>;
+}
+
+impl ReadAt for File {
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        let mut got = 0;
+        while got < buffer.len() {
+            match FileExt::read_at(self, &mut buffer[got..], at + got as u64) {
+                Ok(0) => break,
+                Ok(count) => got += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(got)
+    }
+}
+
+impl ReadAt for [u8] {
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        let rest = usize::try_from(at).ok().and_then(|at| self.get(at..));
+        let rest = rest.unwrap_or_default();
+        let count = rest.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&rest[..count]);
+        Ok(count)
+    }
+}
+
+/// The log's header.
+const HEADER: usize = 32;
+
+/// A frame's header.
+const FRAME: usize = 24;
+
+/// How much is read at a time, in bytes, where a frame is not larger.
+const PIECE: usize = 256 << 10;
+
+/// The frames that are wanted cannot be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lost {
+    /// Why.
+    pub why: &'static str,
+    /// It happened while they were read: from another snapshot they may be had.
+    pub meanwhile: bool,
+}
+
+impl Lost {
+    /// Written over while they were read.
+    pub const MEANWHILE: Self = Self {
+        why: "the log was written over while it was read",
+        meanwhile: true,
+    };
+
+    /// They are gone, for this reason.
+    #[must_use]
+    pub const fn for_good(why: &'static str) -> Self {
+        Self {
+            why,
+            meanwhile: false,
+        }
+    }
+}
+
+/// Which part of what was asked for a frame belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The rest of the generation before the last restart.
+    Old,
+    /// The generation that the wanted end is in.
+    New,
+}
+
+/// What was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Read {
+    /// How far: the wanted end, or an earlier place where time was up.
+    pub to: Position,
+    /// How many frames.
+    pub frames: u64,
+}
+
+/// A log.
+#[derive(Debug)]
+pub struct Log<'a, R: ?Sized> {
+    file: &'a R,
+    page_size: usize,
+    buffer: Vec<u8>,
+}
+
+/// Where a walk along the checksums ended, and why.
+struct Walk {
+    /// After the last frame that fits.
+    to: Position,
+    /// After the last frame that ends a transaction.
+    committed: Position,
+    why: Why,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// As far as was asked.
+    Reached,
+    /// Time is up.
+    Stopped,
+    /// The next frame is not of this generation, or not whole.
+    Broken,
+    /// The file ends before another whole frame.
+    FileEnds,
+}
+
+impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
+    /// The log of a database with pages of this size.
+    pub fn new(file: &'a R, page_size: usize) -> Self {
+        let frames = (PIECE / (FRAME + page_size)).max(1);
+        Self {
+            file,
+            page_size,
+            buffer: vec![0; frames * (FRAME + page_size)],
+        }
+    }
+
+    /// Hands every frame after `from`, up to `to`, to `each`: in which part it is,
+    /// its page's number and image. What `each` was given counts only where this
+    /// does not end as lost. After each piece `stop` is asked whether to go on.
+    ///
+    /// `to` must be the end of a snapshot that is held, `from` a place that was
+    /// reached before, or the start of the generation of `to`.
+    ///
+    /// # Errors
+    ///
+    /// Where reading fails.
+    pub fn read(
+        &mut self,
+        from: Position,
+        to: Position,
+        mut each: impl FnMut(Part, u32, &[u8]),
+        stop: impl Fn() -> bool,
+    ) -> io::Result<Result<Read, Lost>> {
+        if from.salts == to.salts {
+            return self.same_generation(
+                from,
+                to,
+                |page, image| each(Part::New, page, image),
+                stop,
+            );
+        }
+        if from.salts[0].wrapping_add(1) != to.salts[0] {
+            return Ok(Err(Lost::for_good("the log was restarted more than once")));
+        }
+        if from.frames == 0 {
+            return Ok(Err(Lost::for_good(
+                "the log was restarted before any of it was read",
+            )));
+        }
+        if to.frames >= from.frames {
+            return Ok(Err(Lost::for_good(
+                "the log was restarted and has grown past the last place",
+            )));
+        }
+        if !self.is_intact(from)? {
+            return Ok(Err(Lost::for_good(
+                "the log was restarted and written over",
+            )));
+        }
+        // Where the old generation ends nobody says, so it is found first.
+        let old = self.walk(from, u32::MAX, |_, _| {}, || false)?;
+        if old.why != Why::Broken {
+            // The file may have been cut off there, with frames that were not read.
+            return Ok(Err(Lost::for_good(
+                "the log was restarted and may have been truncated",
+            )));
+        }
+        let end = old.committed;
+        let old = self.walk(
+            from,
+            end.frames,
+            |page, image| each(Part::Old, page, image),
+            &stop,
+        )?;
+        // A writer writes over the frame at `from` before any that was read here.
+        if !matches!(old.why, Why::Reached | Why::Stopped) || !self.is_intact(from)? {
+            return Ok(Err(Lost::MEANWHILE));
+        }
+        let frames = u64::from(old.to.frames - from.frames);
+        if old.why == Why::Stopped {
+            return Ok(Ok(Read { to: old.to, frames }));
+        }
+        let new = self.same_generation(
+            to.start(),
+            to,
+            |page, image| each(Part::New, page, image),
+            stop,
+        )?;
+        Ok(new.map(|new| Read {
+            to: new.to,
+            frames: frames + new.frames,
+        }))
+    }
+
+    fn same_generation(
+        &mut self,
+        from: Position,
+        to: Position,
+        each: impl FnMut(u32, &[u8]),
+        stop: impl Fn() -> bool,
+    ) -> io::Result<Result<Read, Lost>> {
+        if from == to {
+            return Ok(Ok(Read { to, frames: 0 }));
+        }
+        if from.frames >= to.frames || from.big_endian != to.big_endian {
+            return Ok(Err(Lost::for_good("the log is another one")));
+        }
+        let Some(seed) = self.seed(from)? else {
+            return Ok(Err(Lost::for_good("the log is not what it was")));
+        };
+        let walk = self.walk(seed, to.frames, each, stop)?;
+        let frames = u64::from(walk.to.frames - from.frames);
+        Ok(match walk.why {
+            Why::Reached if walk.to == to => Ok(Read { to, frames }),
+            Why::Stopped => Ok(Read {
+                to: walk.to,
+                frames,
+            }),
+            _ => Err(Lost::MEANWHILE),
+        })
+    }
+
+    /// The place with the checksum to go on from; nothing where the log is not
+    /// the one that it is a place in.
+    fn seed(&self, place: Position) -> io::Result<Option<Position>> {
+        if place.frames > 0 {
+            return Ok(self.is_intact(place)?.then_some(place));
+        }
+        let mut header = [0; HEADER];
+        if self.file.read_at(&mut header, 0)? < HEADER {
+            return Ok(None);
+        }
+        let magic = 0x377f_0682 | u32::from(place.big_endian);
+        let page_size = u32::try_from(self.page_size).unwrap_or(0);
+        let checksum = checksum(place.big_endian, [0; 2], &header[..24]);
+        let fits = word(&header, 0) == magic
+            && word(&header, 4) == 3_007_000
+            && word(&header, 8) == page_size
+            && [word(&header, 16), word(&header, 20)] == place.salts
+            && [word(&header, 24), word(&header, 28)] == checksum;
+        Ok(fits.then_some(Position { checksum, ..place }))
+    }
+
+    /// True where the frame at this place is still the one that it was.
+    fn is_intact(&self, place: Position) -> io::Result<bool> {
+        let mut header = [0; FRAME];
+        let at = self.offset(place.frames - 1);
+        let got = self.file.read_at(&mut header, at)?;
+        Ok(got == FRAME
+            && [word(&header, 8), word(&header, 12)] == place.salts
+            && [word(&header, 16), word(&header, 20)] == place.checksum)
+    }
+
+    fn offset(&self, frames: u32) -> u64 {
+        (HEADER as u64) + u64::from(frames) * (FRAME + self.page_size) as u64
+    }
+
+    /// Follows the checksums from a place, up to so many frames in all.
+    fn walk(
+        &mut self,
+        from: Position,
+        until: u32,
+        mut each: impl FnMut(u32, &[u8]),
+        stop: impl Fn() -> bool,
+    ) -> io::Result<Walk> {
+        let size = FRAME + self.page_size;
+        let (mut to, mut committed) = (from, from);
+        let why = 'walk: loop {
+            if to.frames >= until {
+                break Why::Reached;
+            }
+            let wanted =
+                (until - to.frames).min(u32::try_from(self.buffer.len() / size).unwrap_or(1));
+            let at = self.offset(to.frames);
+            let piece = &mut self.buffer[..wanted as usize * size];
+            let got = self.file.read_at(piece, at)?;
+            for frame in piece[..got].chunks_exact(size) {
+                let (header, image) = frame.split_at(FRAME);
+                let sum = checksum(to.big_endian, to.checksum, &header[..8]);
+                if [word(header, 8), word(header, 12)] != to.salts {
+                    break 'walk Why::Broken;
+                }
+                let sum = checksum(to.big_endian, sum, image);
+                if [word(header, 16), word(header, 20)] != sum {
+                    break 'walk Why::Broken;
+                }
+                each(word(header, 0), image);
+                to.frames += 1;
+                to.checksum = sum;
+                if word(header, 4) != 0 {
+                    committed = to;
+                }
+            }
+            if got < piece.len() {
+                break Why::FileEnds;
+            }
+            if stop() && to.frames < until {
+                break Why::Stopped;
+            }
+        };
+        Ok(Walk { to, committed, why })
+    }
+}
+
+/// A big-endian word.
+fn word(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// Goes on with a checksum over `bytes`, whose length is a multiple of eight
+/// (section 4.2).
+fn checksum(big_endian: bool, from: [u32; 2], bytes: &[u8]) -> [u32; 2] {
+    let [mut first, mut second] = from;
+    let (pairs, _) = bytes.as_chunks::<8>();
+    for &[a, b, c, d, e, f, g, h] in pairs {
+        let (one, two) = if big_endian {
+            (
+                u32::from_be_bytes([a, b, c, d]),
+                u32::from_be_bytes([e, f, g, h]),
+            )
+        } else {
+            (
+                u32::from_le_bytes([a, b, c, d]),
+                u32::from_le_bytes([e, f, g, h]),
+            )
+        };
+        first = first.wrapping_add(one).wrapping_add(second);
+        second = second.wrapping_add(two).wrapping_add(first);
+    }
+    [first, second]
+}

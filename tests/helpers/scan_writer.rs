@@ -1,0 +1,356 @@
+//! Writes to a database as nobody would: the other side of the test of the scan.
+//!
+//! `scan-writer DB SEED`, then lines on standard input: a number does so many
+//! things and answers `done`; `go` does things until the next line. What a
+//! statement fails with does not matter: another writer may hold the lock, and a
+//! row may be gone.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "it is a test's, and writes to the test's database"
+)]
+
+use std::io::{BufRead, Seek, SeekFrom, Write};
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::time::Duration;
+
+use fastrand::Rng;
+use rusqlite::{Connection, MAIN_DB};
+
+const MARKER: &str = "<freshell-session-metadata origin=3-views";
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let (db, seed) = (arguments.next().unwrap(), arguments.next().unwrap());
+    let (to, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            to.send(line).unwrap();
+        }
+    });
+    let mut writer = Writer::open(db, Rng::with_seed(seed.parse().unwrap()));
+    writer.obey(&lines);
+}
+
+struct Writer {
+    db: String,
+    conn: Connection,
+    random: Rng,
+    page_size: usize,
+    /// How many of a hundred things it mostly does.
+    calm: u32,
+}
+
+impl Writer {
+    fn open(db: String, mut random: Rng) -> Self {
+        let conn = connect(&db, &mut random);
+        let checkpoints_seldom = random.bool();
+        let page_size = conn
+            .pragma_query_value(None, "page_size", |row| row.get::<_, i64>(0))
+            .unwrap_or(4096);
+        Self {
+            db,
+            conn,
+            random,
+            page_size: usize::try_from(page_size).unwrap(),
+            calm: if checkpoints_seldom { 58 } else { 90 },
+        }
+    }
+
+    fn obey(&mut self, lines: &Receiver<String>) {
+        while let Ok(line) = lines.recv() {
+            if line == "go" {
+                while let Err(TryRecvError::Empty) = lines.try_recv() {
+                    self.one();
+                }
+            } else {
+                for _ in 0..line.parse::<u32>().unwrap() {
+                    self.one();
+                }
+            }
+            println!("done");
+            std::io::stdout().flush().unwrap();
+        }
+    }
+
+    fn run(&self, sql: &str) {
+        let _ = self.conn.execute_batch(sql);
+    }
+
+    /// One thing, of all that can happen to a database.
+    fn one(&mut self) {
+        // Most of the time nothing that a tail scan cannot follow.
+        let most = if self.random.u32(0..8) == 0 {
+            100
+        } else {
+            self.calm
+        };
+        match self.random.u32(0..most) {
+            0..30 => self.change(),
+            30..42 => self.transaction(),
+            42..52 => self.edit_in_place(),
+            52..58 => self.give_pages_away(),
+            58..64 => self.blob(),
+            64..72 => {
+                let mode = self.pick(&["PASSIVE", "FULL", "RESTART", "TRUNCATE"]);
+                self.run(&format!("PRAGMA wal_checkpoint({mode})"));
+            }
+            72..76 => {
+                let pages = self.pick(&["0", "1", "3", "10", "40", "1000"]);
+                self.run(&format!("PRAGMA wal_autocheckpoint = {pages}"));
+            }
+            76..78 => {
+                let limit = self.pick(&["-1", "0", "2000", "20000", "100000"]);
+                self.run(&format!("PRAGMA journal_size_limit = {limit}"));
+            }
+            78..80 => self.run("PRAGMA incremental_vacuum(3)"),
+            80..81 => {
+                let table = self.table();
+                self.run(&format!("DELETE FROM {table}"));
+            }
+            81..84 => self.move_text(),
+            84..90 => {
+                let table = self.table();
+                self.run(&format!(
+                    "UPDATE {table} SET session_id = 's' || (abs(random()) % 6) WHERE rowid IN (SELECT rowid FROM {table} ORDER BY random() LIMIT 3)"
+                ));
+            }
+            // From here on nothing can follow.
+            90..93 => self.run("VACUUM"),
+            93..96 => self.rebuild(),
+            _ => self.conn = connect(&self.db, &mut self.random),
+        }
+    }
+
+    fn pick<'a>(&mut self, from: &[&'a str]) -> &'a str {
+        from[self.random.usize(0..from.len())]
+    }
+
+    fn table(&mut self) -> &'static str {
+        self.pick(&["part", "part", "part", "message", "session_message"])
+    }
+
+    fn rowid(&mut self, table: &str) -> i64 {
+        self.conn
+            .query_row(
+                &format!("SELECT rowid FROM {table} ORDER BY random() LIMIT 1"),
+                [],
+                |row| row.get(0),
+            )
+            .unwrap_or(1)
+    }
+
+    fn length(&mut self) -> usize {
+        let pages = self.page_size;
+        match self.random.u32(0..10) {
+            0..4 => self.random.usize(0..pages),
+            4..7 => self.random.usize(0..4 * pages),
+            7..9 => self.random.usize(0..40),
+            _ => self.random.usize(0..12 * pages),
+        }
+    }
+
+    /// Filler, and often the marker, a half of it, or what is nearly it.
+    fn text(&mut self, length: usize) -> String {
+        let filler = self.pick(&["x", "lorem < ipsum =3- ", "=3-view", "<freshell-session-"]);
+        let mut text: String = filler.chars().cycle().take(length).collect();
+        for _ in 0..self.random.usize(0..3) {
+            let at = self.random.usize(0..=text.len());
+            let marker = self.piece();
+            text.insert_str(at, &marker);
+        }
+        text
+    }
+
+    fn piece(&mut self) -> String {
+        let cut = self.random.usize(1..MARKER.len());
+        let piece = match self.random.u32(0..8) {
+            0..3 => MARKER.to_owned(),
+            3 => MARKER[..cut].to_owned(),
+            4 => MARKER[cut..].to_owned(),
+            5 => format!("{}\0{}", &MARKER[..cut], &MARKER[cut..]),
+            6 => format!("{}{}", &MARKER[..20], &MARKER[21..]),
+            _ => format!("{}x{}", &MARKER[..cut], &MARKER[cut..]),
+        };
+        match self.random.u32(0..4) {
+            0 => piece.to_uppercase(),
+            1 => piece.replace('s', "S"),
+            _ => piece,
+        }
+    }
+
+    fn change(&mut self) {
+        let table = self.table();
+        let length = self.length();
+        let text = self.text(length);
+        let session = format!("s{}", self.random.u32(0..6));
+        let rowid = self.rowid(table);
+        let _ = match self.random.u32(0..10) {
+            0..4 => self.conn.execute(
+                &format!("INSERT INTO {table} (session_id, data) VALUES (?1, ?2)"),
+                (session, text),
+            ),
+            4 => {
+                let rowid = match self.random.u32(0..4) {
+                    0 => -self.random.i64(0..100),
+                    1 => i64::MAX - self.random.i64(0..3),
+                    2 => i64::MIN + self.random.i64(0..3),
+                    _ => self.random.i64(0..60),
+                };
+                self.conn.execute(
+                    &format!("INSERT OR REPLACE INTO {table} (rowid, session_id, data) VALUES (?1, ?2, ?3)"),
+                    (rowid, session, text),
+                )
+            }
+            5 => self.conn.execute(
+                &format!("INSERT INTO {table} (session_id, data) VALUES (?1, CAST(?2 AS BLOB))"),
+                (session, text),
+            ),
+            6..8 => self.conn.execute(
+                &format!("UPDATE {table} SET data = ?2 WHERE rowid = ?1"),
+                (rowid, text),
+            ),
+            _ => self
+                .conn
+                .execute(&format!("DELETE FROM {table} WHERE rowid = ?1"), [rowid]),
+        };
+    }
+
+    /// Of the same size, so that only the pages that differ are written: a marker
+    /// is completed or broken across the end of a page.
+    fn edit_in_place(&mut self) {
+        let table = self.table();
+        let rowid = self.rowid(table);
+        let piece = self.piece();
+        let near = self.page_size * self.random.usize(0..5) + self.random.usize(0..60);
+        let at = if self.random.bool() {
+            near
+        } else {
+            self.random.usize(1..self.page_size)
+        };
+        let _ = self.conn.execute(
+            &format!(
+                "UPDATE {table} SET data = substr(data, 1, ?2) || ?3 || substr(data, ?2 + 1 + length(?3)) \
+                 WHERE rowid = ?1 AND typeof(data) = 'text' AND length(data) >= ?2 + length(?3)"
+            ),
+            (rowid, i64::try_from(at).unwrap(), piece),
+        );
+    }
+
+    fn blob(&mut self) {
+        let table = self.table();
+        let rowid = self.rowid(table);
+        let piece = self.piece();
+        let at = self.random.u64(0..3 * self.page_size as u64);
+        if let Ok(mut blob) = self.conn.blob_open(MAIN_DB, table, "data", rowid, false)
+            && blob.seek(SeekFrom::Start(at)).is_ok()
+        {
+            let _ = blob.write(piece.as_bytes());
+        }
+    }
+
+    /// Several changes at once: committed, rolled back, or in part.
+    fn transaction(&mut self) {
+        self.run(self.pick_static(&[
+            "PRAGMA cache_size = 1",
+            "PRAGMA cache_size = 5",
+            "PRAGMA cache_size = 500",
+        ]));
+        self.run("PRAGMA cache_spill = 1; BEGIN IMMEDIATE");
+        for _ in 0..self.random.u32(1..12) {
+            match self.random.u32(0..12) {
+                0 => self.run("SAVEPOINT one"),
+                1 => self.run("ROLLBACK TO one"),
+                2 => self.run("RELEASE one"),
+                3 | 4 => self.edit_in_place(),
+                5 => self.steal(),
+                _ => self.change(),
+            }
+            if self.random.u32(0..30) == 0 {
+                // Held for a moment, with frames that are not committed.
+                std::thread::sleep(Duration::from_millis(self.random.u64(0..4)));
+            }
+        }
+        let end = self.pick(&["COMMIT", "COMMIT", "ROLLBACK"]);
+        self.run(end);
+        self.run("ROLLBACK");
+    }
+
+    fn pick_static(&self, from: &[&'static str]) -> &'static str {
+        from[usize::try_from(self.conn.last_insert_rowid().unsigned_abs() % 3).unwrap_or(0)
+            % from.len()]
+    }
+
+    /// A row's pages go to another one.
+    fn steal(&mut self) {
+        let table = self.table();
+        let rowid = self.rowid(table);
+        let length = self.length();
+        let text = self.text(length);
+        let _ = self
+            .conn
+            .execute(&format!("DELETE FROM {table} WHERE rowid = ?1"), [rowid]);
+        let _ = self.conn.execute(
+            &format!("INSERT INTO {table} (session_id, data) VALUES ('s1', ?1)"),
+            [text],
+        );
+    }
+
+    /// A row is edited where it lies and committed; then a transaction takes its
+    /// pages away, and may not be committed.
+    fn give_pages_away(&mut self) {
+        self.edit_in_place();
+        self.run("PRAGMA cache_size = 1; PRAGMA cache_spill = 1; BEGIN IMMEDIATE");
+        for _ in 0..self.random.u32(1..4) {
+            self.steal();
+        }
+        let end = self.pick(&["COMMIT", "ROLLBACK", "ROLLBACK"]);
+        self.run(end);
+        self.run("ROLLBACK");
+        if self.random.bool() {
+            self.change();
+        }
+    }
+
+    /// The table under its name is another one, or has a column more.
+    fn rebuild(&mut self) {
+        let table = self.table();
+        let n = self.random.u32(0..1_000_000);
+        if self.random.bool() {
+            self.run(&format!(
+                "BEGIN IMMEDIATE; CREATE TABLE new_{n} (id INTEGER PRIMARY KEY, session_id TEXT, data TEXT); \
+                 INSERT INTO new_{n} SELECT rowid, session_id, data FROM {table}; \
+                 DROP TABLE {table}; ALTER TABLE new_{n} RENAME TO {table}; COMMIT; ROLLBACK"
+            ));
+        } else {
+            self.run(&format!(
+                "ALTER TABLE {table} ADD COLUMN c{n} TEXT DEFAULT '{MARKER}'"
+            ));
+        }
+    }
+
+    /// A text moves from one column to another.
+    fn move_text(&mut self) {
+        let table = self.table();
+        let rowid = self.rowid(table);
+        self.run(&format!("ALTER TABLE {table} ADD COLUMN more TEXT"));
+        let set = self.pick(&[
+            "more = data, data = ''",
+            "data = more",
+            "data = coalesce(data, '') || coalesce(more, ''), more = ''",
+            "more = substr(data, 30), data = substr(data, 1, 29)",
+        ]);
+        let _ = self.conn.execute(
+            &format!("UPDATE {table} SET {set} WHERE rowid = ?1"),
+            [rowid],
+        );
+    }
+}
+
+fn connect(db: &str, random: &mut Rng) -> Connection {
+    let conn = Connection::open(db).unwrap();
+    let _ = conn.busy_timeout(Duration::from_millis(random.u64(0..30)));
+    let _ = conn.execute_batch("PRAGMA synchronous = off");
+    conn
+}

@@ -1,0 +1,321 @@
+//! The scan against the definition, while anything happens to the database.
+//!
+//! Writers are processes of their own, and write at random: between listings and
+//! during them, and are killed at random. After each listing with a cache the
+//! literal query is asked in the very transaction that the listing was read in.
+//!
+//! It can fail. Each of these was made once, by hand, and was caught:
+//!
+//! * whole markers are looked for on pages, not halves;
+//! * what is left of the generation before a restart of the log is not read;
+//! * after a restart the place is compared loosely (not the frame's checksum);
+//! * overflow pages are not led back to their rows;
+//! * frames past the snapshot are read too;
+//! * the end of the log is taken from its file, not from what is published.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and starts programs"
+)]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use fastrand::Rng;
+use opencode_sessions::marker::{self, Marks, Options};
+use opencode_sessions::store::{Database, OpenOptions, Opened};
+use opencode_sessions::wire::{MarkerText, ScanMode};
+use rusqlite::Connection;
+
+/// A process that writes; it does not survive the test.
+struct Writer {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Writer {
+    fn start(db: &Path, seed: u64) -> Self {
+        let mut child = Command::new(support::example("scan-writer"))
+            .arg(db)
+            .arg(seed.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Self {
+            stdin: child.stdin.take().unwrap(),
+            stdout: BufReader::new(child.stdout.take().unwrap()),
+            child,
+        }
+    }
+
+    fn tell(&mut self, what: &str) {
+        let _ = writeln!(self.stdin, "{what}");
+    }
+
+    fn wait(&mut self) {
+        let mut line = String::new();
+        let _ = self.stdout.read_line(&mut line);
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A database, its writers, and what the scans of it remember.
+struct Episode {
+    directory: tempfile::TempDir,
+    writers: Vec<Writer>,
+    random: Rng,
+    seed: u64,
+}
+
+const PAGE_SIZES: [u32; 8] = [512, 512, 1024, 1024, 2048, 4096, 8192, 65536];
+
+impl Episode {
+    fn new(seed: u64) -> Self {
+        let mut random = Rng::with_seed(seed);
+        let directory = tempfile::tempdir().unwrap();
+        let mut episode = Self {
+            writers: Vec::new(),
+            seed,
+            directory,
+            random: Rng::with_seed(seed),
+        };
+        let page_size = PAGE_SIZES[random.usize(0..PAGE_SIZES.len())];
+        let vacuum = ["none", "none", "none", "full", "incremental"][random.usize(0..5)];
+        make(&episode.db(), page_size, vacuum);
+        for _ in 0..random.usize(1..3) {
+            episode.start_writer();
+        }
+        episode
+    }
+
+    fn db(&self) -> PathBuf {
+        self.directory.path().join("opencode.db")
+    }
+
+    fn cache(&self) -> PathBuf {
+        self.directory.path().join("cache")
+    }
+
+    fn start_writer(&mut self) {
+        let writer = Writer::start(&self.db(), self.random.u64(..));
+        self.writers.push(writer);
+    }
+
+    /// What happens before a listing; true where writers go on during it.
+    fn happen(&mut self) -> bool {
+        match self.random.u32(0..40) {
+            0 => {
+                // Killed at any moment, and another begins.
+                let at = self.random.usize(0..self.writers.len());
+                self.writers[at].tell("go");
+                std::thread::sleep(Duration::from_micros(self.random.u64(0..3000)));
+                drop(self.writers.swap_remove(at));
+                self.start_writer();
+            }
+            1 => self.all_killed(|_| {}),
+            2 => self.all_killed(Self::crash_image),
+            3 => self.all_killed(|episode| {
+                let _ = fs::remove_file(episode.beside("-shm"));
+            }),
+            _ => {}
+        }
+        if self.random.u32(0..3) == 0 {
+            for writer in &mut self.writers {
+                writer.tell("go");
+            }
+            return true;
+        }
+        for at in 0..self.writers.len() {
+            let things = self.random.u32(0..6);
+            self.writers[at].tell(&things.to_string());
+            self.writers[at].wait();
+        }
+        false
+    }
+
+    fn beside(&self, suffix: &str) -> PathBuf {
+        let mut name = self.db().into_os_string();
+        name.push(suffix);
+        name.into()
+    }
+
+    fn all_killed(&mut self, then: impl FnOnce(&mut Self)) {
+        let count = self.writers.len();
+        for writer in &mut self.writers {
+            writer.tell("go");
+        }
+        std::thread::sleep(Duration::from_micros(self.random.u64(0..3000)));
+        self.writers.clear();
+        then(self);
+        for _ in 0..count {
+            self.start_writer();
+        }
+    }
+
+    /// The files as they lie there, in other files: what a crash leaves.
+    fn crash_image(&mut self) {
+        let _ = fs::remove_file(self.beside("-shm"));
+        for suffix in ["", "-wal"] {
+            let (from, to) = (self.beside(suffix), self.beside(&format!("{suffix}-copy")));
+            if from.exists() {
+                fs::copy(&from, &to).unwrap();
+                fs::rename(&to, &from).unwrap();
+            }
+        }
+    }
+
+    /// One listing with the cache, and the definition in the same transaction.
+    fn list(&mut self, modes: &mut BTreeMap<&'static str, u64>) {
+        let options = Options {
+            marker: Some(MarkerText::default()),
+            cache: Some(self.cache()),
+            budget: None,
+            threads: 2,
+        };
+        let open = OpenOptions {
+            busy_timeout: Duration::from_secs(5),
+            heap_limit: None,
+            deadline: None,
+        };
+        // A writer was killed in the middle of something exclusive, or holds it.
+        let Ok(opened) = Database::open(&self.db(), &open) else {
+            return *modes.entry("not opened").or_default() += 1;
+        };
+        let Opened::Ready(database) = opened else {
+            return *modes.entry("young").or_default() += 1;
+        };
+        let Ok(found) = marker::scan(&database, &options) else {
+            return *modes.entry("failed").or_default() += 1;
+        };
+        *modes.entry(found.scan.mode.as_str()).or_default() += 1;
+        if let Some(why) = found.why {
+            *modes.entry(why).or_default() += 1;
+        }
+        let Marks::Of { marked, complete } = &found.marks else {
+            panic!("it was asked for");
+        };
+        assert!(complete);
+        let marked: BTreeSet<_> = marked.iter().cloned().collect();
+        let expected = oracle(&found.snapshot);
+        if marked != expected {
+            let kept = self.directory.path().with_extension("kept");
+            let _ = Command::new("cp")
+                .arg("-r")
+                .arg(self.directory.path())
+                .arg(&kept)
+                .status();
+            panic!(
+                "seed {}: {:?} by a {} scan of {} frames, {:?} by the definition; the files are in {}",
+                self.seed,
+                marked,
+                found.scan.mode.as_str(),
+                found.scan.frames,
+                expected,
+                kept.display()
+            );
+        }
+        if found.scan.mode == ScanMode::Tail {
+            *modes.entry("tail frames").or_default() += found.scan.frames;
+        }
+        if let Some(remember) = &found.remember {
+            remember.save().unwrap();
+        }
+    }
+
+    fn step(&mut self, modes: &mut BTreeMap<&'static str, u64>) {
+        let busy = self.happen();
+        self.list(modes);
+        if busy {
+            for writer in &mut self.writers {
+                writer.tell("0");
+                writer.wait();
+            }
+        }
+    }
+}
+
+/// The tables of the newest OpenCode, as far as they matter.
+fn make(db: &Path, page_size: u32, vacuum: &str) {
+    let conn = Connection::open(db).unwrap();
+    conn.execute_batch(&format!(
+        "PRAGMA page_size = {page_size}; PRAGMA auto_vacuum = {vacuum}; PRAGMA journal_mode = wal;
+         CREATE TABLE session (id TEXT PRIMARY KEY, directory TEXT, time_updated INTEGER);
+         CREATE TABLE part (id INTEGER PRIMARY KEY, session_id TEXT, data TEXT);
+         CREATE TABLE message (session_id TEXT, time_created INTEGER, data TEXT);
+         CREATE TABLE session_message (id TEXT, session_id TEXT, type TEXT, seq INTEGER, data TEXT);
+         CREATE INDEX part_session ON part (session_id);"
+    ))
+    .unwrap();
+    for n in 0..6 {
+        conn.execute("INSERT INTO session VALUES ('s' || ?1, '/x', ?1)", [n])
+            .unwrap();
+    }
+}
+
+/// The definition.
+fn oracle(conn: &Connection) -> BTreeSet<String> {
+    let tables = ["part", "message", "session_message"];
+    let any: Vec<_> = tables
+        .iter()
+        .map(|table| {
+            format!("EXISTS (SELECT 1 FROM {table} x WHERE x.session_id = s.id AND x.data LIKE ?1)")
+        })
+        .collect();
+    let sql = format!("SELECT s.id FROM session s WHERE {}", any.join(" OR "));
+    let mut statement = conn.prepare(&sql).unwrap();
+    let rows = statement.query_map([format!("%{}%", MarkerText::DEFAULT)], |row| row.get(0));
+    rows.unwrap().collect::<Result<_, _>>().unwrap()
+}
+
+/// So many listings of databases from this seed on.
+fn rounds(listings: u64, mut seed: u64, until: Option<Instant>) -> BTreeMap<&'static str, u64> {
+    let mut modes = BTreeMap::new();
+    let mut done = 0;
+    while done < listings && until.is_none_or(|until| Instant::now() < until) {
+        let mut episode = Episode::new(seed);
+        for _ in 0..200.min(listings - done) {
+            episode.step(&mut modes);
+            done += 1;
+        }
+        seed += 1;
+    }
+    modes.insert("listings", done);
+    modes
+}
+
+#[test]
+fn every_listing_with_a_cache_is_the_definition_whatever_is_written() {
+    let _limit = support::limit(240);
+    let seed = std::env::var("SCAN_SEED").map_or_else(
+        |_| fastrand::u64(..u64::MAX / 2),
+        |seed| seed.parse().unwrap(),
+    );
+    eprintln!("SCAN_SEED={seed}");
+    let listings =
+        std::env::var("SCAN_LISTINGS").map_or(2_000, |listings| listings.parse().unwrap());
+    let modes = rounds(listings, seed, None);
+    println!("{modes:#?}");
+    // It went the ways that it is to test.
+    for mode in ["full", "tail", "unchanged"] {
+        assert!(
+            modes.get(mode).is_some_and(|count| *count > listings / 200),
+            "{mode}: {modes:?}"
+        );
+    }
+}
