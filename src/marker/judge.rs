@@ -149,11 +149,11 @@ fn integer(value: i64, bytes: &mut [u8; 8]) -> &[u8] {
     let magnitude = if value < 0 { !value } else { value };
     let count = match magnitude {
         _ if value == 0 || value == 1 => 0,
-        ..=0x7f => 1,
-        ..=0x7fff => 2,
-        ..=0x7f_ffff => 3,
-        ..=0x7fff_ffff => 4,
-        ..=0x7fff_ffff_ffff => 6,
+        0..0x80 => 1,
+        0x80..0x8000 => 2,
+        0x8000..0x80_0000 => 3,
+        0x80_0000..0x8000_0000 => 4,
+        0x8000_0000..0x8000_0000_0000 => 6,
         _ => 8,
     };
     &bytes[8 - count..]
