@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 
 use super::{MarkerArgs, USAGE, complain, default_database, exit};
 use crate::helper::listing::{Task, list};
-use crate::helper::{explain, launched, pretty};
+use crate::helper::{explain, launched, pretty, verify};
 use crate::lister::default_threads;
 use crate::marker;
 use crate::store::{Filter, OpenOptions};
@@ -42,6 +42,8 @@ pub(super) struct Args {
 enum Command {
     /// Show what is in the database, the SQL with its query plan, and how long each phase takes
     Explain(Reading),
+    /// Compare what is found of the marker with what SQL says of every row, in one snapshot
+    Verify(Reading),
 }
 
 #[derive(Debug, clap::Args)]
@@ -168,6 +170,9 @@ fn obey(args: Args) -> io::Result<u8> {
     match args.command {
         Some(Command::Explain(reading)) => {
             Ok(explain::print(&reading.task(), out, io::stderr())?.exit_status())
+        }
+        Some(Command::Verify(reading)) => {
+            Ok(verify::print(&reading.task(), out, io::stderr())?.exit_status())
         }
         None if args.pretty => {
             let out = anstream::AutoStream::auto(io::stdout());

@@ -8,3 +8,4 @@ pub mod explain;
 pub mod launched;
 pub mod listing;
 pub mod pretty;
+pub mod verify;

@@ -25,10 +25,13 @@ mod pass;
 mod scan;
 pub mod wal;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
+
+use rusqlite::Connection;
 
 use crate::session::SessionId;
-use crate::store::{Schema, Table};
+use crate::store::{Schema, StoreError, Table};
+use crate::wire::MarkerText;
 
 pub use needle::Needle;
 pub use scan::{Found, Options, Remember, scan};
@@ -68,6 +71,25 @@ impl Marks {
             }
         }
     }
+}
+
+/// The marked sessions by the definition itself, which reads everything.
+///
+/// # Errors
+///
+/// Where SQLite fails.
+pub fn definition(
+    conn: &Connection,
+    schema: &Schema,
+    marker: &MarkerText,
+) -> Result<BTreeSet<String>, StoreError> {
+    let mut marked = BTreeSet::new();
+    for (table, column) in content_tables(schema) {
+        pass::plain(conn, schema, table, column, marker, &mut |id| {
+            marked.insert(id);
+        })?;
+    }
+    Ok(marked)
 }
 
 /// The content tables that `schema` has and whose rows name a session that

@@ -29,16 +29,13 @@ pub(super) fn run(
     let needle = Needle::new(marker);
     let bytes = Arc::new(AtomicU64::new(0));
     add_filter(conn, needle.clone(), Arc::clone(&bytes))?;
-    let session = schema
-        .table("session")
-        .map(|table| quoted(&table.name))
-        .unwrap_or_default();
+    let session = session_table(schema);
     let pattern = like_pattern(marker);
     for (table, column) in content_tables(schema) {
         // A BLOB in a database of UTF-16 reads as UTF-16: only LIKE knows. And
         // no cell of a table that computes a column can be read in pieces.
         let Some(rowid) = table.rowid().filter(|_| schema.utf8 && !table.computes()) else {
-            plain(conn, table, column, &session, &pattern, &mut found)?;
+            plain(conn, schema, table, column, marker, &mut found)?;
             continue;
         };
         let name = quoted(&table.name);
@@ -87,19 +84,19 @@ fn candidates_sql(table: &Table, column: &str) -> String {
 /// The definition itself, for tables and databases where nothing else is exact.
 pub(super) fn plain(
     conn: &Connection,
+    schema: &Schema,
     table: &Table,
     column: &str,
-    session: &str,
-    pattern: &str,
+    marker: &MarkerText,
     found: &mut impl FnMut(String),
 ) -> Result<(), StoreError> {
-    let name = quoted(&table.name);
+    let (name, session) = (quoted(&table.name), session_table(schema));
     let mut ids = conn.prepare(&format!(
         "SELECT s.id FROM {session} AS s WHERE octet_length(s.id) <= {} AND EXISTS \
          (SELECT 1 FROM {name} AS x WHERE x.session_id = s.id AND x.{column} LIKE ?1 ESCAPE '\\')",
         SessionId::MAX_BYTES
     ))?;
-    let mut ids = ids.query([pattern])?;
+    let mut ids = ids.query([like_pattern(marker)])?;
     while let Some(id) = ids.next()? {
         text_id(id.get_ref(0)?, found);
     }
@@ -123,6 +120,12 @@ fn add_filter(conn: &Connection, needle: Needle, bytes: Arc<AtomicU64>) -> Resul
         })
     })?;
     Ok(())
+}
+
+/// The name of the table of sessions, in SQL.
+pub(super) fn session_table(schema: &Schema) -> String {
+    let table = schema.table("session");
+    table.map(|table| quoted(&table.name)).unwrap_or_default()
 }
 
 /// `%`, `_` and the escape itself are literal in a marker.

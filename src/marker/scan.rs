@@ -26,7 +26,7 @@ use super::memory::{Memory, Phase, Subject};
 use super::page::{Layout, TELLABLE};
 use super::wal::{Log, Lost, Part, ReadAt};
 use super::{CONTENT, Marks, Needle, content_tables, pass};
-use crate::store::{Database, FileLooks, Position, Schema, Snapshot, StoreError, Table, quoted};
+use crate::store::{Database, FileLooks, Position, Schema, Snapshot, StoreError, Table};
 use crate::wire::{MarkerText, Scan, ScanMode};
 
 /// How to look for the marker.
@@ -390,7 +390,7 @@ impl<'a> Scanner<'a, '_> {
         known: &mut Memory,
         rows: &BTreeSet<i64>,
     ) -> Result<(), StoreError> {
-        let session = session_table(schema);
+        let session = pass::session_table(schema);
         let pattern = pass::like_pattern(self.marker);
         let mut watched = BTreeSet::new();
         let mut marked = BTreeSet::new();
@@ -399,7 +399,7 @@ impl<'a> Scanner<'a, '_> {
         };
         for (table, column) in content_tables(schema) {
             let Some((index, rowid)) = in_pages(table, column) else {
-                pass::plain(snapshot, table, column, &session, &pattern, &mut found)?;
+                pass::plain(snapshot, schema, table, column, self.marker, &mut found)?;
                 continue;
             };
             let of_table = known.watched.range((index, i64::MIN)..=(index, i64::MAX));
@@ -607,13 +607,6 @@ fn in_pages<'t>(table: &'t Table, column: &str) -> Option<(u8, &'t str)> {
         .rowid()
         .filter(|_| !table.computes() && !has_default)?;
     Some((u8::try_from(index).ok()?, rowid))
-}
-
-fn session_table(schema: &Schema) -> String {
-    schema
-        .table("session")
-        .map(|table| quoted(&table.name))
-        .unwrap_or_default()
 }
 
 /// True where `LIKE` could find it in the text of a number.
