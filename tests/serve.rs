@@ -337,7 +337,9 @@ fn a_status_has_the_health_and_the_counts() {
     let source = &status["sources"][0];
     assert_keys(
         source,
-        &["source", "health", "sessions", "watch", "listing", "stuck"],
+        &[
+            "source", "health", "sessions", "watch", "listing", "scan", "stuck",
+        ],
     );
     assert_eq!(source["health"], json!({"state": "ok"}));
     assert_eq!(source["watch"], "events");

@@ -253,7 +253,17 @@ fn a_sidebar_survives<'a>(ways: impl Iterator<Item = &'a (&'a str, &'a str)>) {
         let model = &sidebar.host.model;
         assert_eq!(model.sessions, kept, "{way}");
         let events = model.of_type("health", before);
-        assert_eq!(events.len(), 1, "{way} is said once: {events:#?}");
+        // Once for each kind: on a busy machine one that floods may reach its
+        // deadline before its limit.
+        let kinds: Vec<_> = events
+            .iter()
+            .map(|event| &event["health"]["kind"])
+            .collect();
+        let said_twice = kinds.windows(2).any(|pair| pair[0] == pair[1]);
+        assert!(
+            !kinds.is_empty() && !said_twice,
+            "{way} is said once: {events:#?}"
+        );
         assert_eq!(events[0]["health"]["since"], source["health"]["since"]);
         sidebar.helper.becomes(REAL);
         sidebar.host.until(way, |model| {

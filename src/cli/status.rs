@@ -110,6 +110,17 @@ fn print(status: &Value, mut out: impl Write) -> io::Result<()> {
         }
         writeln!(out, "  sessions  {}", text(&source["sessions"]))?;
         writeln!(out, "  watched   by {}", text(&source["watch"]))?;
+        let scan = &source["scan"];
+        if scan.is_object() {
+            let known = (number(&scan["progress"]) * 100.0).floor();
+            writeln!(
+                out,
+                "  marker    {} scan, {} frames, {} bytes; {known:.0} % known",
+                text(&scan["mode"]),
+                text(&scan["frames"]),
+                text(&scan["bytes"]),
+            )?;
+        }
     }
     Ok(())
 }

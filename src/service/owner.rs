@@ -16,7 +16,7 @@ use super::event::{
     Reply, Snapshot, SourceHealth, SourcePath, Sourced,
 };
 use super::reader::{Outbox, ReaderId};
-use super::schedule::{Ask, Schedule, Went};
+use super::schedule::{Ask, News, Schedule, Went};
 use super::state::StateDir;
 use super::stats::{SourceStatus, Stats, Status};
 use super::watch::{Looks, Watch, watch};
@@ -31,7 +31,7 @@ use crate::project::Projects;
 use crate::session::Millis;
 use crate::source::{Source, SourceName};
 use crate::text::one_line;
-use crate::wire::{MarkerText, VERSION};
+use crate::wire::{MarkerText, Scan, VERSION};
 
 /// The snapshot is written at most this often.
 const SAVE: Duration = Duration::from_secs(5);
@@ -46,10 +46,16 @@ const END: Duration = Duration::from_millis(1200);
 #[derive(Debug)]
 pub(super) struct Listed {
     source: SourceName,
-    result: Result<Found, Failure>,
+    result: Result<Complete, Failure>,
     took: Duration,
     bytes: u64,
     projects: Projects,
+}
+
+#[derive(Debug)]
+struct Complete {
+    found: Found,
+    scan: Scan,
 }
 
 #[derive(Debug)]
@@ -72,6 +78,8 @@ struct Work {
     listing: Option<Looks>,
     /// What they looked like when the last complete listing began.
     listed: Option<Looks>,
+    /// How the marker was last looked for.
+    scan: Option<Scan>,
     cancel: Cancel,
     /// Lent to the listing in flight.
     projects: Option<Projects>,
@@ -98,6 +106,7 @@ impl Work {
             looks: None,
             listing: None,
             listed: None,
+            scan: None,
             cancel: Cancel::default(),
             projects: Some(Projects::new()),
             waiting: Vec::new(),
@@ -367,12 +376,18 @@ impl Owner {
         let chance = fastrand::f64();
         let (outcome, reason) = match result {
             Ok(found) => {
-                let merged = self.index.merge(&source, found, moment);
+                let scan = found.scan;
+                let merged = self.index.merge(&source, found.found, moment);
                 let went = if merged.again.is_some() {
                     Went::Again
                 } else {
-                    Went::Well
+                    Went::Well(News {
+                        changed: !merged.difference.is_empty(),
+                        frames: scan.frames,
+                        unfinished: scan.progress < 1.0,
+                    })
                 };
+                work.scan = Some(scan);
                 work.listed = work.listing.filter(|_| merged.again.is_none());
                 work.schedule.done(went, took, now, chance);
                 // What changed while it ran is news that the listing may have missed.
@@ -623,6 +638,7 @@ impl Owner {
                 sessions: known.sessions().len(),
                 watch: work.how_watched.clone(),
                 listing: work.schedule.is_in_flight(),
+                scan: work.scan,
                 stuck: work.lister.stuck(),
             })
         });
@@ -794,7 +810,7 @@ fn restore(index: &mut Index, state: &StateDir, marker: Option<&MarkerText>) {
 }
 
 /// What an outcome means for the index.
-fn found(outcome: Outcome, projects: &mut Projects) -> (Result<Found, Failure>, u64) {
+fn found(outcome: Outcome, projects: &mut Projects) -> (Result<Complete, Failure>, u64) {
     let (kind, reason) = match outcome {
         Outcome::Listing(listing) => {
             projects.refresh();
@@ -807,9 +823,12 @@ fn found(outcome: Outcome, projects: &mut Projects) -> (Result<Found, Failure>, 
                 })
                 .collect();
             return (
-                Ok(Found {
-                    database: listing.end.database,
-                    entries,
+                Ok(Complete {
+                    found: Found {
+                        database: listing.end.database,
+                        entries,
+                    },
+                    scan: listing.end.scan,
                 }),
                 listing.bytes,
             );

@@ -10,6 +10,11 @@ pub type Time = Duration;
 /// all the time.
 const PACE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 
+/// The next listing comes before about so many frames more are in the log: it
+/// restarts at about a thousand, and what was not read of it by then costs a
+/// listing that reads everything.
+const FRAMES: f64 = 500.0;
+
 /// A listing may take this part of the time: a source whose listings take long
 /// is listed less often.
 const SHARE: u32 = 4;
@@ -32,6 +37,10 @@ pub struct Schedule {
     /// No listing that nobody asked for begins before this.
     not_before: Time,
     failures: u32,
+    /// Listings in a row that found something written, and no session changed.
+    quiet: u32,
+    /// When the last complete one ended.
+    last: Time,
 }
 
 /// How urgent a request is.
@@ -47,11 +56,22 @@ pub enum Ask {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Went {
     /// It was complete.
-    Well,
+    Well(News),
     /// It was complete, and is to be repeated soon.
     Again,
     /// It failed.
     Badly,
+}
+
+/// What a listing found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct News {
+    /// A session changed.
+    pub changed: bool,
+    /// Frames that were new in the log.
+    pub frames: u64,
+    /// Something is not known yet that the next listing goes on with.
+    pub unfinished: bool,
 }
 
 impl Schedule {
@@ -84,12 +104,17 @@ impl Schedule {
     pub fn done(&mut self, went: Went, took: Duration, now: Time, chance: f64) {
         self.in_flight = false;
         match went {
-            Went::Well | Went::Again => {
+            Went::Well(news) => {
                 self.failures = 0;
-                self.not_before = now + (took * SHARE).clamp(PACE.0, PACE.1).saturating_sub(took);
-                if went == Went::Again {
-                    self.due = Some(now + AGAIN);
+                self.not_before = now + self.pace(news, took, now).saturating_sub(took);
+                if news.unfinished {
+                    self.due = Some(self.not_before);
                 }
+            }
+            Went::Again => {
+                self.failures = 0;
+                self.not_before = now + PACE.0;
+                self.due = Some(now + AGAIN);
             }
             Went::Badly => {
                 let pause = backoff(self.failures, chance);
@@ -101,6 +126,27 @@ impl Schedule {
         if let Some(ask) = self.follow.take() {
             self.ask(ask, now);
         }
+    }
+
+    /// From the start of a listing to the next: longer the longer no session
+    /// changes, but not so long that too much is written until then.
+    fn pace(&mut self, news: News, took: Duration, now: Time) -> Duration {
+        let since = now.saturating_sub(self.last);
+        self.last = now;
+        match (news.changed, news.frames) {
+            (true, _) => self.quiet = 0,
+            // Nothing was written: it says nothing about what is.
+            (false, 0) => {}
+            (false, _) => self.quiet = self.quiet.saturating_add(1),
+        }
+        let calm = PACE.0 * 2_u32.saturating_pow(self.quiet.min(8));
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "a log has fewer than 2^32 frames"
+        )]
+        let full = since.as_secs_f64() * FRAMES / news.frames.max(1) as f64;
+        let full = Duration::from_secs_f64(full.clamp(0.0, PACE.1.as_secs_f64()));
+        calm.min(full).max(took * SHARE).clamp(PACE.0, PACE.1)
     }
 
     /// When [`start`](Self::start) has something to start.
@@ -134,6 +180,57 @@ mod tests {
         Duration::from_millis(ms)
     }
 
+    const NEWS: Went = Went::Well(News {
+        changed: true,
+        frames: 1,
+        unfinished: false,
+    });
+
+    /// The pauses between listings of which each finds this.
+    fn pauses(news: News, count: usize) -> Vec<u128> {
+        let (mut schedule, mut now) = (Schedule::default(), ms(0));
+        let mut pauses = Vec::new();
+        schedule.ask(Ask::Now, now);
+        for _ in 0..count {
+            assert!(schedule.start(now));
+            schedule.done(Went::Well(news), ms(0), now, 0.5);
+            schedule.ask(Ask::Changed, now);
+            pauses.push((schedule.due().unwrap() - now).as_millis());
+            now = schedule.due().unwrap();
+        }
+        pauses
+    }
+
+    #[test]
+    fn where_no_session_changes_it_is_listed_less_often_but_before_the_log_is_full() {
+        let news = |changed, frames| News {
+            changed,
+            frames,
+            unfinished: false,
+        };
+        assert_eq!(pauses(news(true, 5), 5)[1..], [500; 4]);
+        assert_eq!(
+            pauses(news(false, 5), 7)[1..],
+            [2000, 4000, 5000, 5000, 5000, 5000]
+        );
+        // At every pace, so many frames a listing that the next must come sooner.
+        let busy = pauses(news(false, 2000), 12);
+        assert_eq!(busy[4..], [500; 8], "{busy:?}");
+    }
+
+    #[test]
+    fn what_is_not_finished_goes_on_at_the_pace() {
+        let mut schedule = Schedule::default();
+        schedule.ask(Ask::Now, ms(0));
+        assert!(schedule.start(ms(0)));
+        let news = News {
+            unfinished: true,
+            ..News::default()
+        };
+        schedule.done(Went::Well(news), ms(1000), ms(1000), 0.5);
+        assert_eq!(schedule.due(), Some(ms(4000)));
+    }
+
     #[test]
     fn there_is_one_listing_at_a_time_and_no_request_is_lost() {
         let mut schedule = Schedule::default();
@@ -145,11 +242,11 @@ mod tests {
             assert!(!schedule.start(ms(5)));
         }
         assert_eq!(schedule.due(), None);
-        schedule.done(Went::Well, ms(10), ms(10), 0.5);
+        schedule.done(NEWS, ms(10), ms(10), 0.5);
         // Three requests make one more, at the pace.
         assert!(!schedule.start(ms(499)));
         assert!(schedule.start(ms(500)));
-        schedule.done(Went::Well, ms(10), ms(510), 0.5);
+        schedule.done(NEWS, ms(10), ms(510), 0.5);
         assert_eq!(schedule.due(), None);
     }
 
@@ -186,7 +283,7 @@ mod tests {
         assert_eq!(pauses[..8], [1, 2, 4, 8, 16, 32, 60, 60]);
         assert_eq!(pauses[39], 60);
         assert!(schedule.start(now));
-        schedule.done(Went::Well, ms(0), now, 0.5);
+        schedule.done(NEWS, ms(0), now, 0.5);
         schedule.ask(Ask::Now, now);
         assert!(schedule.start(now));
         schedule.done(Went::Badly, ms(0), now, 0.0);
@@ -198,7 +295,7 @@ mod tests {
         let mut schedule = Schedule::default();
         schedule.ask(Ask::Now, ms(0));
         assert!(schedule.start(ms(0)));
-        schedule.done(Went::Well, ms(1000), ms(1000), 0.5);
+        schedule.done(NEWS, ms(1000), ms(1000), 0.5);
         schedule.ask(Ask::Changed, ms(1000));
         assert_eq!(
             schedule.due(),

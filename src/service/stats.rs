@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::event::SourceHealth;
+use crate::wire::Scan;
 
 /// How many of the last listings the latencies are of.
 const REMEMBERED: usize = 1024;
@@ -65,6 +66,8 @@ pub struct SourceStatus {
     pub watch: String,
     /// A listing runs.
     pub listing: bool,
+    /// How the last complete listing looked for the marker.
+    pub scan: Option<Scan>,
     /// Helpers that were killed and do not die.
     pub stuck: usize,
 }
