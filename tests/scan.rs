@@ -301,7 +301,7 @@ fn rounds(listings: u64, mut seed: u64, until: Option<Instant>) -> BTreeMap<&'st
 
 #[test]
 fn every_listing_with_a_cache_is_the_definition_whatever_is_written() {
-    let _limit = support::limit(240);
+    let _limit = support::limit(300);
     let seed = std::env::var("SCAN_SEED").map_or_else(
         |_| fastrand::u64(..u64::MAX / 2),
         |seed| seed.parse().unwrap(),
@@ -318,4 +318,178 @@ fn every_listing_with_a_cache_is_the_definition_whatever_is_written() {
             "{mode}: {modes:?}"
         );
     }
+}
+
+// ---- What is remembered.
+
+/// A database at rest with so many parts of so many bytes, of two sessions; the
+/// last part of the second one has the marker.
+fn at_rest(parts: usize, bytes: usize) -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let db = directory.path().join("opencode.db");
+    make(&db, 4096, "none");
+    let conn = Connection::open(&db).unwrap();
+    conn.execute_batch("BEGIN").unwrap();
+    for n in 0..parts {
+        let marker = if n == parts - 1 {
+            MarkerText::DEFAULT
+        } else {
+            ""
+        };
+        conn.execute(
+            "INSERT INTO part (session_id, data) VALUES (?1, ?2 || ?3)",
+            (
+                if marker.is_empty() { "s0" } else { "s1" },
+                "x".repeat(bytes),
+                marker,
+            ),
+        )
+        .unwrap();
+    }
+    conn.execute_batch("COMMIT").unwrap();
+    drop(conn);
+    support::settle(&db);
+    (directory, db)
+}
+
+/// The marks and the scan of a listing by the helper.
+fn listed(db: &Path, arguments: &[&str]) -> (BTreeMap<String, Option<bool>>, serde_json::Value) {
+    let (sessions, end) = support::listing(db, arguments);
+    let marks = sessions.iter().map(|session| {
+        let id = session["id"].as_str().unwrap().to_owned();
+        (id, session["marked"].as_bool())
+    });
+    (marks.collect(), end["scan"].clone())
+}
+
+fn expected() -> BTreeMap<String, Option<bool>> {
+    (0..6).map(|n| (format!("s{n}"), Some(n == 1))).collect()
+}
+
+#[test]
+fn a_cache_of_no_use_is_no_failure_and_no_wrong_answer() {
+    use std::os::unix::fs::PermissionsExt;
+    let _limit = support::limit(120);
+    let (directory, db) = at_rest(20, 3000);
+    let keep = Connection::open(&db).unwrap();
+    keep.execute_batch("UPDATE session SET time_updated = 9")
+        .unwrap();
+    let cache = directory.path().join("cache");
+    let argument = format!("--scan-cache={}", cache.display());
+    assert_eq!(listed(&db, &[&argument]).1["mode"], "full");
+    let good = fs::read(&cache).unwrap();
+    let mode = fs::metadata(&cache).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(listed(&db, &[&argument]).1["mode"], "unchanged");
+    let mut odd = vec![
+        Vec::new(),
+        b"another file".to_vec(),
+        good[..good.len() - 1].to_vec(),
+    ];
+    odd.extend((0..good.len()).step_by(5).map(|at| {
+        let mut damaged = good.clone();
+        damaged[at] ^= 0x21;
+        damaged
+    }));
+    for bytes in odd {
+        fs::write(&cache, &bytes).unwrap();
+        let (marks, scan) = listed(&db, &[&argument]);
+        assert_eq!((marks, &scan["mode"]), (expected(), &"full".into()));
+        // And it is a good one again.
+        assert_eq!(listed(&db, &[&argument]).1["mode"], "unchanged");
+    }
+    // Of another marker, and of another database.
+    let other = "--marker=another marker of its own";
+    assert_eq!(listed(&db, &[&argument, other]).1["mode"], "full");
+    assert_eq!(listed(&db, &[&argument]).1["mode"], "full");
+    let (_other, another) = at_rest(3, 10);
+    assert_eq!(listed(&another, &[&argument]).1["mode"], "full");
+    let (marks, scan) = listed(&db, &[&argument]);
+    assert_eq!((marks, &scan["mode"]), (expected(), &"full".into()));
+    // It cannot be written: the listing is whole all the same.
+    for place in [
+        directory.path().join("nowhere/cache"),
+        directory.path().to_owned(),
+    ] {
+        let output = support::helper(&db, &[&format!("--scan-cache={}", place.display())]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("the scan cache cannot be written"), "{said}");
+    }
+}
+
+#[test]
+fn what_one_budget_does_not_reach_the_next_listings_do() {
+    let _limit = support::limit(120);
+    // Without a log, and with one that somebody goes on writing.
+    for writes in [false, true] {
+        let (directory, db) = at_rest(1500, 30_000);
+        let conn = writes.then(|| Connection::open(&db).unwrap());
+        let cache = format!("--scan-cache={}", directory.path().join("cache").display());
+        // Without a log the file alone tells, when it is old enough.
+        std::thread::sleep(Duration::from_millis(3100));
+        let (mut last, mut unknown) = (0.0, 0);
+        for n in 0.. {
+            if let Some(conn) = &conn {
+                conn.execute(
+                    "INSERT INTO part (session_id, data) VALUES ('s2', ?1)",
+                    ["y".repeat(9000)],
+                )
+                .unwrap();
+            }
+            let (marks, scan) = listed(&db, &[&cache, "--scan-budget=3"]);
+            let progress = scan["progress"].as_f64().unwrap();
+            // Of a database that grows.
+            assert!(progress > 0.9 * last, "{progress} after {last}");
+            last = progress;
+            if progress < 1.0 {
+                unknown += 1;
+                // Nothing is said that is not known.
+                let known = marks.values().flatten();
+                assert!(known.copied().all(|marked| marked), "{marks:?}");
+                assert!(n < 5000);
+                continue;
+            }
+            assert_eq!(marks, expected());
+            break;
+        }
+        assert!(unknown > 1, "it was done at once");
+        let (marks, scan) = listed(&db, &[&cache]);
+        assert_eq!((marks, &scan["mode"]), (expected(), &"unchanged".into()));
+    }
+}
+
+#[test]
+fn without_a_log_only_a_file_that_is_the_same_is_not_read_again() {
+    let _limit = support::limit(60);
+    let (directory, db) = at_rest(5, 100);
+    let cache = format!("--scan-cache={}", directory.path().join("cache").display());
+    // Settled, but for its inode, which has just changed: not sure enough.
+    assert_eq!(listed(&db, &[&cache]).1["mode"], "full");
+    std::thread::sleep(Duration::from_millis(3100));
+    assert_eq!(listed(&db, &[&cache]).1["mode"], "full");
+    assert_eq!(listed(&db, &[&cache]).1["mode"], "unchanged");
+    // A copy in its place, of the same size and time.
+    let about = fs::metadata(&db).unwrap();
+    let mut bytes = fs::read(&db).unwrap();
+    let marker = MarkerText::DEFAULT.as_bytes();
+    let at = bytes
+        .windows(marker.len())
+        .position(|window| window == marker)
+        .unwrap();
+    bytes[at] = b'x';
+    fs::write(&db, &bytes).unwrap();
+    let times = fs::FileTimes::new().set_modified(about.modified().unwrap());
+    fs::File::options()
+        .write(true)
+        .open(&db)
+        .unwrap()
+        .set_times(times)
+        .unwrap();
+    let (marks, scan) = listed(&db, &[&cache]);
+    assert_eq!(scan["mode"], "full");
+    assert!(
+        marks.values().all(|marked| *marked == Some(false)),
+        "{marks:?}"
+    );
 }
