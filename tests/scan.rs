@@ -83,7 +83,10 @@ struct Episode {
     seed: u64,
 }
 
-const PAGE_SIZES: [u32; 8] = [512, 512, 1024, 1024, 2048, 4096, 8192, 65536];
+/// Small ones mostly: more happens on fewer bytes.
+const PAGE_SIZES: [u32; 16] = [
+    512, 512, 512, 512, 512, 512, 1024, 1024, 1024, 1024, 2048, 2048, 4096, 4096, 8192, 65536,
+];
 
 impl Episode {
     fn new(seed: u64) -> Self {

@@ -4,15 +4,15 @@
 //!
 //! Three kinds of knowledge come together, and each is exact:
 //!
-//! * Every frame of the log from a remembered place to the snapshot ([`wal`]).
+//! * Every frame of the log from a remembered place to the snapshot ([`super::wal`]).
 //!   A page that was written since then is among them.
-//! * Every page of the file ([`ground`]), read once, outside of any transaction.
+//! * Every page of the file ([`super::ground`]), read once, outside of any transaction.
 //! * The rows that held a half of the marker when they were last looked at. A row
 //!   that is marked and of which no page was written is among them.
 //!
 //! A page with a half leads to rows: a leaf by its cells, an overflow page by the
 //! pages that lead to it. More rows than necessary do no harm: SQL has the last
-//! word about each ([`judge`]).
+//! word about each ([`super::judge`]).
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
@@ -97,7 +97,7 @@ const RACY: Duration = Duration::from_secs(2);
 const ATTEMPTS: usize = 4;
 
 /// With more rows or pages to follow than these, SQL reads everything.
-const MANY: usize = 500_000;
+const MANY: usize = 200_000;
 
 /// Finds the marked sessions.
 ///
@@ -265,9 +265,8 @@ impl<'a> Scanner<'a, '_> {
     ) -> Result<Result<(), Lost>, StoreError> {
         let layout = ways.layout;
         let from = known.position;
-        // A page that is written between two known places leads to its row, if that
-        // was written too; with auto-vacuum pages move behind a row's back.
-        let may_resolve = (known.phase == Phase::Complete || known.renewing) && !ways.auto_vacuum;
+        // With auto-vacuum pages move behind their rows' backs.
+        let may_resolve = !ways.auto_vacuum;
         let (mut new, mut old) = (Hits::default(), Hits::default());
         let (mut all_links, mut new_links) = (Links::default(), Links::default());
         let (mut owners, mut members) = (BTreeSet::new(), known.members.clone());
