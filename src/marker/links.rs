@@ -13,8 +13,8 @@ enum Link {
     Page(u32),
 }
 
-/// With more links than these they are not kept: 6 MiB.
-const MOST: usize = 400_000;
+/// With more links than these they are not kept: 3 MiB.
+const MOST: usize = 200_000;
 
 /// What the pages of some frames lead to.
 #[derive(Debug, Default)]

@@ -24,7 +24,7 @@ use super::judge::Judge;
 use super::links::Links;
 use super::memory::{Memory, Phase, Subject};
 use super::page::{Layout, TELLABLE};
-use super::wal::{Log, Lost, Part, ReadAt};
+use super::wal::{Log, Lost, ReadAt};
 use super::{CONTENT, Marks, Needle, content_tables, pass};
 use crate::store::{Database, FileLooks, Position, Schema, Snapshot, StoreError, Table};
 use crate::wire::{MarkerText, Scan, ScanMode};
@@ -267,8 +267,8 @@ impl<'a> Scanner<'a, '_> {
         let from = known.position;
         // With auto-vacuum pages move behind their rows' backs.
         let may_resolve = !ways.auto_vacuum;
-        let (mut new, mut old) = (Hits::default(), Hits::default());
-        let (mut all_links, mut new_links) = (Links::default(), Links::default());
+        let mut parts: [(Hits, Links); 3] = Default::default();
+        let mut all_links = Links::default();
         let (mut owners, mut members) = (BTreeSet::new(), known.members.clone());
         let (mut frames, mut bytes) = (0, 0);
         if from != end {
@@ -277,25 +277,21 @@ impl<'a> Scanner<'a, '_> {
             };
             let each = |part, number, image: &[u8]| {
                 bytes += image.len() as u64;
+                let (hits, links) = &mut parts[part as usize];
                 if self.halves.are_in(image) {
-                    let hits = if part == Part::Old {
-                        &mut old
-                    } else {
-                        &mut new
-                    };
                     hits.take(layout, number, image);
+                }
+                if may_resolve {
+                    links.take(layout, number, image);
+                    if links.are_many() {
+                        links.forget();
+                    }
                 }
                 if !members.is_empty() {
                     all_links.take(layout, number, image);
                     if all_links.are_many() {
                         all_links.lead_to(&mut members, &mut owners);
                         all_links.forget();
-                    }
-                }
-                if may_resolve && part == Part::New {
-                    new_links.take(layout, number, image);
-                    if new_links.are_many() {
-                        new_links.forget();
                     }
                 }
             };
@@ -313,13 +309,15 @@ impl<'a> Scanner<'a, '_> {
         known.caught_up = known.position == end;
 
         all_links.lead_to(&mut members, &mut owners);
-        if may_resolve && known.caught_up {
-            // A row whose leaf is not among the frames has owned its pages all the
-            // while, and no other row's leads to them, in frames that were all
-            // committed. Of the old part that is not certain.
-            new_links.resolve(&mut new.overflow, &mut owners);
-        }
-        for mut hits in [new, old] {
+        for (mut hits, mut links) in parts {
+            // A row whose leaf is not in the part has owned its pages all the while,
+            // and no other row's leads to them there, where all is committed. (The
+            // last transaction of a generation may not be; then its hits mean
+            // nothing.) A part that was not read to its end can be cut within a
+            // transaction.
+            if may_resolve && known.caught_up {
+                links.resolve(&mut hits.overflow, &mut owners);
+            }
             rows.append(&mut hits.rowids);
             members.append(&mut hits.overflow);
         }

@@ -88,10 +88,17 @@ impl Lost {
 }
 
 /// Which part of what was asked for a frame belongs to.
+///
+/// Each is of whole transactions, and of committed ones, but for [`Part::Last`]: a
+/// commit whose sync failed is in the log, and was never published. What comes
+/// next is written over it, so only the last one of a generation can be that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
-    /// The rest of the generation before the last restart.
+    /// The rest of the generation before the last restart, but its last
+    /// transaction.
     Old,
+    /// The last transaction of that generation, which may not be one.
+    Last,
     /// The generation that the wanted end is in.
     New,
 }
@@ -119,6 +126,8 @@ struct Walk {
     to: Position,
     /// After the last frame that ends a transaction.
     committed: Position,
+    /// After the one before that, or where the walk began.
+    before: Position,
     why: Why,
 }
 
@@ -196,11 +205,19 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
                 "the log was restarted and may have been truncated",
             )));
         }
-        let end = old.committed;
+        let (before, end) = (old.before.frames, old.committed.frames);
+        let mut part = |page, image: &[u8], at: u32| {
+            let part = if at < before { Part::Old } else { Part::Last };
+            each(part, page, image);
+        };
+        let mut at = from.frames;
         let old = self.walk(
             from,
-            end.frames,
-            |page, image| each(Part::Old, page, image),
+            end,
+            |page, image| {
+                part(page, image, at);
+                at += 1;
+            },
             &stop,
         )?;
         // A writer writes over the frame at `from` before any that was read here.
@@ -295,7 +312,7 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
         stop: impl Fn() -> bool,
     ) -> io::Result<Walk> {
         let size = FRAME + self.page_size;
-        let (mut to, mut committed) = (from, from);
+        let (mut to, mut committed, mut before) = (from, from, from);
         let why = 'walk: loop {
             if to.frames >= until {
                 break Why::Reached;
@@ -319,6 +336,7 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
                 to.frames += 1;
                 to.checksum = sum;
                 if word(header, 4) != 0 {
+                    before = committed;
                     committed = to;
                 }
             }
@@ -329,7 +347,12 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
                 break Why::Stopped;
             }
         };
-        Ok(Walk { to, committed, why })
+        Ok(Walk {
+            to,
+            committed,
+            before,
+            why,
+        })
     }
 }
 
