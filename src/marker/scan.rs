@@ -265,8 +265,9 @@ impl<'a> Scanner<'a, '_> {
     ) -> Result<Result<(), Lost>, StoreError> {
         let layout = ways.layout;
         let from = known.position;
-        // With auto-vacuum pages move behind their rows' backs.
-        let may_resolve = !ways.auto_vacuum;
+        // With auto-vacuum pages move behind their rows' backs; and a place where time
+        // was up can be within a transaction.
+        let may_resolve = !ways.auto_vacuum && (known.caught_up || from.frames == 0);
         let mut parts: [(Hits, Links); 3] = Default::default();
         let mut all_links = Links::default();
         let (mut owners, mut members) = (BTreeSet::new(), known.members.clone());
