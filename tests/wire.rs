@@ -381,7 +381,8 @@ fn the_helper_prints_exactly_these_lines() {
             concat!(
                 r#"{"type":"end","sessions":1,"database":"ready","tables":["session"],"flat":false,"#,
                 r#""skipped":{"invalidId":0,"duplicateId":0,"truncated":0},"#,
-                r#""scan":{"mode":"full","progress":1.0,"frames":0,"bytes":10},"elapsedMs":0}"#,
+                // One page is in the file, the others are in the log.
+                r#""scan":{"mode":"full","progress":1.0,"frames":43,"bytes":180224},"elapsedMs":0}"#,
             ),
         )
     );
