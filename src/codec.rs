@@ -1,4 +1,4 @@
-//! Values as bytes: the only file that uses bincode's functions. Pure; what puts
+//! Values as bytes: the only file in which bincode encodes and decodes. Pure; what puts
 //! the bytes on disk is [`mod@crate::file`].
 //!
 //! What goes to disk ([`encode`], [`decode`]) has a header of our own in front:

@@ -1,5 +1,6 @@
-//! Files that this crate keeps: written atomically, so that a reader finds the old
-//! one or the new one, also after a crash; and set aside where they are of no use.
+//! Files that this crate keeps, and where: written atomically, so that a reader
+//! finds the old one or the new one, also after a crash; and set aside where they
+//! are of no use.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -71,6 +72,38 @@ pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
     let aside = PathBuf::from(name);
     fs::rename(path, &aside)?;
     Ok(aside)
+}
+
+/// Where this crate keeps what it cannot do without:
+/// `$XDG_STATE_HOME/opencode-sessions`, by default
+/// `~/.local/state/opencode-sessions`; `None` without a home.
+#[must_use]
+pub fn state_dir() -> Option<PathBuf> {
+    own_directory("XDG_STATE_HOME", ".local/state")
+}
+
+/// Where it keeps what it can do without: `$XDG_CACHE_HOME/opencode-sessions`, by
+/// default `~/.cache/opencode-sessions`; `None` without a home.
+#[must_use]
+pub fn cache_dir() -> Option<PathBuf> {
+    own_directory("XDG_CACHE_HOME", ".cache")
+}
+
+fn own_directory(variable: &str, default: &str) -> Option<PathBuf> {
+    let set = std::env::var_os(variable)
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute());
+    let home = || std::env::home_dir().filter(|home| home.is_absolute());
+    let base = set.or_else(|| Some(home()?.join(default)))?;
+    Some(base.join("opencode-sessions"))
+}
+
+/// The scan cache of the database at `db` in this directory.
+#[must_use]
+pub fn scan_cache_in(directory: &Path, db: &Path) -> PathBuf {
+    // Two paths of one checksum only cost each other their caches.
+    let name = crc32fast::hash(db.as_os_str().as_encoded_bytes());
+    directory.join(format!("scan-{name:08x}"))
 }
 
 #[cfg(test)]

@@ -108,38 +108,6 @@ fn last_written(database: &Path) -> Option<SystemTime> {
     written(database).max(written(Path::new(&log)))
 }
 
-/// Where this crate keeps what it cannot do without:
-/// `$XDG_STATE_HOME/opencode-sessions`, by default
-/// `~/.local/state/opencode-sessions`; `None` without a home.
-#[must_use]
-pub fn state_dir() -> Option<PathBuf> {
-    own_directory("XDG_STATE_HOME", ".local/state")
-}
-
-/// Where it keeps what it can do without: `$XDG_CACHE_HOME/opencode-sessions`, by
-/// default `~/.cache/opencode-sessions`; `None` without a home.
-#[must_use]
-pub fn cache_dir() -> Option<PathBuf> {
-    own_directory("XDG_CACHE_HOME", ".cache")
-}
-
-fn own_directory(variable: &str, default: &str) -> Option<PathBuf> {
-    let set = std::env::var_os(variable)
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute());
-    let home = || std::env::home_dir().filter(|home| home.is_absolute());
-    let base = set.or_else(|| Some(home()?.join(default)))?;
-    Some(base.join("opencode-sessions"))
-}
-
-/// The scan cache of the database at `db` in this directory.
-#[must_use]
-pub fn scan_cache_in(directory: &Path, db: &Path) -> PathBuf {
-    // Two databases of one name only cost each other their caches.
-    let name = crc32fast::hash(db.as_os_str().as_encoded_bytes());
-    directory.join(format!("scan-{name:08x}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,7 +21,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
-use support::{Made, command, error, helper, ids, lines, lister, listing, real_database, settle};
+use support::{
+    Made, command, complete, error, helper, ids, lines, lister, listing, real_database, settle,
+};
 
 const MARKER: &str = "<freshell-session-metadata origin=3-views";
 
@@ -688,15 +690,6 @@ fn within(kib: u32, db: &Path, args: &[&str]) -> Option<Output> {
 /// The address space in which every listing must do: the program and the
 /// memory that SQLite may take.
 const ROOM: u32 = 36 << 10;
-
-fn complete(output: &Output) -> (Vec<Value>, Value) {
-    let mut lines = lines(output);
-    let end = lines.pop().unwrap_or_default();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(end["type"], "end", "{end} {stderr} {:?}", output.status);
-    lines.remove(0);
-    (lines, end)
-}
 
 #[test]
 fn cells_of_200_megabytes_take_no_memory() {

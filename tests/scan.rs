@@ -20,6 +20,9 @@
     reason = "a test fails by panicking, and starts programs"
 )]
 
+#[cfg(target_os = "linux")]
+#[path = "support/clock.rs"]
+mod clock;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -514,4 +517,96 @@ fn without_a_log_only_a_file_that_is_the_same_is_not_read_again() {
         marks.values().all(|marked| *marked == Some(false)),
         "{marks:?}"
     );
+}
+
+/// Takes the marker from its row and puts it into one of the other session, in the
+/// file itself: the log does not show it. The size of the file.
+fn marked_past_sqlite(db: &Path) -> u64 {
+    let mut bytes = fs::read(db).unwrap();
+    let marker = MarkerText::DEFAULT.as_bytes();
+    let at = bytes
+        .windows(marker.len())
+        .position(|window| window == marker);
+    // In the middle: the first pages have dead bytes of the first rows.
+    let half = bytes.len() / 2;
+    let filler = bytes[half..]
+        .windows(500)
+        .position(|window| window == [b'x'; 500]);
+    let (at, filler) = (at.unwrap(), half + filler.unwrap());
+    bytes[at] = b'y';
+    bytes[filler..filler + marker.len()].copy_from_slice(marker);
+    fs::write(db, &bytes).unwrap();
+    bytes.len() as u64
+}
+
+#[test]
+fn verify_says_whether_the_scan_and_the_definition_are_the_same() {
+    let _limit = support::limit(60);
+    let (directory, db) = at_rest(20, 3000);
+    let conn = Connection::open(&db).unwrap();
+    conn.execute("UPDATE session SET time_updated = 9", [])
+        .unwrap();
+    let cache = format!("--scan-cache={}", directory.path().join("cache").display());
+    assert_eq!(listed(&db, &[&cache]).1["mode"], "full");
+    let verified = || {
+        let mut command = support::command(support::lister());
+        let output = command.args(["verify", &cache, "--db"]).arg(&db).output();
+        let output = output.unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        (output.status.code(), said)
+    };
+    let (status, said) = verified();
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("scan:     unchanged, 0 frames"), "{said}");
+    assert!(said.contains("the same: 1 sessions are marked"), "{said}");
+    marked_past_sqlite(&db);
+    let (status, said) = verified();
+    assert_eq!(status, Some(1), "{said}");
+    for difference in [
+        "differs:  s0: the query alone finds it marked",
+        "differs:  s1: the scan alone finds it marked",
+    ] {
+        assert!(said.contains(difference), "{said}");
+    }
+    // It is the cache that is wrong: without it both are the same again.
+    fs::remove_file(directory.path().join("cache")).unwrap();
+    let (status, said) = verified();
+    assert_eq!(status, Some(0), "{said}");
+    assert!(!directory.path().join("cache").exists());
+}
+
+/// The log does not show that pages were put in the file past SQLite.
+#[cfg(target_os = "linux")]
+#[test]
+fn once_a_day_all_is_read_again_while_somebody_writes() {
+    let _limit = support::limit(60);
+    let (directory, db) = at_rest(20, 3000);
+    let conn = Connection::open(&db).unwrap();
+    let cache = format!("--scan-cache={}", directory.path().join("cache").display());
+    let mut command = support::command(support::lister());
+    command.args([&*cache, "--db"]).arg(&db);
+    let clock = clock::Clock::of(&mut command);
+    let mut listed = || {
+        conn.execute("UPDATE session SET time_updated = time_updated + 1", [])
+            .unwrap();
+        let (mut sessions, end) = support::complete(&command.output().unwrap());
+        sessions.retain(|session| session["marked"] == true);
+        let marked = sessions.iter().map(|session| session["id"].clone());
+        (marked.collect::<Vec<_>>(), end["scan"].clone())
+    };
+    assert_eq!(listed().1["mode"], "full");
+    let size = marked_past_sqlite(&db);
+    // The row that is watched is looked at each time; of the other nobody knows.
+    let (marked, scan) = listed();
+    assert_eq!((marked.len(), &scan["mode"]), (0, &"tail".into()));
+    clock.set(23 * 60 * 60);
+    assert_eq!(listed().0.len(), 0);
+    clock.set(25 * 60 * 60);
+    let (marked, scan) = listed();
+    assert_eq!(marked, ["s0"]);
+    assert!(scan["bytes"].as_u64().unwrap() > size, "{scan}");
+    // And then not again until the next day.
+    let (marked, scan) = listed();
+    assert_eq!((marked.len(), &scan["mode"]), (1, &"tail".into()));
+    assert!(scan["bytes"].as_u64().unwrap() < 10_000, "{scan}");
 }

@@ -7,6 +7,9 @@
     reason = "a test fails by panicking, and starts programs"
 )]
 
+#[cfg(target_os = "linux")]
+#[path = "support/clock.rs"]
+mod clock;
 #[path = "support/serving.rs"]
 mod serving;
 mod support;
@@ -1619,59 +1622,23 @@ fn a_directory_that_cannot_be_written_to_is_no_obstacle() {
     assert_eq!(fs::read_dir(&locked).unwrap().count(), 0);
 }
 
-/// Sets the wall clock of a program, when it is told to.
-#[cfg(target_os = "linux")]
-struct Clock(tempfile::TempDir);
-
-#[cfg(target_os = "linux")]
-impl Clock {
-    fn of(command: &mut Command) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let library = directory.path().join("set_clock.so");
-        // SQLite is compiled with it too.
-        let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
-        let status = support::command(Path::new(&compiler))
-            .args(["-shared", "-fPIC", "-o"])
-            .arg(&library)
-            .arg(concat!(
-                env!("CARGO_MANIFEST_DIR"),
-                "/tests/helpers/set_clock.c"
-            ))
-            .status()
-            .unwrap();
-        assert!(status.success());
-        let clock = Self(directory);
-        clock.set_back(0);
-        command
-            .env("LD_PRELOAD", library)
-            .env("SET_CLOCK", clock.0.path().join("seconds"));
-        clock
-    }
-
-    fn set_back(&self, seconds: u32) {
-        let (new, now) = (self.0.path().join("new"), self.0.path().join("seconds"));
-        fs::write(&new, format!("-{seconds}\n")).unwrap();
-        fs::rename(new, now).unwrap();
-    }
-}
-
 #[cfg(target_os = "linux")]
 #[test]
 fn a_clock_that_is_set_back_holds_up_nothing() {
-    const DAY: u32 = 24 * 60 * 60;
+    const DAY: i64 = 24 * 60 * 60;
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     let helper = Helper::new();
     let mut command = serve(&made.db, &state(&made));
     command.arg("--lister").arg(helper.program());
-    let clock = Clock::of(&mut command);
+    let clock = clock::Clock::of(&mut command);
     let mut host = Host::well(&mut command);
     // It fails, and waits until it tries again.
     helper.becomes_nothing();
     made.session("ses_2", 2);
     host.until("the failure", |model| model.state() == "failing");
     let since = host.model.health["opencode.db"]["since"].as_i64().unwrap();
-    clock.set_back(DAY);
+    clock.set(-DAY);
     helper.becomes(REAL);
     host.until("the recovery", |model| model.state() == "ok");
     assert_eq!(host.model.ids().len(), 2);
@@ -1681,14 +1648,14 @@ fn a_clock_that_is_set_back_holds_up_nothing() {
     helper.becomes_nothing();
     assert_eq!(host.refresh()["outcome"], "failed");
     let now = host.model.health["opencode.db"]["since"].as_i64().unwrap();
-    assert!(now < since - i64::from(DAY) * 900, "the clock was not set");
+    assert!(now < since - DAY * 900, "the clock was not set");
     let known = host.model.sessions.clone();
     let begun = Instant::now();
     let (status, _, log) = host.end_by(Signal::TERM);
     assert_eq!(status.code(), Some(0), "{log}");
     assert!(begun.elapsed() < END, "{:?}", begun.elapsed());
     // Its snapshot is of the future now.
-    clock.set_back(2 * DAY);
+    clock.set(-2 * DAY);
     let mut host = Host::greeted(&mut command);
     assert_eq!(host.model.sessions, known);
     helper.becomes(REAL);
@@ -1723,6 +1690,15 @@ impl Notified {
     }
 }
 
+/// A service of this database under systemd, and what it says to it.
+fn under_systemd(made: &Made, command: &Command, watchdog: &str) -> (Notified, Daemon) {
+    let path = made.directory.path().join("notify");
+    let _ = fs::remove_file(&path);
+    let notified = Notified::at(&path);
+    let daemon = Daemon::start(&mut notifying(command, &path, watchdog));
+    (notified, daemon)
+}
+
 /// The service as systemd starts it, which knows its process id.
 fn notifying(command: &Command, notify: &Path, watchdog: &str) -> Command {
     let mut shell = support::command(Path::new("/bin/sh"));
@@ -1741,14 +1717,12 @@ fn systemd_is_told_of_the_start_the_state_a_reload_and_the_end() {
     let made = made(&["ses_1", "ses_2"]);
     let helper = Helper::new();
     helper.becomes("hangs-before-output");
-    let path = made.directory.path().join("notify");
-    let notified = Notified::at(&path);
     let mut command = plain(&made.db, &state(&made));
     command
         .args(["--deadline", "3s", "--lister"])
         .arg(helper.program());
     let watchdog = "WATCHDOG_PID=$$ WATCHDOG_USEC=800000";
-    let daemon = Daemon::start(&mut notifying(&command, &path, watchdog));
+    let (notified, daemon) = under_systemd(&made, &command, watchdog);
     assert_eq!(notified.next().trim(), "READY=1");
     // Commands are answered, and nothing has been listed.
     let status = quick_status(&socket(&made));
@@ -1797,17 +1771,14 @@ fn systemd_is_told_of_the_start_the_state_a_reload_and_the_end() {
     assert_eq!(notified.next_news(), "STOPPING=1");
 }
 
-/// What is said of the state is no sign of life to systemd.
 #[test]
 fn a_supervisor_that_does_not_read_what_it_is_told_holds_up_nothing() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
-    let path = made.directory.path().join("notify");
-    let _unread = Notified::at(&path);
     let command = plain(&made.db, &state(&made));
     // A sign of life every five milliseconds: more than any queue holds.
     let watchdog = "WATCHDOG_PID=$$ WATCHDOG_USEC=10000";
-    let daemon = Daemon::start(&mut notifying(&command, &path, watchdog));
+    let (_unread, daemon) = under_systemd(&made, &command, watchdog);
     until_listed(&socket(&made));
     thread::sleep(Duration::from_secs(1));
     quick_status(&socket(&made));
@@ -1817,15 +1788,14 @@ fn a_supervisor_that_does_not_read_what_it_is_told_holds_up_nothing() {
     assert!(asked.elapsed() < END, "{:?}", asked.elapsed());
 }
 
+/// What is said of the state is no sign of life to systemd.
 #[test]
 fn a_busy_database_does_not_starve_the_watchdog() {
     let _limit = support::limit(60);
     let made = made(&["ses_0"]);
-    let path = made.directory.path().join("notify");
-    let notified = Notified::at(&path);
     let command = plain(&made.db, &state(&made));
     let watchdog = "WATCHDOG_PID=$$ WATCHDOG_USEC=1600000";
-    let _daemon = Daemon::start(&mut notifying(&command, &path, watchdog));
+    let (notified, _daemon) = under_systemd(&made, &command, watchdog);
     notified.0.set_nonblocking(true).unwrap();
     let mut buffer = [0; 4096];
     let (mut alive, mut states) = (0, 0);
@@ -1891,11 +1861,9 @@ impl Drop for Stopped {
 fn a_loop_that_is_stuck_gives_no_sign_of_life() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
-    let path = made.directory.path().join("notify");
-    let notified = Notified::at(&path);
     let command = plain(&made.db, &state(&made));
     let watchdog = "WATCHDOG_PID=$$ WATCHDOG_USEC=200000";
-    let daemon = Daemon::start(&mut notifying(&command, &path, watchdog));
+    let (notified, daemon) = under_systemd(&made, &command, watchdog);
     until_listed(&socket(&made));
     let alive = |notified: &Notified| while notified.next().trim() != "WATCHDOG=1" {};
     alive(&notified);
@@ -1924,11 +1892,8 @@ fn a_watchdog_of_another_process_or_none_is_not_fed() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     for watchdog in ["WATCHDOG_PID=1 WATCHDOG_USEC=100000", ""] {
-        let path = made.directory.path().join("notify");
-        let _ = fs::remove_file(&path);
-        let notified = Notified::at(&path);
         let command = plain(&made.db, &state(&made));
-        let daemon = Daemon::start(&mut notifying(&command, &path, watchdog));
+        let (notified, daemon) = under_systemd(&made, &command, watchdog);
         assert_eq!(notified.next().trim(), "READY=1");
         assert_eq!(notified.next().trim(), "STATUS=1 sessions");
         thread::sleep(Duration::from_millis(700));

@@ -147,7 +147,6 @@ fn a_log_that_differs_in_any_byte_is_lost() {
             page_size: 512,
         };
         damaged.bytes[at] ^= 0x10;
-        // The header's number of the checkpoint is of no use, and part of its checksum.
         assert!(damaged.read(from, to).is_err(), "byte {at}");
     }
     for length in [0, 31, 32, 500, log.bytes.len() - 1] {

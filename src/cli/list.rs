@@ -13,8 +13,9 @@ use super::{
     DeadlineArgs, FAILED, IN_MEMORY, MarkerArgs, NO_HOME, complain, default_database,
     process_lister,
 };
+use crate::file;
 use crate::lister::{Cancel, ListRequest, Lister, Outcome, SCAN_BUDGET};
-use crate::locate::{self, Located};
+use crate::locate::Located;
 use crate::output::{self, Entry, Terminal};
 use crate::project::{self, Projects};
 use crate::service::client::Client;
@@ -134,12 +135,12 @@ pub(super) fn run(args: &ListArgs) -> io::Result<u8> {
 /// Where the helper remembers what it knows of this database; `None` where no
 /// directory for that can be had.
 fn scan_cache(db: &Path) -> Option<PathBuf> {
-    let directory = locate::cache_dir()?;
+    let directory = file::cache_dir()?;
     let made = DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(&directory);
-    made.ok().map(|()| locate::scan_cache_in(&directory, db))
+    made.ok().map(|()| file::scan_cache_in(&directory, db))
 }
 
 fn show(args: &ListArgs, db: &Path, listing: Listing) -> io::Result<u8> {

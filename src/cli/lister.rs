@@ -212,5 +212,5 @@ fn listing(args: Args, out: impl Write) -> io::Result<u8> {
         launched::die_at_the_end_of(stdin)?;
     }
     out.hello()?;
-    Ok(list(&task, out)?.exit_status())
+    Ok(list(&task, out, io::stderr())?.exit_status())
 }

@@ -20,12 +20,11 @@ use super::{
     DeadlineArgs, FAILED, IN_MEMORY, MarkerArgs, NO_HOME, complain, default_database,
     process_lister,
 };
+use crate::file;
 use crate::lister::ProcessLister;
 use crate::locate::Located;
 use crate::service::client::Client;
-use crate::service::{
-    Beat, Config, Handle, Pulse, Service, StateDir, StateError, default_state_dir, lines, socket,
-};
+use crate::service::{Beat, Config, Handle, Pulse, Service, StateDir, StateError, lines, socket};
 use crate::source::{Source, sources_of};
 use crate::wire::{MarkerText, line};
 
@@ -99,7 +98,7 @@ pub(super) fn run(args: &ServeArgs) -> io::Result<u8> {
         args.db.clone()
     };
     let sources = sources_of(&databases);
-    let state_dir = args.state_dir.clone().or_else(default_state_dir);
+    let state_dir = args.state_dir.clone().or_else(file::state_dir);
     let places = match &args.state_dir {
         // Who names a place of its own is found there.
         Some(own) => vec![own.join("socket")],

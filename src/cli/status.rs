@@ -7,8 +7,9 @@ use serde_json::Value;
 
 use super::sessions::NAME;
 use super::{FAILED, complain};
+use crate::file;
 use crate::service::client::Client;
-use crate::service::{default_state_dir, socket};
+use crate::service::socket;
 use crate::text::one_line;
 use crate::wire::line;
 
@@ -45,7 +46,7 @@ pub(super) fn run(args: &StatusArgs) -> io::Result<u8> {
 pub(super) fn places(state_dir: Option<&PathBuf>) -> Vec<PathBuf> {
     match state_dir {
         Some(own) => vec![own.join("socket")],
-        None => socket::places(default_state_dir().as_deref()),
+        None => socket::places(file::state_dir().as_deref()),
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use rusqlite::Connection;
 
+use super::complain;
 use super::listing::{Ended, Task};
 use crate::marker::{self, Found};
 use crate::store::{Database, Opened, Position, Query, StoreError, Table, TableKind};
@@ -15,7 +16,7 @@ use crate::text::{Shown, one_line};
 /// # Errors
 ///
 /// Where `out` fails. A database that fails is said to `err`.
-pub fn print(task: &Task, mut out: impl Write, mut err: impl Write) -> io::Result<Ended> {
+pub fn print(task: &Task, mut out: impl Write, err: impl Write) -> io::Result<Ended> {
     let Some(path) = task.db.as_deref() else {
         writeln!(
             out,
@@ -29,14 +30,7 @@ pub fn print(task: &Task, mut out: impl Write, mut err: impl Write) -> io::Resul
         Err(Trouble::Io(error)) => Err(error),
         Err(Trouble::Store(error)) => {
             out.flush()?;
-            let failure = error.failure(path);
-            writeln!(
-                err,
-                "opencode-lister: {} ({})",
-                one_line(&failure.message),
-                failure.kind.as_str()
-            )?;
-            Ok(Ended::Failed(failure.kind))
+            complain(&error, path, err)
         }
     }
 }
@@ -116,7 +110,7 @@ fn explain_open(
     out: &mut impl Write,
 ) -> Result<(), Trouble> {
     let Found {
-        snapshot: transaction,
+        snapshot,
         schema,
         marks,
         scan,
@@ -132,9 +126,9 @@ fn explain_open(
     };
     writeln!(out, "state:    {state}")?;
     let pragma = |name: &str| {
-        transaction.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0))
+        snapshot.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0))
     };
-    let journal: String = transaction.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+    let journal: String = snapshot.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
     writeln!(out, "journal:  {journal}")?;
     for (label, name) in [
         ("pages:", "page_count"),
@@ -151,7 +145,7 @@ fn explain_open(
                 frames,
                 salts: [first, second],
                 ..
-            }) = transaction.end()
+            }) = snapshot.end()
             {
                 write!(
                     out,
@@ -181,11 +175,11 @@ fn explain_open(
     }
     for (name, sql) in query.statements() {
         writeln!(out, "\n{name}:\n  {}", one_line(sql))?;
-        print_plan(&transaction, sql, out)?;
+        print_plan(&snapshot, sql, out)?;
     }
     phases.end("explain");
     let (mut sessions, mut marked) = (0_u64, 0_u64);
-    let listed = query.run(&transaction, |session| -> Result<(), StoreError> {
+    let listed = query.run(&snapshot, |session| -> Result<(), StoreError> {
         sessions += 1;
         marked += u64::from(marks.of(&session.id) == Some(true));
         Ok(())

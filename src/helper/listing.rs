@@ -45,15 +45,16 @@ impl Ended {
 ///
 /// # Errors
 ///
-/// Only where `out` fails. A database that fails is an `error` line.
-pub fn list<W: Write>(task: &Task, mut out: Writer<W>) -> io::Result<Ended> {
+/// Only where `out` fails. A database that fails is an `error` line. What cannot be
+/// remembered for the next listing is said to `err`.
+pub fn list<W: Write>(task: &Task, mut out: Writer<W>, mut err: impl Write) -> io::Result<Ended> {
     let failure = match read(task, &mut out) {
         Ok((end, remember)) => {
             out.end(end)?;
             // Not before the listing has been delivered: it waits for nothing.
             if let Some(Err(error)) = remember.map(|remember| remember.save()) {
                 let _ = writeln!(
-                    io::stderr(),
+                    err,
                     "opencode-lister: the scan cache cannot be written, and the next scan is a full one: {error}"
                 );
             }

@@ -9,3 +9,18 @@ pub mod launched;
 pub mod listing;
 pub mod pretty;
 pub mod verify;
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use crate::store::StoreError;
+use crate::text::one_line;
+use listing::Ended;
+
+/// Says to a person how the database at `path` failed.
+fn complain(error: &StoreError, path: &Path, mut err: impl Write) -> io::Result<Ended> {
+    let failure = error.failure(path);
+    let (message, kind) = (one_line(&failure.message), failure.kind);
+    writeln!(err, "opencode-lister: {message} ({})", kind.as_str())?;
+    Ok(Ended::Failed(kind))
+}

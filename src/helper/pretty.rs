@@ -18,7 +18,7 @@ pub fn print(task: &Task, mut out: impl Write, mut err: impl Write) -> io::Resul
     let mut checked = Checked::default();
     let mut writer = Writer::new(&mut checked);
     writer.hello()?;
-    let ended = list(task, writer)?;
+    let ended = list(task, writer, &mut err)?;
     match checked.finish().map_err(io::Error::other)? {
         Verdict::Refused { failure, .. } => {
             writeln!(err, "opencode-lister: {}", text::one_line(&failure.message))?;

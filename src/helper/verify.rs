@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::time::Instant;
 
+use super::complain;
 use super::listing::{Ended, Task};
 use crate::marker::{self, Marks};
 use crate::store::{Database, Opened, StoreError};
@@ -16,7 +17,7 @@ use crate::wire::ErrorKind;
 /// # Errors
 ///
 /// Where `out` fails. A database that fails is said to `err`.
-pub fn print(task: &Task, mut out: impl Write, mut err: impl Write) -> io::Result<Ended> {
+pub fn print(task: &Task, mut out: impl Write, err: impl Write) -> io::Result<Ended> {
     let Some(path) = task.db.as_deref() else {
         writeln!(out, "there is no database to verify")?;
         return Ok(Ended::Complete);
@@ -30,10 +31,7 @@ pub fn print(task: &Task, mut out: impl Write, mut err: impl Write) -> io::Resul
         }
         Err(error) => {
             out.flush()?;
-            let failure = error.failure(path);
-            let (message, kind) = (one_line(&failure.message), failure.kind);
-            writeln!(err, "opencode-lister: {message} ({})", kind.as_str())?;
-            return Ok(Ended::Failed(kind));
+            return complain(&error, path, err);
         }
     };
     writeln!(out, "{}", compared.how)?;

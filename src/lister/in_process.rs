@@ -11,6 +11,7 @@
 //! (<https://sqlite.org/howtocorrupt.html>, section 2.2). For the same reason
 //! it makes one listing at a time, however many threads ask.
 
+use std::io;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -90,7 +91,7 @@ impl Lister for InProcessLister {
         let mut writer = Writer::new(&mut checked);
         // A failed write is a violation, which `finish` returns.
         if writer.hello().is_ok() {
-            let _ = list(&task, writer);
+            let _ = list(&task, writer, io::sink());
         }
         let progress = Progress::Sessions(checked.sessions());
         let outcome = match checked.finish() {

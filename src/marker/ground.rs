@@ -85,16 +85,15 @@ impl<'a> Ground<'a> {
     }
 
     /// Searches the pages after the first `done`, until there are no more or
-    /// `stop` says so. Returns how many are done then.
+    /// `stop` says so. Returns how many are done then, and what was found.
     pub(super) fn search(
         &self,
         done: u32,
         halves: &Halves,
-        hits: &mut Hits,
         stop: impl Fn() -> bool + Sync,
-    ) -> io::Result<u32> {
+    ) -> io::Result<(u32, Hits)> {
         let pages = self.pages()?;
-        let all = Mutex::new(std::mem::take(hits));
+        let all = Mutex::new(Hits::default());
         let (from, to) = (done / self.at_once, pages.div_ceil(self.at_once));
         let reached = self.each_piece(from, to, stop, |piece, buffer| {
             let first = piece * self.at_once;
@@ -111,28 +110,28 @@ impl<'a> Ground<'a> {
             }
             Ok(())
         })?;
-        *hits = all.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok(reached.saturating_mul(self.at_once).min(pages))
+        let hits = all.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok((reached.saturating_mul(self.at_once).min(pages), hits))
     }
 
     /// Looks for what leads to `members` on the first `pages` pages, of which the
     /// last `done` were looked at, until there are no more or `stop` says so: rows
-    /// become `owners`, overflow pages members. Returns how many are done then.
+    /// become `owners`, overflow pages members. Returns how many are done then, and
+    /// whether all of them were seen together.
     ///
     /// From the end: SQLite takes new pages from the end of the file, so that a
-    /// page of a row mostly comes before the next one. In what `links` holds at
-    /// once the order does not matter.
+    /// page of a row mostly comes before the next one. In what is seen together the
+    /// order does not matter.
     pub(super) fn lead_to(
         &self,
         members: &mut BTreeSet<u32>,
         owners: &mut BTreeSet<i64>,
-        links: &mut Links,
         pages: u32,
         done: u32,
         stop: impl Fn() -> bool + Sync,
-    ) -> io::Result<u32> {
+    ) -> io::Result<(u32, bool)> {
         let (from, to) = (done / self.at_once, pages.div_ceil(self.at_once));
-        let all = Mutex::new((std::mem::take(links), &mut *members, &mut *owners));
+        let all = Mutex::new((Links::default(), &mut *members, &mut *owners));
         let reached = self.each_piece(from, to, stop, |piece, buffer| {
             let first = (to - 1 - piece) * self.at_once;
             let read = self.read(first, buffer)?;
@@ -148,9 +147,10 @@ impl<'a> Ground<'a> {
             }
             Ok(())
         })?;
-        *links = all.into_inner().unwrap_or_else(PoisonError::into_inner).0;
+        let mut links = all.into_inner().unwrap_or_else(PoisonError::into_inner).0;
         links.lead_to(members, owners);
-        Ok(reached.saturating_mul(self.at_once).min(pages))
+        let done = reached.saturating_mul(self.at_once).min(pages);
+        Ok((done, !links.have_gaps()))
     }
 
     /// The pages of a piece, as far as the file has them whole.

@@ -22,6 +22,7 @@ mod memory;
 mod needle;
 mod page;
 mod pass;
+mod record;
 mod scan;
 pub mod wal;
 
@@ -85,7 +86,7 @@ pub fn definition(
 ) -> Result<BTreeSet<String>, StoreError> {
     let mut marked = BTreeSet::new();
     for (table, column) in content_tables(schema) {
-        pass::plain(conn, schema, table, column, marker, &mut |id| {
+        judge::plain(conn, schema, table, column, marker, &mut |id| {
             marked.insert(id);
         })?;
     }

@@ -9,9 +9,8 @@ use rusqlite::Connection;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::types::ValueRef;
 
-use super::judge::{WHOLE_CELL, text_id};
-use super::{Needle, cell, content_tables};
-use crate::session::SessionId;
+use super::judge::{Judge, WHOLE_CELL, plain};
+use super::{Needle, content_tables};
 use crate::store::{Schema, StoreError, Table, quoted};
 use crate::wire::MarkerText;
 
@@ -29,8 +28,6 @@ pub(super) fn run(
     let needle = Needle::new(marker);
     let bytes = Arc::new(AtomicU64::new(0));
     add_filter(conn, needle.clone(), Arc::clone(&bytes))?;
-    let session = session_table(schema);
-    let pattern = like_pattern(marker);
     for (table, column) in content_tables(schema) {
         // A BLOB in a database of UTF-16 reads as UTF-16: only LIKE knows. And
         // no cell of a table that computes a column can be read in pieces.
@@ -38,33 +35,15 @@ pub(super) fn run(
             plain(conn, schema, table, column, marker, &mut found)?;
             continue;
         };
-        let name = quoted(&table.name);
-        let of_row = format!(
-            "SELECT s.id FROM {name} AS x CROSS JOIN {session} AS s ON x.session_id = s.id \
-             WHERE x.{rowid} = ?1 AND octet_length(s.id) <= {}",
-            SessionId::MAX_BYTES
-        );
-        let mut of_row_if_like =
-            conn.prepare(&format!("{of_row} AND x.{column} LIKE ?2 ESCAPE '\\'"))?;
-        let mut of_row = conn.prepare(&of_row)?;
-        let mut candidates = conn.prepare(&candidates_sql(table, column))?;
+        let mut judge = Judge::new(conn, schema, (table, column, rowid), marker, &needle)?;
+        let mut candidates = conn.prepare(&candidates_sql(table, column, rowid))?;
         let mut rows = candidates.query([])?;
         while let Some(row) = rows.next()? {
             let (rowid, size): (i64, i64) = (row.get(0)?, row.get(1)?);
-            if size <= WHOLE_CELL {
-                let mut ids = of_row_if_like.query((rowid, &pattern))?;
-                while let Some(id) = ids.next()? {
-                    text_id(id.get_ref(0)?, &mut found);
-                }
-                continue;
+            if size > WHOLE_CELL {
+                bytes.fetch_add(size.unsigned_abs(), Ordering::Relaxed);
             }
-            bytes.fetch_add(size.unsigned_abs(), Ordering::Relaxed);
-            if cell::is_like(conn, &table.name, column, rowid, &needle)? {
-                let mut ids = of_row.query([rowid])?;
-                while let Some(id) = ids.next()? {
-                    text_id(id.get_ref(0)?, &mut found);
-                }
-            }
+            judge.judge(rowid, size, &mut found)?;
         }
     }
     Ok(bytes.load(Ordering::Relaxed))
@@ -72,35 +51,13 @@ pub(super) fn run(
 
 /// The rowids of the rows to judge, and the size of what each holds.
 /// `octet_length` of a column does not load it, so a large cell is not loaded.
-fn candidates_sql(table: &Table, column: &str) -> String {
-    let (name, rowid) = (quoted(&table.name), table.rowid().unwrap_or("rowid"));
+fn candidates_sql(table: &Table, column: &str, rowid: &str) -> String {
+    let name = quoted(&table.name);
     format!(
         "SELECT x.{rowid}, octet_length(x.{column}) FROM {name} AS x NOT INDEXED \
          WHERE CASE WHEN octet_length(x.{column}) > {WHOLE_CELL} THEN 1 \
          ELSE {FILTER}(x.{column}) END"
     )
-}
-
-/// The definition itself, for tables and databases where nothing else is exact.
-pub(super) fn plain(
-    conn: &Connection,
-    schema: &Schema,
-    table: &Table,
-    column: &str,
-    marker: &MarkerText,
-    found: &mut impl FnMut(String),
-) -> Result<(), StoreError> {
-    let (name, session) = (quoted(&table.name), session_table(schema));
-    let mut ids = conn.prepare(&format!(
-        "SELECT s.id FROM {session} AS s WHERE octet_length(s.id) <= {} AND EXISTS \
-         (SELECT 1 FROM {name} AS x WHERE x.session_id = s.id AND x.{column} LIKE ?1 ESCAPE '\\')",
-        SessionId::MAX_BYTES
-    ))?;
-    let mut ids = ids.query([like_pattern(marker)])?;
-    while let Some(id) = ids.next()? {
-        text_id(id.get_ref(0)?, found);
-    }
-    Ok(())
 }
 
 fn add_filter(conn: &Connection, needle: Needle, bytes: Arc<AtomicU64>) -> Result<(), StoreError> {
@@ -120,34 +77,4 @@ fn add_filter(conn: &Connection, needle: Needle, bytes: Arc<AtomicU64>) -> Resul
         })
     })?;
     Ok(())
-}
-
-/// The name of the table of sessions, in SQL.
-pub(super) fn session_table(schema: &Schema) -> String {
-    let table = schema.table("session");
-    table.map(|table| quoted(&table.name)).unwrap_or_default()
-}
-
-/// `%`, `_` and the escape itself are literal in a marker.
-pub(super) fn like_pattern(marker: &MarkerText) -> String {
-    let mut pattern = String::from("%");
-    for c in marker.as_str().chars() {
-        if matches!(c, '%' | '_' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(c);
-    }
-    pattern.push('%');
-    pattern
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn wildcards_in_a_marker_are_literal() {
-        let marker = MarkerText::new(r"100%_of\the-marker").unwrap();
-        assert_eq!(like_pattern(&marker), r"%100\%\_of\\the-marker%");
-    }
 }

@@ -6,13 +6,15 @@
 //!
 //! * Every frame of the log from a remembered place to the snapshot ([`super::wal`]).
 //!   A page that was written since then is among them.
-//! * Every page of the file ([`super::ground`]), read once, outside of any transaction.
+//! * Every page of the file ([`super::ground`]), read once, outside of any
+//!   transaction; where there is no log, in the snapshot.
 //! * The rows that held a half of the marker when they were last looked at. A row
 //!   that is marked and of which no page was written is among them.
 //!
 //! A page with a half leads to rows: a leaf by its cells, an overflow page by the
 //! pages that lead to it. More rows than necessary do no harm: SQL has the last
-//! word about each ([`super::judge`]).
+//! word about each ([`super::judge`]). Where SQL alone is exact, it reads
+//! everything in one transaction ([`super::pass`]).
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
@@ -20,10 +22,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::ground::{Ground, Hits};
 use super::halves::Halves;
-use super::judge::Judge;
+use super::judge::{Judge, plain};
 use super::links::Links;
 use super::memory::{Memory, Phase, Subject};
 use super::page::{Layout, TELLABLE};
+use super::record::Records;
 use super::wal::{Log, Lost, ReadAt};
 use super::{CONTENT, Marks, Needle, content_tables, pass};
 use crate::store::{Database, FileLooks, Position, Schema, Snapshot, StoreError, Table};
@@ -269,7 +272,6 @@ impl<'a> Scanner<'a, '_> {
         // was up can be within a transaction.
         let may_resolve = !ways.auto_vacuum && (known.caught_up || from.frames == 0);
         let mut parts: [(Hits, Links); 3] = Default::default();
-        let mut all_links = Links::default();
         let (mut owners, mut members) = (BTreeSet::new(), known.members.clone());
         let (mut frames, mut bytes) = (0, 0);
         if from != end {
@@ -282,18 +284,10 @@ impl<'a> Scanner<'a, '_> {
                 if self.halves.are_in(image) {
                     hits.take(layout, number, image);
                 }
-                if may_resolve {
-                    links.take(layout, number, image);
-                    if links.are_many() {
-                        links.forget();
-                    }
-                }
-                if !members.is_empty() {
-                    all_links.take(layout, number, image);
-                    if all_links.are_many() {
-                        all_links.lead_to(&mut members, &mut owners);
-                        all_links.forget();
-                    }
+                links.take(layout, number, image);
+                if links.are_many() {
+                    links.lead_to(&mut members, &mut owners);
+                    links.forget();
                 }
             };
             match Log::new(&file, layout.page_size).read(from, end, each, || self.is_over()) {
@@ -309,7 +303,16 @@ impl<'a> Scanner<'a, '_> {
         self.bytes += bytes;
         known.caught_up = known.position == end;
 
-        all_links.lead_to(&mut members, &mut owners);
+        // The way to what is looked for may go through several parts.
+        loop {
+            let before = members.len();
+            for (_, links) in &mut parts {
+                links.lead_to(&mut members, &mut owners);
+            }
+            if members.len() == before {
+                break;
+            }
+        }
         for (mut hits, mut links) in parts {
             // A row whose leaf is not in the part has owned its pages all the while,
             // and no other row's leads to them there, where all is committed. (The
@@ -382,14 +385,12 @@ impl<'a> Scanner<'a, '_> {
 
     /// Judges the watched rows and these, of whatever table they are.
     fn judge(
-        &mut self,
+        &self,
         snapshot: &Snapshot<'_>,
         schema: &Schema,
         known: &mut Memory,
         rows: &BTreeSet<i64>,
     ) -> Result<(), StoreError> {
-        let session = pass::session_table(schema);
-        let pattern = pass::like_pattern(self.marker);
         let mut watched = BTreeSet::new();
         let mut marked = BTreeSet::new();
         let mut found = |id| {
@@ -397,7 +398,7 @@ impl<'a> Scanner<'a, '_> {
         };
         for (table, column) in content_tables(schema) {
             let Some((index, rowid)) = in_pages(table, column) else {
-                pass::plain(snapshot, schema, table, column, self.marker, &mut found)?;
+                plain(snapshot, schema, table, column, self.marker, &mut found)?;
                 continue;
             };
             let of_table = known.watched.range((index, i64::MIN)..=(index, i64::MAX));
@@ -408,11 +409,13 @@ impl<'a> Scanner<'a, '_> {
             if rows.is_empty() {
                 continue;
             }
-            let mut judge = Judge::new(snapshot, table, column, rowid, &session)?;
+            let table = (table, column, rowid);
+            let mut records = Records::new(snapshot, table)?;
+            let mut judge = Judge::new(snapshot, schema, table, self.marker, &self.needle)?;
             for row in rows {
-                if judge.holds_a_half(row, &self.halves)? {
+                if let Some(size) = records.with_a_half(row, &self.halves)? {
                     watched.insert((index, row));
-                    judge.judge(row, &pattern, &self.needle, &mut found)?;
+                    judge.judge(row, size, &mut found)?;
                 }
             }
         }
@@ -465,20 +468,20 @@ impl<'a> Scanner<'a, '_> {
         match &mut known.phase {
             Phase::Search { done } => {
                 let before = *done;
-                let mut hits = Hits::default();
-                *done = ground.search(*done, &self.halves, &mut hits, stop)?;
+                let mut hits;
+                (*done, hits) = ground.search(before, &self.halves, stop)?;
                 self.bytes += u64::from(done.saturating_sub(before)) * page_size;
                 rows.append(&mut hits.rowids);
                 known.members.append(&mut hits.overflow);
             }
             Phase::Owners { pages, done, grew } => {
                 let (before, members) = (*done, known.members.len());
-                let mut links = Links::default();
-                *done =
-                    ground.lead_to(&mut known.members, rows, &mut links, *pages, *done, stop)?;
+                let together;
+                (*done, together) =
+                    ground.lead_to(&mut known.members, rows, *pages, before, stop)?;
                 // What all pages say was seen together, or what was seen before may
                 // lead to what came after.
-                let at_once = before == 0 && *done == *pages && !links.have_gaps();
+                let at_once = together && before == 0 && *done == *pages;
                 *grew |= !at_once && known.members.len() > members;
                 self.bytes += u64::from(done.saturating_sub(before)) * page_size;
             }

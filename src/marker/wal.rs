@@ -206,20 +206,13 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
             )));
         }
         let (before, end) = (old.before.frames, old.committed.frames);
-        let mut part = |page, image: &[u8], at: u32| {
+        let mut at = from.frames;
+        let in_its_part = |page, image: &[u8]| {
             let part = if at < before { Part::Old } else { Part::Last };
+            at += 1;
             each(part, page, image);
         };
-        let mut at = from.frames;
-        let old = self.walk(
-            from,
-            end,
-            |page, image| {
-                part(page, image, at);
-                at += 1;
-            },
-            &stop,
-        )?;
+        let old = self.walk(from, end, in_its_part, &stop)?;
         // A writer writes over the frame at `from` before any that was read here.
         if !matches!(old.why, Why::Reached | Why::Stopped) || !self.is_intact(from)? {
             return Ok(Err(Lost::MEANWHILE));

@@ -37,7 +37,6 @@ use crate::lister::Lister;
 use crate::source::{Source, SourceName};
 use crate::wire::MarkerText;
 
-pub use crate::locate::state_dir as default_state_dir;
 pub use event::{
     Answer, Change, Command, CommandId, Event, Hello, PROTOCOL, RefreshOutcome, Refreshed, Removed,
     Reply, Snapshot, SourceHealth, SourcePath, Sourced,

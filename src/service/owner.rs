@@ -25,7 +25,6 @@ use crate::codec;
 use crate::file;
 use crate::index::{Again, Difference, Found, Health, Index, Merged, Moment, snapshot};
 use crate::lister::{Cancel, ListRequest, Lister, Outcome, SCAN_BUDGET};
-use crate::locate::scan_cache_in;
 use crate::output::Entry;
 use crate::project::Projects;
 use crate::session::Millis;
@@ -172,7 +171,7 @@ impl Owner {
             let lister = (config.lister)(&source);
             let cache = state_dir
                 .as_deref()
-                .map(|directory| scan_cache_in(directory, &source.path));
+                .map(|directory| file::scan_cache_in(directory, &source.path));
             work.insert(source.name.clone(), Work::new(source, lister, cache, watch));
         }
         Ok(Self {

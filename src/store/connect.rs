@@ -152,25 +152,21 @@ impl Database {
     ///
     /// Where SQLite fails.
     pub fn begin(&self) -> Result<Snapshot<'_>, StoreError> {
-        for _ in 0..ATTEMPTS {
+        let mut attempts = 0;
+        loop {
             let before = self.index_header()?;
             let transaction = self.conn.unchecked_transaction()?;
             // BEGIN alone takes no snapshot.
             touch(&transaction)?;
+            attempts += 1;
             // The same header before and after: it is this one that was taken.
-            if self.shm.is_none() || (before.is_some() && self.index_header()? == before) {
-                return Ok(Snapshot {
-                    transaction,
-                    end: before.map(|header| header.position()),
-                });
+            let after = self.index_header()?;
+            let taken = before.filter(|before| after == Some(*before));
+            if taken.is_some() || self.shm.is_none() || attempts == ATTEMPTS {
+                let end = taken.map(|header| header.position());
+                return Ok(Snapshot { transaction, end });
             }
         }
-        let transaction = self.conn.unchecked_transaction()?;
-        touch(&transaction)?;
-        Ok(Snapshot {
-            transaction,
-            end: None,
-        })
     }
 
     fn index_header(&self) -> Result<Option<IndexHeader>, StoreError> {

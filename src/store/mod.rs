@@ -4,7 +4,7 @@
 //!
 //! * OpenCode does not notice. A file is looked at before SQLite may touch it
 //!   (`look.rs`), opened read-only, never checkpointed, never written, and read
-//!   in one short transaction.
+//!   in short transactions, or past SQLite at offsets of the file.
 //! * Any schema is read as far as it goes: every table and column may be
 //!   missing, in any order; only what is shown is selected, and no cell larger
 //!   than 64 KiB is loaded for it.

@@ -87,9 +87,9 @@ const long = (middle) => `${lorem(500)} ${middle} ${lorem(500)}`;
 const marker = () => (below(2) ? MARKER : MARKER.replace(/[a-z]/g, (c) => (below(2) ? c : c.toUpperCase())));
 const almost = () => [MARKER.slice(0, 20), MARKER.slice(20), MARKER.replace("3", "2")][below(12)] ?? "";
 const plain = () => (below(10) ? short(almost()) : long(""));
-// Pages of such a long text, and those that a deleted session leaves, can make a
-// listing full where the log was restarted since the last: so they come in the last
-// round only, and the others show what listings that read only what is new find.
+// One long text a round has its marker on pages of its own. What a deleted session
+// leaves can make a listing full where the log was restarted since the last: so that
+// comes in the last round only.
 let lastRound = false;
 let longWanted = false;
 function marked() {

@@ -229,9 +229,14 @@ pub fn lines(output: &Output) -> Vec<Value> {
 /// The sessions and the `end` of a listing that must be complete.
 #[must_use]
 pub fn listing(db: &Path, args: &[&str]) -> (Vec<Value>, Value) {
-    let output = helper(db, args);
+    complete(&helper(db, args))
+}
+
+/// The sessions and the `end` of what a helper printed, which must be complete.
+#[must_use]
+pub fn complete(output: &Output) -> (Vec<Value>, Value) {
     let stderr = String::from_utf8_lossy(&output.stderr);
-    let mut lines = lines(&output);
+    let mut lines = lines(output);
     assert_eq!(output.status.code(), Some(0), "{lines:?} {stderr}");
     assert_eq!(lines.remove(0)["type"], "hello");
     let end = lines.pop().unwrap();
