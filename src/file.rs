@@ -1,10 +1,12 @@
 //! Files that this crate keeps, and where: written atomically, so that a reader
-//! finds the old one or the new one, also after a crash; and set aside where they
-//! are of no use.
+//! finds the old one or the new one, also after a crash where that matters; and
+//! set aside where they are of no use.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
 
 /// The bytes of the file at `path`; `None` where there is none. A file larger
 /// than `limit` bytes is cut one byte after that.
@@ -30,17 +32,36 @@ pub fn load(path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
 ///
 /// Where any of that fails; the old file is then still there.
 pub fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let directory = path
-        .parent()
-        .ok_or_else(|| io::Error::other("the path has no directory"))?;
+    let file = beside(path, bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    File::open(directory_of(path)?)?.sync_all()
+}
+
+/// The same without waiting for the disk, for what can be made anew and tells
+/// itself whether it is whole: after a crash of the system the file can be damaged.
+///
+/// # Errors
+///
+/// Where any of that fails; the old file is then still there.
+pub fn save_unsynced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = beside(path, bytes)?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+fn beside(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
     // Made with mode 0600, and removed when it is dropped before the rename.
     let mut file = tempfile::Builder::new()
         .prefix(LEFTOVER)
-        .tempfile_in(directory)?;
+        .tempfile_in(directory_of(path)?)?;
     file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    File::open(directory)?.sync_all()
+    Ok(file)
+}
+
+fn directory_of(path: &Path) -> io::Result<&Path> {
+    path.parent()
+        .ok_or_else(|| io::Error::other("the path has no directory"))
 }
 
 /// How the names of unfinished files begin.

@@ -1,7 +1,7 @@
 //! The scan against the definition, while anything happens to the database.
 //!
 //! Writers are processes of their own, and write at random: between listings and
-//! during them, and are killed at random. After each listing with a cache the
+//! during them, on a disk that may be bad, and are killed at random. After each listing with a cache the
 //! literal query is asked in the very transaction that the listing was read in.
 //!
 //! It can fail. Each of these was made once, by hand, and was caught:
@@ -23,6 +23,9 @@
 #[cfg(target_os = "linux")]
 #[path = "support/clock.rs"]
 mod clock;
+#[cfg(target_os = "linux")]
+#[path = "support/preload.rs"]
+mod preload;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,10 +49,13 @@ struct Writer {
 }
 
 impl Writer {
-    fn start(db: &Path, seed: u64) -> Self {
-        let mut child = Command::new(support::example("scan-writer"))
-            .arg(db)
-            .arg(seed.to_string())
+    fn start(db: &Path, seed: u64, disk: Option<&Path>) -> Self {
+        let mut command = Command::new(support::example("scan-writer"));
+        command.arg(db).arg(seed.to_string());
+        if let Some(disk) = disk {
+            command.env("LD_PRELOAD", disk);
+        }
+        let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -84,6 +90,8 @@ struct Episode {
     writers: Vec<Writer>,
     random: Rng,
     seed: u64,
+    /// What makes the writers' disk a bad one.
+    disk: Option<PathBuf>,
 }
 
 /// Small ones mostly: more happens on fewer bytes.
@@ -92,7 +100,7 @@ const PAGE_SIZES: [u32; 16] = [
 ];
 
 impl Episode {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, bad_disk: Option<&Path>) -> Self {
         let mut random = Rng::with_seed(seed);
         let directory = tempfile::tempdir().unwrap();
         let mut episode = Self {
@@ -100,10 +108,11 @@ impl Episode {
             seed,
             directory,
             random: Rng::with_seed(seed),
+            disk: bad_disk
+                .filter(|_| random.u32(0..3) == 0)
+                .map(PathBuf::from),
         };
-        let page_size = PAGE_SIZES[random.usize(0..PAGE_SIZES.len())];
-        let vacuum = ["none", "none", "none", "full", "incremental"][random.usize(0..5)];
-        make(&episode.db(), page_size, vacuum);
+        episode.make();
         for _ in 0..random.usize(1..3) {
             episode.start_writer();
         }
@@ -114,12 +123,18 @@ impl Episode {
         self.directory.path().join("opencode.db")
     }
 
+    fn make(&mut self) {
+        let page_size = PAGE_SIZES[self.random.usize(0..PAGE_SIZES.len())];
+        let vacuum = ["none", "none", "none", "full", "incremental"][self.random.usize(0..5)];
+        make(&self.db(), page_size, vacuum);
+    }
+
     fn cache(&self) -> PathBuf {
         self.directory.path().join("cache")
     }
 
     fn start_writer(&mut self) {
-        let writer = Writer::start(&self.db(), self.random.u64(..));
+        let writer = Writer::start(&self.db(), self.random.u64(..), self.disk.as_deref());
         self.writers.push(writer);
     }
 
@@ -139,6 +154,7 @@ impl Episode {
             3 => self.all_killed(|episode| {
                 let _ = fs::remove_file(episode.beside("-shm"));
             }),
+            4 => self.all_killed(Self::replace),
             _ => {}
         }
         if self.random.u32(0..3) == 0 {
@@ -183,6 +199,32 @@ impl Episode {
                 fs::copy(&from, &to).unwrap();
                 fs::rename(&to, &from).unwrap();
             }
+        }
+    }
+
+    /// Another database is in its place: what was there at an earlier time, or a
+    /// new one.
+    fn replace(&mut self) {
+        let kept = self.directory.path().join("kept");
+        let restores = kept.exists();
+        if !restores {
+            fs::create_dir(&kept).unwrap();
+        }
+        for suffix in ["", "-wal", "-shm"] {
+            let here = self.beside(suffix);
+            let there = kept.join(here.file_name().unwrap());
+            let _ = if restores {
+                fs::remove_file(&here).and_then(|()| fs::rename(there, &here))
+            } else if suffix == "-shm" {
+                fs::remove_file(&here)
+            } else {
+                fs::copy(&here, there).and_then(|_| fs::remove_file(&here))
+            };
+        }
+        if restores {
+            let _ = fs::remove_dir_all(&kept);
+        } else {
+            self.make();
         }
     }
 
@@ -265,6 +307,7 @@ fn make(db: &Path, page_size: u32, vacuum: &str) {
          CREATE TABLE part (id INTEGER PRIMARY KEY, session_id TEXT, data TEXT);
          CREATE TABLE message (session_id TEXT, time_created INTEGER, data TEXT);
          CREATE TABLE session_message (id TEXT, session_id TEXT, type TEXT, seq INTEGER, data TEXT);
+         CREATE TABLE session_input (id TEXT PRIMARY KEY, session_id TEXT, prompt TEXT);
          CREATE INDEX part_session ON part (session_id);"
     ))
     .unwrap();
@@ -276,13 +319,17 @@ fn make(db: &Path, page_size: u32, vacuum: &str) {
 
 /// The definition.
 fn oracle(conn: &Connection) -> BTreeSet<String> {
-    let tables = ["part", "message", "session_message"];
-    let any: Vec<_> = tables
-        .iter()
-        .map(|table| {
-            format!("EXISTS (SELECT 1 FROM {table} x WHERE x.session_id = s.id AND x.data LIKE ?1)")
-        })
-        .collect();
+    let any: Vec<_> = [
+        ("part", "data"),
+        ("message", "data"),
+        ("session_message", "data"),
+        ("session_input", "prompt"),
+    ]
+    .iter()
+    .map(|(table, text)| {
+        format!("EXISTS (SELECT 1 FROM {table} x WHERE x.session_id = s.id AND x.{text} LIKE ?1)")
+    })
+    .collect();
     let sql = format!("SELECT s.id FROM session s WHERE {}", any.join(" OR "));
     let mut statement = conn.prepare(&sql).unwrap();
     let rows = statement.query_map([format!("%{}%", MarkerText::DEFAULT)], |row| row.get(0));
@@ -291,10 +338,16 @@ fn oracle(conn: &Connection) -> BTreeSet<String> {
 
 /// So many listings of databases from this seed on.
 fn rounds(listings: u64, mut seed: u64, until: Option<Instant>) -> BTreeMap<&'static str, u64> {
+    #[cfg(target_os = "linux")]
+    let bad_disk = Some(preload::Library::of("bad_disk.c"));
+    #[cfg(target_os = "linux")]
+    let bad_disk = bad_disk.as_ref().map(preload::Library::path);
+    #[cfg(not(target_os = "linux"))]
+    let bad_disk = None;
     let mut modes = BTreeMap::new();
     let mut done = 0;
     while done < listings && until.is_none_or(|until| Instant::now() < until) {
-        let mut episode = Episode::new(seed);
+        let mut episode = Episode::new(seed, bad_disk.as_deref());
         for _ in 0..200.min(listings - done) {
             episode.step(&mut modes);
             done += 1;

@@ -10,6 +10,9 @@
 #[cfg(target_os = "linux")]
 #[path = "support/clock.rs"]
 mod clock;
+#[cfg(target_os = "linux")]
+#[path = "support/preload.rs"]
+mod preload;
 #[path = "support/serving.rs"]
 mod serving;
 mod support;

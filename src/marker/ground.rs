@@ -24,6 +24,10 @@ use super::wal::ReadAt;
 /// Bytes read at a time, where a page is not larger.
 const PIECE: usize = 256 << 10;
 
+/// Where pieces are read to: the system copies whole pages four times as fast to a
+/// page's start.
+const ALIGNMENT: usize = 4096;
+
 /// A thread is of use for so many pieces.
 const PIECES_A_THREAD: u32 = 16;
 
@@ -171,13 +175,16 @@ impl<'a> Ground<'a> {
     ) -> io::Result<u32> {
         let next = AtomicU32::new(from);
         let one = || {
-            let mut buffer = vec![0; self.at_once as usize * self.layout.page_size];
+            let size = self.at_once as usize * self.layout.page_size;
+            let mut memory = vec![0; size + ALIGNMENT];
+            let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
+            let buffer = &mut memory[start..][..size];
             while !stop() {
                 let piece = next.fetch_add(1, Ordering::Relaxed);
                 if piece >= to {
                     break;
                 }
-                work(piece, &mut buffer)?;
+                work(piece, buffer)?;
             }
             io::Result::Ok(())
         };

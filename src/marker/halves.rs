@@ -99,6 +99,11 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
+    /// Whatever comes, it counts as found.
+    pub(super) fn give_in(&mut self) {
+        self.found = true;
+    }
+
     pub(super) fn has_found(&self) -> bool {
         self.found
     }

@@ -10,7 +10,7 @@ use crate::store::{Schema, StoreError, Table, quoted};
 use crate::wire::MarkerText;
 
 /// The largest cell that is loaded, in bytes; larger ones are read in pieces.
-pub(super) const WHOLE_CELL: i64 = 1 << 20;
+pub(super) const WHOLE_CELL: i32 = 1 << 20;
 
 /// Judges the rows of one table.
 pub(super) struct Judge<'a> {
@@ -53,15 +53,15 @@ impl<'a> Judge<'a> {
         })
     }
 
-    /// Calls `found` with the row's session if the row has the marker. Its content
-    /// has so many bytes.
+    /// Calls `found` with the row's session if the row has the marker; a row with a
+    /// large content is not loaded.
     pub(super) fn judge(
         &mut self,
         rowid: i64,
-        size: i64,
+        is_large: bool,
         found: &mut impl FnMut(String),
     ) -> Result<(), StoreError> {
-        let ids = if size <= WHOLE_CELL {
+        let ids = if !is_large {
             self.if_like.query((rowid, &self.pattern))?
         } else if cell::is_like(self.conn, &self.table.name, self.column, rowid, self.needle)? {
             self.session.query([rowid])?

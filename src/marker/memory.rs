@@ -141,6 +141,6 @@ impl Memory {
 
     /// Puts it in the file's place.
     pub(super) fn save(&self, path: &Path) -> std::io::Result<()> {
-        file::save(path, &codec::encode(KIND, self)?)
+        file::save_unsynced(path, &codec::encode(KIND, self)?)
     }
 }

@@ -6,6 +6,9 @@
 //! that the compiler turns into vector instructions, and compares the rest only
 //! where both are found.
 
+#[cfg(target_arch = "x86_64")]
+use memchr::arch::all::packedpair::Pair;
+
 use crate::wire::MarkerText;
 
 /// A text, ready to be searched for.
@@ -13,7 +16,16 @@ use crate::wire::MarkerText;
 pub struct Needle {
     folded: Vec<u8>,
     rare: [Rare; 2],
+    wide: Option<Wide>,
 }
+
+/// Looks for two bytes that are no letters, with instructions that only some
+/// processors have.
+#[cfg(target_arch = "x86_64")]
+type Wide = memchr::arch::x86_64::avx2::packedpair::Finder;
+/// Nothing has to be asked for: the blocks use what every processor has.
+#[cfg(not(target_arch = "x86_64"))]
+type Wide = std::convert::Infallible;
 
 /// A byte of the text. Where it is a letter, `fold` is the bit that tells its
 /// cases apart, else nothing.
@@ -51,14 +63,16 @@ impl Needle {
         let commonness = |byte: u8| memchr::memchr(byte, COMMONEST_LAST).map_or(0, |at| at + 1);
         let mut order: Vec<usize> = (0..folded.len()).collect();
         order.sort_by_key(|&at| commonness(folded[at]));
-        // Two different ones where there are: twice the same says less.
-        let other = order.iter().find(|&&at| folded[at] != folded[order[0]]);
-        let rare = [order[0], *other.unwrap_or(&order[1])].map(|at| {
+        let rare = rarest(&folded, &order).map(|at| {
             let byte = folded[at];
             let fold = if byte.is_ascii_lowercase() { 0x20 } else { 0 };
             Rare { at, byte, fold }
         });
-        Self { folded, rare }
+        order.retain(|&at| !folded[at].is_ascii_lowercase());
+        let wide = (order.len() > 1)
+            .then(|| wide(&folded, rarest(&folded, &order)))
+            .flatten();
+        Self { folded, rare, wide }
     }
 
     /// Its length in bytes.
@@ -78,6 +92,22 @@ impl Needle {
     /// Where it stands first in `haystack`.
     #[must_use]
     pub fn find(&self, haystack: &[u8]) -> Option<usize> {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(wide) = &self.wide {
+            let mut at = 0;
+            while haystack.len() - at >= wide.min_haystack_len() {
+                at += wide.find_prefilter(&haystack[at..])?;
+                if self.stands_at(haystack, at) {
+                    return Some(at);
+                }
+                at += 1;
+            }
+            return Some(at + self.find_in_blocks(&haystack[at..])?);
+        }
+        self.find_in_blocks(haystack)
+    }
+
+    fn find_in_blocks(&self, haystack: &[u8]) -> Option<usize> {
         let starts = (haystack.len() + 1).checked_sub(self.folded.len())?;
         let [a, b] = self.rare.map(|rare| &haystack[rare.at..][..starts]);
         let [first, second] = self.rare;
@@ -105,8 +135,29 @@ impl Needle {
     }
 
     fn stands_at(&self, haystack: &[u8], start: usize) -> bool {
-        haystack[start..][..self.folded.len()].eq_ignore_ascii_case(&self.folded)
+        haystack[start..]
+            .get(..self.folded.len())
+            .is_some_and(|found| found.eq_ignore_ascii_case(&self.folded))
     }
+}
+
+/// The first two places, of different bytes where there are: twice the same says
+/// less.
+fn rarest(folded: &[u8], order: &[usize]) -> [usize; 2] {
+    let other = order.iter().find(|&&at| folded[at] != folded[order[0]]);
+    [order[0], *other.unwrap_or(&order[1])]
+}
+
+#[cfg(target_arch = "x86_64")]
+fn wide(folded: &[u8], rare: [usize; 2]) -> Option<Wide> {
+    let [first, second] = rare.map(u8::try_from);
+    let pair = Pair::with_indices(folded, first.ok()?, second.ok()?)?;
+    Wide::with_pair(folded, pair)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn wide(_: &[u8], _: [usize; 2]) -> Option<Wide> {
+    None
 }
 
 #[cfg(test)]

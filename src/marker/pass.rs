@@ -40,10 +40,11 @@ pub(super) fn run(
         let mut rows = candidates.query([])?;
         while let Some(row) = rows.next()? {
             let (rowid, size): (i64, i64) = (row.get(0)?, row.get(1)?);
-            if size > WHOLE_CELL {
+            let is_large = size > i64::from(WHOLE_CELL);
+            if is_large {
                 bytes.fetch_add(size.unsigned_abs(), Ordering::Relaxed);
             }
-            judge.judge(rowid, size, &mut found)?;
+            judge.judge(rowid, is_large, &mut found)?;
         }
     }
     Ok(bytes.load(Ordering::Relaxed))

@@ -2,21 +2,33 @@
 //! stores them (<https://sqlite.org/fileformat2.html>, section 2.1).
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, MAIN_DB, Statement};
+use rusqlite::{Connection, MAIN_DB, Row, Statement};
 
+use super::Needle;
 use super::halves::{Halves, Stream};
 use super::judge::WHOLE_CELL;
-use crate::store::{Column, StoreError, Table, quoted};
+use crate::store::{CellLimit, Column, StoreError, Table, is_too_big, quoted};
 
 /// The records of one table.
 pub(super) struct Records<'a> {
-    conn: &'a Connection,
-    table: &'a Table,
-    /// Which column is the content.
-    content: usize,
-    /// Every column, in the order in which a record has them: its size and, if it
-    /// is not large, its value.
+    search: Search<'a>,
+    limit: CellLimit<'a>,
+    /// Every column, in the order in which a record has them.
     row: Statement<'a>,
+    /// The same of a row with a large cell: each column's size and, if it is not
+    /// large, its value.
+    large_row: Statement<'a>,
+}
+
+/// What is known of a row whose record holds a half of the marker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Watched {
+    /// It does not have the marker.
+    Unmarked,
+    /// It may have it.
+    Maybe,
+    /// It may have it, in a content that is too large to be loaded.
+    MaybeLarge,
 }
 
 impl<'a> Records<'a> {
@@ -25,61 +37,116 @@ impl<'a> Records<'a> {
     pub(super) fn new(
         conn: &'a Connection,
         (table, column, rowid): (&'a Table, &str, &str),
+        needle: &'a Needle,
+        halves: &'a Halves,
     ) -> Result<Self, StoreError> {
-        let values = table.columns.iter().map(|column| {
-            let column = format!("x.{}", quoted(&column.name));
-            format!(
-                "octet_length({column}), \
-                 CASE WHEN octet_length({column}) <= {WHOLE_CELL} THEN {column} END"
-            )
-        });
-        let values: Vec<_> = values.collect();
+        let select = |value: fn(String) -> String| {
+            let columns = table.columns.iter();
+            let values = columns.map(|column| value(format!("x.{}", quoted(&column.name))));
+            conn.prepare(&format!(
+                "SELECT {} FROM {} AS x WHERE x.{rowid} = ?1",
+                values.collect::<Vec<_>>().join(", "),
+                quoted(&table.name)
+            ))
+        };
         let content = table.columns.iter().position(|known| known.name == column);
         Ok(Self {
-            conn,
-            table,
-            content: content.unwrap_or_default(),
-            row: conn.prepare(&format!(
-                "SELECT {} FROM {} AS x WHERE x.{rowid} = ?1",
-                values.join(", "),
-                quoted(&table.name)
-            ))?,
+            search: Search {
+                conn,
+                table,
+                content: content.unwrap_or_default(),
+                needle,
+                halves,
+            },
+            row: select(|column| column)?,
+            large_row: select(|column| {
+                format!(
+                    "octet_length({column}), \
+                     CASE WHEN octet_length({column}) <= {WHOLE_CELL} THEN {column} END"
+                )
+            })?,
+            limit: CellLimit::new(conn, WHOLE_CELL)?,
         })
     }
 
-    /// The size of the row's content, if its record holds a half of the marker: also
-    /// across the border between two columns, since an update can move that without
-    /// writing the page they are on. It may say so of a few others.
-    pub(super) fn with_a_half(
-        &mut self,
+    /// What is known of a row if its record holds a half of the marker: also across
+    /// the border between two columns, since an update can move that without writing
+    /// the page they are on. It may say so of a few others. `None` of all the rest.
+    pub(super) fn with_a_half(&mut self, rowid: i64) -> Result<Option<Watched>, StoreError> {
+        let Self {
+            search,
+            limit,
+            row,
+            large_row,
+        } = self;
+        let mut rows = row.query([rowid])?;
+        let found = rows.next();
+        if !is_too_big(&found) {
+            return match found? {
+                Some(row) => search.row(rowid, row, |row, at| Ok(Some(row.get_ref(at)?))),
+                None => Ok(None),
+            };
+        }
+        drop(rows);
+        limit.lifted(|| {
+            let mut rows = large_row.query([rowid])?;
+            let Some(row) = rows.next()? else {
+                return Ok(None);
+            };
+            search.row(rowid, row, |row, at| {
+                let size: Option<i64> = row.get(2 * at)?;
+                let is_large = size.is_some_and(|size| size > i64::from(WHOLE_CELL));
+                Ok((!is_large).then_some(row.get_ref(2 * at + 1)?))
+            })
+        })
+    }
+}
+
+/// How a row is searched.
+struct Search<'a> {
+    conn: &'a Connection,
+    table: &'a Table,
+    /// Which column is the content.
+    content: usize,
+    needle: &'a Needle,
+    halves: &'a Halves,
+}
+
+impl Search<'_> {
+    /// `cell` gives the value of a column, or nothing where that is large.
+    fn row(
+        &self,
         rowid: i64,
-        halves: &Halves,
-    ) -> Result<Option<i64>, StoreError> {
-        let mut rows = self.row.query([rowid])?;
-        let Some(row) = rows.next()? else {
-            return Ok(None);
-        };
-        let size = |at: usize| row.get::<_, Option<i64>>(2 * at);
-        let content = size(self.content)?.unwrap_or_default();
-        let mut stream = Stream::new(halves);
+        row: &Row<'_>,
+        cell: impl for<'r> Fn(&'r Row<'_>, usize) -> rusqlite::Result<Option<ValueRef<'r>>>,
+    ) -> Result<Option<Watched>, StoreError> {
+        let mut stream = Stream::new(self.halves);
+        let mut watched = Watched::Unmarked;
         for (at, column) in self.table.columns.iter().enumerate() {
-            if size(at)?.is_some_and(|size| size > WHOLE_CELL) {
-                let (table, column) = (self.table.name.as_str(), column.name.as_str());
-                stream.read(self.conn.blob_open(MAIN_DB, table, column, rowid, true)?)?;
-                continue;
-            }
-            match row.get_ref(2 * at + 1)? {
-                ValueRef::Text(bytes) | ValueRef::Blob(bytes) => stream.push(bytes),
-                ValueRef::Integer(value) if !is_rowid(column) => {
+            match cell(row, at)? {
+                Some(ValueRef::Text(bytes) | ValueRef::Blob(bytes)) => {
+                    stream.push(bytes);
+                    if at == self.content && self.needle.is_in(bytes) {
+                        watched = Watched::Maybe;
+                    }
+                }
+                Some(ValueRef::Integer(value)) if !is_rowid(column) => {
                     stream.push(integer(value, &mut [0; 8]));
                 }
                 // Stored as an integer where it is one.
-                ValueRef::Real(value) if value.fract() == 0.0 => return Ok(Some(content)),
-                ValueRef::Real(value) => stream.push(&value.to_be_bytes()),
-                ValueRef::Integer(_) | ValueRef::Null => {}
+                Some(ValueRef::Real(value)) if value.fract() == 0.0 => stream.give_in(),
+                Some(ValueRef::Real(value)) => stream.push(&value.to_be_bytes()),
+                Some(ValueRef::Integer(_) | ValueRef::Null) => {}
+                None => {
+                    let (table, name) = (self.table.name.as_str(), column.name.as_str());
+                    stream.read(self.conn.blob_open(MAIN_DB, table, name, rowid, true)?)?;
+                    if at == self.content {
+                        watched = Watched::MaybeLarge;
+                    }
+                }
             }
         }
-        Ok(stream.has_found().then_some(content))
+        Ok(stream.has_found().then_some(watched))
     }
 }
 

@@ -26,7 +26,7 @@ use super::judge::{Judge, plain};
 use super::links::Links;
 use super::memory::{Memory, Phase, Subject};
 use super::page::{Layout, TELLABLE};
-use super::record::Records;
+use super::record::{Records, Watched};
 use super::wal::{Log, Lost, ReadAt};
 use super::{CONTENT, Marks, Needle, content_tables, pass};
 use crate::store::{Database, FileLooks, Position, Schema, Snapshot, StoreError, Table};
@@ -410,12 +410,15 @@ impl<'a> Scanner<'a, '_> {
                 continue;
             }
             let table = (table, column, rowid);
-            let mut records = Records::new(snapshot, table)?;
             let mut judge = Judge::new(snapshot, schema, table, self.marker, &self.needle)?;
+            let mut records = Records::new(snapshot, table, &self.needle, &self.halves)?;
             for row in rows {
-                if let Some(size) = records.with_a_half(row, &self.halves)? {
-                    watched.insert((index, row));
-                    judge.judge(row, size, &mut found)?;
+                let Some(holds) = records.with_a_half(row)? else {
+                    continue;
+                };
+                watched.insert((index, row));
+                if holds != Watched::Unmarked {
+                    judge.judge(row, holds == Watched::MaybeLarge, &mut found)?;
                 }
             }
         }

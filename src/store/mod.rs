@@ -13,6 +13,7 @@
 //!
 //! Only this room opens connections.
 
+mod cell_limit;
 mod connect;
 mod error;
 mod log;
@@ -20,6 +21,7 @@ mod look;
 mod rows;
 mod schema;
 
+pub(crate) use cell_limit::{CellLimit, is_too_big};
 pub use connect::{Database, FileLooks, OpenOptions, Opened, Snapshot};
 pub use error::StoreError;
 pub use log::Position;

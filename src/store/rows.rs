@@ -11,6 +11,7 @@ use std::io::Read;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, MAIN_DB, OptionalExtension, Row, Statement};
 
+use super::cell_limit::{CellLimit, is_too_big};
 use super::schema::{Schema, Table};
 use super::{StoreError, quoted};
 use crate::session::{Millis, Model, Session, SessionId, Store, Summary, Tokens, is_untitled};
@@ -18,7 +19,7 @@ use crate::text::cut;
 use crate::wire::{Skipped, limits};
 
 /// The largest cell that is loaded whole, in bytes.
-const WHOLE_CELL: usize = 64 << 10;
+const WHOLE_CELL: i32 = 64 << 10;
 
 /// What stands in a row for a text larger than [`WHOLE_CELL`]: a BLOB, where
 /// only a TEXT counts.
@@ -56,6 +57,8 @@ pub struct Query<'a> {
     unique: bool,
     keys: String,
     row: String,
+    /// The same of a row with a large cell.
+    large_row: String,
     newest: Vec<String>,
 }
 
@@ -138,37 +141,33 @@ impl<'a> Query<'a> {
             SessionId::MAX_BYTES,
         );
 
-        let texts = TEXTS.iter().map(|column| {
-            if table.has(column) {
-                text("s", column)
-            } else {
-                "NULL".into()
-            }
-        });
-        let numbers = NUMBERS.iter().map(|column| {
-            if table.has(column) {
-                number(column)
-            } else {
-                "NULL".into()
-            }
-        });
-        let worktree = match schema.table("project") {
-            Some(project)
-                if table.has("project_id") && project.has("id") && project.has("worktree") =>
-            {
-                let project_name = quoted(&project.name);
-                let worktree = text("p", "worktree");
-                format!(
-                    "(SELECT {worktree} FROM {project_name} AS p WHERE p.id = s.project_id LIMIT 1)"
-                )
-            }
-            _ => "NULL".to_owned(),
+        let row = |text: fn(&str, &str) -> String, number: fn(&str) -> String| {
+            let own = |column: &str, sql: String| {
+                if table.has(column) {
+                    sql
+                } else {
+                    "NULL".to_owned()
+                }
+            };
+            let texts = TEXTS.iter().map(|column| own(column, text("s", column)));
+            let numbers = NUMBERS.iter().map(|column| own(column, number(column)));
+            let worktree = match schema.table("project") {
+                Some(project)
+                    if table.has("project_id") && project.has("id") && project.has("worktree") =>
+                {
+                    let (worktree, project) = (text("p", "worktree"), quoted(&project.name));
+                    format!(
+                        "(SELECT {worktree} FROM {project} AS p WHERE p.id = s.project_id LIMIT 1)"
+                    )
+                }
+                _ => "NULL".to_owned(),
+            };
+            let columns: Vec<_> = texts.chain(numbers).chain([worktree]).collect();
+            format!(
+                "SELECT {} FROM {name} AS s WHERE s.{rowid} = ?1",
+                columns.join(", ")
+            )
         };
-        let columns: Vec<_> = texts.chain(numbers).chain([worktree]).collect();
-        let row = format!(
-            "SELECT {} FROM {name} AS s WHERE s.{rowid} = ?1",
-            columns.join(", ")
-        );
 
         Ok(Some(Self {
             table,
@@ -176,7 +175,11 @@ impl<'a> Query<'a> {
             // Texts that differ in UTF-16 can be the same once they are UTF-8.
             unique: schema.utf8 && table.is_unique("id"),
             keys,
-            row,
+            row: row(
+                |table, column| format!("{table}.{}", quoted(column)),
+                |column| format!("s.{column}"),
+            ),
+            large_row: row(text, number),
             newest: newest_message(schema),
         }))
     }
@@ -184,7 +187,11 @@ impl<'a> Query<'a> {
     /// Each statement's SQL, with a name for it.
     #[must_use]
     pub fn statements(&self) -> Vec<(&'static str, &str)> {
-        let mut all = vec![("keys", self.keys.as_str()), ("row", self.row.as_str())];
+        let mut all = vec![
+            ("keys", self.keys.as_str()),
+            ("row", self.row.as_str()),
+            ("row with a large cell", self.large_row.as_str()),
+        ];
         all.extend(
             self.newest
                 .iter()
@@ -212,7 +219,7 @@ impl<'a> Query<'a> {
         };
         let mut seen = HashSet::new();
         let mut keys = conn.prepare(&self.keys).map_err(store)?;
-        let mut row = conn.prepare(&self.row).map_err(store)?;
+        let mut rows = Rows::new(self, conn).map_err(store)?;
         let mut newest = self
             .newest
             .iter()
@@ -228,9 +235,7 @@ impl<'a> Query<'a> {
                 rowid,
                 truncated: 0,
             };
-            let session = row
-                .query_row((rowid, LARGE), |row| reader.session(row))
-                .map_err(store)?;
+            let session = rows.session(&mut reader).map_err(store)?;
             let Some(mut session) = session else {
                 listed.skipped.invalid_id += 1;
                 continue;
@@ -303,6 +308,42 @@ fn integer(value: ValueRef<'_>) -> Option<i64> {
         #[expect(clippy::cast_possible_truncation, reason = "`as` holds it at the ends")]
         ValueRef::Real(value) => Some(value.floor() as i64),
         _ => None,
+    }
+}
+
+/// The rows by their rowids.
+struct Rows<'a> {
+    query: &'a Query<'a>,
+    conn: &'a Connection,
+    limit: CellLimit<'a>,
+    row: Statement<'a>,
+    /// Slower: it asks for the size of each cell.
+    large_row: Option<Statement<'a>>,
+}
+
+impl<'a> Rows<'a> {
+    fn new(query: &'a Query<'a>, conn: &'a Connection) -> rusqlite::Result<Self> {
+        Ok(Self {
+            query,
+            conn,
+            limit: CellLimit::new(conn, WHOLE_CELL)?,
+            row: conn.prepare(&query.row)?,
+            large_row: None,
+        })
+    }
+
+    fn session(&mut self, reader: &mut Reader<'_>) -> rusqlite::Result<Option<Session>> {
+        let rowid = reader.rowid;
+        let found = self.row.query_row([rowid], |row| reader.session(row));
+        if !is_too_big(&found) {
+            return found;
+        }
+        let large_row = match &mut self.large_row {
+            Some(statement) => statement,
+            none => none.insert(self.conn.prepare(&self.query.large_row)?),
+        };
+        self.limit
+            .lifted(|| large_row.query_row((rowid, LARGE), |row| reader.session(row)))
     }
 }
 

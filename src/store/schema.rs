@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _, Statement};
 
 use super::StoreError;
 
@@ -92,8 +92,9 @@ impl Schema {
             tables: BTreeMap::new(),
             utf8: encoding == "UTF-8",
         };
+        let mut statements = Statements::new(conn)?;
         for name in TABLES {
-            if let Some(table) = Table::read(conn, name)? {
+            if let Some(table) = Table::read(&mut statements, name)? {
                 schema.tables.insert(name.to_owned(), table);
             }
         }
@@ -112,24 +113,46 @@ impl Schema {
     }
 }
 
-impl Table {
-    fn read(conn: &Connection, name: &str) -> Result<Option<Self>, StoreError> {
-        let mut list = conn.prepare(
-            "SELECT name, type, wr FROM pragma_table_list \
-             WHERE schema = 'main' AND name = ?1 COLLATE NOCASE",
-        )?;
-        let mut rows = list.query([name])?;
-        let Some(row) = rows.next()? else {
-            return Ok(None);
-        };
-        let (name, kind, without_rowid): (String, String, bool) =
-            (row.get(0)?, row.get(1)?, row.get(2)?);
-        let columns = conn
-            .prepare(
+/// What the schema is asked with, made once for all tables.
+struct Statements<'c> {
+    list: Statement<'c>,
+    columns: Statement<'c>,
+    indexes: Statement<'c>,
+    key: Statement<'c>,
+}
+
+impl<'c> Statements<'c> {
+    fn new(conn: &'c Connection) -> rusqlite::Result<Self> {
+        Ok(Self {
+            list: conn.prepare(
+                "SELECT name, type, wr FROM pragma_table_list \
+                 WHERE schema = 'main' AND name = ?1 COLLATE NOCASE",
+            )?,
+            columns: conn.prepare(
                 "SELECT lower(name), type, hidden IN (2, 3), pk > 0, \
                  coalesce(dflt_value, 'null') <> 'null' COLLATE NOCASE \
                  FROM pragma_table_xinfo(?1) ORDER BY cid",
-            )?
+            )?,
+            indexes: conn.prepare("SELECT name, \"unique\", partial FROM pragma_index_list(?1)")?,
+            key: conn.prepare(
+                "SELECT lower(name), coll = 'BINARY' COLLATE NOCASE FROM pragma_index_xinfo(?1) \
+                 WHERE key ORDER BY seqno",
+            )?,
+        })
+    }
+}
+
+impl Table {
+    fn read(statements: &mut Statements<'_>, name: &str) -> Result<Option<Self>, StoreError> {
+        let listed = statements
+            .list
+            .query_row([name], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .optional()?;
+        let Some((name, kind, without_rowid)): Option<(String, String, bool)> = listed else {
+            return Ok(None);
+        };
+        let columns = statements
+            .columns
             .query_map([&name], |row| {
                 Ok(Column {
                     name: row.get(0)?,
@@ -148,7 +171,7 @@ impl Table {
             "table" => TableKind::WithoutRowid,
             _ => TableKind::Other(kind),
         };
-        let indexes = Index::read(conn, &name)?;
+        let indexes = Index::read(statements, &name)?;
         Ok(Some(Self {
             name,
             kind,
@@ -205,9 +228,9 @@ impl Table {
 }
 
 impl Index {
-    fn read(conn: &Connection, table: &str) -> Result<Vec<Self>, StoreError> {
-        let mut indexes = conn
-            .prepare("SELECT name, \"unique\", partial FROM pragma_index_list(?1)")?
+    fn read(statements: &mut Statements<'_>, table: &str) -> Result<Vec<Self>, StoreError> {
+        let mut indexes = statements
+            .indexes
             .query_map([table], |row| {
                 Ok(Self {
                     name: row.get(0)?,
@@ -217,12 +240,9 @@ impl Index {
                 })
             })?
             .collect::<Result<Vec<_>, _>>()?;
-        let mut key = conn.prepare(
-            "SELECT lower(name), coll = 'BINARY' COLLATE NOCASE FROM pragma_index_xinfo(?1) \
-             WHERE key ORDER BY seqno",
-        )?;
         for index in &mut indexes {
-            index.key = key
+            index.key = statements
+                .key
                 .query_map([&index.name], |row| Ok((row.get(0)?, row.get(1)?)))?
                 .collect::<Result<Vec<_>, _>>()?;
         }

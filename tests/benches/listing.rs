@@ -26,6 +26,7 @@
 )]
 
 mod generate;
+#[allow(dead_code, reason = "shared with the other benchmarks")]
 mod measure;
 mod report;
 

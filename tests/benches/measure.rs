@@ -336,6 +336,21 @@ pub(crate) fn work(job: &str, words: &[String]) -> Result<()> {
         ("hold", [db]) => hold_open(db.as_ref()),
         ("original", [db]) => answer_originals(db.as_ref()),
         ("compare", [db, sessions]) => compare_answers(db.as_ref(), sessions.parse()?),
+        ("original-processor", [db]) => {
+            original(db.as_ref())?;
+            let usage = usage_of(libc::RUSAGE_SELF)?;
+            let micros = |time: libc::timeval| time.tv_sec * 1_000_000 + time.tv_usec;
+            println!("{} 0", micros(usage.ru_utime) + micros(usage.ru_stime));
+            Ok(())
+        }
+        ("peak-of-run", [db, arguments @ ..]) => {
+            let floor = own_peak()?;
+            let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+            run(db.as_ref(), &arguments)?;
+            println!("{floor} {}", peak_of(libc::RUSAGE_CHILDREN)?);
+            Ok(())
+        }
+        ("large-cell", [db, bytes]) => large_cell(db.as_ref(), bytes.parse()?),
         ("original-once", [db]) => original(db.as_ref()).map(drop),
         ("peak", [what, db]) => print_peak(what, db.as_ref()),
         ("caller", [what, listings, db]) => print_callers_memory(
@@ -389,11 +404,15 @@ fn listing(outcome: Outcome) -> Result<Listing> {
 }
 
 fn direct(db: &Path, marker: bool) -> Result<Duration> {
+    let arguments: &[&str] = if marker { &[] } else { &["--no-marker"] };
+    Ok(run(db, arguments)?.0)
+}
+
+/// The helper run with its output read, and nothing of the launcher's: how long it
+/// took, and what it said.
+pub(crate) fn run(db: &Path, arguments: &[&str]) -> Result<(Duration, Vec<u8>)> {
     let mut command = Command::new(LISTER);
-    command.arg("--db").arg(db);
-    if !marker {
-        command.arg("--no-marker");
-    }
+    command.arg("--db").arg(db).args(arguments);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut output = Vec::with_capacity(1 << 20);
     let started = Instant::now();
@@ -403,7 +422,47 @@ fn direct(db: &Path, marker: bool) -> Result<Duration> {
     let status = child.wait()?;
     let took = started.elapsed();
     ensure!(status.success(), "the helper failed: {status}");
-    Ok(took)
+    Ok((took, output))
+}
+
+/// The peak memory of the helper with these arguments, in KiB, and what the
+/// process had that started it.
+pub(crate) fn peak_of_run(db: &Path, arguments: &[&str]) -> Result<(u64, u64)> {
+    let mut command = this_program("peak-of-run")?;
+    let (floor, kib) = two_numbers(command.arg(db).args(arguments))?;
+    ensure!(
+        kib > floor,
+        "the peak of {kib} KiB may be that of the process that started it ({floor} KiB)"
+    );
+    Ok((kib, floor))
+}
+
+/// The processor time of one original query.
+pub(crate) fn processor_of_original(database: &Database) -> Result<Duration> {
+    let mut command = this_program("original-processor")?;
+    let (microseconds, _) = two_numbers(command.arg(&database.path))?;
+    Ok(Duration::from_micros(microseconds))
+}
+
+/// Adds a part with a text of so many bytes, the marker at its end.
+pub(crate) fn insert_large_cell(db: &Path, bytes: usize) -> Result<()> {
+    let status = this_program("large-cell")?
+        .arg(db)
+        .arg(bytes.to_string())
+        .status()?;
+    ensure!(status.success(), "the large cell was not made: {status}");
+    Ok(())
+}
+
+fn large_cell(db: &Path, bytes: usize) -> Result<()> {
+    let conn = Connection::open(db)?;
+    let text = "x".repeat(bytes) + MarkerText::DEFAULT;
+    conn.execute(
+        "INSERT INTO part (id, message_id, session_id, time_created, time_updated, data) \
+         SELECT 'prt_large', id, session_id, 1, 1, ?1 FROM message LIMIT 1",
+        [text],
+    )?;
+    Ok(())
 }
 
 /// One original query: opens the database, asks, closes it.
@@ -512,21 +571,24 @@ fn own_peak() -> Result<u64> {
 
 /// The peak memory of this process, or of its children that have ended, in KiB.
 fn peak_of(who: libc::c_int) -> Result<u64> {
-    let mut usage = MaybeUninit::<libc::rusage>::uninit();
-    // SAFETY: getrusage writes a whole rusage to the memory given to it, which is
-    // large enough, and it is read only where the call says that it did so.
-    #[expect(unsafe_code, reason = "neither std nor rustix tells a child's peak")]
-    let usage = unsafe {
-        if libc::getrusage(who, usage.as_mut_ptr()) != 0 {
-            return Err(io::Error::last_os_error().into());
-        }
-        usage.assume_init()
-    };
-    let peak = u64::try_from(usage.ru_maxrss)?;
+    let peak = u64::try_from(usage_of(who)?.ru_maxrss)?;
     // macOS counts bytes.
     Ok(if cfg!(target_os = "macos") {
         peak / 1024
     } else {
         peak
+    })
+}
+
+fn usage_of(who: libc::c_int) -> Result<libc::rusage> {
+    let mut usage = MaybeUninit::<libc::rusage>::uninit();
+    // SAFETY: getrusage writes a whole rusage to the memory given to it, which is
+    // large enough, and it is read only where the call says that it did so.
+    #[expect(unsafe_code, reason = "neither std nor rustix tells what was used")]
+    Ok(unsafe {
+        if libc::getrusage(who, usage.as_mut_ptr()) != 0 {
+            return Err(io::Error::last_os_error().into());
+        }
+        usage.assume_init()
     })
 }

@@ -16,16 +16,17 @@
     reason = "lengths and counts of a benchmark"
 )]
 
+mod copied;
 mod generate;
-#[allow(dead_code, reason = "shared with the benchmark of listings")]
+#[allow(dead_code, reason = "shared with the other benchmarks")]
 mod measure;
-#[allow(dead_code, reason = "shared with the benchmark of listings")]
+#[allow(dead_code, reason = "shared with the other benchmarks")]
 mod report;
+#[allow(dead_code, reason = "shared with the other benchmarks")]
 mod serving;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,9 +34,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use opencode_sessions::lister::restore_sigchld;
-use rusqlite::{Connection, params};
 use serde_json::Value;
 
+use copied::Copied;
 use generate::{Database, SMALL, Shape};
 use measure::Times;
 use report::{mebibytes, milliseconds, target};
@@ -125,63 +126,6 @@ impl Times {
 
     fn count(&self) -> usize {
         self.0.len()
-    }
-}
-
-/// A copy to write to, kept open as by a running OpenCode.
-struct Copied {
-    conn: Connection,
-    path: PathBuf,
-    _place: tempfile::TempDir,
-}
-
-impl Copied {
-    fn of(database: &Database) -> Result<Self> {
-        let place = tempfile::tempdir()?;
-        let path = place.path().join("opencode.db");
-        let log = |path: &Path| {
-            let mut log = path.as_os_str().to_owned();
-            log.push("-wal");
-            PathBuf::from(log)
-        };
-        fs::copy(&database.path, &path)?;
-        fs::copy(log(&database.path), log(&path))?;
-        let conn = Connection::open(&path)?;
-        conn.execute_batch("PRAGMA synchronous = NORMAL")?;
-        conn.query_row("SELECT count(*) FROM session", [], |_| Ok(()))?;
-        Ok(Self {
-            conn,
-            path,
-            _place: place,
-        })
-    }
-
-    /// The ids of the sessions that are listed.
-    fn sessions(&self) -> Result<Vec<String>> {
-        let sql = "SELECT id FROM session WHERE parent_id IS NULL AND time_archived IS NULL";
-        let mut statement = self.conn.prepare(sql)?;
-        let ids = statement.query_map([], |row| row.get(0))?;
-        Ok(ids.collect::<Result<_, _>>()?)
-    }
-
-    /// One commit as of a turn: another title, and another piece of a message.
-    /// Returns when it began.
-    fn commit(&self, session: &str, title: &str) -> Result<Instant> {
-        let now = jiff::Timestamp::now().as_millisecond();
-        let began = Instant::now();
-        self.conn.execute_batch("BEGIN IMMEDIATE")?;
-        self.conn.execute(
-            "UPDATE session SET title = ?2, time_updated = ?3 WHERE id = ?1",
-            params![session, title, now],
-        )?;
-        self.conn.execute(
-            "INSERT INTO part (id, message_id, session_id, time_created, time_updated, data) \
-             SELECT 'prt_bench_' || ?2, id, session_id, ?3, ?3, ?4 FROM message \
-             WHERE session_id = ?1 LIMIT 1",
-            params![session, title, now, "{\"type\":\"step-start\"}".repeat(50)],
-        )?;
-        self.conn.execute_batch("COMMIT")?;
-        Ok(began)
     }
 }
 

@@ -158,12 +158,23 @@ impl Serving {
 
     /// The processor time it used until now, where the system tells (Linux).
     pub(crate) fn processor_time(&self) -> Option<Duration> {
+        self.ticks([14, 15])
+    }
+
+    /// That of the helpers that have ended.
+    pub(crate) fn helpers_processor_time(&self) -> Option<Duration> {
+        self.ticks([16, 17])
+    }
+
+    /// The sum of two fields of its state.
+    fn ticks(&self, fields_wanted: [usize; 2]) -> Option<Duration> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).ok()?;
         // After the name, which may hold anything: the state, then field 4.
         let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         let ticks = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+        let [user, system] = fields_wanted.map(ticks);
         // A tick is 10 ms wherever Linux is used on ordinary machines.
-        Some(Duration::from_millis(10 * (ticks(14)? + ticks(15)?)))
+        Some(Duration::from_millis(10 * (user? + system?)))
     }
 }
 

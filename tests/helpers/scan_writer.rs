@@ -2,8 +2,8 @@
 //!
 //! `scan-writer DB SEED`, then lines on standard input: a number does so many
 //! things and answers `done`; `go` does things until the next line. What a
-//! statement fails with does not matter: another writer may hold the lock, and a
-//! row may be gone.
+//! statement fails with does not matter: another writer may hold the lock, a row
+//! may be gone, and a disk may be bad (`bad_disk.c`).
 
 #![allow(
     clippy::unwrap_used,
@@ -106,12 +106,12 @@ impl Writer {
             }
             78..80 => self.run("PRAGMA incremental_vacuum(3)"),
             80..81 => {
-                let table = self.table();
+                let (table, _) = self.table();
                 self.run(&format!("DELETE FROM {table}"));
             }
             81..84 => self.move_text(),
             84..90 => {
-                let table = self.table();
+                let (table, _) = self.table();
                 self.run(&format!(
                     "UPDATE {table} SET session_id = 's' || (abs(random()) % 6) WHERE rowid IN (SELECT rowid FROM {table} ORDER BY random() LIMIT 3)"
                 ));
@@ -127,8 +127,14 @@ impl Writer {
         from[self.random.usize(0..from.len())]
     }
 
-    fn table(&mut self) -> &'static str {
-        self.pick(&["part", "part", "part", "message", "session_message"])
+    /// A table, and its column with what was said.
+    fn table(&mut self) -> (&'static str, &'static str) {
+        match self.random.u32(0..7) {
+            0..4 => ("part", "data"),
+            4 => ("message", "data"),
+            5 => ("session_message", "data"),
+            _ => ("session_input", "prompt"),
+        }
     }
 
     fn rowid(&mut self, table: &str) -> i64 {
@@ -183,14 +189,14 @@ impl Writer {
     }
 
     fn change(&mut self) {
-        let table = self.table();
+        let (table, column) = self.table();
         let length = self.length();
         let text = self.text(length);
         let session = format!("s{}", self.random.u32(0..6));
         let rowid = self.rowid(table);
         let _ = match self.random.u32(0..10) {
             0..4 => self.conn.execute(
-                &format!("INSERT INTO {table} (session_id, data) VALUES (?1, ?2)"),
+                &format!("INSERT INTO {table} (session_id, {column}) VALUES (?1, ?2)"),
                 (session, text),
             ),
             4 => {
@@ -201,16 +207,18 @@ impl Writer {
                     _ => self.random.i64(0..60),
                 };
                 self.conn.execute(
-                    &format!("INSERT OR REPLACE INTO {table} (rowid, session_id, data) VALUES (?1, ?2, ?3)"),
+                    &format!("INSERT OR REPLACE INTO {table} (rowid, session_id, {column}) VALUES (?1, ?2, ?3)"),
                     (rowid, session, text),
                 )
             }
             5 => self.conn.execute(
-                &format!("INSERT INTO {table} (session_id, data) VALUES (?1, CAST(?2 AS BLOB))"),
+                &format!(
+                    "INSERT INTO {table} (session_id, {column}) VALUES (?1, CAST(?2 AS BLOB))"
+                ),
                 (session, text),
             ),
             6..8 => self.conn.execute(
-                &format!("UPDATE {table} SET data = ?2 WHERE rowid = ?1"),
+                &format!("UPDATE {table} SET {column} = ?2 WHERE rowid = ?1"),
                 (rowid, text),
             ),
             _ => self
@@ -222,7 +230,7 @@ impl Writer {
     /// Of the same size, so that only the pages that differ are written: a marker
     /// is completed or broken across the end of a page.
     fn edit_in_place(&mut self) {
-        let table = self.table();
+        let (table, column) = self.table();
         let rowid = self.rowid(table);
         let piece = self.piece();
         let near = self.page_size * self.random.usize(0..5) + self.random.usize(0..60);
@@ -233,19 +241,20 @@ impl Writer {
         };
         let _ = self.conn.execute(
             &format!(
-                "UPDATE {table} SET data = substr(data, 1, ?2) || ?3 || substr(data, ?2 + 1 + length(?3)) \
-                 WHERE rowid = ?1 AND typeof(data) = 'text' AND length(data) >= ?2 + length(?3)"
+                "UPDATE {table} \
+                 SET {column} = substr({column}, 1, ?2) || ?3 || substr({column}, ?2 + 1 + length(?3)) \
+                 WHERE rowid = ?1 AND typeof({column}) = 'text' AND length({column}) >= ?2 + length(?3)"
             ),
             (rowid, i64::try_from(at).unwrap(), piece),
         );
     }
 
     fn blob(&mut self) {
-        let table = self.table();
+        let (table, column) = self.table();
         let rowid = self.rowid(table);
         let piece = self.piece();
         let at = self.random.u64(0..3 * self.page_size as u64);
-        if let Ok(mut blob) = self.conn.blob_open(MAIN_DB, table, "data", rowid, false)
+        if let Ok(mut blob) = self.conn.blob_open(MAIN_DB, table, column, rowid, false)
             && blob.seek(SeekFrom::Start(at)).is_ok()
         {
             let _ = blob.write(piece.as_bytes());
@@ -286,7 +295,7 @@ impl Writer {
 
     /// A row's pages go to another one.
     fn steal(&mut self) {
-        let table = self.table();
+        let (table, column) = self.table();
         let rowid = self.rowid(table);
         let length = self.length();
         let text = self.text(length);
@@ -294,7 +303,7 @@ impl Writer {
             .conn
             .execute(&format!("DELETE FROM {table} WHERE rowid = ?1"), [rowid]);
         let _ = self.conn.execute(
-            &format!("INSERT INTO {table} (session_id, data) VALUES ('s1', ?1)"),
+            &format!("INSERT INTO {table} (session_id, {column}) VALUES ('s1', ?1)"),
             [text],
         );
     }
@@ -317,12 +326,12 @@ impl Writer {
 
     /// The table under its name is another one, or has a column more.
     fn rebuild(&mut self) {
-        let table = self.table();
+        let (table, column) = self.table();
         let n = self.random.u32(0..1_000_000);
         if self.random.bool() {
             self.run(&format!(
-                "BEGIN IMMEDIATE; CREATE TABLE new_{n} (id INTEGER PRIMARY KEY, session_id TEXT, data TEXT); \
-                 INSERT INTO new_{n} SELECT rowid, session_id, data FROM {table}; \
+                "BEGIN IMMEDIATE; CREATE TABLE new_{n} (id INTEGER PRIMARY KEY, session_id TEXT, {column} TEXT); \
+                 INSERT INTO new_{n} SELECT rowid, session_id, {column} FROM {table}; \
                  DROP TABLE {table}; ALTER TABLE new_{n} RENAME TO {table}; COMMIT; ROLLBACK"
             ));
         } else {
@@ -334,15 +343,15 @@ impl Writer {
 
     /// A text moves from one column to another.
     fn move_text(&mut self) {
-        let table = self.table();
+        let (table, column) = self.table();
         let rowid = self.rowid(table);
         self.run(&format!("ALTER TABLE {table} ADD COLUMN more TEXT"));
-        let set = self.pick(&[
-            "more = data, data = ''",
-            "data = more",
-            "data = coalesce(data, '') || coalesce(more, ''), more = ''",
-            "more = substr(data, 30), data = substr(data, 1, 29)",
-        ]);
+        let set = match self.random.u32(0..4) {
+            0 => format!("more = {column}, {column} = ''"),
+            1 => format!("{column} = more"),
+            2 => format!("{column} = coalesce({column}, '') || coalesce(more, ''), more = ''"),
+            _ => format!("more = substr({column}, 30), {column} = substr({column}, 1, 29)"),
+        };
         let _ = self.conn.execute(
             &format!("UPDATE {table} SET {set} WHERE rowid = ?1"),
             [rowid],
@@ -353,6 +362,8 @@ impl Writer {
 fn connect(db: &str, random: &mut Rng) -> Connection {
     let conn = Connection::open(db).unwrap();
     let _ = conn.busy_timeout(Duration::from_millis(random.u64(0..30)));
-    let _ = conn.execute_batch("PRAGMA synchronous = off");
+    // Where it is on, a commit waits for a sync before it is published.
+    let synchronous = if random.bool() { "off" } else { "full" };
+    let _ = conn.pragma_update(None, "synchronous", synchronous);
     conn
 }
