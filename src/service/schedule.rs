@@ -10,6 +10,9 @@ pub type Time = Duration;
 /// all the time.
 const PACE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 
+/// So often the shortest pause is doubled to be the longest.
+const CALMEST: u32 = 4;
+
 /// The next listing comes before about so many frames more are in the log: it
 /// restarts at about a thousand, and what was not read of it by then costs a
 /// listing that reads everything.
@@ -37,8 +40,9 @@ pub struct Schedule {
     /// No listing that nobody asked for begins before this.
     not_before: Time,
     failures: u32,
-    /// Listings in a row that found something written, and no session changed.
-    quiet: u32,
+    /// How often the pause doubled, up to [`CALMEST`]: more with each listing that
+    /// found something written and no session changed, half with each other.
+    calm: u32,
     /// When the last complete one ended.
     last: Time,
 }
@@ -134,12 +138,14 @@ impl Schedule {
         let since = now.saturating_sub(self.last);
         self.last = now;
         match (news.changed, news.frames) {
-            (true, _) => self.quiet = 0,
+            // Not at once to the shortest: while a model writes, its session changes
+            // every few seconds.
+            (true, _) => self.calm /= 2,
             // Nothing was written: it says nothing about what is.
             (false, 0) => {}
-            (false, _) => self.quiet = self.quiet.saturating_add(1),
+            (false, _) => self.calm = (self.calm + 1).min(CALMEST),
         }
-        let calm = PACE.0 * 2_u32.saturating_pow(self.quiet.min(8));
+        let calm = PACE.0 * (1 << self.calm);
         #[expect(
             clippy::cast_precision_loss,
             reason = "a log has fewer than 2^32 frames"
@@ -213,6 +219,14 @@ mod tests {
             pauses(news(false, 5), 7)[1..],
             [2000, 4000, 5000, 5000, 5000, 5000]
         );
+        // And sooner again where sessions change.
+        let (mut schedule, mut now) = (Schedule::default(), ms(0));
+        let mut pace = |changed| {
+            now += ms(5000);
+            schedule.pace(news(changed, 5), ms(0), now).as_millis()
+        };
+        assert_eq!([(); 100].map(|()| pace(false))[99], 5000);
+        assert_eq!([(); 4].map(|()| pace(true)), [2000, 1000, 500, 500]);
         // At every pace, so many frames a listing that the next must come sooner.
         let busy = pauses(news(false, 2000), 12);
         assert_eq!(busy[4..], [500; 8], "{busy:?}");
