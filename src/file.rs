@@ -2,9 +2,10 @@
 //! finds the old one or the new one, also after a crash where that matters; and
 //! set aside where they are of no use.
 
-use std::fs::{self, File};
+use std::fs::{self, DirEntry, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tempfile::NamedTempFile;
 
@@ -67,15 +68,20 @@ fn directory_of(path: &Path) -> io::Result<&Path> {
 /// How the names of unfinished files begin.
 const LEFTOVER: &str = ".unfinished-";
 
-/// Removes the unfinished files that a killed process left in `directory`, which
-/// must be this process's alone.
-pub fn remove_leftovers(directory: &Path) {
+/// Removes the unfinished files that killed processes left in `directory`, if they
+/// are so old that nobody can be writing them.
+pub fn remove_leftovers(directory: &Path, older_than: Duration) {
+    let is_old = |entry: &DirEntry| {
+        let modified = entry.metadata().and_then(|about| about.modified());
+        // Of the future: that is no age.
+        modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age >= older_than))
+    };
     for entry in fs::read_dir(directory)
         .into_iter()
         .flatten()
         .filter_map(Result::ok)
     {
-        if entry.file_name().to_string_lossy().starts_with(LEFTOVER) {
+        if entry.file_name().to_string_lossy().starts_with(LEFTOVER) && is_old(&entry) {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -146,7 +152,10 @@ mod tests {
             0o600
         );
         fs::write(place.path().join(".unfinished-x"), "").unwrap();
-        remove_leftovers(place.path());
+        let count = || fs::read_dir(place.path()).unwrap().count();
+        remove_leftovers(place.path(), Duration::from_secs(60));
+        assert_eq!(count(), 2);
+        remove_leftovers(place.path(), Duration::ZERO);
         let aside = set_aside(&path).unwrap();
         let left: Vec<_> = fs::read_dir(place.path())
             .unwrap()

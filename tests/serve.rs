@@ -631,6 +631,52 @@ fn a_change_is_told_soon_and_a_busy_database_is_listed_at_a_pace() {
     assert!((2..=8).contains(&spawns), "{spawns}");
 }
 
+/// A listing does not wait for the marker: what it did not find out in its budget,
+/// the next ones do, and each mark is told when it is known.
+#[test]
+fn a_mark_that_becomes_known_later_is_told_as_a_change() {
+    let _limit = support::limit(90);
+    let made = made(&["ses_marked", "ses_other"]);
+    made.run("BEGIN");
+    for _ in 0..600 {
+        made.part("ses_other", &"x".repeat(60_000));
+    }
+    made.part("ses_marked", MarkerText::DEFAULT);
+    made.run("COMMIT; PRAGMA wal_checkpoint(TRUNCATE)");
+    settle(&made);
+    let helper = Helper::new();
+    // The real one, with one of the two seconds that the service gives it in a
+    // thousand.
+    helper.becomes_script(
+        "#!/bin/sh\nfor word; do\n  shift\n  [ \"$word\" = 2000 ] && word=2\n  set -- \"$@\" \"$word\"\ndone\n\
+         exec \"${0%/*}/opencode-lister\" \"$@\"\n",
+    );
+    let mut command = serve(&made.db, &state(&made));
+    let mut host = Host::well(command.arg("--lister").arg(helper.program()));
+    let mark = |sessions: &[Value], id: &str| {
+        let session = sessions.iter().find(|session| session["id"] == id);
+        session.map(|session| session["marked"].clone())
+    };
+    host.until("all marks", |model| {
+        model
+            .sessions
+            .values()
+            .all(|session| session["marked"].is_boolean())
+    });
+    let told = |id| {
+        let changes = host.model.of_type("change", 0);
+        let marks = changes
+            .iter()
+            .filter_map(|change| mark(list(&change["upserted"]), id));
+        marks.collect::<Vec<_>>()
+    };
+    assert_eq!(told("ses_marked"), [Value::Null, Value::Bool(true)]);
+    assert_eq!(told("ses_other"), [Value::Null, Value::Bool(false)]);
+    let status = host.status();
+    assert_eq!(status["sources"][0]["scan"]["progress"], 1.0, "{status}");
+    assert!(status["listings"].as_u64().unwrap() > 2, "{status}");
+}
+
 #[test]
 fn a_line_that_is_no_command_is_told_why_and_changes_nothing() {
     let _limit = support::limit(60);

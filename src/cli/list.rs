@@ -4,6 +4,7 @@ use std::fs::DirBuilder;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::ValueEnum;
 
@@ -132,6 +133,9 @@ pub(super) fn run(args: &ListArgs) -> io::Result<u8> {
     }
 }
 
+/// So old is no file that a helper is writing.
+const LEFT_OVER: Duration = Duration::from_secs(60 * 60);
+
 /// Where the helper remembers what it knows of this database; `None` where no
 /// directory for that can be had.
 fn scan_cache(db: &Path) -> Option<PathBuf> {
@@ -140,7 +144,10 @@ fn scan_cache(db: &Path) -> Option<PathBuf> {
         .recursive(true)
         .mode(0o700)
         .create(&directory);
-    made.ok().map(|()| file::scan_cache_in(&directory, db))
+    made.ok()?;
+    // Other listings may be writing theirs.
+    file::remove_leftovers(&directory, LEFT_OVER);
+    Some(file::scan_cache_in(&directory, db))
 }
 
 fn show(args: &ListArgs, db: &Path, listing: Listing) -> io::Result<u8> {

@@ -437,9 +437,8 @@ impl<'a> Scanner<'a, '_> {
             let left = left.unwrap_or(SLICE);
             return Some(left.min(SLICE)).filter(|left| !left.is_zero());
         }
-        let due = now()
-            .checked_sub(known.begun)
-            .is_none_or(|age| age > RENEW_AFTER);
+        // Or the clock was set back.
+        let due = !(0..=RENEW_AFTER).contains(&now().saturating_sub(known.begun));
         // Only while somebody writes, and in a listing that has time.
         if due
             && self.frames > 0

@@ -81,7 +81,8 @@ impl StateDir {
             .set_len(0)
             .and_then(|()| lock.rewind())
             .and_then(|()| writeln!(lock, "{}", std::process::id()));
-        file::remove_leftovers(path);
+        // Nobody else writes here while the lock is held.
+        file::remove_leftovers(path, std::time::Duration::ZERO);
         Ok(Self {
             path: path.to_owned(),
             _lock: lock,
