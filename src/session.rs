@@ -206,6 +206,39 @@ pub struct Session {
     /// What it changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
+    /// When it last came to rest. OpenCode 2 only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_idle: Option<Millis>,
+    /// When a person last looked at it. OpenCode 2 only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_viewed: Option<Millis>,
+    /// How it came to rest. OpenCode 2 only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_outcome: Option<String>,
+}
+
+impl Session {
+    /// What to call it: its title, or without one how its first prompt begins, or
+    /// the placeholder.
+    #[must_use]
+    pub fn headline(&self) -> Option<&str> {
+        let prompt = self.first_prompt.as_deref().filter(|_| self.untitled);
+        prompt.or(self.title.as_deref())
+    }
+
+    /// When something last happened in it, as far as the database tells.
+    #[must_use]
+    pub fn active_at(&self) -> Option<Millis> {
+        self.time_updated.max(self.last_message_at)
+    }
+
+    /// True where it came to rest after a person last looked at it; `None` where the
+    /// database does not tell, as that of OpenCode 1.
+    #[must_use]
+    pub fn is_unread(&self) -> Option<bool> {
+        let idle = self.time_idle?;
+        Some(self.time_viewed.is_none_or(|viewed| viewed < idle))
+    }
 }
 
 /// True where a title is none: missing, blank, or the placeholder that OpenCode

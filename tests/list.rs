@@ -213,6 +213,16 @@ fn sorting_limiting_and_filtering_do_what_they_say() {
         ids(&["--sort", "title"]),
         ["ses_2", "ses_4", "ses_1", "ses_3"]
     );
+    // The newest message counts, whatever OpenCode says of the session.
+    made.run(
+        "INSERT INTO message (id, session_id, time_created, time_updated, data)
+         VALUES ('msg_1', 'ses_1', 999, 1, ''), ('msg_2', 'ses_2', 1, 1, '')",
+    );
+    assert_eq!(
+        ids(&["--sort", "activity"]),
+        ["ses_1", "ses_2", "ses_4", "ses_3"]
+    );
+    assert_eq!(ids(&[]), ["ses_2", "ses_4", "ses_3", "ses_1"]);
     assert_eq!(ids(&["--limit", "2"]), ["ses_2", "ses_4"]);
     assert_eq!(ids(&["--limit", "0"]), [] as [&str; 0]);
     assert_eq!(

@@ -1529,7 +1529,7 @@ fn explain_shows_the_state_the_tables_the_log_the_plan_and_the_phases() {
         "  columns: id TEXT, session_id TEXT, time_created INTEGER, time_updated INTEGER, data TEXT",
         "  index part_session_idx (session_id)\n",
         "  unique index sqlite_autoindex_session_1 (id)\n",
-        "\nkeys:\n  SELECT s.rowid FROM \"session\" AS s WHERE ",
+        "\nkeys:\n  SELECT 0 AS place, s.rowid, ",
         "USE TEMP B-TREE FOR ORDER BY\n",
         "\nmarker:   full scan, ",
         " 100 % known\n",

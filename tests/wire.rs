@@ -112,6 +112,9 @@ fn session(id: &str) -> Session {
         cost: None,
         tokens: None,
         summary: None,
+        time_idle: None,
+        time_viewed: None,
+        idle_outcome: None,
     }
 }
 
@@ -186,6 +189,9 @@ fn each_line_the_writer_writes_is_exactly_as_documented() {
                 deletions: 7,
                 files: 8,
             }),
+            time_idle: Some(Millis(9)),
+            time_viewed: Some(Millis(10)),
+            idle_outcome: Some("completed".to_owned()),
             ..session("ses_full")
         })
         .unwrap();
@@ -231,7 +237,8 @@ fn each_line_the_writer_writes_is_exactly_as_documented() {
             r#""version":"1.18.33","slug":"kind-forest","shareUrl":"https://opncd.ai/s/x","#,
             r#""workspaceId":"wrk_1","model":{"id":"claude","providerId":"anthropic","variant":null},"#,
             r#""cost":0.25,"tokens":{"input":1,"output":2,"reasoning":3,"cacheRead":4,"cacheWrite":5},"#,
-            r#""summary":{"additions":6,"deletions":7,"files":8}}"#,
+            r#""summary":{"additions":6,"deletions":7,"files":8},"#,
+            r#""timeIdle":9,"timeViewed":10,"idleOutcome":"completed"}"#,
         ),
         concat!(
             r#"{"type":"session","id":"ses_min","directory":null,"worktree":null,"projectId":null,"#,

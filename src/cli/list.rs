@@ -20,7 +20,7 @@ use crate::locate::Located;
 use crate::output::{self, Entry, Terminal};
 use crate::project::{self, Projects};
 use crate::service::client::Client;
-use crate::session::Session;
+use crate::session::{Millis, Session};
 use crate::source::sources_of;
 use crate::text::Shown;
 use crate::wire::{DatabaseState, Listing};
@@ -39,7 +39,7 @@ pub(super) struct ListArgs {
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
 
-    /// Which ones first: newest activity, newest, or by title
+    /// Which ones first
     #[arg(long, value_enum, default_value_t = Sort::Updated)]
     sort: Sort,
 
@@ -90,8 +90,13 @@ enum Format {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Sort {
+    /// Those that OpenCode updated last
     Updated,
+    /// Those with the newest message or update
+    Activity,
+    /// Those created last
     Created,
+    /// By title, or how the first prompt begins
     Title,
 }
 
@@ -318,16 +323,17 @@ fn sort(entries: &mut [Entry], by: Sort) {
     match by {
         // The helper's order.
         Sort::Updated => {}
-        Sort::Created => entries.sort_by(|a, b| {
-            let key = |entry: &Entry| entry.session.time_created;
-            key(b)
-                .cmp(&key(a))
-                .then_with(|| a.session.id.cmp(&b.session.id))
-        }),
-        Sort::Title => entries.sort_by_cached_key(|entry| {
-            let Session { title, id, .. } = &entry.session;
-            let title = title.as_deref().unwrap_or_default();
-            (title.trim().to_lowercase(), id.clone())
+        Sort::Activity => newest_first(entries, Session::active_at),
+        Sort::Created => newest_first(entries, |session| session.time_created),
+        Sort::Title => entries.sort_by_cached_key(|Entry { session, .. }| {
+            let title = session.headline().unwrap_or_default();
+            (title.trim().to_lowercase(), session.id.clone())
         }),
     }
+}
+
+fn newest_first(entries: &mut [Entry], time: impl Fn(&Session) -> Option<Millis>) {
+    entries.sort_by(|Entry { session: a, .. }, Entry { session: b, .. }| {
+        time(b).cmp(&time(a)).then_with(|| a.id.cmp(&b.id))
+    });
 }

@@ -119,10 +119,7 @@ fn read<W: Write>(task: &Task, out: &mut Writer<W>) -> Result<(End, Option<Remem
     let end = End {
         sessions: out.sessions(),
         database: state,
-        tables: Some(listed.table)
-            .filter(|table| !table.is_empty())
-            .into_iter()
-            .collect(),
+        tables: listed.tables,
         flat: listed.flat,
         skipped: listed.skipped,
         scan: rows.scan,

@@ -16,7 +16,7 @@ use crate::wire::MarkerText;
 
 const KIND: Kind = Kind {
     magic: *b"OCSINDEX",
-    version: 1,
+    version: 2,
 };
 
 #[derive(Encode)]

@@ -4,7 +4,7 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Rows, Statement};
 
-use super::{Needle, cell};
+use super::{Needle, cell, session_tables};
 use crate::session::SessionId;
 use crate::store::{Schema, StoreError, Table, quoted};
 use crate::wire::MarkerText;
@@ -19,6 +19,11 @@ pub(super) struct Judge<'a> {
     column: &'static str,
     needle: &'a Needle,
     pattern: String,
+    /// For each table of sessions.
+    of_row: Vec<OfRow<'a>>,
+}
+
+struct OfRow<'a> {
     /// The row's session, if `LIKE` says so.
     if_like: Statement<'a>,
     /// The row's session.
@@ -35,21 +40,26 @@ impl<'a> Judge<'a> {
         marker: &MarkerText,
         needle: &'a Needle,
     ) -> Result<Self, StoreError> {
-        let of_row = format!(
-            "SELECT s.id FROM {} AS x CROSS JOIN {} AS s ON x.session_id = s.id \
-             WHERE x.{rowid} = ?1 AND octet_length(s.id) <= {}",
-            quoted(&table.name),
-            session_table(schema),
-            SessionId::MAX_BYTES
-        );
+        let of_row = session_tables(schema).map(|session| {
+            let of_row = format!(
+                "SELECT s.id FROM {} AS x CROSS JOIN {} AS s ON x.session_id = s.id \
+                 WHERE x.{rowid} = ?1 AND octet_length(s.id) <= {}",
+                quoted(&table.name),
+                quoted(&session.name),
+                SessionId::MAX_BYTES
+            );
+            Ok(OfRow {
+                if_like: conn.prepare(&format!("{of_row} AND x.{column} LIKE ?2 ESCAPE '\\'"))?,
+                session: conn.prepare(&of_row)?,
+            })
+        });
         Ok(Self {
             conn,
             table,
             column,
             needle,
             pattern: like_pattern(marker),
-            if_like: conn.prepare(&format!("{of_row} AND x.{column} LIKE ?2 ESCAPE '\\'"))?,
-            session: conn.prepare(&of_row)?,
+            of_row: of_row.collect::<Result<_, StoreError>>()?,
         })
     }
 
@@ -61,14 +71,19 @@ impl<'a> Judge<'a> {
         is_large: bool,
         found: &mut impl FnMut(String),
     ) -> Result<(), StoreError> {
-        let ids = if !is_large {
-            self.if_like.query((rowid, &self.pattern))?
-        } else if cell::is_like(self.conn, &self.table.name, self.column, rowid, self.needle)? {
-            self.session.query([rowid])?
-        } else {
+        if is_large && !cell::is_like(self.conn, &self.table.name, self.column, rowid, self.needle)?
+        {
             return Ok(());
-        };
-        text_ids(ids, found)
+        }
+        for OfRow { if_like, session } in &mut self.of_row {
+            let ids = if is_large {
+                session.query([rowid])?
+            } else {
+                if_like.query((rowid, &self.pattern))?
+            };
+            text_ids(ids, found)?;
+        }
+        Ok(())
     }
 }
 
@@ -82,13 +97,17 @@ pub(super) fn plain(
     marker: &MarkerText,
     found: &mut impl FnMut(String),
 ) -> Result<(), StoreError> {
-    let (name, session) = (quoted(&table.name), session_table(schema));
-    let mut ids = conn.prepare(&format!(
-        "SELECT s.id FROM {session} AS s WHERE octet_length(s.id) <= {} AND EXISTS \
-         (SELECT 1 FROM {name} AS x WHERE x.session_id = s.id AND x.{column} LIKE ?1 ESCAPE '\\')",
-        SessionId::MAX_BYTES
-    ))?;
-    text_ids(ids.query([like_pattern(marker)])?, found)
+    for session in session_tables(schema) {
+        let mut ids = conn.prepare(&format!(
+            "SELECT s.id FROM {} AS s WHERE octet_length(s.id) <= {} AND EXISTS \
+             (SELECT 1 FROM {} AS x WHERE x.session_id = s.id AND x.{column} LIKE ?1 ESCAPE '\\')",
+            quoted(&session.name),
+            SessionId::MAX_BYTES,
+            quoted(&table.name)
+        ))?;
+        text_ids(ids.query([like_pattern(marker)])?, found)?;
+    }
+    Ok(())
 }
 
 /// Only a TEXT is the id of a session that can be listed.
@@ -101,12 +120,6 @@ fn text_ids(mut ids: Rows<'_>, found: &mut impl FnMut(String)) -> Result<(), Sto
         }
     }
     Ok(())
-}
-
-/// The name of the table of sessions, in SQL.
-fn session_table(schema: &Schema) -> String {
-    let table = schema.table("session");
-    table.map(|table| quoted(&table.name)).unwrap_or_default()
 }
 
 /// `%`, `_` and the escape itself are literal in a marker.

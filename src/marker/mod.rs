@@ -31,7 +31,7 @@ use std::collections::{BTreeSet, HashSet};
 use rusqlite::Connection;
 
 use crate::session::SessionId;
-use crate::store::{Schema, StoreError, Table};
+use crate::store::{STORES, Schema, StoreError, Table};
 use crate::wire::MarkerText;
 
 pub use needle::Needle;
@@ -93,12 +93,18 @@ pub fn definition(
     Ok(marked)
 }
 
+/// The tables of sessions that `schema` has and whose sessions can be named.
+fn session_tables(schema: &Schema) -> impl Iterator<Item = &Table> {
+    STORES
+        .into_iter()
+        .filter_map(|(name, _)| schema.table(name))
+        .filter(|table| table.has("id"))
+}
+
 /// The content tables that `schema` has and whose rows name a session that
 /// could be listed.
 fn content_tables(schema: &Schema) -> impl Iterator<Item = (&Table, &'static str)> {
-    let listable = schema
-        .table("session")
-        .is_some_and(|session| session.has("id"));
+    let listable = session_tables(schema).next().is_some();
     CONTENT
         .into_iter()
         .filter(move |_| listable)

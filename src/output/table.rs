@@ -31,7 +31,7 @@ pub fn table(entries: &[Entry], terminal: &Terminal, mut out: impl Write) -> io:
     let home = env::home_dir().and_then(|home| home.into_os_string().into_string().ok());
     for entry in entries {
         let session = &entry.session;
-        let title = one_line(session.title.as_deref().unwrap_or_default());
+        let title = one_line(session.headline().unwrap_or_default());
         let title = if title.is_empty() {
             Cow::Borrowed("(untitled)")
         } else {

@@ -13,11 +13,14 @@
 //!
 //! Only this room opens connections.
 
+mod activity;
 mod cell_limit;
 mod connect;
 mod error;
 mod log;
 mod look;
+mod prompt;
+mod row;
 mod rows;
 mod schema;
 
@@ -25,6 +28,7 @@ pub(crate) use cell_limit::{CellLimit, is_too_big};
 pub use connect::{Database, FileLooks, OpenOptions, Opened, Snapshot};
 pub use error::StoreError;
 pub use log::Position;
+pub(crate) use rows::STORES;
 pub use rows::{Filter, Listed, Query};
 pub use schema::{Column, Index, Schema, Table, TableKind};
 

@@ -9,8 +9,9 @@ use rusqlite::{Connection, OptionalExtension as _, Statement};
 use super::StoreError;
 
 /// The tables that are read, as far as the database has them.
-const TABLES: [&str; 6] = [
+const TABLES: [&str; 7] = [
     "session",
+    "session_v2",
     "project",
     "message",
     "part",

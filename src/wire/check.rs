@@ -454,6 +454,9 @@ fn overlong(session: &Session) -> Option<&'static str> {
         cost: _,
         tokens: _,
         summary: _,
+        time_idle: _,
+        time_viewed: _,
+        idle_outcome,
     } = session;
     let model = model.as_ref();
     [
@@ -468,6 +471,7 @@ fn overlong(session: &Session) -> Option<&'static str> {
         ("slug", slug.as_deref()),
         ("shareUrl", share_url.as_deref()),
         ("workspaceId", workspace_id.as_deref()),
+        ("idleOutcome", idle_outcome.as_deref()),
         ("model", model.map(|model| model.id.as_str())),
         ("model", model.map(|model| model.provider_id.as_str())),
         ("model", model.and_then(|model| model.variant.as_deref())),

@@ -106,6 +106,10 @@ CREATE INDEX part_message_id_id_idx ON part (message_id, id);
 CREATE INDEX part_session_idx ON part (session_id);
 CREATE INDEX session_message_session_time_created_id_idx
   ON session_message (session_id, time_created, id);
+CREATE UNIQUE INDEX session_message_session_seq_idx ON session_message (session_id, seq);
+CREATE INDEX session_message_session_type_seq_idx ON session_message (session_id, type, seq);
+CREATE UNIQUE INDEX session_input_session_admitted_seq_idx
+  ON session_input (session_id, admitted_seq);
 ";
 
 /// A database of the test's own making, in WAL mode, in a directory of its own.

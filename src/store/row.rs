@@ -1,0 +1,353 @@
+//! One session's row: every column that is shown, as far as its table has it, and
+//! no large cell loaded.
+
+use std::io::Read;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, MAIN_DB, Row, Statement};
+
+use super::cell_limit::{CellLimit, is_too_big};
+use super::quoted;
+use super::schema::{Schema, Table};
+use crate::session::{Millis, Model, Session, SessionId, Store, Summary, Tokens, is_untitled};
+use crate::text::cut;
+use crate::wire::limits;
+
+/// The largest cell that is loaded whole, in bytes.
+pub(super) const WHOLE_CELL: i32 = 64 << 10;
+
+/// What stands in a row for a text larger than [`WHOLE_CELL`]: a BLOB, where
+/// only a TEXT counts.
+const LARGE: &[u8] = b"opencode-lister: a large text";
+
+/// OpenCode's project of all directories without a git history. Its one row's
+/// worktree is whichever of them was opened last, so it says nothing.
+const GLOBAL_PROJECT: &str = "global";
+
+/// The texts of a session, in the order in which [`RowQuery::row`] selects them.
+const TEXTS: [&str; 12] = [
+    "id",
+    "directory",
+    "project_id",
+    "parent_id",
+    "title",
+    "agent",
+    "version",
+    "slug",
+    "share_url",
+    "workspace_id",
+    "model",
+    "idle_outcome",
+];
+
+/// The numbers of a session, in the order in which [`RowQuery::row`] selects them.
+const NUMBERS: [&str; 14] = [
+    "time_created",
+    "time_updated",
+    "time_archived",
+    "cost",
+    "tokens_input",
+    "tokens_output",
+    "tokens_reasoning",
+    "tokens_cache_read",
+    "tokens_cache_write",
+    "summary_additions",
+    "summary_deletions",
+    "summary_files",
+    "time_idle",
+    "time_viewed",
+];
+
+/// Where the worktree stands in a row.
+const WORKTREE: usize = TEXTS.len() + NUMBERS.len();
+
+/// The SQL of a row, made for one table.
+#[derive(Debug, Clone)]
+pub(super) struct RowQuery<'a> {
+    pub(super) table: &'a Table,
+    pub(super) store: Store,
+    utf8: bool,
+    pub(super) row: String,
+    /// The same of a row with a large cell.
+    pub(super) large_row: String,
+}
+
+impl<'a> RowQuery<'a> {
+    /// The SQL for a table of `schema` whose rowid goes by the name `rowid`.
+    pub(super) fn new(schema: &Schema, table: &'a Table, store: Store, rowid: &str) -> Self {
+        let name = quoted(&table.name);
+        let row = |text: fn(&str, &str) -> String, number: fn(&str) -> String| {
+            let own = |column: &str, sql: String| {
+                if table.has(column) {
+                    sql
+                } else {
+                    "NULL".to_owned()
+                }
+            };
+            let texts = TEXTS.iter().map(|column| own(column, text("s", column)));
+            let numbers = NUMBERS.iter().map(|column| own(column, number(column)));
+            let worktree = match schema.table("project") {
+                Some(project)
+                    if table.has("project_id") && project.has("id") && project.has("worktree") =>
+                {
+                    let (worktree, project) = (text("p", "worktree"), quoted(&project.name));
+                    format!(
+                        "(SELECT {worktree} FROM {project} AS p WHERE p.id = s.project_id LIMIT 1)"
+                    )
+                }
+                _ => "NULL".to_owned(),
+            };
+            let columns: Vec<_> = texts.chain(numbers).chain([worktree]).collect();
+            format!(
+                "SELECT {} FROM {name} AS s WHERE s.{rowid} = ?1",
+                columns.join(", ")
+            )
+        };
+        Self {
+            table,
+            store,
+            utf8: schema.utf8,
+            row: row(
+                |table, column| format!("{table}.{}", quoted(column)),
+                |column| format!("s.{column}"),
+            ),
+            large_row: row(text, number),
+        }
+    }
+}
+
+/// A text column, without loading one that is large: `?2` is [`LARGE`].
+fn text(table: &str, column: &str) -> String {
+    let column = format!("{table}.{}", quoted(column));
+    format!(
+        "CASE WHEN octet_length({column}) <= {WHOLE_CELL} THEN {column} \
+         WHEN typeof({column}) = 'text' THEN ?2 END"
+    )
+}
+
+/// A column where it is a number. `typeof` loads nothing.
+pub(super) fn number(column: &str) -> String {
+    format!("CASE WHEN typeof(s.{column}) IN ('integer', 'real') THEN s.{column} END")
+}
+
+/// A time as stored. REAL values are floored, and held at the ends of the range.
+pub(super) fn millis(value: ValueRef<'_>) -> Option<Millis> {
+    integer(value).map(Millis)
+}
+
+fn integer(value: ValueRef<'_>) -> Option<i64> {
+    match value {
+        ValueRef::Integer(value) => Some(value),
+        #[expect(clippy::cast_possible_truncation, reason = "`as` holds it at the ends")]
+        ValueRef::Real(value) => Some(value.floor() as i64),
+        _ => None,
+    }
+}
+
+/// The rows of one table.
+pub(super) struct Rows<'a> {
+    query: &'a RowQuery<'a>,
+    conn: &'a Connection,
+    row: Statement<'a>,
+    /// Slower: it asks for the size of each cell.
+    large_row: Option<Statement<'a>>,
+}
+
+impl<'a> Rows<'a> {
+    pub(super) fn new(query: &'a RowQuery<'a>, conn: &'a Connection) -> rusqlite::Result<Self> {
+        Ok(Self {
+            query,
+            conn,
+            row: conn.prepare(&query.row)?,
+            large_row: None,
+        })
+    }
+
+    /// The session of this rowid, without `marked`, `first_prompt` and
+    /// `last_message_at`, and how many of its texts were cut. `None` where it has no
+    /// valid id. The limit must be [`WHOLE_CELL`].
+    pub(super) fn session(
+        &mut self,
+        rowid: i64,
+        limit: &CellLimit<'_>,
+    ) -> rusqlite::Result<Option<(Session, u64)>> {
+        let mut reader = Reader {
+            query: self.query,
+            conn: self.conn,
+            rowid,
+            truncated: 0,
+        };
+        let mut found = self.row.query_row([rowid], |row| reader.session(row));
+        if is_too_big(&found) {
+            let large_row = match &mut self.large_row {
+                Some(statement) => statement,
+                none => none.insert(self.conn.prepare(&self.query.large_row)?),
+            };
+            found = limit.lifted(|| large_row.query_row((rowid, LARGE), |row| reader.session(row)));
+        }
+        Ok(found?.map(|session| (session, reader.truncated)))
+    }
+}
+
+/// Reads one row into a session, and counts the texts that it cuts.
+struct Reader<'a> {
+    query: &'a RowQuery<'a>,
+    conn: &'a Connection,
+    rowid: i64,
+    truncated: u64,
+}
+
+impl Reader<'_> {
+    /// `None` where the row has no valid id.
+    fn session(&mut self, row: &Row<'_>) -> rusqlite::Result<Option<Session>> {
+        let Some(id) = id(row.get_ref(0)?) else {
+            return Ok(None);
+        };
+        let title = self.own_text(row, 4)?;
+        let project_id = self.own_text(row, 2)?;
+        let worktree = match project_id.as_deref() {
+            Some(GLOBAL_PROJECT) | None => None,
+            Some(_) => self
+                .text(row.get_ref(WORKTREE)?, None)
+                .filter(|worktree| !matches!(worktree.trim(), "" | "/")),
+        };
+        let mut numbers = [ValueRef::Null; NUMBERS.len()];
+        for (at, number) in numbers.iter_mut().enumerate() {
+            *number = row.get_ref(TEXTS.len() + at)?;
+        }
+        let [created, updated, archived, cost, counts @ ..] = numbers;
+        let [
+            input,
+            output,
+            reasoning,
+            cache_read,
+            cache_write,
+            additions,
+            deletions,
+            files,
+            idle,
+            viewed,
+        ] = counts.map(integer);
+        let tokens = input.map(|input| Tokens {
+            input,
+            output: output.unwrap_or(0),
+            reasoning: reasoning.unwrap_or(0),
+            cache_read: cache_read.unwrap_or(0),
+            cache_write: cache_write.unwrap_or(0),
+        });
+        let summary = additions
+            .zip(deletions)
+            .map(|(additions, deletions)| Summary {
+                additions,
+                deletions,
+                files: files.unwrap_or(0),
+            });
+        Ok(Some(Session {
+            id,
+            directory: self.own_text(row, 1)?,
+            worktree,
+            parent_id: self.own_text(row, 3)?,
+            untitled: is_untitled(title.as_deref()),
+            title,
+            project_id,
+            first_prompt: None,
+            time_created: millis(created),
+            time_updated: millis(updated),
+            time_archived: millis(archived),
+            last_message_at: None,
+            marked: None,
+            store: self.query.store,
+            agent: self.own_text(row, 5)?,
+            version: self.own_text(row, 6)?,
+            slug: self.own_text(row, 7)?,
+            share_url: self.own_text(row, 8)?,
+            workspace_id: self.own_text(row, 9)?,
+            model: self.model(row.get_ref(10)?),
+            cost: match cost {
+                #[expect(clippy::cast_precision_loss, reason = "dollars")]
+                ValueRef::Integer(cost) => Some(cost as f64),
+                ValueRef::Real(cost) => Some(cost).filter(|cost| cost.is_finite()),
+                _ => None,
+            },
+            tokens,
+            summary,
+            time_idle: idle.map(Millis),
+            time_viewed: viewed.map(Millis),
+            idle_outcome: self.own_text(row, 11)?,
+        }))
+    }
+
+    /// A text of the session's own row.
+    fn own_text(&mut self, row: &Row<'_>, at: usize) -> rusqlite::Result<Option<String>> {
+        Ok(self.text(row.get_ref(at)?, Some(TEXTS[at])))
+    }
+
+    /// A text as the wire carries it: UTF-8, at most 4 KiB. `column` names the
+    /// column of the session's row that it comes from.
+    fn text(&mut self, value: ValueRef<'_>, column: Option<&str>) -> Option<String> {
+        match value {
+            ValueRef::Text(bytes) => Some(self.cut(bytes)),
+            ValueRef::Blob(LARGE) => {
+                let start = column.and_then(|column| self.start_of(column));
+                self.truncated += u64::from(start.is_none());
+                start.map(|start| self.cut(&start))
+            }
+            _ => None,
+        }
+    }
+
+    fn cut(&mut self, bytes: &[u8]) -> String {
+        // Replacing invalid bytes makes a text longer, so cut before and after.
+        let start = &bytes[..bytes.len().min(limits::TEXT + 4)];
+        let text = String::from_utf8_lossy(start);
+        let cut = cut(&text, limits::TEXT);
+        self.truncated += u64::from(start.len() < bytes.len() || cut.len() < text.len());
+        cut.to_owned()
+    }
+
+    /// The start of a large text. Any failure means none: what is not there is
+    /// null and counted, like a text that was cut.
+    fn start_of(&self, column: &str) -> Option<Vec<u8>> {
+        if !self.query.utf8 {
+            return None;
+        }
+        let table = self.query.table.name.as_str();
+        let cell = self
+            .conn
+            .blob_open(MAIN_DB, table, column, self.rowid, true)
+            .ok()?;
+        let mut start = Vec::with_capacity(2 * limits::TEXT);
+        cell.take(2 * limits::TEXT as u64)
+            .read_to_end(&mut start)
+            .ok()?;
+        Some(start)
+    }
+
+    fn model(&mut self, value: ValueRef<'_>) -> Option<Model> {
+        /// As OpenCode stores it.
+        #[derive(serde::Deserialize)]
+        struct Stored {
+            id: String,
+            #[serde(rename = "providerID")]
+            provider_id: String,
+            variant: Option<String>,
+        }
+        let ValueRef::Text(json) = value else {
+            return None;
+        };
+        let stored: Stored = serde_json::from_slice(json).ok()?;
+        Some(Model {
+            id: self.cut(stored.id.as_bytes()),
+            provider_id: self.cut(stored.provider_id.as_bytes()),
+            variant: stored.variant.map(|variant| self.cut(variant.as_bytes())),
+        })
+    }
+}
+
+/// Only a TEXT is an id: a number or a BLOB names no session of OpenCode.
+pub(super) fn id(value: ValueRef<'_>) -> Option<SessionId> {
+    let ValueRef::Text(bytes) = value else {
+        return None;
+    };
+    SessionId::new(std::str::from_utf8(bytes).ok()?).ok()
+}
