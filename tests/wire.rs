@@ -389,7 +389,7 @@ fn the_helper_prints_exactly_these_lines() {
                 r#"{"type":"end","sessions":1,"database":"ready","tables":["session"],"flat":false,"#,
                 r#""skipped":{"invalidId":0,"duplicateId":0,"truncated":0},"#,
                 // One page is in the file, the others are in the log.
-                r#""scan":{"mode":"full","progress":1.0,"frames":43,"bytes":180224},"elapsedMs":0}"#,
+                r#""scan":{"mode":"full","progress":1.0,"frames":49,"bytes":204800},"elapsedMs":0}"#,
             ),
         )
     );
