@@ -137,7 +137,7 @@ fn timely(lister: &impl Lister, request: &ListRequest) -> Outcome {
     let outcome = lister.list(request);
     let took = started.elapsed();
     assert!(took <= request.deadline + GRACE, "{took:?}: {outcome}");
-    if !matches!(outcome, Outcome::Listing(_)) {
+    if !matches!(outcome, Outcome::Complete(_)) {
         assert_is_one_sentence(&outcome);
     }
     outcome
@@ -154,7 +154,7 @@ fn assert_is_one_sentence(outcome: &Outcome) {
 #[track_caller]
 fn listing(outcome: Outcome) -> Listing {
     match outcome {
-        Outcome::Listing(listing) => listing,
+        Outcome::Complete(listing) => listing,
         other => panic!("{other:?}"),
     }
 }

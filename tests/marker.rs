@@ -137,7 +137,7 @@ fn in_process(db: &Path, marker: &str) -> BTreeMap<String, bool> {
         deadline: Duration::from_secs(60),
         ..ListRequest::of(db)
     });
-    let Outcome::Listing(listing) = outcome else {
+    let Outcome::Complete(listing) = outcome else {
         panic!("{outcome}");
     };
     assert_eq!(listing.end.scan.mode, ScanMode::Full);
@@ -625,7 +625,7 @@ fn without_the_marker_nothing_is_searched_and_marked_is_null() {
         marker: None,
         ..ListRequest::of(&made.db)
     });
-    let Outcome::Listing(listed) = outcome else {
+    let Outcome::Complete(listed) = outcome else {
         panic!("{outcome}");
     };
     assert!(

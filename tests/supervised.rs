@@ -358,7 +358,7 @@ fn lists() {
     for _ in 0..20 {
         let outcome = lister.list(&ListRequest::of(&made.db));
         assert!(
-            matches!(&outcome, Outcome::Listing(l) if l.sessions.len() == 1),
+            matches!(&outcome, Outcome::Complete(l) if l.sessions.len() == 1),
             "{outcome:?}"
         );
     }
@@ -467,7 +467,7 @@ fn host_that_reaps_every_child() {
                 for _ in 0..20 {
                     let outcome = behaves.list(&ListRequest::of("/nowhere/opencode.db"));
                     match &outcome {
-                        Outcome::Listing(_) => {}
+                        Outcome::Complete(_) => {}
                         Outcome::Broken(b) if matches!(b.what, Broke::NoStatus(_)) => {}
                         other => panic!("{other:?}"),
                     }
@@ -726,7 +726,7 @@ fn a_launched_helper_keeps_to_its_limits_and_is_told_who_its_parent_is() {
         }
         unlock(&made);
         let outcome = listing.join().unwrap();
-        assert!(matches!(&outcome, Outcome::Listing(_)), "{outcome:?}");
+        assert!(matches!(&outcome, Outcome::Complete(_)), "{outcome:?}");
     });
 }
 

@@ -64,7 +64,7 @@ fn check(output: &[u8]) -> Result<Verdict, Violation> {
 #[track_caller]
 fn accepted(output: &[u8]) -> Listing {
     match check(output) {
-        Ok(Verdict::Listing(listing)) => {
+        Ok(Verdict::Whole(listing)) => {
             assert_eq!(listing.bytes, output.len() as u64);
             // What is compared is what was said, not in how many bytes.
             Listing {
@@ -622,7 +622,7 @@ fn a_listing_is_the_same_in_pieces_of_every_size() {
     let _limit = support::limit(120);
     let whole = real_listing();
     let expected = check(&whole);
-    assert!(matches!(expected, Ok(Verdict::Listing(_))));
+    assert!(matches!(expected, Ok(Verdict::Whole(_))));
     for size in 1..=64 {
         let mut checker = Checker::new();
         for piece in whole.chunks(size) {
@@ -1208,7 +1208,7 @@ fn the_200001st_session_is_refused() {
             .unwrap();
     }
     most.push(&lines(&[&end_line(limits::SESSIONS)])).unwrap();
-    assert!(matches!(most.finish(), Ok(Verdict::Listing(_))));
+    assert!(matches!(most.finish(), Ok(Verdict::Whole(_))));
 }
 
 #[test]

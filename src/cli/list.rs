@@ -130,7 +130,7 @@ pub(super) fn run(args: &ListArgs) -> io::Result<u8> {
         db,
     };
     match lister.list(&request) {
-        Outcome::Listing(listing) => show(args, &request.db, listing),
+        Outcome::Complete(listing) => show(args, &request.db, listing),
         failed => {
             complain(NAME, &failed.to_string());
             Ok(FAILED)

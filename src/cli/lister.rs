@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use super::{MarkerArgs, USAGE, complain, default_database, exit};
+use super::{MarkerArgs, USAGE, complain, default_database, exit, session_ids};
 use crate::helper::listing::{Task, list};
+use crate::helper::look_up::{self, look_up};
 use crate::helper::{explain, launched, pretty, verify};
 use crate::lister::default_threads;
 use crate::marker;
 use crate::store::{Filter, OpenOptions};
-use crate::wire::{ErrorKind, Failure, Request, Writer};
+use crate::wire::{ErrorKind, Failure, LookUp, Request, Writer, limits};
 
 const NAME: &str = "opencode-lister";
 
@@ -44,13 +45,59 @@ enum Command {
     Explain(Reading),
     /// Compare what is found of the marker with what SQL says of every row, in one snapshot
     Verify(Reading),
+    /// Look up sessions by their ids, any of them: one JSON object each, "session" or "absent"
+    Get(LookingUp),
+    /// Find the roots of sessions: one JSON object each, "root" or "unresolved"
+    Roots(LookingUp),
+}
+
+#[derive(Debug, clap::Args)]
+struct LookingUp {
+    /// Ids of sessions, at most 1000
+    #[arg(value_name = "ID")]
+    ids: Vec<String>,
+
+    #[command(flatten)]
+    place: Place,
+
+    /// Wait so long for another program's lock, in milliseconds (0 to 600000)
+    #[arg(long, value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(0..=600_000))]
+    busy_timeout: u64,
+
+    #[command(flatten)]
+    launched: Launched,
+}
+
+/// The database, and what reading it may take.
+#[derive(Debug, clap::Args)]
+struct Place {
+    /// The database [default: OpenCode's own, as `opencode-sessions list` finds it]
+    #[arg(long, value_name = "PATH")]
+    db: Option<PathBuf>,
+
+    /// Memory that SQLite may allocate, in MiB (8 to 65536)
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(8..=65_536))]
+    memory_limit: u64,
+}
+
+impl Place {
+    fn open(&self, busy_timeout: u64) -> OpenOptions {
+        OpenOptions {
+            busy_timeout: Duration::from_millis(busy_timeout),
+            heap_limit: Some(self.memory_limit << 20),
+            deadline: None,
+        }
+    }
+
+    fn path(self) -> Option<PathBuf> {
+        self.db.or_else(|| default_database().path())
+    }
 }
 
 #[derive(Debug, clap::Args)]
 struct Reading {
-    /// The database [default: OpenCode's own, as `opencode-sessions list` finds it]
-    #[arg(long, value_name = "PATH")]
-    db: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
 
     #[command(flatten)]
     marker: MarkerArgs,
@@ -78,10 +125,6 @@ struct Reading {
     /// Threads that read the database (1 to 64)
     #[arg(long, value_name = "N", default_value_t = default_threads(), hide_default_value = true, value_parser = threads)]
     threads: usize,
-
-    /// Memory that SQLite may allocate, in MiB (8 to 65536)
-    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(8..=65_536))]
-    memory_limit: u64,
 }
 
 #[derive(Debug, clap::Args)]
@@ -111,7 +154,8 @@ struct Launched {
 impl Reading {
     fn task(self) -> Task {
         Task {
-            db: self.db.or_else(|| default_database().path()),
+            open: self.place.open(self.busy_timeout),
+            db: self.place.path(),
             marker: marker::Options {
                 marker: self.marker.marker(),
                 cache: self.scan_cache,
@@ -121,11 +165,6 @@ impl Reading {
             filter: Filter {
                 children: self.children,
                 archived: self.archived,
-            },
-            open: OpenOptions {
-                busy_timeout: Duration::from_millis(self.busy_timeout),
-                heap_limit: Some(self.memory_limit << 20),
-                deadline: None,
             },
         }
     }
@@ -174,6 +213,8 @@ fn obey(args: Args) -> io::Result<u8> {
         Some(Command::Verify(reading)) => {
             Ok(verify::print(&reading.task(), out, io::stderr())?.exit_status())
         }
+        Some(Command::Get(args)) => looking_up(LookUp::Get, args, out),
+        Some(Command::Roots(args)) => looking_up(LookUp::Roots, args, out),
         None if args.pretty => {
             let out = anstream::AutoStream::auto(io::stdout());
             Ok(pretty::print(&args.reading.task(), out, io::stderr())?.exit_status())
@@ -185,27 +226,15 @@ fn obey(args: Args) -> io::Result<u8> {
 fn listing(args: Args, out: impl Write) -> io::Result<u8> {
     let mut out = Writer::new(out);
     let launched = args.launched;
-    if let Some(parent) = launched.parent
-        && let Err(orphan) = launched::die_with(parent)
-    {
-        complain(NAME, &format!("{orphan}: nobody reads this listing"));
+    if !launched.begins() {
         return Ok(super::FAILED);
-    }
-    if launched.background {
-        launched::go_to_the_background();
-    }
-    if let Some(seconds) = launched.cpu_limit {
-        launched::limit_cpu(seconds);
     }
     let mut task = args.reading.task();
     let mut stdin = launched::stdin();
     if launched.request_stdin {
         match launched::read_request(&mut stdin) {
             Ok(Request::List { marker }) => task.marker.marker = marker.or(task.marker.marker),
-            Err(why) => {
-                complain(NAME, &why);
-                return wrong_usage(out, why);
-            }
+            other => return refused(out, other),
         }
     }
     if launched.parent_pipe {
@@ -213,4 +242,71 @@ fn listing(args: Args, out: impl Write) -> io::Result<u8> {
     }
     out.hello()?;
     Ok(list(&task, out, io::stderr())?.exit_status())
+}
+
+fn looking_up(what: LookUp, args: LookingUp, out: impl Write) -> io::Result<u8> {
+    let mut out = Writer::new(out);
+    let launched = args.launched;
+    if !launched.begins() {
+        return Ok(super::FAILED);
+    }
+    let mut stdin = launched::stdin();
+    let ids = if launched.request_stdin {
+        match (launched::read_request(&mut stdin), what) {
+            (Ok(Request::Get { ids }), LookUp::Get)
+            | (Ok(Request::Roots { ids }), LookUp::Roots) => Ok(ids),
+            (other, _) => return refused(out, other),
+        }
+    } else {
+        session_ids(&args.ids)
+    };
+    let ids = match ids {
+        Ok(ids) if ids.len() <= limits::IDS => ids,
+        Ok(_) => {
+            let why = format!("more than {} ids are too many at once", limits::IDS);
+            return refused(out, Err(why));
+        }
+        Err(why) => return refused(out, Err(why)),
+    };
+    if launched.parent_pipe {
+        launched::die_at_the_end_of(stdin)?;
+    }
+    let task = look_up::Task {
+        what,
+        ids,
+        open: args.place.open(args.busy_timeout),
+        db: args.place.path(),
+    };
+    out.hello()?;
+    Ok(look_up(&task, out)?.exit_status())
+}
+
+impl Launched {
+    /// Ties this process to the one that launched it, and limits it; false where that
+    /// one is gone.
+    fn begins(&self) -> bool {
+        if let Some(parent) = self.parent
+            && let Err(orphan) = launched::die_with(parent)
+        {
+            complain(NAME, &format!("{orphan}: nobody reads this listing"));
+            return false;
+        }
+        if self.background {
+            launched::go_to_the_background();
+        }
+        if let Some(seconds) = self.cpu_limit {
+            launched::limit_cpu(seconds);
+        }
+        true
+    }
+}
+
+/// Says that this request is not one to obey.
+fn refused<W: Write>(out: Writer<W>, request: Result<Request, String>) -> io::Result<u8> {
+    let why = request.map_or_else(
+        |why| why,
+        |_| "the request is for another command".to_owned(),
+    );
+    complain(NAME, &why);
+    wrong_usage(out, why)
 }

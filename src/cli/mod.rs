@@ -7,6 +7,7 @@
 mod list;
 mod lister;
 mod log;
+mod look_up;
 mod memory;
 mod serve;
 mod sessions;
@@ -19,7 +20,8 @@ use std::time::Duration;
 
 use crate::lister::{Breakage, ProcessLister};
 use crate::locate::{self, Located};
-use crate::text::one_line;
+use crate::session::SessionId;
+use crate::text::{escaped, one_line};
 use crate::wire::MarkerText;
 
 pub use lister::run as opencode_lister;
@@ -82,6 +84,14 @@ const IN_MEMORY: &str =
 /// What to say where nobody can know where the file is.
 const NO_HOME: &str =
     "there is no home directory to look for OpenCode's database in; name it with --db";
+
+/// Ids that somebody wrote, or what is wrong with one.
+fn session_ids(ids: &[String]) -> Result<Vec<SessionId>, String> {
+    let id = |id: &String| {
+        SessionId::new(id.as_str()).map_err(|why| format!("'{}' is no id: {why}", escaped(id)))
+    };
+    ids.iter().map(id).collect()
+}
 
 /// The lister of the helper at `path`, or beside this program.
 fn process_lister(path: Option<&Path>) -> Result<ProcessLister, Breakage> {

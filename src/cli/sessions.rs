@@ -4,14 +4,16 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use super::{exit, list, serve, status};
+use super::{exit, list, look_up, serve, status};
 use crate::lister::restore_sigchld;
+use crate::wire::LookUp;
 
 pub(super) const NAME: &str = "opencode-sessions";
 
 /// Lists the sessions of OpenCode without getting in its way.
 ///
-/// Exit status: 0 done, 1 failed, 2 wrong usage; for serve also 71 (the system gives no thread)
+/// Exit status: 0 done, 1 failed, 2 wrong usage; for get and roots also 4 (there is no such
+/// session, or it has no root); for serve also 71 (the system gives no thread)
 /// and 75 (another service keeps the index).
 #[derive(Debug, Parser)]
 #[command(name = NAME, version)]
@@ -24,6 +26,10 @@ pub(super) struct Args {
 enum Command {
     /// List sessions, newest activity first
     List(list::ListArgs),
+    /// Look up sessions by their ids, any of them: one JSON object each
+    Get(look_up::LookUpArgs),
+    /// Find the root sessions of sessions: one JSON object each
+    Roots(look_up::LookUpArgs),
     /// Keep the index of sessions, under a supervisor
     Serve(serve::ServeArgs),
     /// Show how a running service is doing
@@ -40,6 +46,8 @@ pub fn run() -> ExitCode {
             NAME,
             match command {
                 Command::List(args) => list::run(&args),
+                Command::Get(args) => look_up::run(LookUp::Get, &args),
+                Command::Roots(args) => look_up::run(LookUp::Roots, &args),
                 Command::Serve(args) => serve::run(&args),
                 Command::Status(args) => status::run(&args),
             },

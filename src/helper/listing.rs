@@ -1,7 +1,7 @@
 //! One listing: open, look at the schema, find the marker, send the rows.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::marker::{self, Found, Remember};
@@ -48,7 +48,7 @@ impl Ended {
 /// Only where `out` fails. A database that fails is an `error` line. What cannot be
 /// remembered for the next listing is said to `err`.
 pub fn list<W: Write>(task: &Task, mut out: Writer<W>, mut err: impl Write) -> io::Result<Ended> {
-    let failure = match read(task, &mut out) {
+    match read(task, &mut out) {
         Ok((end, remember)) => {
             out.end(end)?;
             // Not before the listing has been delivered: it waits for nothing.
@@ -58,40 +58,48 @@ pub fn list<W: Write>(task: &Task, mut out: Writer<W>, mut err: impl Write) -> i
                     "opencode-lister: the scan cache cannot be written, and the next scan is a full one: {error}"
                 );
             }
-            return Ok(Ended::Complete);
+            Ok(Ended::Complete)
         }
-        Err(ListError::Write(WriteError::Io(error))) => return Err(error),
-        Err(ListError::Write(error @ WriteError::TooLarge(_))) => Failure {
-            kind: ErrorKind::Internal,
-            message: error.to_string(),
-        },
-        Err(ListError::Store(error)) => {
-            error.failure(task.db.as_deref().unwrap_or("no database".as_ref()))
-        }
-    };
-    let kind = failure.kind;
-    out.error(failure)?;
-    Ok(Ended::Failed(kind))
+        Err(error) => error.end(task.db.as_deref(), out),
+    }
 }
 
-enum ListError {
+/// Why there is no end of what was begun.
+pub(super) enum Trouble {
     Store(StoreError),
     Write(WriteError),
 }
 
-impl From<StoreError> for ListError {
+impl From<StoreError> for Trouble {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
 }
 
-impl From<WriteError> for ListError {
+impl From<WriteError> for Trouble {
     fn from(error: WriteError) -> Self {
         Self::Write(error)
     }
 }
 
-fn read<W: Write>(task: &Task, out: &mut Writer<W>) -> Result<(End, Option<Remember>), ListError> {
+impl Trouble {
+    /// Writes the last line.
+    pub(super) fn end<W: Write>(self, db: Option<&Path>, out: Writer<W>) -> io::Result<Ended> {
+        let failure = match self {
+            Self::Write(WriteError::Io(error)) => return Err(error),
+            Self::Write(error @ WriteError::TooLarge(_)) => Failure {
+                kind: ErrorKind::Internal,
+                message: error.to_string(),
+            },
+            Self::Store(error) => error.failure(db.unwrap_or("no database".as_ref())),
+        };
+        let kind = failure.kind;
+        out.error(failure)?;
+        Ok(Ended::Failed(kind))
+    }
+}
+
+fn read<W: Write>(task: &Task, out: &mut Writer<W>) -> Result<(End, Option<Remember>), Trouble> {
     let started = Instant::now();
     let opened = match &task.db {
         Some(path) => Database::open(path, &task.open)?,
@@ -139,7 +147,7 @@ fn send_rows<W: Write>(
     database: &Database,
     task: &Task,
     out: &mut Writer<W>,
-) -> Result<Rows, ListError> {
+) -> Result<Rows, Trouble> {
     // One snapshot: schema, marker and rows are of the same moment.
     let Found {
         snapshot,
@@ -158,7 +166,7 @@ fn send_rows<W: Write>(
     };
     let listed = query.run(&snapshot, |mut session| {
         session.marked = marks.of(&session.id);
-        out.session(session).map_err(ListError::Write)
+        out.session(session).map_err(Trouble::Write)
     })?;
     Ok(Rows {
         listed: Some(listed),

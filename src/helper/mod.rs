@@ -1,12 +1,13 @@
-//! What `opencode-lister` does: one listing, then exit.
+//! What `opencode-lister` does: one listing, or one look-up, then exit.
 //!
-//! [`listing`] is the work itself, to any writer; the in-process lister calls it
-//! too. The rest makes a process of it: [`launched`] ties it to the program
+//! [`listing`] and [`look_up`] are the work itself, to any writer; the in-process
+//! lister calls them too. The rest makes a process of it: [`launched`] ties it to the program
 //! that launched it and limits it; `explain` and `--pretty` are for people.
 
 pub mod explain;
 pub mod launched;
 pub mod listing;
+pub mod look_up;
 pub mod pretty;
 pub mod verify;
 

@@ -23,7 +23,7 @@ pub fn print(task: &Task, mut out: impl Write, mut err: impl Write) -> io::Resul
         Verdict::Refused { failure, .. } => {
             writeln!(err, "opencode-lister: {}", text::one_line(&failure.message))?;
         }
-        Verdict::Listing(listing) => {
+        Verdict::Whole(listing) => {
             let mut projects = Projects::new();
             let entries: Vec<_> = listing
                 .sessions

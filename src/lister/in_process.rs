@@ -15,11 +15,12 @@ use std::io;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Broke, ListRequest, Lister, Outcome, Timeout, outcome_of};
+use super::{Broke, ListRequest, Lister, LookUpRequest, Outcome, Timeout, outcome_of, until};
 use crate::helper::listing::{Task, list};
+use crate::helper::look_up::{self, look_up};
 use crate::marker;
 use crate::store::{Filter, OpenOptions};
-use crate::wire::{Checked, Progress, Writer};
+use crate::wire::{Answers, Asked, Checked, Progress, Writer};
 
 /// True while a thread lists.
 static TAKEN: Mutex<bool> = Mutex::new(false);
@@ -53,7 +54,7 @@ pub struct InProcessLister;
 
 impl Lister for InProcessLister {
     fn list(&self, request: &ListRequest) -> Outcome {
-        let deadline = request.until();
+        let deadline = until(request.deadline);
         let timed_out = |progress| {
             Outcome::TimedOut(Timeout {
                 deadline: request.deadline,
@@ -93,7 +94,7 @@ impl Lister for InProcessLister {
         if writer.hello().is_ok() {
             let _ = list(&task, writer, io::sink());
         }
-        let progress = Progress::Sessions(checked.sessions());
+        let progress = Progress::Sessions(checked.count());
         let outcome = match checked.finish() {
             Ok(verdict) => outcome_of(verdict),
             Err(violation) => Outcome::Broken(Broke::Wire(violation).into()),
@@ -101,6 +102,40 @@ impl Lister for InProcessLister {
         match outcome {
             Outcome::Refused(_) if Instant::now() >= deadline => timed_out(progress),
             outcome => outcome,
+        }
+    }
+    fn look_up(&self, request: &LookUpRequest) -> Outcome<Answers> {
+        let deadline = until(request.deadline);
+        let timed_out = || {
+            Outcome::TimedOut(Timeout {
+                deadline: request.deadline,
+                progress: Progress::Nothing,
+                stderr: String::new(),
+            })
+        };
+        let Some(_turn) = Turn::take(deadline) else {
+            return timed_out();
+        };
+        let task = look_up::Task {
+            db: Some(request.db.clone()),
+            what: request.what,
+            ids: request.ids.clone(),
+            open: OpenOptions {
+                busy_timeout: request.busy_timeout(),
+                heap_limit: None,
+                deadline: Some(deadline),
+            },
+        };
+        let asked = Asked::new(request.what, &request.ids);
+        let mut checked = Checked::of(asked);
+        let mut writer = Writer::new(&mut checked);
+        if writer.hello().is_ok() {
+            let _ = look_up(&task, writer);
+        }
+        match checked.finish().map(outcome_of) {
+            Ok(Outcome::Refused(_)) if Instant::now() >= deadline => timed_out(),
+            Ok(outcome) => outcome,
+            Err(violation) => Outcome::Broken(Broke::Wire(violation).into()),
         }
     }
 }

@@ -23,9 +23,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::session::SessionId;
 use crate::text::{Shown, one_line};
 use crate::wire::{
-    ErrorKind, Failure, Listing, MarkerText, PROTOCOL, Progress, VERSION, Verdict, Violation,
+    Answers, ErrorKind, Failure, Listing, LookUp, MarkerText, PROTOCOL, Progress, VERSION, Verdict,
+    Violation,
 };
 
 pub use guard::restore_sigchld;
@@ -40,6 +42,9 @@ pub trait Lister {
     /// That thread must live as long as the call, which it does by itself: on
     /// Linux a helper dies with the *thread* that launched it.
     fn list(&self, request: &ListRequest) -> Outcome;
+
+    /// Looks sessions up by their ids. As [`list`](Self::list) otherwise.
+    fn look_up(&self, request: &LookUpRequest) -> Outcome<Answers>;
 
     /// How many helpers of earlier listings were killed and do not die, because
     /// the kernel holds them.
@@ -109,18 +114,57 @@ impl ListRequest {
         }
     }
 
-    /// The moment of the deadline, from now. One beyond what a clock can tell is
-    /// a year away.
-    fn until(&self) -> Instant {
-        const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-        Instant::now() + self.deadline.min(YEAR)
-    }
-
     /// How long the helper waits for another program's lock: less than the
     /// deadline, so that a locked database is said to be one.
     fn busy_timeout(&self) -> Duration {
         (self.deadline / 3 * 2).min(Duration::from_secs(5))
     }
+}
+
+/// What to look up.
+#[derive(Debug, Clone)]
+pub struct LookUpRequest {
+    /// The database.
+    pub db: PathBuf,
+    /// What is asked of each id.
+    pub what: LookUp,
+    /// The ids, at most [`limits::IDS`](crate::wire::limits::IDS).
+    pub ids: Vec<SessionId>,
+    /// How long it may take, from spawn to exit.
+    pub deadline: Duration,
+    /// Ends it early.
+    pub cancel: Cancel,
+}
+
+impl LookUpRequest {
+    /// The default deadline: 2 seconds.
+    pub const DEADLINE: Duration = Duration::from_secs(2);
+
+    /// How long the helper waits for another program's lock at most.
+    const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
+
+    /// Looks up these ids in the database at `db`, with the default deadline.
+    #[must_use]
+    pub fn of(db: impl Into<PathBuf>, what: LookUp, ids: Vec<SessionId>) -> Self {
+        Self {
+            db: db.into(),
+            what,
+            ids,
+            deadline: Self::DEADLINE,
+            cancel: Cancel::default(),
+        }
+    }
+
+    fn busy_timeout(&self) -> Duration {
+        Self::BUSY_TIMEOUT.min(self.deadline / 3 * 2)
+    }
+}
+
+/// The moment of a deadline, from now. One beyond what a clock can tell is a year
+/// away.
+fn until(deadline: Duration) -> Instant {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    Instant::now() + deadline.min(YEAR)
 }
 
 /// How long a listing looks for the marker at most, where what it does not know
@@ -133,11 +177,11 @@ pub fn default_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |threads| threads.get().min(4))
 }
 
-/// How a listing ended.
+/// How a listing, or a look-up, ended.
 #[derive(Debug)]
-pub enum Outcome {
-    /// A complete, valid listing.
-    Listing(Listing),
+pub enum Outcome<T = Listing> {
+    /// All that was asked for, and valid.
+    Complete(T),
     /// The helper worked and said why it could not list.
     Refused(Refusal),
     /// The helper did not work, or could not be launched.
@@ -148,10 +192,10 @@ pub enum Outcome {
     Cancelled,
 }
 
-impl fmt::Display for Outcome {
+impl<T> fmt::Display for Outcome<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Listing(listing) => write!(f, "{} sessions", listing.sessions.len()),
+            Self::Complete(_) => f.write_str("complete"),
             Self::Refused(refusal) => refusal.fmt(f),
             Self::Broken(breakage) => breakage.fmt(f),
             Self::TimedOut(timeout) => timeout.fmt(f),
@@ -392,9 +436,9 @@ impl fmt::Display for Signal {
 }
 
 /// What a checked output comes to.
-fn outcome_of(verdict: Verdict) -> Outcome {
+fn outcome_of<T>(verdict: Verdict<T>) -> Outcome<T> {
     match verdict {
-        Verdict::Listing(listing) => Outcome::Listing(listing),
+        Verdict::Whole(whole) => Outcome::Complete(whole),
         Verdict::Refused { lister, failure } => Outcome::Refused(Refusal { failure, lister }),
     }
 }

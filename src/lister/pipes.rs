@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Cancel;
 use super::guard::Guard;
-use crate::wire::{Checker, Violation};
+use crate::wire::{Checker, Content, Violation};
 
 /// How long a pipe that somebody still holds is waited for after the child has
 /// exited.
@@ -47,27 +47,28 @@ pub(super) enum Over {
 }
 
 /// What was said until then.
-pub(super) struct Conversation {
+pub(super) struct Conversation<C: Content> {
     pub(super) over: Over,
-    pub(super) checker: Checker,
+    pub(super) checker: Checker<C>,
     /// The last 8 KiB of standard error.
     pub(super) stderr: String,
 }
 
 /// Writes `request` to the child and reads it until it has exited and its output
 /// has ended, or until `deadline`, or until it is cancelled.
-pub(super) fn converse(
+pub(super) fn converse<C: Content>(
     guard: &mut Guard,
     request: &[u8],
+    checker: Checker<C>,
     deadline: Instant,
     cancel: &Cancel,
-) -> Conversation {
+) -> Conversation<C> {
     let (stdout, stderr) = guard.take_outputs();
     let mut talk = Talk {
         request,
         stdout,
         stderr,
-        checker: Checker::new(),
+        checker,
         tail: VecDeque::new(),
         buffer: vec![0; CHUNK],
     };
@@ -82,13 +83,13 @@ pub(super) fn converse(
     }
 }
 
-struct Talk<'a> {
+struct Talk<'a, C: Content> {
     /// What is still to be written.
     request: &'a [u8],
     /// `None` once it has ended.
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
-    checker: Checker,
+    checker: Checker<C>,
     tail: VecDeque<u8>,
     buffer: Vec<u8>,
 }
@@ -100,7 +101,7 @@ enum Got {
     End,
 }
 
-impl Talk<'_> {
+impl<C: Content> Talk<'_, C> {
     fn run(&mut self, guard: &mut Guard, deadline: Instant, cancel: &Cancel) -> io::Result<Over> {
         let pipes = [
             guard.stdin.as_ref().map(AsFd::as_fd),

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use std::os::unix::process::ExitStatusExt;
 
@@ -11,9 +12,12 @@ use super::guard::{Ending, Guard, SpawnError};
 use super::pipes::{Conversation, Over, converse};
 use super::reaper::Ticket;
 use super::{
-    Breakage, Broke, ListRequest, Lister, Outcome, Timeout, beside, default_threads, outcome_of,
+    Breakage, Broke, Cancel, ListRequest, Lister, LookUpRequest, Outcome, Timeout, beside,
+    default_threads, outcome_of, until,
 };
-use crate::wire::{MarkerText, Request, Verdict, line};
+use crate::wire::{
+    Answers, Asked, Checker, Content, LookUp, MarkerText, Request, Sessions, Verdict, line,
+};
 
 /// The largest `--cpu-limit` the helper takes: a day.
 const MOST_CPU_SECONDS: u64 = 86_400;
@@ -63,36 +67,47 @@ impl ProcessLister {
         &self.lister
     }
 
-    fn command(&self, request: &ListRequest, on_stdin: bool) -> Command {
+    /// A helper that does what the arguments say, dies with this process, and keeps
+    /// to limits.
+    fn command(&self, arguments: &[OsString], deadline: Duration) -> Command {
         let mut command = Command::new(&self.lister);
         // One thread cannot use more CPU time than the deadline has.
-        let cpu_seconds = (request.deadline.as_secs().saturating_add(1))
+        let cpu_seconds = (deadline.as_secs().saturating_add(1))
             .saturating_mul(default_threads() as u64)
             .min(MOST_CPU_SECONDS);
         command
-            .arg("--db")
-            .arg(absolute(&request.db))
-            .args([
-                "--busy-timeout",
-                &request.busy_timeout().as_millis().to_string(),
-            ])
+            .args(arguments)
             .args(["--parent", &std::process::id().to_string(), "--parent-pipe"])
             .args(["--background", "--cpu-limit", &cpu_seconds.to_string()])
-            .args(["--threads", &default_threads().to_string()])
-            .args(request.children.then_some("--children"))
-            .args(request.archived.then_some("--archived"))
-            .args(request.marker.is_none().then_some("--no-marker"))
-            .args(on_stdin.then_some("--request-stdin"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        if let Some(cache) = &request.scan_cache {
-            command.arg("--scan-cache").arg(absolute(cache));
-        }
-        if let Some(budget) = &request.scan_budget {
-            command.args(["--scan-budget", &budget.as_millis().to_string()]);
-        }
         command
+    }
+
+    /// Launches a helper, hands it `request`, and checks what it says.
+    fn run<C: Content>(
+        &self,
+        command: Command,
+        request: &[u8],
+        content: C,
+        until: Instant,
+        deadline: Duration,
+        cancel: &Cancel,
+    ) -> Outcome<C::Whole> {
+        if self.stuck() > 0 {
+            return Outcome::Broken(Broke::Stuck.into());
+        }
+        let mut guard = match Guard::spawn(command, self.ticket.clone()) {
+            Ok(guard) => guard,
+            Err(SpawnError::SigchldIgnored) => {
+                return Outcome::Broken(Broke::SigchldIgnored.into());
+            }
+            Err(SpawnError::Io(error)) => return Outcome::Broken(self.broken_by(&error).into()),
+        };
+        let conversation = converse(&mut guard, request, Checker::of(content), until, cancel);
+        let ending = guard.end();
+        judge(conversation, ending, deadline)
     }
 
     fn broken_by(&self, error: &io::Error) -> Broke {
@@ -117,27 +132,80 @@ impl ProcessLister {
 
 impl Lister for ProcessLister {
     fn list(&self, request: &ListRequest) -> Outcome {
-        let deadline = request.until();
-        if self.stuck() > 0 {
-            return Outcome::Broken(Broke::Stuck.into());
-        }
+        let until = until(request.deadline);
         let on_stdin = request_line(request);
-        let command = self.command(request, !on_stdin.is_empty());
-        let mut guard = match Guard::spawn(command, self.ticket.clone()) {
-            Ok(guard) => guard,
-            Err(SpawnError::SigchldIgnored) => {
-                return Outcome::Broken(Broke::SigchldIgnored.into());
-            }
-            Err(SpawnError::Io(error)) => return Outcome::Broken(self.broken_by(&error).into()),
+        let command = self.command(&arguments(request, !on_stdin.is_empty()), request.deadline);
+        let sessions = Sessions::default();
+        let deadline = request.deadline;
+        self.run(
+            command,
+            &on_stdin,
+            sessions,
+            until,
+            deadline,
+            &request.cancel,
+        )
+    }
+
+    fn look_up(&self, request: &LookUpRequest) -> Outcome<Answers> {
+        let until = until(request.deadline);
+        let ids = request.ids.clone();
+        let (command, on_stdin) = match request.what {
+            LookUp::Get => ("get", Request::Get { ids }),
+            LookUp::Roots => ("roots", Request::Roots { ids }),
         };
-        let conversation = converse(&mut guard, &on_stdin, deadline, &request.cancel);
-        let ending = guard.end();
-        judge(conversation, ending, request)
+        let arguments = [
+            command.into(),
+            "--db".into(),
+            absolute(&request.db),
+            "--busy-timeout".into(),
+            request.busy_timeout().as_millis().to_string().into(),
+            "--request-stdin".into(),
+        ];
+        let command = self.command(&arguments, request.deadline);
+        let asked = Asked::new(request.what, &request.ids);
+        let deadline = request.deadline;
+        self.run(
+            command,
+            &line(&on_stdin),
+            asked,
+            until,
+            deadline,
+            &request.cancel,
+        )
     }
 
     fn stuck(&self) -> usize {
         self.ticket.stuck()
     }
+}
+
+/// The arguments of a listing.
+fn arguments(request: &ListRequest, on_stdin: bool) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec![
+        "--db".into(),
+        absolute(&request.db),
+        "--busy-timeout".into(),
+        request.busy_timeout().as_millis().to_string().into(),
+        "--threads".into(),
+        default_threads().to_string().into(),
+    ];
+    for (is_asked, flag) in [
+        (request.children, "--children"),
+        (request.archived, "--archived"),
+        (request.marker.is_none(), "--no-marker"),
+        (on_stdin, "--request-stdin"),
+    ] {
+        arguments.extend(is_asked.then(|| flag.into()));
+    }
+    if let Some(cache) = &request.scan_cache {
+        arguments.extend(["--scan-cache".into(), absolute(cache)]);
+    }
+    if let Some(budget) = &request.scan_budget {
+        let budget = budget.as_millis().to_string();
+        arguments.extend(["--scan-budget".into(), budget.into()]);
+    }
+    arguments
 }
 
 /// The request for standard input, where the arguments do not say it all: a
@@ -159,7 +227,11 @@ fn absolute(path: &Path) -> OsString {
 }
 
 /// What a conversation and an ending come to.
-fn judge(conversation: Conversation, ending: io::Result<Ending>, request: &ListRequest) -> Outcome {
+fn judge<C: Content>(
+    conversation: Conversation<C>,
+    ending: io::Result<Ending>,
+    deadline: Duration,
+) -> Outcome<C::Whole> {
     let Conversation {
         over,
         checker,
@@ -176,7 +248,6 @@ fn judge(conversation: Conversation, ending: io::Result<Ending>, request: &ListR
         Over::Broken(violation) => return broken(Broke::Wire(violation)),
         Over::Failed(error) => return broken(Broke::Pipe(error.to_string())),
         Over::Deadline => {
-            let deadline = request.deadline;
             return Outcome::TimedOut(Timeout {
                 deadline,
                 progress,
@@ -201,7 +272,7 @@ fn judge(conversation: Conversation, ending: io::Result<Ending>, request: &ListR
         Err(violation) => broken(Broke::Wire(violation)),
         Ok(verdict) => {
             let (expected, after) = match &verdict {
-                Verdict::Listing(_) => (0, "a complete listing"),
+                Verdict::Whole(_) => (0, "a complete listing"),
                 Verdict::Refused { failure, .. } => (failure.kind.exit_status(), "an error"),
             };
             if status == i32::from(expected) {

@@ -811,7 +811,7 @@ fn restore(index: &mut Index, state: &StateDir, marker: Option<&MarkerText>) {
 /// What an outcome means for the index.
 fn found(outcome: Outcome, projects: &mut Projects) -> (Result<Complete, Failure>, u64) {
     let (kind, reason) = match outcome {
-        Outcome::Listing(listing) => {
+        Outcome::Complete(listing) => {
             projects.refresh();
             let entries = listing
                 .sessions
@@ -835,7 +835,7 @@ fn found(outcome: Outcome, projects: &mut Projects) -> (Result<Complete, Failure
         Outcome::Refused(refusal) => (refusal.failure.kind.as_str(), refusal.to_string()),
         Outcome::Broken(breakage) => (breakage.what.kind(), breakage.to_string()),
         Outcome::TimedOut(timeout) => ("timeout", timeout.to_string()),
-        Outcome::Cancelled => ("cancelled", Outcome::Cancelled.to_string()),
+        cancelled @ Outcome::Cancelled => ("cancelled", cancelled.to_string()),
     };
     (Err(Failure { kind, reason }), 0)
 }

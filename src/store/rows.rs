@@ -68,19 +68,8 @@ impl<'a> Query<'a> {
     pub fn new(schema: &'a Schema, filter: Filter) -> Result<Option<Self>, StoreError> {
         let mut tables = Vec::new();
         let mut keys = Vec::new();
-        for (name, store) in STORES {
-            let Some(table) = schema.table(name) else {
-                continue;
-            };
-            let name = quoted(&table.name);
-            let Some(rowid) = table.rowid() else {
-                return Err(StoreError::Schema(format!(
-                    "{name} is no ordinary table with a rowid"
-                )));
-            };
-            if !table.has("id") {
-                return Err(StoreError::Schema(format!("{name} has no column id")));
-            }
+        for found in session_tables(schema) {
+            let (table, rowid, store) = found?;
             keys.push(keys_of(table, tables.len(), rowid, filter));
             tables.push(RowQuery::new(schema, table, store, rowid));
         }
@@ -183,6 +172,27 @@ impl<'a> Query<'a> {
         }
         Ok(listed)
     }
+}
+
+/// The tables of sessions in `schema` with the names of their rowids; an error where
+/// one of them cannot be read, since a list without it would be shorter.
+pub(super) fn session_tables(
+    schema: &Schema,
+) -> impl Iterator<Item = Result<(&Table, &'static str, Store), StoreError>> {
+    let tables = STORES.into_iter();
+    let tables = tables.filter_map(|(name, store)| Some((schema.table(name)?, store)));
+    tables.map(|(table, store)| {
+        let name = quoted(&table.name);
+        let Some(rowid) = table.rowid() else {
+            return Err(StoreError::Schema(format!(
+                "{name} is no ordinary table with a rowid"
+            )));
+        };
+        if !table.has("id") {
+            return Err(StoreError::Schema(format!("{name} has no column id")));
+        }
+        Ok((table, rowid, store))
+    })
 }
 
 /// The select of the keys of a table, and which of them are wanted.

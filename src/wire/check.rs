@@ -7,6 +7,8 @@
 
 use std::collections::HashSet;
 
+use serde::de::DeserializeOwned;
+
 use super::{End, Failure, Hello, Message, PROTOCOL, VERSION, limits};
 use crate::packed::PackedList;
 use crate::session::{Session, SessionId};
@@ -27,9 +29,9 @@ pub struct Listing {
 
 /// What a checked output was.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Verdict {
-    /// A complete listing.
-    Listing(Listing),
+pub enum Verdict<T = Listing> {
+    /// All that was asked for.
+    Whole(T),
     /// The helper said that, and why, it failed.
     Refused {
         /// The helper's version.
@@ -141,11 +143,11 @@ impl std::fmt::Display for Progress {
     }
 }
 
-/// Checks an output as it arrives.
+/// Checks an output as it arrives: a listing, or what else a helper is asked for.
 ///
 /// After the first [`Violation`] the checker is spent: drop it.
-#[derive(Debug, Default)]
-pub struct Checker {
+#[derive(Debug)]
+pub struct Checker<C: Content = Sessions> {
     /// The part of a line whose end has not arrived.
     partial: Vec<u8>,
     /// Bytes so far.
@@ -153,22 +155,67 @@ pub struct Checker {
     /// Lines so far.
     lines: usize,
     hello: Option<Hello>,
-    sessions: PackedList<Session>,
-    ids: HashSet<SessionId>,
-    last: Option<Last>,
+    content: C,
+    last: Option<Last<C::End>>,
 }
 
 #[derive(Debug)]
-enum Last {
-    End(End),
+enum Last<E> {
+    End(E),
     Error(Failure),
 }
 
-impl Checker {
-    /// A checker of one output.
+/// What an output has between its `hello` and its end, and what its `end` says.
+pub trait Content {
+    /// One line, after the first.
+    type Line: DeserializeOwned;
+    /// What its `end` says.
+    type End: std::fmt::Debug;
+    /// All of it.
+    type Whole;
+
+    /// The types of lines.
+    const KNOWN: &'static [&'static str];
+
+    /// Takes a line, the `at`th from 1.
+    ///
+    /// # Errors
+    ///
+    /// The rule that it breaks.
+    fn take(&mut self, line: Self::Line, at: usize) -> Result<Taken<Self::End>, Violation>;
+
+    /// How much has come.
+    fn count(&self) -> usize;
+
+    /// All of it, of a helper of this version, in so many bytes.
+    fn whole(self, end: Self::End, lister: String, bytes: u64) -> Self::Whole;
+}
+
+/// What a line was.
+#[derive(Debug)]
+pub enum Taken<E> {
+    /// A `hello`.
+    Hello,
+    /// One of several.
+    More,
+    /// The `end`.
+    End(E),
+    /// An `error`.
+    Error(Failure),
+}
+
+impl<C: Content> Checker<C> {
+    /// A checker of this content.
     #[must_use]
-    pub fn new() -> Self {
-        Self::default()
+    pub fn of(content: C) -> Self {
+        Self {
+            partial: Vec::new(),
+            total: 0,
+            lines: 0,
+            hello: None,
+            content,
+            last: None,
+        }
     }
 
     /// Bytes taken so far.
@@ -182,7 +229,7 @@ impl Checker {
     pub fn progress(&self) -> Progress {
         match (&self.last, &self.hello) {
             (Some(_), _) => Progress::Complete,
-            (None, Some(_)) => Progress::Sessions(self.sessions.len()),
+            (None, Some(_)) => Progress::Sessions(self.content.count()),
             (None, None) => Progress::Nothing,
         }
     }
@@ -218,25 +265,20 @@ impl Checker {
     /// # Errors
     ///
     /// Where it ended too early.
-    pub fn finish(self) -> Result<Verdict, Violation> {
+    pub fn finish(self) -> Result<Verdict<C::Whole>, Violation> {
         if !self.partial.is_empty() {
             return Err(Violation::PartialLine(self.lines + 1));
         }
-        let Some(hello) = self.hello else {
+        let Some(Hello { lister, .. }) = self.hello else {
             return Err(Violation::NoOutput);
         };
         match self.last {
-            None => Err(Violation::NoEnd(self.sessions.len())),
-            Some(Last::Error(failure)) => Ok(Verdict::Refused {
-                lister: hello.lister,
-                failure,
-            }),
-            Some(Last::End(end)) => Ok(Verdict::Listing(Listing {
-                lister: hello.lister,
-                sessions: self.sessions,
-                end,
-                bytes: self.total as u64,
-            })),
+            None => Err(Violation::NoEnd(self.content.count())),
+            Some(Last::Error(failure)) => Ok(Verdict::Refused { lister, failure }),
+            Some(Last::End(end)) => {
+                let whole = self.content.whole(end, lister, self.total as u64);
+                Ok(Verdict::Whole(whole))
+            }
         }
     }
 
@@ -265,9 +307,66 @@ impl Checker {
             return Ok(());
         };
         match parse(line) {
-            Ok(Message::Hello(_)) => Err(Violation::SecondHello(at)),
-            Ok(Message::Session(session)) => self.session(*session, at),
-            Ok(Message::End(end)) => {
+            Ok(line) => match self.content.take(line, at)? {
+                Taken::Hello => Err(Violation::SecondHello(at)),
+                Taken::More => Ok(()),
+                Taken::End(end) => {
+                    self.last = Some(Last::End(end));
+                    Ok(())
+                }
+                Taken::Error(failure) if failure.message.len() > limits::TEXT => {
+                    Err(invalid(at, "its message is too long"))
+                }
+                Taken::Error(failure) => {
+                    self.last = Some(Last::Error(failure));
+                    Ok(())
+                }
+            },
+            Err(error) => Err(match kind(line) {
+                Some(name) if !C::KNOWN.contains(&name.as_str()) => Violation::UnknownType {
+                    line: at,
+                    name: shown(name.as_bytes()),
+                    lister: shown(hello.lister.as_bytes()),
+                },
+                _ => invalid(at, &error.to_string()),
+            }),
+        }
+    }
+}
+
+/// The content of a listing.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    sessions: PackedList<Session>,
+    ids: HashSet<SessionId>,
+}
+
+impl Checker {
+    /// A checker of a listing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::of(Sessions::default())
+    }
+}
+
+impl Default for Checker {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Content for Sessions {
+    type Line = Message;
+    type End = End;
+    type Whole = Listing;
+
+    const KNOWN: &'static [&'static str] = &["hello", "session", "end", "error"];
+
+    fn take(&mut self, line: Message, at: usize) -> Result<Taken<End>, Violation> {
+        match line {
+            Message::Hello(_) => Ok(Taken::Hello),
+            Message::Session(session) => self.session(*session, at),
+            Message::End(end) => {
                 let got = self.sessions.len() as u64;
                 if end.sessions != got {
                     return Err(Violation::WrongCount {
@@ -278,49 +377,32 @@ impl Checker {
                 if !(0.0..=1.0).contains(&end.scan.progress) {
                     return Err(invalid(at, "its progress is not between 0 and 1"));
                 }
-                self.last = Some(Last::End(end));
-                Ok(())
+                Ok(Taken::End(end))
             }
-            Ok(Message::Error(failure)) => {
-                if failure.message.len() > limits::TEXT {
-                    return Err(invalid(at, "its message is too long"));
-                }
-                self.last = Some(Last::Error(failure));
-                Ok(())
-            }
-            Err(error) => Err(match kind(line) {
-                Some(name) if !KNOWN.contains(&name.as_str()) => Violation::UnknownType {
-                    line: at,
-                    name: shown(name.as_bytes()),
-                    lister: shown(hello.lister.as_bytes()),
-                },
-                _ => invalid(at, &error.to_string()),
-            }),
+            Message::Error(failure) => Ok(Taken::Error(failure)),
         }
     }
 
-    fn session(&mut self, session: Session, line: usize) -> Result<(), Violation> {
+    fn count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    fn whole(self, end: End, lister: String, bytes: u64) -> Listing {
+        Listing {
+            lister,
+            sessions: self.sessions,
+            end,
+            bytes,
+        }
+    }
+}
+
+impl Sessions {
+    fn session(&mut self, session: Session, line: usize) -> Result<Taken<End>, Violation> {
         if self.sessions.len() == limits::SESSIONS {
             return Err(Violation::TooMany);
         }
-        if let Some(field) = overlong(&session) {
-            let limit = limits::TEXT;
-            return Err(invalid(
-                line,
-                &format!("its {field} is longer than {limit} bytes"),
-            ));
-        }
-        if let Some(prompt) = &session.first_prompt {
-            if !session.untitled {
-                return Err(invalid(line, "it has a title and a firstPrompt"));
-            }
-            if prompt.chars().count() > limits::FIRST_PROMPT || prompt.contains(['\n', '\r']) {
-                return Err(invalid(
-                    line,
-                    "its firstPrompt is longer than one short line",
-                ));
-            }
-        }
+        check_session(&session, line)?;
         if !self.ids.insert(session.id.clone()) {
             return Err(Violation::DuplicateId {
                 line,
@@ -328,24 +410,62 @@ impl Checker {
             });
         }
         self.sessions.push(&session);
-        Ok(())
+        Ok(Taken::More)
     }
+}
+
+/// What holds of a session wherever it comes.
+pub(super) fn check_session(session: &Session, line: usize) -> Result<(), Violation> {
+    if let Some(field) = overlong(session) {
+        let limit = limits::TEXT;
+        return Err(invalid(
+            line,
+            &format!("its {field} is longer than {limit} bytes"),
+        ));
+    }
+    if let Some(prompt) = &session.first_prompt {
+        if !session.untitled {
+            return Err(invalid(line, "it has a title and a firstPrompt"));
+        }
+        if prompt.chars().count() > limits::FIRST_PROMPT || prompt.contains(['\n', '\r']) {
+            return Err(invalid(
+                line,
+                "its firstPrompt is longer than one short line",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// A [`Checker`] that a [`Writer`](super::Writer) of the same process writes to.
 ///
 /// A violation fails the write, and is kept for [`finish`](Self::finish).
-#[derive(Debug, Default)]
-pub struct Checked {
-    checker: Checker,
+#[derive(Debug)]
+pub struct Checked<C: Content = Sessions> {
+    checker: Checker<C>,
     broken: Option<Violation>,
 }
 
-impl Checked {
-    /// How many sessions have come.
+impl Default for Checked {
+    fn default() -> Self {
+        Self::of(Sessions::default())
+    }
+}
+
+impl<C: Content> Checked<C> {
+    /// A checker of this content.
     #[must_use]
-    pub fn sessions(&self) -> usize {
-        self.checker.sessions.len()
+    pub fn of(content: C) -> Self {
+        Self {
+            checker: Checker::of(content),
+            broken: None,
+        }
+    }
+
+    /// How many sessions or answers have come.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.checker.content.count()
     }
 
     /// The output has ended.
@@ -353,7 +473,7 @@ impl Checked {
     /// # Errors
     ///
     /// The first rule that was broken.
-    pub fn finish(self) -> Result<Verdict, Violation> {
+    pub fn finish(self) -> Result<Verdict<C::Whole>, Violation> {
         match self.broken {
             Some(violation) => Err(violation),
             None => self.checker.finish(),
@@ -361,7 +481,7 @@ impl Checked {
     }
 }
 
-impl std::io::Write for Checked {
+impl<C: Content> std::io::Write for Checked<C> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         if self.broken.is_none() {
             self.broken = self.checker.push(bytes).err();
@@ -377,9 +497,7 @@ impl std::io::Write for Checked {
     }
 }
 
-const KNOWN: [&str; 4] = ["hello", "session", "end", "error"];
-
-fn invalid(line: usize, why: &str) -> Violation {
+pub(super) fn invalid(line: usize, why: &str) -> Violation {
     Violation::Invalid {
         line,
         why: shown(why.as_bytes()),
@@ -397,7 +515,7 @@ fn kind(line: &[u8]) -> Option<String> {
         .map(|kind| kind.r#type)
 }
 
-fn parse(line: &[u8]) -> serde_json::Result<Message> {
+fn parse<T: DeserializeOwned>(line: &[u8]) -> serde_json::Result<T> {
     // serde takes an array of a type's values for the type.
     if line.first() != Some(&b'{') {
         return Err(serde::de::Error::custom("it is no object"));

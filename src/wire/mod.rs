@@ -13,16 +13,22 @@
 //! A listing counts only whole: there is no skipping of a bad line, since a
 //! listing that may remove sessions must not have lost any on its way.
 //!
+//! Sessions are looked up by their ids with the same frame, see [`Answer`].
+//!
 //! This module knows neither SQLite nor processes.
 
 mod check;
 mod json;
+mod look_up;
 mod message;
 mod request;
 mod write;
 
-pub use check::{Checked, Checker, Listing, Progress, Verdict, Violation};
+pub use check::{
+    Checked, Checker, Content, Listing, Progress, Sessions, Taken, Verdict, Violation,
+};
 pub use json::{line, to_json};
+pub use look_up::{Answer, AnswerLine, Answers, AnswersEnd, Asked, LookUp, Unresolved};
 pub use message::{
     DatabaseState, End, ErrorKind, Failure, Hello, Message, Scan, ScanMode, Skipped,
 };
@@ -43,6 +49,8 @@ pub mod limits {
     pub const TOTAL: usize = 256 << 20;
     /// Sessions in a listing.
     pub const SESSIONS: usize = 200_000;
+    /// Ids in one look-up.
+    pub const IDS: usize = 1_000;
     /// Bytes of one text: 4 KiB.
     pub const TEXT: usize = 4 << 10;
     /// Characters of a first prompt.

@@ -6,6 +6,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::session::SessionId;
+
 /// A request. Unlike the helper's lines it is strict: a helper that does not
 /// know a field must not answer as if it had not been there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +18,16 @@ pub enum Request {
         /// The marker to look for, instead of the default.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         marker: Option<MarkerText>,
+    },
+    /// The sessions with these ids.
+    Get {
+        /// At most [`limits::IDS`](super::limits::IDS).
+        ids: Vec<SessionId>,
+    },
+    /// The roots of these.
+    Roots {
+        /// At most [`limits::IDS`](super::limits::IDS).
+        ids: Vec<SessionId>,
     },
 }
 

@@ -2,7 +2,9 @@
 
 use std::io::{self, Write};
 
-use super::{End, Failure, Hello, Message, limits, line};
+use serde::Serialize;
+
+use super::{Answer, AnswersEnd, End, Failure, Hello, Message, limits, line};
 use crate::session::Session;
 
 /// Writes one listing, line by line, and keeps to the limits of the wire: what
@@ -62,7 +64,7 @@ impl<W: Write> Writer<W> {
     ///
     /// Where `out` fails.
     pub fn hello(&mut self) -> Result<(), WriteError> {
-        self.put(&Message::Hello(Hello::ours()))?;
+        self.put(&Message::Hello(Hello::ours()), limits::TOTAL)?;
         Ok(self.out.flush()?)
     }
 
@@ -79,9 +81,34 @@ impl<W: Write> Writer<W> {
                  archive or delete some in OpenCode",
             ));
         }
-        self.put(&Message::Session(Box::new(session)))?;
+        let room = limits::TOTAL - ROOM_FOR_THE_LAST_LINE;
+        self.put(&Message::Session(Box::new(session)), room)?;
         self.sessions += 1;
         Ok(())
+    }
+
+    /// Writes one answer.
+    ///
+    /// # Errors
+    ///
+    /// Where `out` fails, or the answer would make the output too large.
+    pub fn answer(&mut self, answer: &Answer) -> Result<(), WriteError> {
+        self.put(answer, limits::TOTAL - ROOM_FOR_THE_LAST_LINE)
+    }
+
+    /// Writes the last line after all answers.
+    ///
+    /// # Errors
+    ///
+    /// Where `out` fails.
+    pub fn end_answers(mut self, end: AnswersEnd) -> Result<(), WriteError> {
+        #[derive(Serialize)]
+        #[serde(tag = "type", rename_all = "lowercase")]
+        enum Line {
+            End(AnswersEnd),
+        }
+        self.put(&Line::End(end), limits::TOTAL)?;
+        Ok(self.out.flush()?)
     }
 
     /// Writes the last line of a complete listing.
@@ -90,7 +117,7 @@ impl<W: Write> Writer<W> {
     ///
     /// Where `out` fails.
     pub fn end(mut self, end: End) -> Result<(), WriteError> {
-        self.put(&Message::End(end))?;
+        self.put(&Message::End(end), limits::TOTAL)?;
         Ok(self.out.flush()?)
     }
 
@@ -104,16 +131,12 @@ impl<W: Write> Writer<W> {
         failure
             .message
             .truncate(failure.message.floor_char_boundary(limits::TEXT));
-        self.put(&Message::Error(failure))?;
+        self.put(&Message::Error(failure), limits::TOTAL)?;
         Ok(self.out.flush()?)
     }
 
-    fn put(&mut self, message: &Message) -> Result<(), WriteError> {
+    fn put(&mut self, message: &impl Serialize, room: usize) -> Result<(), WriteError> {
         let line = line(message);
-        let room = match message {
-            Message::Session(_) => limits::TOTAL - ROOM_FOR_THE_LAST_LINE,
-            _ => limits::TOTAL,
-        };
         // Texts are cut at 4 KiB before they come here, so that even escaped
         // byte by byte no line comes near its limit.
         debug_assert!(line.len() <= limits::LINE);

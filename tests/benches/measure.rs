@@ -398,7 +398,7 @@ fn request(db: &Path, marker: bool) -> ListRequest {
 
 fn listing(outcome: Outcome) -> Result<Listing> {
     match outcome {
-        Outcome::Listing(listing) => Ok(listing),
+        Outcome::Complete(listing) => Ok(listing),
         failed => bail!("the helper failed: {failed}"),
     }
 }

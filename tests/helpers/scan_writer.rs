@@ -308,13 +308,41 @@ impl Writer {
         );
     }
 
-    /// A row is edited where it lies and committed; then a transaction takes its
-    /// pages away, and may not be committed.
+    /// A row is marked where it lies, on an overflow page alone, and committed; then
+    /// a transaction takes its pages away, and may not be committed.
     fn give_pages_away(&mut self) {
-        self.edit_in_place();
+        let (table, column) = self.table();
+        let long = i64::try_from(3 * self.page_size).unwrap();
+        let row = self.conn.query_row(
+            &format!(
+                "SELECT rowid, length({column}) FROM {table} WHERE typeof({column}) = 'text' \
+                 AND length({column}) > ?1 ORDER BY random() LIMIT 1"
+            ),
+            [long],
+            |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)),
+        );
+        let Ok((rowid, length)) = row else {
+            return self.edit_in_place();
+        };
+        let at = self.random.i64(long / 3..length - 41);
+        let _ = self.conn.execute(
+            &format!(
+                "UPDATE {table} \
+                 SET {column} = substr({column}, 1, ?2) || ?3 || substr({column}, ?2 + 1 + length(?3)) \
+                 WHERE rowid = ?1"
+            ),
+            (rowid, at, MARKER),
+        );
         self.run("PRAGMA cache_size = 1; PRAGMA cache_spill = 1; BEGIN IMMEDIATE");
+        let _ = self
+            .conn
+            .execute(&format!("DELETE FROM {table} WHERE rowid = ?1"), [rowid]);
         for _ in 0..self.random.u32(1..4) {
-            self.steal();
+            let text = "y".repeat(usize::try_from(length).unwrap());
+            let _ = self.conn.execute(
+                &format!("INSERT INTO {table} (session_id, {column}) VALUES ('s1', ?1)"),
+                [text],
+            );
         }
         let end = self.pick(&["COMMIT", "ROLLBACK", "ROLLBACK"]);
         self.run(end);

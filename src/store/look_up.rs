@@ -1,0 +1,208 @@
+//! Sessions by their ids: any of them, also archived ones, children, and such
+//! without a directory.
+
+use std::collections::{HashMap, HashSet};
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, OptionalExtension, Row, Statement};
+
+use super::activity::{Activity, newest_message};
+use super::cell_limit::CellLimit;
+use super::prompt::{PromptQuery, Prompts};
+use super::row::{RowQuery, Rows, WHOLE_CELL, millis, number};
+use super::rows::session_tables;
+use super::schema::Schema;
+use super::{StoreError, quoted};
+use crate::session::{Millis, Session, SessionId};
+use crate::wire::Unresolved;
+
+/// The SQL of look-ups, made for one schema.
+#[derive(Debug, Clone)]
+pub struct LookUpQuery<'a> {
+    tables: Vec<RowQuery<'a>>,
+    /// Of a table: the rowid, the time and the parent of the row with an id.
+    by_id: Vec<String>,
+    newest: Vec<String>,
+    prompts: PromptQuery,
+}
+
+impl<'a> LookUpQuery<'a> {
+    /// The SQL for `schema`.
+    ///
+    /// # Errors
+    ///
+    /// Where a table is not one whose rows can be told apart and named.
+    pub fn new(schema: &'a Schema) -> Result<Self, StoreError> {
+        let (mut tables, mut by_id) = (Vec::new(), Vec::new());
+        for found in session_tables(schema) {
+            let (table, rowid, store) = found?;
+            let time = if table.has("time_updated") {
+                number("time_updated")
+            } else {
+                "NULL".to_owned()
+            };
+            let parent = if table.has("parent_id") {
+                // What is longer than an id is none, and is not loaded.
+                format!(
+                    "CASE WHEN octet_length(s.parent_id) <= {} THEN s.parent_id \
+                     WHEN s.parent_id IS NOT NULL THEN x'' END",
+                    SessionId::MAX_BYTES
+                )
+            } else {
+                "NULL".to_owned()
+            };
+            by_id.push(format!(
+                "SELECT s.{rowid}, {time} AS time, {parent} FROM {} AS s \
+                 WHERE s.id = ?1 ORDER BY time DESC LIMIT 1",
+                quoted(&table.name)
+            ));
+            tables.push(RowQuery::new(schema, table, store, rowid));
+        }
+        Ok(Self {
+            tables,
+            by_id,
+            newest: newest_message(schema),
+            prompts: PromptQuery::new(schema),
+        })
+    }
+
+    /// True where there are no tables of sessions.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tables.is_empty()
+    }
+}
+
+/// Looks sessions up, in one transaction.
+pub struct Finder<'a> {
+    by_id: Vec<Statement<'a>>,
+    rows: Vec<Rows<'a>>,
+    activity: Activity<'a>,
+    prompts: Prompts<'a>,
+    limit: CellLimit<'a>,
+    /// What is known of the sessions on the way to a root. Grows with them.
+    roots: HashMap<SessionId, Result<SessionId, Unresolved>>,
+}
+
+/// Where a session is.
+struct Place {
+    table: usize,
+    rowid: i64,
+    updated: Option<Millis>,
+    parent: Parent,
+}
+
+enum Parent {
+    None,
+    Is(SessionId),
+    /// What stands there names no session.
+    Odd,
+}
+
+impl<'a> Finder<'a> {
+    /// A finder in `conn`'s transaction.
+    ///
+    /// # Errors
+    ///
+    /// Where SQLite fails.
+    pub fn new(conn: &'a Connection, query: &'a LookUpQuery<'a>) -> Result<Self, StoreError> {
+        let by_id = query.by_id.iter().map(|sql| conn.prepare(sql));
+        let rows = query.tables.iter().map(|table| Rows::new(table, conn));
+        Ok(Self {
+            by_id: by_id.collect::<Result<_, _>>()?,
+            rows: rows.collect::<Result<_, _>>()?,
+            activity: Activity::new(conn, &query.newest)?,
+            prompts: Prompts::new(conn, &query.prompts)?,
+            limit: CellLimit::new(conn, WHOLE_CELL)?,
+            roots: HashMap::new(),
+        })
+    }
+
+    /// The session with this id, but for `marked`; `None` where there is none.
+    ///
+    /// # Errors
+    ///
+    /// Where SQLite fails.
+    pub fn session(&mut self, id: &SessionId) -> Result<Option<Session>, StoreError> {
+        let Some(place) = self.place(id)? else {
+            return Ok(None);
+        };
+        let found = self.rows[place.table].session(place.rowid, &self.limit)?;
+        // A column that folds cases finds others.
+        let Some((mut session, _)) = found.filter(|(session, _)| session.id == *id) else {
+            return Ok(None);
+        };
+        session.last_message_at = self.activity.of(id)?;
+        if session.untitled {
+            session.first_prompt = self.prompts.of(id);
+        }
+        Ok(Some(session))
+    }
+
+    /// The session at the top of this one's parents, or itself; or why there is none.
+    ///
+    /// # Errors
+    ///
+    /// Where SQLite fails.
+    pub fn root(&mut self, id: &SessionId) -> Result<Result<SessionId, Unresolved>, StoreError> {
+        let (mut way, mut seen) = (Vec::new(), HashSet::new());
+        let mut at = id.clone();
+        let found = loop {
+            if let Some(known) = self.roots.get(&at) {
+                break known.clone();
+            }
+            if !seen.insert(at.clone()) {
+                break Err(Unresolved::Cycle);
+            }
+            let Some(place) = self.place(&at)? else {
+                break Err(Unresolved::Orphan);
+            };
+            way.push(at.clone());
+            at = match place.parent {
+                Parent::None => break Ok(at),
+                Parent::Is(parent) => parent,
+                Parent::Odd => break Err(Unresolved::Orphan),
+            };
+        };
+        if way.is_empty() && !self.roots.contains_key(id) {
+            return Ok(Err(Unresolved::Absent));
+        }
+        for at in way {
+            self.roots.insert(at, found.clone());
+        }
+        Ok(found)
+    }
+
+    /// Where the newest row with this id is, the later table's of equally new ones.
+    fn place(&mut self, id: &SessionId) -> Result<Option<Place>, StoreError> {
+        let mut newest: Option<Place> = None;
+        for (table, statement) in self.by_id.iter_mut().enumerate() {
+            let found = statement
+                .query_row([id.as_str()], |row| place(table, row))
+                .optional()?;
+            let is_newer = |found: &Place| {
+                newest
+                    .as_ref()
+                    .is_none_or(|newest| newest.updated <= found.updated)
+            };
+            newest = found.filter(is_newer).or(newest);
+        }
+        Ok(newest)
+    }
+}
+
+fn place(table: usize, row: &Row<'_>) -> rusqlite::Result<Place> {
+    Ok(Place {
+        table,
+        rowid: row.get(0)?,
+        updated: millis(row.get_ref(1)?),
+        parent: match row.get_ref(2)? {
+            ValueRef::Null => Parent::None,
+            ValueRef::Text(id) => std::str::from_utf8(id)
+                .ok()
+                .and_then(|id| SessionId::new(id).ok())
+                .map_or(Parent::Odd, Parent::Is),
+            _ => Parent::Odd,
+        },
+    })
+}

@@ -1,0 +1,224 @@
+//! Looking sessions up: one line an id, in the order in which they were asked for.
+//!
+//! | asked | a line | means |
+//! | --- | --- | --- |
+//! | `get` | `session` | this is it, whatever it is: archived, a child, without a directory |
+//! | | `absent` | there is no such session |
+//! | `roots` | `root` | the session at the top of this one's parents, or itself |
+//! | | `unresolved` | there is none, and why |
+//!
+//! Then an `end` that counts the answers, or an `error`: nothing could be looked up.
+
+use serde::{Deserialize, Serialize};
+
+use super::check::{check_session, invalid};
+use super::{Content, DatabaseState, Failure, Hello, Taken, Violation};
+use crate::session::{Session, SessionId};
+
+/// What is looked up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LookUp {
+    /// The sessions themselves.
+    Get,
+    /// The sessions at the top of their parents.
+    Roots,
+}
+
+/// What is known of one id.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum Answer {
+    /// It is this session.
+    Session(Box<Session>),
+    /// There is no such session.
+    Absent {
+        /// The id that was asked for.
+        id: SessionId,
+    },
+    /// The session at the top of its parents.
+    Root {
+        /// The id that was asked for.
+        id: SessionId,
+        /// That one's; the same where it has no parent.
+        root: SessionId,
+    },
+    /// It has none.
+    Unresolved {
+        /// The id that was asked for.
+        id: SessionId,
+        /// Why.
+        reason: Unresolved,
+    },
+}
+
+/// Why a session has no root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unresolved {
+    /// There is no such session.
+    Absent,
+    /// It is among its own parents.
+    Cycle,
+    /// One of its parents is missing.
+    Orphan,
+}
+
+impl Answer {
+    /// The id that was asked for.
+    #[must_use]
+    pub fn id(&self) -> &SessionId {
+        match self {
+            Self::Session(session) => &session.id,
+            Self::Absent { id } | Self::Root { id, .. } | Self::Unresolved { id, .. } => id,
+        }
+    }
+
+    fn is_to(&self, what: LookUp) -> bool {
+        matches!(
+            (self, what),
+            (Self::Session(_) | Self::Absent { .. }, LookUp::Get)
+                | (Self::Root { .. } | Self::Unresolved { .. }, LookUp::Roots)
+        )
+    }
+}
+
+/// The last line, after all answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AnswersEnd {
+    /// How many answers came before.
+    pub answers: u64,
+    /// What was found where the database should be.
+    pub database: DatabaseState,
+    /// How long it took, in milliseconds.
+    pub elapsed_ms: u64,
+}
+
+/// One line of an output with answers.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum AnswerLine {
+    /// The first line.
+    Hello(Hello),
+    /// As [`Answer::Session`].
+    Session(Box<Session>),
+    /// As [`Answer::Absent`].
+    Absent {
+        /// The id that was asked for.
+        id: SessionId,
+    },
+    /// As [`Answer::Root`].
+    Root {
+        /// The id that was asked for.
+        id: SessionId,
+        /// Its root's.
+        root: SessionId,
+    },
+    /// As [`Answer::Unresolved`].
+    Unresolved {
+        /// The id that was asked for.
+        id: SessionId,
+        /// Why.
+        reason: Unresolved,
+    },
+    /// The last line.
+    End(AnswersEnd),
+    /// Or this.
+    Error(Failure),
+}
+
+/// The answers of one look-up.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answers {
+    /// One for each id, in the order in which they were asked for.
+    pub answers: Vec<Answer>,
+    /// What the helper said about them.
+    pub end: AnswersEnd,
+}
+
+/// The content of an output with answers to these.
+#[derive(Debug)]
+pub struct Asked {
+    what: LookUp,
+    ids: Vec<SessionId>,
+    answers: Vec<Answer>,
+}
+
+impl Asked {
+    /// What was asked for.
+    #[must_use]
+    pub fn new(what: LookUp, ids: &[SessionId]) -> Self {
+        Self {
+            what,
+            ids: ids.to_vec(),
+            answers: Vec::new(),
+        }
+    }
+
+    fn answer(&mut self, answer: Answer, at: usize) -> Result<Taken<AnswersEnd>, Violation> {
+        if self.ids.get(self.answers.len()) != Some(answer.id()) {
+            return Err(invalid(
+                at,
+                "it answers what was not asked, or not in order",
+            ));
+        }
+        if !answer.is_to(self.what) {
+            return Err(invalid(at, "it answers another question"));
+        }
+        if let Answer::Session(session) = &answer {
+            check_session(session, at)?;
+        }
+        self.answers.push(answer);
+        Ok(Taken::More)
+    }
+}
+
+impl Content for Asked {
+    type Line = AnswerLine;
+    type End = AnswersEnd;
+    type Whole = Answers;
+
+    const KNOWN: &'static [&'static str] = &[
+        "hello",
+        "session",
+        "absent",
+        "root",
+        "unresolved",
+        "end",
+        "error",
+    ];
+
+    fn take(&mut self, line: AnswerLine, at: usize) -> Result<Taken<AnswersEnd>, Violation> {
+        let answer = match line {
+            AnswerLine::Hello(_) => return Ok(Taken::Hello),
+            AnswerLine::Error(failure) => return Ok(Taken::Error(failure)),
+            AnswerLine::End(end) => {
+                let got = self.answers.len() as u64;
+                if end.answers != got {
+                    let said = end.answers;
+                    return Err(Violation::WrongCount { got, said });
+                }
+                if self.answers.len() < self.ids.len() {
+                    return Err(invalid(at, "it did not answer all that was asked"));
+                }
+                return Ok(Taken::End(end));
+            }
+            AnswerLine::Session(session) => Answer::Session(session),
+            AnswerLine::Absent { id } => Answer::Absent { id },
+            AnswerLine::Root { id, root } => Answer::Root { id, root },
+            AnswerLine::Unresolved { id, reason } => Answer::Unresolved { id, reason },
+        };
+        self.answer(answer, at)
+    }
+
+    fn count(&self) -> usize {
+        self.answers.len()
+    }
+
+    fn whole(self, end: AnswersEnd, _: String, _: u64) -> Answers {
+        Answers {
+            answers: self.answers,
+            end,
+        }
+    }
+}
