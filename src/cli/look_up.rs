@@ -4,20 +4,17 @@ use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Serialize;
-
 use super::sessions::NAME;
 use super::{
     FAILED, IN_MEMORY, NO_HOME, USAGE, complain, default_database, duration, process_lister,
     session_ids,
 };
-use crate::lister::{Lister, LookUpRequest, Outcome};
+use crate::lister::LookUpRequest;
 use crate::locate::Located;
-use crate::output::Entry;
+use crate::output::FoundOf;
 use crate::project::Projects;
 use crate::session::SessionId;
-use crate::text::Shown;
-use crate::wire::{Answer, DatabaseState, LookUp, Unresolved, limits, to_json};
+use crate::wire::{Answer, LookUp, limits, to_json};
 
 /// The exit status where there is no such session, or it has no root.
 const NO_SUCH: u8 = 4;
@@ -42,36 +39,11 @@ pub(super) struct LookUpArgs {
     lister: Option<PathBuf>,
 }
 
-/// One line of the answer.
-#[derive(Debug, Serialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
-enum Line<'a> {
-    Session(Box<Entry>),
-    Absent {
-        id: &'a SessionId,
-    },
-    Root {
-        id: &'a SessionId,
-        root: &'a SessionId,
-    },
-    Unresolved {
-        id: &'a SessionId,
-        reason: Unresolved,
-    },
-    /// Nobody could look.
-    Failed {
-        id: &'a SessionId,
-        message: &'a str,
-    },
-}
-
-impl Line<'_> {
-    fn exit_status(&self) -> u8 {
-        match self {
-            Self::Session(_) | Self::Root { .. } => 0,
-            Self::Absent { .. } | Self::Unresolved { .. } => NO_SUCH,
-            Self::Failed { .. } => FAILED,
-        }
+fn exit_status(found: &FoundOf) -> u8 {
+    match found {
+        FoundOf::Session(_) | FoundOf::Root { .. } => 0,
+        FoundOf::Absent { .. } | FoundOf::Unresolved { .. } => NO_SUCH,
+        FoundOf::Failed { .. } => FAILED,
     }
 }
 
@@ -102,31 +74,12 @@ pub(super) fn run(what: LookUp, args: &LookUpArgs) -> io::Result<u8> {
             deadline: args.deadline,
             ..LookUpRequest::of(&db, what, ids.to_vec())
         };
-        match look_up(&lister, &request) {
-            Ok(answers) => out.answers(&answers)?,
+        match request.answers(&lister) {
+            Ok(answers) => out.answers(answers)?,
             Err(why) => drop(out.failed(ids, &why)?),
         }
     }
     out.end()
-}
-
-/// The answers, or why nobody could look. Where there is no database nobody can say
-/// that there is no such session.
-fn look_up(lister: &impl Lister, request: &LookUpRequest) -> Result<Vec<Answer>, String> {
-    let answers = match lister.look_up(request) {
-        Outcome::Complete(answers) => answers,
-        failed => return Err(failed.to_string()),
-    };
-    let db = Shown(&request.db);
-    match answers.end.database {
-        DatabaseState::Ready | DatabaseState::Empty => Ok(answers.answers),
-        DatabaseState::Missing => Err(format!(
-            "there is no database at {db}; has OpenCode been run? Name another with --db"
-        )),
-        DatabaseState::Young => Err(format!(
-            "{db} is just being made or restored; try again in a second"
-        )),
-    }
 }
 
 struct Out<W> {
@@ -137,21 +90,10 @@ struct Out<W> {
 }
 
 impl<W: Write> Out<W> {
-    fn answers(&mut self, answers: &[Answer]) -> io::Result<()> {
+    fn answers(&mut self, answers: Vec<Answer>) -> io::Result<()> {
         for answer in answers {
-            let line = match answer {
-                Answer::Session(session) => Line::Session(Box::new(Entry {
-                    project: self.projects.of(session),
-                    session: (**session).clone(),
-                })),
-                Answer::Absent { id } => Line::Absent { id },
-                Answer::Root { id, root } => Line::Root { id, root },
-                Answer::Unresolved { id, reason } => Line::Unresolved {
-                    id,
-                    reason: *reason,
-                },
-            };
-            self.line(&line)?;
+            let found = FoundOf::answer(answer, &mut self.projects);
+            self.line(&found)?;
         }
         Ok(())
     }
@@ -160,17 +102,20 @@ impl<W: Write> Out<W> {
     fn failed(&mut self, ids: &[SessionId], message: &str) -> io::Result<u8> {
         complain(NAME, message);
         for id in ids {
-            self.line(&Line::Failed { id, message })?;
+            self.line(&FoundOf::Failed {
+                id: id.clone(),
+                message: message.to_owned(),
+            })?;
         }
         self.end()
     }
 
-    fn line(&mut self, line: &Line<'_>) -> io::Result<()> {
-        let status = line.exit_status();
+    fn line(&mut self, found: &FoundOf) -> io::Result<()> {
+        let status = exit_status(found);
         if self.status == 0 || status == FAILED {
             self.status = status;
         }
-        to_json(line, &mut self.out)?;
+        to_json(found, &mut self.out)?;
         self.out.write_all(b"\n")
     }
 

@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 use crate::session::SessionId;
 use crate::text::{Shown, one_line};
 use crate::wire::{
-    Answers, ErrorKind, Failure, Listing, LookUp, MarkerText, PROTOCOL, Progress, VERSION, Verdict,
-    Violation,
+    Answer, Answers, DatabaseState, ErrorKind, Failure, Listing, LookUp, MarkerText, PROTOCOL,
+    Progress, VERSION, Verdict, Violation,
 };
 
 pub use guard::restore_sigchld;
@@ -152,6 +152,29 @@ impl LookUpRequest {
             ids,
             deadline: Self::DEADLINE,
             cancel: Cancel::default(),
+        }
+    }
+
+    /// The answers by this lister, or why nobody could look, for people. Where there
+    /// is no database nobody can say that there is no such session.
+    ///
+    /// # Errors
+    ///
+    /// Where nobody could look.
+    pub fn answers(&self, lister: &(impl Lister + ?Sized)) -> Result<Vec<Answer>, String> {
+        let answers = match lister.look_up(self) {
+            Outcome::Complete(answers) => answers,
+            failed => return Err(failed.to_string()),
+        };
+        let db = Shown(&self.db);
+        match answers.end.database {
+            DatabaseState::Ready | DatabaseState::Empty => Ok(answers.answers),
+            DatabaseState::Missing => Err(format!(
+                "there is no database at {db}; has OpenCode been run? Name another with --db"
+            )),
+            DatabaseState::Young => Err(format!(
+                "{db} is just being made or restored; try again in a second"
+            )),
         }
     }
 

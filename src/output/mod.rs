@@ -4,6 +4,7 @@
 //! person holds nothing that a terminal would act on, what is shown to a program
 //! is the stored text, escaped as its format has it.
 
+mod found;
 mod table;
 
 use std::io::{self, Write};
@@ -16,6 +17,7 @@ use crate::session::{Millis, Session};
 use crate::text::escaped;
 use crate::wire::to_json;
 
+pub use found::FoundOf;
 pub use table::table;
 
 /// A session and what the main process knows about it.

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::look_up::LookedUp;
 use super::stats::Status;
 use crate::index::Health;
 use crate::output::Entry;
@@ -138,6 +139,8 @@ pub enum Answer {
     Refreshed(Vec<Refreshed>),
     /// How the service is doing.
     Status(Box<Status>),
+    /// The look-up has ended: one for each id, in order.
+    Answers(Vec<LookedUp>),
     /// Done; the argument is always true.
     Done(bool),
     /// It was no command, for this reason, and nothing changed.
@@ -188,6 +191,22 @@ pub enum Command {
     },
     /// Say how the service is doing.
     Status {
+        /// For the reply.
+        #[serde(default)]
+        id: Option<CommandId>,
+    },
+    /// Look up sessions.
+    Get {
+        /// Their ids, 1 to 1000.
+        ids: Vec<SessionId>,
+        /// For the reply.
+        #[serde(default)]
+        id: Option<CommandId>,
+    },
+    /// Find the roots of sessions.
+    Roots {
+        /// Their ids, 1 to 1000.
+        ids: Vec<SessionId>,
         /// For the reply.
         #[serde(default)]
         id: Option<CommandId>,

@@ -19,6 +19,7 @@
 pub mod client;
 mod event;
 pub mod lines;
+mod look_up;
 mod owner;
 mod reader;
 pub mod schedule;
@@ -41,6 +42,7 @@ pub use event::{
     Answer, Change, Command, CommandId, Event, Hello, PROTOCOL, RefreshOutcome, Refreshed, Removed,
     Reply, Snapshot, SourceHealth, SourcePath, Sourced,
 };
+pub use look_up::LookedUp;
 pub use reader::Subscription;
 pub use state::{StateDir, StateError};
 pub use stats::{Latency, SourceStatus, Status};
@@ -118,6 +120,8 @@ enum Message {
     Gone(ReaderId),
     /// A command of a reader, or what was none.
     Command(ReaderId, Result<Command, String>),
+    /// A look-up has ended.
+    LookedUp(ReaderId, Option<CommandId>, Vec<LookedUp>),
     /// List everything, as on SIGHUP.
     Refresh,
     /// End, for this reason.
@@ -265,8 +269,8 @@ impl Command {
     pub fn parse(line: &[u8]) -> Result<Self, String> {
         serde_json::from_slice(line).map_err(|error| {
             format!(
-                "this is no command: {error}; commands are {{\"type\":\"refresh\"}}, snapshot, status \
-                 and shutdown, each with an \"id\" if you like"
+                "this is no command: {error}; commands are {{\"type\":\"refresh\"}}, snapshot, status, \
+                 get and roots with \"ids\", and shutdown, each with an \"id\" if you like"
             )
         })
     }

@@ -15,6 +15,7 @@ use super::event::{
     Answer, Change, Command, CommandId, Event, Hello, PROTOCOL, RefreshOutcome, Refreshed, Removed,
     Reply, Snapshot, SourceHealth, SourcePath, Sourced,
 };
+use super::look_up::{self, LookedUp};
 use super::reader::{Outbox, ReaderId};
 use super::schedule::{Ask, News, Schedule, Went};
 use super::state::StateDir;
@@ -27,10 +28,10 @@ use crate::index::{Again, Difference, Found, Health, Index, Merged, Moment, snap
 use crate::lister::{Cancel, ListRequest, Lister, Outcome, SCAN_BUDGET};
 use crate::output::Entry;
 use crate::project::Projects;
-use crate::session::Millis;
+use crate::session::{Millis, SessionId};
 use crate::source::{Source, SourceName};
 use crate::text::one_line;
-use crate::wire::{MarkerText, Scan, VERSION};
+use crate::wire::{LookUp, MarkerText, Scan, VERSION};
 
 /// The snapshot is written at most this often.
 const SAVE: Duration = Duration::from_secs(5);
@@ -131,6 +132,9 @@ pub(super) struct Owner {
     readers: BTreeMap<ReaderId, Outbox>,
     refreshes: BTreeMap<u64, Refresh>,
     next_refresh: u64,
+    /// Look-ups on their way, and what ends them.
+    looking_up: usize,
+    end_of_look_ups: Cancel,
     stats: Stats,
     started: Instant,
     saver: Option<Saver>,
@@ -183,6 +187,8 @@ impl Owner {
             readers: BTreeMap::new(),
             refreshes: BTreeMap::new(),
             next_refresh: 0,
+            looking_up: 0,
+            end_of_look_ups: Cancel::default(),
             stats: Stats::default(),
             started: Instant::now(),
             saver,
@@ -218,6 +224,7 @@ impl Owner {
             Message::CaughtUp(reader) => self.caught_up(reader),
             Message::Gone(reader) => self.gone(reader),
             Message::Command(reader, command) => self.command(reader, command),
+            Message::LookedUp(reader, id, answers) => self.looked_up(reader, id, answers),
             Message::Refresh => self.reload(),
             Message::End(_) => {}
         }
@@ -568,12 +575,57 @@ impl Owner {
                 let status = self.status();
                 self.reply(Some(reader), id, Answer::Status(Box::new(status)));
             }
+            Ok(Command::Get { ids, id }) => self.look_up(LookUp::Get, ids, reader, id),
+            Ok(Command::Roots { ids, id }) => self.look_up(LookUp::Roots, ids, reader, id),
             Ok(Command::Shutdown { id }) => {
                 self.reply(Some(reader), id, Answer::Done(true));
                 self.inbox.send(Message::End("it was told to".to_owned()));
             }
             Err(why) => self.reply(Some(reader), None, Answer::Error(why)),
         }
+    }
+
+    fn look_up(
+        &mut self,
+        what: LookUp,
+        ids: Vec<SessionId>,
+        reader: ReaderId,
+        id: Option<CommandId>,
+    ) {
+        let begun = look_up::check(&ids).and_then(|()| {
+            if self.looking_up >= look_up::MOST {
+                return Err(format!(
+                    "{} look-ups are on their way; ask again when one is answered",
+                    look_up::MOST
+                ));
+            }
+            let sources = self.work.values();
+            let job = look_up::Job {
+                what,
+                ids,
+                sources: sources
+                    .map(|work| (work.source.clone(), Arc::clone(&work.lister)))
+                    .collect(),
+                cancel: self.end_of_look_ups.clone(),
+            };
+            let (inbox, id) = (self.inbox.clone(), id.clone());
+            thread::Builder::new()
+                .name("look-ups".into())
+                .spawn(move || inbox.send(Message::LookedUp(reader, id, job.run())))
+                .map_err(|error| format!("no thread to look with: {error}"))
+        });
+        match begun {
+            Ok(_) => {
+                self.looking_up += 1;
+                self.work.values().for_each(|_| self.stats.spawned());
+            }
+            Err(why) => self.reply(Some(reader), id, Answer::Error(why)),
+        }
+    }
+
+    fn looked_up(&mut self, reader: ReaderId, id: Option<CommandId>, answers: Vec<LookedUp>) {
+        self.looking_up -= 1;
+        self.reply(Some(reader), id, Answer::Answers(answers));
     }
 
     fn refresh(&mut self, reader: Option<ReaderId>, id: Option<CommandId>) -> u64 {
@@ -726,14 +778,16 @@ impl Owner {
         for work in self.work.values() {
             work.cancel.cancel();
         }
-        // The listings' threads kill and reap their helpers.
-        while self.work.values().any(|work| work.schedule.is_in_flight()) {
+        self.end_of_look_ups.cancel();
+        // The threads that launched helpers kill and reap them.
+        while self.looking_up > 0 || self.work.values().any(|work| work.schedule.is_in_flight()) {
             match inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(Message::Listed(listed)) => {
                     if let Some(work) = self.work.get_mut(&listed.source) {
                         work.schedule = Schedule::default();
                     }
                 }
+                Ok(Message::LookedUp(reader, id, answers)) => self.looked_up(reader, id, answers),
                 Ok(Message::Saved(result)) => self.saved(result),
                 Ok(_) => {}
                 Err(_) => {
