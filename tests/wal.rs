@@ -10,8 +10,9 @@ mod support;
 
 use std::cell::Cell;
 use std::fs;
+use std::io;
 
-use opencode_sessions::marker::wal::{Log, Lost, Part, Read};
+use opencode_sessions::marker::wal::{Log, Lost, Part, Read, ReadAt};
 use opencode_sessions::store::Position;
 use rusqlite::Connection;
 
@@ -312,4 +313,93 @@ fn what_was_stopped_goes_on_where_it_stopped() {
     }
     assert_eq!(seen, log.frames());
     assert!(pauses > 2, "{pauses}");
+}
+
+/// A log that is written over after so many reads.
+struct Overtaken<'a> {
+    before: &'a Written,
+    after: &'a Written,
+    reads_left: Cell<usize>,
+}
+
+impl ReadAt for Overtaken<'_> {
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        let left = self.reads_left.get();
+        self.reads_left.set(left.saturating_sub(1));
+        let now = if left > 0 { self.before } else { self.after };
+        now.bytes[..].read_at(buffer, at)
+    }
+}
+
+/// At whatever read a writer overtakes the reader: what is handed over is all of it
+/// and exact, or it is lost.
+#[test]
+fn a_writer_that_overtakes_the_reader_at_any_moment_is_noticed() {
+    let _limit = support::limit(60);
+    let directory = tempfile::tempdir().unwrap();
+    let db = directory.path().join("x.db");
+    let conn = Connection::open(&db).unwrap();
+    // Three frames are read at a time.
+    conn.execute_batch(
+        "PRAGMA page_size = 65536; PRAGMA journal_mode = wal; PRAGMA wal_autocheckpoint = 0;
+         CREATE TABLE t (x)",
+    )
+    .unwrap();
+    let now = || Written {
+        bytes: fs::read(directory.path().join("x.db-wal")).unwrap(),
+        page_size: 65536,
+    };
+    let write = |times: usize| {
+        for _ in 0..times {
+            conn.execute("INSERT INTO t VALUES (zeroblob(200000))", [])
+                .unwrap();
+        }
+    };
+    let restart = || {
+        conn.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+            .unwrap();
+    };
+    // A long generation, so that the file goes on behind what is read.
+    write(14);
+    restart();
+    write(2);
+    let from = now().place(now().newest());
+    write(5);
+    let old_end = now().newest();
+    restart();
+    write(1);
+    let before = now();
+    let to = before.place(before.newest());
+    assert!(to.frames < from.frames && before.frames() > old_end);
+    write(9);
+    let after = now();
+    assert!(after.newest() > old_end);
+    let first = usize::try_from(from.frames).unwrap();
+    let mut expected = before.expected(Part::Old, first + 1..old_end + 1);
+    expected.extend(before.expected(Part::New, 1..before.newest() + 1));
+    let (mut whole, mut lost) = (0, 0);
+    for reads in 0..40 {
+        let log = Overtaken {
+            before: &before,
+            after: &after,
+            reads_left: Cell::new(reads),
+        };
+        let mut all = Vec::new();
+        let each = |_: Part, page, image: &[u8]| all.push((page, image.to_vec()));
+        match Log::new(&log, 65536)
+            .read(from, to, each, || false)
+            .unwrap()
+        {
+            Err(_) => lost += 1,
+            Ok(read) => {
+                whole += 1;
+                assert_eq!(read.to, to);
+                let same = expected
+                    .iter()
+                    .map(|(_, page, image)| (*page, image.clone()));
+                assert!(all == same.collect::<Vec<_>>(), "after {reads} reads");
+            }
+        }
+    }
+    assert!(whole > 5 && lost > 5, "{whole} whole, {lost} lost");
 }
