@@ -664,7 +664,43 @@ fn once_a_day_all_is_read_again_while_somebody_writes() {
             clock.set(0);
         }
         let (marked, scan) = listed();
-        assert_eq!((marked.len(), &scan["mode"]), (1, &"tail".into()));
+        assert_eq!(marked, ["s0"]);
+        assert_eq!(scan["mode"], if again { "full" } else { "tail" });
         assert_eq!(scan["bytes"].as_u64().unwrap() > size, again, "{scan}");
     }
+}
+
+/// What a row reads as is not always stored in it.
+#[test]
+fn a_column_whose_default_is_the_marker_marks_the_rows_of_before() {
+    let _limit = support::limit(60);
+    let directory = tempfile::tempdir().unwrap();
+    let db = directory.path().join("opencode.db");
+    make(&db, 4096, "none");
+    let conn = Connection::open(&db).unwrap();
+    conn.execute_batch(
+        "DROP TABLE session_input; CREATE TABLE session_input (id TEXT, session_id TEXT);
+         INSERT INTO session_input (rowid, session_id) VALUES (1000, 's3')",
+    )
+    .unwrap();
+    let cache = format!("--scan-cache={}", directory.path().join("cache").display());
+    let marked = || {
+        let (marks, _) = listed(&db, &[&cache]);
+        let marked = marks
+            .into_iter()
+            .filter(|(_, marked)| *marked == Some(true));
+        marked.map(|(id, _)| id).collect::<Vec<_>>()
+    };
+    assert_eq!(marked(), [""; 0]);
+    let default = MarkerText::DEFAULT;
+    conn.execute_batch(&format!(
+        "ALTER TABLE session_input ADD COLUMN prompt TEXT DEFAULT 'a {default} b'"
+    ))
+    .unwrap();
+    for _ in 0..2 {
+        assert_eq!(marked(), ["s3"]);
+    }
+    conn.execute_batch("UPDATE session_input SET prompt = ''")
+        .unwrap();
+    assert_eq!(marked(), [""; 0]);
 }
