@@ -61,6 +61,15 @@ pub fn default_database() -> Located {
     })
 }
 
+/// True where the JSON files of OpenCode 1.1 and earlier are beside the database at
+/// `db`, which hold sessions that this crate does not read.
+#[must_use]
+pub fn has_old_store(db: &Path) -> bool {
+    let store = db.with_file_name("storage").join("session");
+    // A directory for each project.
+    fs::read_dir(store).is_ok_and(|mut projects| projects.next().is_some())
+}
+
 fn locate(environment: &Environment) -> Located {
     let named = environment.opencode_db.as_deref();
     if named.is_some_and(|name| name == ":memory:") {

@@ -539,3 +539,32 @@ fn a_path_that_is_no_utf8_is_listed() {
     support::settle(&odd);
     assert_eq!(stdout(&list(&odd, &["--format", "ids"])), "ses_a\n");
 }
+
+#[test]
+fn sessions_of_an_old_opencode_are_said_to_be_there() {
+    let _limit = support::limit(60);
+    let made = Made::of("CREATE TABLE other (x)");
+    let directory = made.directory.path();
+    let nowhere = directory.join("nowhere.db");
+    let said = |db: &Path| {
+        let output = list(db, &[]);
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for db in [&made.db, &nowhere] {
+        assert!(!said(db).contains("1.1"), "{}", said(db));
+    }
+    let store = directory.join("storage/session");
+    fs::create_dir_all(&store).unwrap();
+    assert!(!said(&nowhere).contains("1.1"), "it is empty");
+    fs::create_dir(store.join("global")).unwrap();
+    for db in [&made.db, &nowhere] {
+        let said = said(db);
+        assert!(said.contains("OpenCode 1.1 or earlier"), "{said}");
+        assert!(
+            said.contains("starting OpenCode 1.2 to 1.15 imports them"),
+            "{said}"
+        );
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::file;
 use crate::lister::{Cancel, ListRequest, Lister, Outcome, SCAN_BUDGET};
-use crate::locate::Located;
+use crate::locate::{self, Located};
 use crate::output::{self, Entry, Terminal};
 use crate::project::{self, Projects};
 use crate::service::client::Client;
@@ -141,6 +141,10 @@ pub(super) fn run(args: &ListArgs) -> io::Result<u8> {
 /// So old is no file that a helper is writing.
 const LEFT_OVER: Duration = Duration::from_secs(60 * 60);
 
+/// What to say where sessions are, but not in a database.
+const OLD_STORE: &str = "; there are sessions of OpenCode 1.1 or earlier beside it, in \
+     storage/session: starting OpenCode 1.2 to 1.15 imports them";
+
 /// Where the helper remembers what it knows of this database; `None` where no
 /// directory for that can be had.
 fn scan_cache(db: &Path) -> Option<PathBuf> {
@@ -157,20 +161,25 @@ fn scan_cache(db: &Path) -> Option<PathBuf> {
 
 fn show(args: &ListArgs, db: &Path, listing: Listing) -> io::Result<u8> {
     let shown = Shown(db);
+    let hint = if locate::has_old_store(db) {
+        OLD_STORE
+    } else {
+        ""
+    };
     match listing.end.database {
         DatabaseState::Ready => {}
         DatabaseState::Missing => {
-            return nothing(
-                args,
-                &format!(
-                    "there is no database at {shown}; has OpenCode been run? Name another with --db"
-                ),
-            );
+            let way_out = if hint.is_empty() {
+                "; has OpenCode been run? Name another with --db"
+            } else {
+                hint
+            };
+            return nothing(args, &format!("there is no database at {shown}{way_out}"));
         }
         DatabaseState::Empty => {
             return nothing(
                 args,
-                &format!("the database at {shown} has no sessions yet"),
+                &format!("the database at {shown} has no sessions yet{hint}"),
             );
         }
         DatabaseState::Young => {
