@@ -298,6 +298,9 @@ impl Episode {
     }
 }
 
+/// So many that mostly one row alone marks one.
+const SESSIONS: u32 = 60;
+
 /// The tables of the newest OpenCode, as far as they matter.
 fn make(db: &Path, page_size: u32, vacuum: &str) {
     let conn = Connection::open(db).unwrap();
@@ -311,7 +314,7 @@ fn make(db: &Path, page_size: u32, vacuum: &str) {
          CREATE INDEX part_session ON part (session_id);"
     ))
     .unwrap();
-    for n in 0..6 {
+    for n in 0..SESSIONS {
         conn.execute("INSERT INTO session VALUES ('s' || ?1, '/x', ?1)", [n])
             .unwrap();
     }
@@ -441,7 +444,9 @@ fn listed(db: &Path, arguments: &[&str]) -> (BTreeMap<String, Option<bool>>, ser
 }
 
 fn expected() -> BTreeMap<String, Option<bool>> {
-    (0..6).map(|n| (format!("s{n}"), Some(n == 1))).collect()
+    (0..SESSIONS)
+        .map(|n| (format!("s{n}"), Some(n == 1)))
+        .collect()
 }
 
 #[test]
@@ -518,7 +523,7 @@ fn what_one_budget_does_not_reach_the_next_listings_do() {
             let (marks, scan) = listed(&db, &[&cache, "--scan-budget=3"]);
             let progress = scan["progress"].as_f64().unwrap();
             // Of a database that grows.
-            assert!(progress > 0.9 * last, "{progress} after {last}");
+            assert!(progress >= 0.9 * last, "{progress} after {last}");
             last = progress;
             if progress < 1.0 {
                 unknown += 1;

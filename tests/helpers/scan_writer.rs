@@ -18,6 +18,9 @@ use std::time::Duration;
 use fastrand::Rng;
 use rusqlite::{Connection, MAIN_DB};
 
+/// So many that mostly one row alone marks one.
+const SESSIONS: u32 = 60;
+
 const MARKER: &str = "<freshell-session-metadata origin=3-views";
 
 fn main() {
@@ -113,7 +116,7 @@ impl Writer {
             84..93 => {
                 let (table, _) = self.table();
                 self.run(&format!(
-                    "UPDATE {table} SET session_id = 's' || (abs(random()) % 6) WHERE rowid IN (SELECT rowid FROM {table} ORDER BY random() LIMIT 3)"
+                    "UPDATE {table} SET session_id = 's' || (abs(random()) % {SESSIONS}) WHERE rowid IN (SELECT rowid FROM {table} ORDER BY random() LIMIT 3)"
                 ));
             }
             // From here on nothing can follow.
@@ -192,7 +195,7 @@ impl Writer {
         let (table, column) = self.table();
         let length = self.length();
         let text = self.text(length);
-        let session = format!("s{}", self.random.u32(0..6));
+        let session = format!("s{}", self.random.u32(0..SESSIONS));
         let rowid = self.rowid(table);
         let _ = match self.random.u32(0..10) {
             0..4 => self.conn.execute(
@@ -303,7 +306,7 @@ impl Writer {
             .conn
             .execute(&format!("DELETE FROM {table} WHERE rowid = ?1"), [rowid]);
         let _ = self.conn.execute(
-            &format!("INSERT INTO {table} (session_id, {column}) VALUES ('s1', ?1)"),
+            &format!("INSERT INTO {table} (session_id, {column}) VALUES ('s' || (abs(random()) % {SESSIONS}), ?1)"),
             [text],
         );
     }
@@ -340,7 +343,7 @@ impl Writer {
         for _ in 0..self.random.u32(1..4) {
             let text = "y".repeat(usize::try_from(length).unwrap());
             let _ = self.conn.execute(
-                &format!("INSERT INTO {table} (session_id, {column}) VALUES ('s1', ?1)"),
+                &format!("INSERT INTO {table} (session_id, {column}) VALUES ('s' || (abs(random()) % {SESSIONS}), ?1)"),
                 [text],
             );
         }
