@@ -100,31 +100,13 @@ pub struct AnswersEnd {
 pub enum AnswerLine {
     /// The first line.
     Hello(Hello),
-    /// As [`Answer::Session`].
-    Session(Box<Session>),
-    /// As [`Answer::Absent`].
-    Absent {
-        /// The id that was asked for.
-        id: SessionId,
-    },
-    /// As [`Answer::Root`].
-    Root {
-        /// The id that was asked for.
-        id: SessionId,
-        /// Its root's.
-        root: SessionId,
-    },
-    /// As [`Answer::Unresolved`].
-    Unresolved {
-        /// The id that was asked for.
-        id: SessionId,
-        /// Why.
-        reason: Unresolved,
-    },
     /// The last line.
     End(AnswersEnd),
     /// Or this.
     Error(Failure),
+    /// One of those between.
+    #[serde(untagged)]
+    Answer(Answer),
 }
 
 /// The answers of one look-up.
@@ -189,9 +171,10 @@ impl Content for Asked {
     ];
 
     fn take(&mut self, line: AnswerLine, at: usize) -> Result<Taken<AnswersEnd>, Violation> {
-        let answer = match line {
-            AnswerLine::Hello(_) => return Ok(Taken::Hello),
-            AnswerLine::Error(failure) => return Ok(Taken::Error(failure)),
+        match line {
+            AnswerLine::Hello(_) => Ok(Taken::Hello),
+            AnswerLine::Error(failure) => Ok(Taken::Error(failure)),
+            AnswerLine::Answer(answer) => self.answer(answer, at),
             AnswerLine::End(end) => {
                 let got = self.answers.len() as u64;
                 if end.answers != got {
@@ -201,14 +184,9 @@ impl Content for Asked {
                 if self.answers.len() < self.ids.len() {
                     return Err(invalid(at, "it did not answer all that was asked"));
                 }
-                return Ok(Taken::End(end));
+                Ok(Taken::End(end))
             }
-            AnswerLine::Session(session) => Answer::Session(session),
-            AnswerLine::Absent { id } => Answer::Absent { id },
-            AnswerLine::Root { id, root } => Answer::Root { id, root },
-            AnswerLine::Unresolved { id, reason } => Answer::Unresolved { id, reason },
-        };
-        self.answer(answer, at)
+        }
     }
 
     fn count(&self) -> usize {
