@@ -366,8 +366,9 @@ impl Writer {
             self.run(&format!(
                 "BEGIN IMMEDIATE; CREATE TABLE new_{n} (id INTEGER PRIMARY KEY, session_id TEXT, {column} TEXT); \
                  INSERT INTO new_{n} SELECT rowid, session_id, {column} FROM {table}; \
-                 DROP TABLE {table}; ALTER TABLE new_{n} RENAME TO {table}; COMMIT; ROLLBACK"
+                 DROP TABLE {table}; ALTER TABLE new_{n} RENAME TO {table}; COMMIT"
             ));
+            self.run("ROLLBACK");
         } else {
             self.run(&format!(
                 "ALTER TABLE {table} ADD COLUMN c{n} TEXT DEFAULT '{MARKER}'"
@@ -395,8 +396,10 @@ impl Writer {
             self.run(&format!(
                 "BEGIN IMMEDIATE; ALTER TABLE {table} RENAME TO swapped; \
                  ALTER TABLE spare_{table} RENAME TO {table}; \
-                 ALTER TABLE swapped RENAME TO spare_{table}; COMMIT; ROLLBACK"
+                 ALTER TABLE swapped RENAME TO spare_{table}; COMMIT"
             ));
+            // Where one of them failed.
+            self.run("ROLLBACK");
         }
     }
 
