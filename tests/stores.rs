@@ -435,7 +435,7 @@ fn prompts_and_activity_are_found_without_a_scan_or_a_sort() {
     let _limit = support::limit(60);
     for (version, statements) in [
         ("1.2.1", 2),
-        ("1.14.34", 5),
+        ("1.14.34", 4),
         ("1.18.33", 6),
         ("1.18.33-v2api", 6),
     ] {
