@@ -16,11 +16,11 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Broke, ListRequest, Lister, LookUpRequest, Outcome, Timeout, outcome_of, until};
-use crate::helper::listing::{Task, list};
-use crate::helper::look_up::{self, look_up};
+use crate::helper::listing::{self, Ended};
+use crate::helper::look_up;
 use crate::marker;
 use crate::store::{Filter, OpenOptions};
-use crate::wire::{Answers, Asked, Checked, Progress, Writer};
+use crate::wire::{Answers, Asked, Checked, Content, Progress, Sessions, Writer};
 
 /// True while a thread lists.
 static TAKEN: Mutex<bool> = Mutex::new(false);
@@ -54,88 +54,79 @@ pub struct InProcessLister;
 
 impl Lister for InProcessLister {
     fn list(&self, request: &ListRequest) -> Outcome {
-        let deadline = until(request.deadline);
-        let timed_out = |progress| {
-            Outcome::TimedOut(Timeout {
-                deadline: request.deadline,
-                progress,
-                stderr: String::new(),
-            })
-        };
-        let Some(_turn) = Turn::take(deadline) else {
-            return timed_out(Progress::Nothing);
-        };
-        let task = Task {
-            db: Some(request.db.clone()),
-            marker: marker::Options {
-                marker: request.marker.clone(),
-                cache: request.scan_cache.clone(),
-                // Nobody can kill it.
-                budget: Some(
-                    deadline
-                        .saturating_duration_since(Instant::now())
-                        .min(request.scan_budget.unwrap_or(Duration::MAX)),
-                ),
-                threads: super::default_threads(),
-            },
-            filter: Filter {
-                children: request.children,
-                archived: request.archived,
-            },
-            open: OpenOptions {
-                busy_timeout: request.busy_timeout(),
-                heap_limit: None,
-                deadline: Some(deadline),
-            },
-        };
-        let mut checked = Checked::default();
-        let mut writer = Writer::new(&mut checked);
-        // A failed write is a violation, which `finish` returns.
-        if writer.hello().is_ok() {
-            let _ = list(&task, writer, io::sink());
-        }
-        let progress = Progress::Sessions(checked.count());
-        let outcome = match checked.finish() {
-            Ok(verdict) => outcome_of(verdict),
-            Err(violation) => Outcome::Broken(Broke::Wire(violation).into()),
-        };
-        match outcome {
-            Outcome::Refused(_) if Instant::now() >= deadline => timed_out(progress),
-            outcome => outcome,
-        }
+        in_turn(request.deadline, Sessions::default(), |deadline, out| {
+            let task = listing::Task {
+                db: Some(request.db.clone()),
+                marker: marker::Options {
+                    marker: request.marker.clone(),
+                    cache: request.scan_cache.clone(),
+                    // Nobody can kill it.
+                    budget: Some(
+                        deadline
+                            .saturating_duration_since(Instant::now())
+                            .min(request.scan_budget.unwrap_or(Duration::MAX)),
+                    ),
+                    threads: super::default_threads(),
+                },
+                filter: Filter {
+                    children: request.children,
+                    archived: request.archived,
+                },
+                open: options(request.busy_timeout(), deadline),
+            };
+            listing::list(&task, out, io::sink())
+        })
     }
+
     fn look_up(&self, request: &LookUpRequest) -> Outcome<Answers> {
-        let deadline = until(request.deadline);
-        let timed_out = || {
-            Outcome::TimedOut(Timeout {
-                deadline: request.deadline,
-                progress: Progress::Nothing,
-                stderr: String::new(),
-            })
-        };
-        let Some(_turn) = Turn::take(deadline) else {
-            return timed_out();
-        };
-        let task = look_up::Task {
-            db: Some(request.db.clone()),
-            what: request.what,
-            ids: request.ids.clone(),
-            open: OpenOptions {
-                busy_timeout: request.busy_timeout(),
-                heap_limit: None,
-                deadline: Some(deadline),
-            },
-        };
         let asked = Asked::new(request.what, &request.ids);
-        let mut checked = Checked::of(asked);
-        let mut writer = Writer::new(&mut checked);
-        if writer.hello().is_ok() {
-            let _ = look_up(&task, writer);
-        }
-        match checked.finish().map(outcome_of) {
-            Ok(Outcome::Refused(_)) if Instant::now() >= deadline => timed_out(),
-            Ok(outcome) => outcome,
-            Err(violation) => Outcome::Broken(Broke::Wire(violation).into()),
-        }
+        in_turn(request.deadline, asked, |deadline, out| {
+            let task = look_up::Task {
+                db: Some(request.db.clone()),
+                what: request.what,
+                ids: request.ids.clone(),
+                open: options(request.busy_timeout(), deadline),
+            };
+            look_up::look_up(&task, out)
+        })
+    }
+}
+
+fn options(busy_timeout: Duration, deadline: Instant) -> OpenOptions {
+    OpenOptions {
+        busy_timeout,
+        heap_limit: None,
+        deadline: Some(deadline),
+    }
+}
+
+/// Does the helper's work when it is this thread's turn, and checks what it says.
+fn in_turn<C: Content>(
+    deadline: Duration,
+    content: C,
+    work: impl FnOnce(Instant, Writer<&mut Checked<C>>) -> io::Result<Ended>,
+) -> Outcome<C::Whole> {
+    let until = until(deadline);
+    let timed_out = |progress| {
+        Outcome::TimedOut(Timeout {
+            deadline,
+            progress,
+            stderr: String::new(),
+        })
+    };
+    let Some(_turn) = Turn::take(until) else {
+        return timed_out(Progress::Nothing);
+    };
+    let mut checked = Checked::of(content);
+    let mut writer = Writer::new(&mut checked);
+    // A failed write is a violation, which `finish` returns.
+    if writer.hello().is_ok() {
+        let _ = work(until, writer);
+    }
+    let progress = Progress::Sessions(checked.count());
+    match checked.finish().map(outcome_of) {
+        Ok(Outcome::Refused(_)) if Instant::now() >= until => timed_out(progress),
+        Ok(outcome) => outcome,
+        Err(violation) => Outcome::Broken(Broke::Wire(violation).into()),
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use std::os::unix::process::ExitStatusExt;
 
@@ -88,17 +88,17 @@ impl ProcessLister {
     /// Launches a helper, hands it `request`, and checks what it says.
     fn run<C: Content>(
         &self,
-        command: Command,
+        arguments: &[OsString],
         request: &[u8],
         content: C,
-        until: Instant,
         deadline: Duration,
         cancel: &Cancel,
     ) -> Outcome<C::Whole> {
+        let until = until(deadline);
         if self.stuck() > 0 {
             return Outcome::Broken(Broke::Stuck.into());
         }
-        let mut guard = match Guard::spawn(command, self.ticket.clone()) {
+        let mut guard = match Guard::spawn(self.command(arguments, deadline), self.ticket.clone()) {
             Ok(guard) => guard,
             Err(SpawnError::SigchldIgnored) => {
                 return Outcome::Broken(Broke::SigchldIgnored.into());
@@ -132,23 +132,13 @@ impl ProcessLister {
 
 impl Lister for ProcessLister {
     fn list(&self, request: &ListRequest) -> Outcome {
-        let until = until(request.deadline);
         let on_stdin = request_line(request);
-        let command = self.command(&arguments(request, !on_stdin.is_empty()), request.deadline);
-        let sessions = Sessions::default();
-        let deadline = request.deadline;
-        self.run(
-            command,
-            &on_stdin,
-            sessions,
-            until,
-            deadline,
-            &request.cancel,
-        )
+        let arguments = arguments(request, !on_stdin.is_empty());
+        let (sessions, deadline) = (Sessions::default(), request.deadline);
+        self.run(&arguments, &on_stdin, sessions, deadline, &request.cancel)
     }
 
     fn look_up(&self, request: &LookUpRequest) -> Outcome<Answers> {
-        let until = until(request.deadline);
         let ids = request.ids.clone();
         let (command, on_stdin) = match request.what {
             LookUp::Get => ("get", Request::Get { ids }),
@@ -162,17 +152,9 @@ impl Lister for ProcessLister {
             request.busy_timeout().as_millis().to_string().into(),
             "--request-stdin".into(),
         ];
-        let command = self.command(&arguments, request.deadline);
         let asked = Asked::new(request.what, &request.ids);
-        let deadline = request.deadline;
-        self.run(
-            command,
-            &line(&on_stdin),
-            asked,
-            until,
-            deadline,
-            &request.cancel,
-        )
+        let (on_stdin, deadline) = (line(&on_stdin), request.deadline);
+        self.run(&arguments, &on_stdin, asked, deadline, &request.cancel)
     }
 
     fn stuck(&self) -> usize {
