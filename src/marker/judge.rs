@@ -19,15 +19,9 @@ pub(super) struct Judge<'a> {
     column: &'static str,
     needle: &'a Needle,
     pattern: String,
-    /// For each table of sessions.
-    of_row: Vec<OfRow<'a>>,
-}
-
-struct OfRow<'a> {
-    /// The row's session, if `LIKE` says so.
-    if_like: Statement<'a>,
-    /// The row's session.
-    session: Statement<'a>,
+    /// For each table of sessions the row's session, if `LIKE` says so, or the third
+    /// parameter; then the content is not loaded.
+    of_row: Vec<Statement<'a>>,
 }
 
 impl<'a> Judge<'a> {
@@ -41,17 +35,14 @@ impl<'a> Judge<'a> {
         needle: &'a Needle,
     ) -> Result<Self, StoreError> {
         let of_row = session_tables(schema).map(|session| {
-            let of_row = format!(
+            conn.prepare(&format!(
                 "SELECT s.id FROM {} AS x CROSS JOIN {} AS s ON x.session_id = s.id \
-                 WHERE x.{rowid} = ?1 AND octet_length(s.id) <= {}",
+                 WHERE x.{rowid} = ?1 AND octet_length(s.id) <= {} \
+                 AND (?3 OR x.{column} LIKE ?2 ESCAPE '\\')",
                 quoted(&table.name),
                 quoted(&session.name),
                 SessionId::MAX_BYTES
-            );
-            Ok(OfRow {
-                if_like: conn.prepare(&format!("{of_row} AND x.{column} LIKE ?2 ESCAPE '\\'"))?,
-                session: conn.prepare(&of_row)?,
-            })
+            ))
         });
         Ok(Self {
             conn,
@@ -59,7 +50,7 @@ impl<'a> Judge<'a> {
             column,
             needle,
             pattern: like_pattern(marker),
-            of_row: of_row.collect::<Result<_, StoreError>>()?,
+            of_row: of_row.collect::<Result<_, _>>()?,
         })
     }
 
@@ -75,13 +66,8 @@ impl<'a> Judge<'a> {
         {
             return Ok(());
         }
-        for OfRow { if_like, session } in &mut self.of_row {
-            let ids = if is_large {
-                session.query([rowid])?
-            } else {
-                if_like.query((rowid, &self.pattern))?
-            };
-            text_ids(ids, found)?;
+        for session in &mut self.of_row {
+            text_ids(session.query((rowid, &self.pattern, is_large))?, found)?;
         }
         Ok(())
     }

@@ -2,22 +2,20 @@
 //! stores them (<https://sqlite.org/fileformat2.html>, section 2.1).
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, MAIN_DB, Row, Statement};
+use rusqlite::{Connection, MAIN_DB, Row};
 
 use super::Needle;
 use super::halves::{Halves, Stream};
 use super::judge::WHOLE_CELL;
-use crate::store::{CellLimit, Column, StoreError, Table, is_too_big, quoted};
+use crate::store::{CellLimit, Column, RowById, Shape, StoreError, Table, quoted};
 
 /// The records of one table.
 pub(super) struct Records<'a> {
     search: Search<'a>,
     limit: CellLimit<'a>,
-    /// Every column, in the order in which a record has them.
-    row: Statement<'a>,
-    /// The same of a row with a large cell: each column's size and, if it is not
-    /// large, its value.
-    large_row: Statement<'a>,
+    /// Every column, in the order in which a record has them; of a row with a large
+    /// cell each column's size and, if it is not large, its value.
+    row: RowById<'a>,
 }
 
 /// What is known of a row whose record holds a half of the marker.
@@ -43,11 +41,11 @@ impl<'a> Records<'a> {
         let select = |value: fn(String) -> String| {
             let columns = table.columns.iter();
             let values = columns.map(|column| value(format!("x.{}", quoted(&column.name))));
-            conn.prepare(&format!(
+            format!(
                 "SELECT {} FROM {} AS x WHERE x.{rowid} = ?1",
                 values.collect::<Vec<_>>().join(", "),
                 quoted(&table.name)
-            ))
+            )
         };
         let content = table.columns.iter().position(|known| known.name == column);
         Ok(Self {
@@ -58,13 +56,16 @@ impl<'a> Records<'a> {
                 needle,
                 halves,
             },
-            row: select(|column| column)?,
-            large_row: select(|column| {
-                format!(
-                    "octet_length({column}), \
-                     CASE WHEN octet_length({column}) <= {WHOLE_CELL} THEN {column} END"
-                )
-            })?,
+            row: RowById::new(
+                conn,
+                &select(|column| column),
+                select(|column| {
+                    format!(
+                        "octet_length({column}), \
+                         CASE WHEN octet_length({column}) <= {WHOLE_CELL} THEN {column} END"
+                    )
+                }),
+            )?,
             limit: CellLimit::new(conn, WHOLE_CELL)?,
         })
     }
@@ -73,32 +74,18 @@ impl<'a> Records<'a> {
     /// the border between two columns, since an update can move that without writing
     /// the page they are on. It may say so of a few others. `None` of all the rest.
     pub(super) fn with_a_half(&mut self, rowid: i64) -> Result<Option<Watched>, StoreError> {
-        let Self {
-            search,
-            limit,
-            row,
-            large_row,
-        } = self;
-        let mut rows = row.query([rowid])?;
-        let found = rows.next();
-        if !is_too_big(&found) {
-            return match found? {
-                Some(row) => search.row(rowid, row, |row, at| Ok(Some(row.get_ref(at)?))),
-                None => Ok(None),
-            };
-        }
-        drop(rows);
-        limit.lifted(|| {
-            let mut rows = large_row.query([rowid])?;
-            let Some(row) = rows.next()? else {
-                return Ok(None);
-            };
-            search.row(rowid, row, |row, at| {
-                let size: Option<i64> = row.get(2 * at)?;
-                let is_large = size.is_some_and(|size| size > i64::from(WHOLE_CELL));
-                Ok((!is_large).then_some(row.get_ref(2 * at + 1)?))
-            })
-        })
+        let search = &self.search;
+        let found = self
+            .row
+            .read(rowid, &self.limit, |shape, row| match shape {
+                Shape::Plain => search.row(rowid, row, |row, at| Ok(Some(row.get_ref(at)?))),
+                Shape::Large => search.row(rowid, row, |row, at| {
+                    let size: Option<i64> = row.get(2 * at)?;
+                    let is_large = size.is_some_and(|size| size > i64::from(WHOLE_CELL));
+                    Ok((!is_large).then_some(row.get_ref(2 * at + 1)?))
+                }),
+            })?;
+        Ok(found.flatten())
     }
 }
 
@@ -126,7 +113,8 @@ impl Search<'_> {
             match cell(row, at)? {
                 Some(ValueRef::Text(bytes) | ValueRef::Blob(bytes)) => {
                     stream.push(bytes);
-                    if at == self.content && self.needle.is_in(bytes) {
+                    // Without a half there is no whole.
+                    if at == self.content && stream.has_found() && self.needle.is_in(bytes) {
                         watched = Watched::Maybe;
                     }
                 }

@@ -2,10 +2,10 @@
 //! it, at no cost for those that are not.
 
 use rusqlite::limits::Limit;
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, Row, Statement};
 
 /// While it lives, no statement of its connection loads or makes a cell that is
-/// larger than so many bytes; it fails instead ([`is_too_big`]).
+/// larger than so many bytes; it fails instead.
 ///
 /// Within a transaction whose schema was read before: a schema can be large.
 #[derive(Debug)]
@@ -45,7 +45,63 @@ impl Drop for CellLimit<'_> {
     }
 }
 
-/// True where a statement failed because of a large cell.
-pub(crate) fn is_too_big<T>(result: &rusqlite::Result<T>) -> bool {
-    matches!(result, Err(error) if error.sqlite_error_code() == Some(ErrorCode::TooBig))
+/// Reads rows by their rowids: those without a large cell as they are, the others by
+/// a slower statement, which asks for the size of each cell.
+#[derive(Debug)]
+pub(crate) struct RowById<'c> {
+    conn: &'c Connection,
+    row: Statement<'c>,
+    large_sql: String,
+    large_row: Option<Statement<'c>>,
+}
+
+impl<'c> RowById<'c> {
+    /// By these statements, each with the rowid for its parameter.
+    pub(crate) fn new(
+        conn: &'c Connection,
+        sql: &str,
+        large_sql: String,
+    ) -> rusqlite::Result<Self> {
+        Ok(Self {
+            conn,
+            row: conn.prepare(sql)?,
+            large_sql,
+            large_row: None,
+        })
+    }
+
+    /// What `read` makes of a row, or of what the slower statement says of it; `None`
+    /// where there is none.
+    pub(crate) fn read<T, E: From<rusqlite::Error>>(
+        &mut self,
+        rowid: i64,
+        limit: &CellLimit<'_>,
+        read: impl FnOnce(Shape, &Row<'_>) -> Result<T, E>,
+    ) -> Result<Option<T>, E> {
+        let mut rows = self.row.query([rowid])?;
+        match rows.next() {
+            Ok(row) => return row.map(|row| read(Shape::Plain, row)).transpose(),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::TooBig) => {}
+            Err(error) => return Err(error.into()),
+        }
+        drop(rows);
+        let large_row = match &mut self.large_row {
+            Some(statement) => statement,
+            none => none.insert(self.conn.prepare(&self.large_sql)?),
+        };
+        limit.lifted(|| {
+            let mut rows = large_row.query([rowid])?;
+            let row = rows.next()?;
+            row.map(|row| read(Shape::Large, row)).transpose()
+        })
+    }
+}
+
+/// Which statement a row came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// That for rows without a large cell.
+    Plain,
+    /// The slower one.
+    Large,
 }

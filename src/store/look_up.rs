@@ -6,12 +6,9 @@ use std::collections::{HashMap, HashSet};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, Statement};
 
-use super::activity::{Activity, newest_message};
-use super::cell_limit::CellLimit;
-use super::prompt::{PromptQuery, Prompts};
-use super::row::{RowQuery, Rows, WHOLE_CELL, millis, number};
-use super::rows::session_tables;
+use super::row::{RowQuery, id, millis, time_updated};
 use super::schema::Schema;
+use super::sessions::{SessionQuery, Sessions};
 use super::{StoreError, quoted};
 use crate::session::{Millis, Session, SessionId};
 use crate::wire::Unresolved;
@@ -19,11 +16,9 @@ use crate::wire::Unresolved;
 /// The SQL of look-ups, made for one schema.
 #[derive(Debug, Clone)]
 pub struct LookUpQuery<'a> {
-    tables: Vec<RowQuery<'a>>,
-    /// Of a table: the rowid, the time and the parent of the row with an id.
+    sessions: SessionQuery<'a>,
+    /// Of each table: the rowid, the time and the parent of the row with an id.
     by_id: Vec<String>,
-    newest: Vec<String>,
-    prompts: PromptQuery,
 }
 
 impl<'a> LookUpQuery<'a> {
@@ -33,53 +28,45 @@ impl<'a> LookUpQuery<'a> {
     ///
     /// Where a table is not one whose rows can be told apart and named.
     pub fn new(schema: &'a Schema) -> Result<Self, StoreError> {
-        let (mut tables, mut by_id) = (Vec::new(), Vec::new());
-        for found in session_tables(schema) {
-            let (table, rowid, store) = found?;
-            let time = if table.has("time_updated") {
-                number("time_updated")
-            } else {
-                "NULL".to_owned()
-            };
-            let parent = if table.has("parent_id") {
-                // What is longer than an id is none, and is not loaded.
-                format!(
-                    "CASE WHEN octet_length(s.parent_id) <= {} THEN s.parent_id \
-                     WHEN s.parent_id IS NOT NULL THEN x'' END",
-                    SessionId::MAX_BYTES
-                )
-            } else {
-                "NULL".to_owned()
-            };
-            by_id.push(format!(
-                "SELECT s.{rowid}, {time} AS time, {parent} FROM {} AS s \
-                 WHERE s.id = ?1 ORDER BY time DESC LIMIT 1",
-                quoted(&table.name)
-            ));
-            tables.push(RowQuery::new(schema, table, store, rowid));
-        }
+        let sessions = SessionQuery::new(schema)?;
         Ok(Self {
-            tables,
-            by_id,
-            newest: newest_message(schema),
-            prompts: PromptQuery::new(schema),
+            by_id: sessions.tables.iter().map(by_id).collect(),
+            sessions,
         })
     }
 
     /// True where there are no tables of sessions.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.tables.is_empty()
+        self.by_id.is_empty()
     }
+}
+
+fn by_id(rows: &RowQuery<'_>) -> String {
+    let table = rows.table;
+    let parent = if table.has("parent_id") {
+        // What is longer than an id is none, and is not loaded.
+        format!(
+            "CASE WHEN octet_length(s.parent_id) <= {} THEN s.parent_id \
+             WHEN s.parent_id IS NOT NULL THEN x'' END",
+            SessionId::MAX_BYTES
+        )
+    } else {
+        "NULL".to_owned()
+    };
+    format!(
+        "SELECT s.{}, {} AS time, {parent} FROM {} AS s \
+         WHERE s.id = ?1 ORDER BY time DESC LIMIT 1",
+        rows.rowid,
+        time_updated(table),
+        quoted(&table.name)
+    )
 }
 
 /// Looks sessions up, in one transaction.
 pub struct Finder<'a> {
     by_id: Vec<Statement<'a>>,
-    rows: Vec<Rows<'a>>,
-    activity: Activity<'a>,
-    prompts: Prompts<'a>,
-    limit: CellLimit<'a>,
+    sessions: Sessions<'a>,
     /// What is known of the sessions on the way to a root. Grows with them.
     roots: HashMap<SessionId, Result<SessionId, Unresolved>>,
 }
@@ -107,13 +94,9 @@ impl<'a> Finder<'a> {
     /// Where SQLite fails.
     pub fn new(conn: &'a Connection, query: &'a LookUpQuery<'a>) -> Result<Self, StoreError> {
         let by_id = query.by_id.iter().map(|sql| conn.prepare(sql));
-        let rows = query.tables.iter().map(|table| Rows::new(table, conn));
         Ok(Self {
             by_id: by_id.collect::<Result<_, _>>()?,
-            rows: rows.collect::<Result<_, _>>()?,
-            activity: Activity::new(conn, &query.newest)?,
-            prompts: Prompts::new(conn, &query.prompts)?,
-            limit: CellLimit::new(conn, WHOLE_CELL)?,
+            sessions: Sessions::new(conn, &query.sessions)?,
             roots: HashMap::new(),
         })
     }
@@ -127,16 +110,10 @@ impl<'a> Finder<'a> {
         let Some(place) = self.place(id)? else {
             return Ok(None);
         };
-        let found = self.rows[place.table].session(place.rowid, &self.limit)?;
+        let found = self.sessions.session(place.table, place.rowid)?;
         // A column that folds cases finds others.
-        let Some((mut session, _)) = found.filter(|(session, _)| session.id == *id) else {
-            return Ok(None);
-        };
-        session.last_message_at = self.activity.of(id)?;
-        if session.untitled {
-            session.first_prompt = self.prompts.of(id);
-        }
-        Ok(Some(session))
+        let session = found.map(|(session, _)| session);
+        Ok(session.filter(|session| session.id == *id))
     }
 
     /// The session at the top of this one's parents, or itself; or why there is none.
@@ -198,11 +175,7 @@ fn place(table: usize, row: &Row<'_>) -> rusqlite::Result<Place> {
         updated: millis(row.get_ref(1)?),
         parent: match row.get_ref(2)? {
             ValueRef::Null => Parent::None,
-            ValueRef::Text(id) => std::str::from_utf8(id)
-                .ok()
-                .and_then(|id| SessionId::new(id).ok())
-                .map_or(Parent::Odd, Parent::Is),
-            _ => Parent::Odd,
+            other => id(other).map_or(Parent::Odd, Parent::Is),
         },
     })
 }

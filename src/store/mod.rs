@@ -24,15 +24,16 @@ mod prompt;
 mod row;
 mod rows;
 mod schema;
+mod sessions;
 
-pub(crate) use cell_limit::{CellLimit, is_too_big};
+pub(crate) use cell_limit::{CellLimit, RowById, Shape};
 pub use connect::{Database, FileLooks, OpenOptions, Opened, Snapshot};
 pub use error::StoreError;
 pub use log::Position;
 pub use look_up::{Finder, LookUpQuery};
-pub(crate) use rows::STORES;
 pub use rows::{Filter, Listed, Query};
 pub use schema::{Column, Index, Schema, Table, TableKind};
+pub(crate) use sessions::STORES;
 
 /// A name as an SQL identifier.
 pub(crate) fn quoted(name: &str) -> String {

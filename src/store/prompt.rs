@@ -29,21 +29,25 @@ pub(super) struct PromptQuery {
 
 impl PromptQuery {
     pub(super) fn new(schema: &Schema) -> Self {
-        let message = schema.table("message").filter(|table| table.has("data"));
-        let part = schema.table("part").filter(|table| table.has("data"));
-        let messages = message.and_then(|table| {
-            in_order(table, "id, data", &["session_id"], &["time_created", "id"])
-        });
-        let parts = part.and_then(|table| in_order(table, "data", &["message_id"], &["id"]));
+        let rows = |table, columns: &[&str], equal: &[&str], order: &[&str]| {
+            in_order(schema.table(table)?, columns, equal, order)
+        };
+        let by_time = ["time_created", "id"];
+        let messages = rows("message", &["id", "data"], &["session_id"], &by_time);
+        let parts = rows("part", &["data"], &["message_id"], &["id"]);
         let inputs = [
-            schema
-                .table("session_input")
-                .filter(|table| table.has("prompt"))
-                .and_then(|table| in_order(table, "prompt", &["session_id"], &["admitted_seq"])),
-            schema
-                .table("session_message")
-                .filter(|table| table.has("data"))
-                .and_then(|table| in_order(table, "data", &["session_id", "type"], &["seq"])),
+            rows(
+                "session_input",
+                &["prompt"],
+                &["session_id"],
+                &["admitted_seq"],
+            ),
+            rows(
+                "session_message",
+                &["data"],
+                &["session_id", "type"],
+                &["seq"],
+            ),
         ];
         Self {
             messages: messages
@@ -60,9 +64,12 @@ impl PromptQuery {
     }
 }
 
-/// The rows of one value of the first columns (`'user'` of a second one) in the order
-/// of others, or of their rowids: without a sort, or not at all.
-fn in_order(table: &Table, select: &str, equal: &[&str], order: &[&str]) -> Option<String> {
+/// These columns of the rows of one value of the first columns (`'user'` of a second
+/// one) in the order of others, or of their rowids: without a sort, or not at all.
+fn in_order(table: &Table, columns: &[&str], equal: &[&str], order: &[&str]) -> Option<String> {
+    if !columns.iter().all(|column| table.has(column)) {
+        return None;
+    }
     let prefix = |count: usize| [equal, &order[..count]].concat();
     let of_all = |count| table.index_on(&prefix(count)).map(|index| (index, count));
     let by_order = (1..=order.len()).rev().find_map(of_all);
@@ -77,7 +84,8 @@ fn in_order(table: &Table, select: &str, equal: &[&str], order: &[&str]) -> Opti
     };
     let user = equal.get(1).map(|column| format!(" AND {column} = 'user'"));
     Some(format!(
-        "SELECT {select} FROM {} INDEXED BY {} WHERE {} = ?1{} ORDER BY {order} LIMIT {MOST}",
+        "SELECT {} FROM {} INDEXED BY {} WHERE {} = ?1{} ORDER BY {order} LIMIT {MOST}",
+        columns.join(", "),
         quoted(&table.name),
         quoted(&index.name),
         equal[0],

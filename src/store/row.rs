@@ -4,9 +4,9 @@
 use std::io::Read;
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, MAIN_DB, Row, Statement};
+use rusqlite::{Connection, MAIN_DB, Row};
 
-use super::cell_limit::{CellLimit, is_too_big};
+use super::cell_limit::{CellLimit, RowById};
 use super::quoted;
 use super::schema::{Schema, Table};
 use crate::session::{Millis, Model, Session, SessionId, Store, Summary, Tokens, is_untitled};
@@ -18,7 +18,7 @@ pub(super) const WHOLE_CELL: i32 = 64 << 10;
 
 /// What stands in a row for a text larger than [`WHOLE_CELL`]: a BLOB, where
 /// only a TEXT counts.
-const LARGE: &[u8] = b"opencode-lister: a large text";
+const LARGE: &str = "opencode-lister: a large text";
 
 /// OpenCode's project of all directories without a git history. Its one row's
 /// worktree is whichever of them was opened last, so it says nothing.
@@ -65,7 +65,8 @@ const WORKTREE: usize = TEXTS.len() + NUMBERS.len();
 #[derive(Debug, Clone)]
 pub(super) struct RowQuery<'a> {
     pub(super) table: &'a Table,
-    pub(super) store: Store,
+    pub(super) rowid: &'static str,
+    store: Store,
     utf8: bool,
     pub(super) row: String,
     /// The same of a row with a large cell.
@@ -74,7 +75,12 @@ pub(super) struct RowQuery<'a> {
 
 impl<'a> RowQuery<'a> {
     /// The SQL for a table of `schema` whose rowid goes by the name `rowid`.
-    pub(super) fn new(schema: &Schema, table: &'a Table, store: Store, rowid: &str) -> Self {
+    pub(super) fn new(
+        schema: &Schema,
+        table: &'a Table,
+        store: Store,
+        rowid: &'static str,
+    ) -> Self {
         let name = quoted(&table.name);
         let row = |text: fn(&str, &str) -> String, number: fn(&str) -> String| {
             let own = |column: &str, sql: String| {
@@ -105,6 +111,7 @@ impl<'a> RowQuery<'a> {
         };
         Self {
             table,
+            rowid,
             store,
             utf8: schema.utf8,
             row: row(
@@ -116,17 +123,26 @@ impl<'a> RowQuery<'a> {
     }
 }
 
-/// A text column, without loading one that is large: `?2` is [`LARGE`].
+/// A text column, without loading one that is large: that is [`LARGE`].
 fn text(table: &str, column: &str) -> String {
     let column = format!("{table}.{}", quoted(column));
     format!(
         "CASE WHEN octet_length({column}) <= {WHOLE_CELL} THEN {column} \
-         WHEN typeof({column}) = 'text' THEN ?2 END"
+         WHEN typeof({column}) = 'text' THEN CAST('{LARGE}' AS BLOB) END"
     )
 }
 
+/// The time of the last update, where the table has it.
+pub(super) fn time_updated(table: &Table) -> String {
+    if table.has("time_updated") {
+        number("time_updated")
+    } else {
+        "NULL".to_owned()
+    }
+}
+
 /// A column where it is a number. `typeof` loads nothing.
-pub(super) fn number(column: &str) -> String {
+fn number(column: &str) -> String {
     format!("CASE WHEN typeof(s.{column}) IN ('integer', 'real') THEN s.{column} END")
 }
 
@@ -148,9 +164,7 @@ fn integer(value: ValueRef<'_>) -> Option<i64> {
 pub(super) struct Rows<'a> {
     query: &'a RowQuery<'a>,
     conn: &'a Connection,
-    row: Statement<'a>,
-    /// Slower: it asks for the size of each cell.
-    large_row: Option<Statement<'a>>,
+    row: RowById<'a>,
 }
 
 impl<'a> Rows<'a> {
@@ -158,8 +172,7 @@ impl<'a> Rows<'a> {
         Ok(Self {
             query,
             conn,
-            row: conn.prepare(&query.row)?,
-            large_row: None,
+            row: RowById::new(conn, &query.row, query.large_row.clone())?,
         })
     }
 
@@ -177,15 +190,9 @@ impl<'a> Rows<'a> {
             rowid,
             truncated: 0,
         };
-        let mut found = self.row.query_row([rowid], |row| reader.session(row));
-        if is_too_big(&found) {
-            let large_row = match &mut self.large_row {
-                Some(statement) => statement,
-                none => none.insert(self.conn.prepare(&self.query.large_row)?),
-            };
-            found = limit.lifted(|| large_row.query_row((rowid, LARGE), |row| reader.session(row)));
-        }
-        Ok(found?.map(|session| (session, reader.truncated)))
+        let found = self.row.read(rowid, limit, |_, row| reader.session(row))?;
+        let session = found.flatten();
+        Ok(session.map(|session| (session, reader.truncated)))
     }
 }
 
@@ -287,7 +294,7 @@ impl Reader<'_> {
     fn text(&mut self, value: ValueRef<'_>, column: Option<&str>) -> Option<String> {
         match value {
             ValueRef::Text(bytes) => Some(self.cut(bytes)),
-            ValueRef::Blob(LARGE) => {
+            ValueRef::Blob(bytes) if bytes == LARGE.as_bytes() => {
                 let start = column.and_then(|column| self.start_of(column));
                 self.truncated += u64::from(start.is_none());
                 start.map(|start| self.cut(&start))
