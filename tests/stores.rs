@@ -359,6 +359,24 @@ fn what_is_odd_about_a_prompt_means_none_and_fails_no_listing() {
     assert_eq!(listing(&made.db, &[]).0.len(), odd.len());
 }
 
+/// Also while OpenCode upgrades.
+#[test]
+fn without_the_columns_that_a_prompt_needs_there_is_none() {
+    let _limit = support::limit(60);
+    for message in [
+        "session_id, time_created, data",
+        "id, session_id, time_created",
+    ] {
+        let made = Made::new();
+        untitled(&made, "ses_a");
+        made.run(&format!(
+            "DROP TABLE message; CREATE TABLE message ({message});
+             CREATE INDEX by_time ON message (session_id, time_created)"
+        ));
+        assert_eq!(prompt_of(&made, "ses_a"), Value::Null);
+    }
+}
+
 #[test]
 fn the_newer_routes_keep_prompts_elsewhere() {
     let _limit = support::limit(60);

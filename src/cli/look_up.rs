@@ -41,8 +41,8 @@ pub(super) struct LookUpArgs {
 
 fn exit_status(found: &FoundOf) -> u8 {
     match found {
-        FoundOf::Session(_) | FoundOf::Root { .. } => 0,
-        FoundOf::Absent { .. } | FoundOf::Unresolved { .. } => NO_SUCH,
+        FoundOf::Answer(Answer::Session(_) | Answer::Root { .. }) => 0,
+        FoundOf::Answer(Answer::Absent { .. } | Answer::Unresolved { .. }) => NO_SUCH,
         FoundOf::Failed { .. } => FAILED,
     }
 }
@@ -60,25 +60,7 @@ pub(super) fn run(what: LookUp, args: &LookUpArgs) -> io::Result<u8> {
         status: 0,
         projects: Projects::new(),
     };
-    let db = match args.db.clone().map_or_else(default_database, Located::At) {
-        Located::At(db) => db,
-        Located::InMemory => return out.failed(&ids, IN_MEMORY),
-        Located::NoHome => return out.failed(&ids, NO_HOME),
-    };
-    let lister = match process_lister(args.lister.as_deref()) {
-        Ok(lister) => lister,
-        Err(breakage) => return out.failed(&ids, &breakage.to_string()),
-    };
-    for ids in ids.chunks(limits::IDS) {
-        let request = LookUpRequest {
-            deadline: args.deadline,
-            ..LookUpRequest::of(&db, what, ids.to_vec())
-        };
-        match request.answers(&lister) {
-            Ok(answers) => out.answers(answers)?,
-            Err(why) => drop(out.failed(ids, &why)?),
-        }
-    }
+    out.look_up(what, args, &ids)?;
     out.end()
 }
 
@@ -90,16 +72,36 @@ struct Out<W> {
 }
 
 impl<W: Write> Out<W> {
-    fn answers(&mut self, answers: Vec<Answer>) -> io::Result<()> {
-        for answer in answers {
-            let found = FoundOf::answer(answer, &mut self.projects);
-            self.line(&found)?;
+    fn look_up(&mut self, what: LookUp, args: &LookUpArgs, ids: &[SessionId]) -> io::Result<()> {
+        let db = match args.db.clone().map_or_else(default_database, Located::At) {
+            Located::At(db) => db,
+            Located::InMemory => return self.failed(ids, IN_MEMORY),
+            Located::NoHome => return self.failed(ids, NO_HOME),
+        };
+        let lister = match process_lister(args.lister.as_deref()) {
+            Ok(lister) => lister,
+            Err(breakage) => return self.failed(ids, &breakage.to_string()),
+        };
+        for ids in ids.chunks(limits::IDS) {
+            let request = LookUpRequest {
+                deadline: args.deadline,
+                ..LookUpRequest::of(&db, what, ids.to_vec())
+            };
+            match request.answers(&lister) {
+                Ok(answers) => {
+                    for answer in answers {
+                        let found = FoundOf::answer(answer, &mut self.projects);
+                        self.line(&found)?;
+                    }
+                }
+                Err(why) => self.failed(ids, &why)?,
+            }
         }
         Ok(())
     }
 
     /// Says it once to a person, and of each id to a program.
-    fn failed(&mut self, ids: &[SessionId], message: &str) -> io::Result<u8> {
+    fn failed(&mut self, ids: &[SessionId], message: &str) -> io::Result<()> {
         complain(NAME, message);
         for id in ids {
             self.line(&FoundOf::Failed {
@@ -107,7 +109,7 @@ impl<W: Write> Out<W> {
                 message: message.to_owned(),
             })?;
         }
-        self.end()
+        Ok(())
     }
 
     fn line(&mut self, found: &FoundOf) -> io::Result<()> {

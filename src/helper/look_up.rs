@@ -31,7 +31,7 @@ pub fn look_up<W: Write>(task: &Task, mut out: Writer<W>) -> io::Result<Ended> {
     let started = Instant::now();
     match answer(task, &mut out) {
         Ok(database) => {
-            out.end_answers(AnswersEnd {
+            out.end_answers(&AnswersEnd {
                 answers: task.ids.len() as u64,
                 database,
                 elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),

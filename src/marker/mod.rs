@@ -9,6 +9,8 @@
 //! -- and so on for each content table
 //! ```
 //!
+//! `s` is each table of sessions, that of OpenCode 2 too.
+//!
 //! `LIKE` folds ASCII case, stops at a NUL, and reads BLOBs as text; whatever
 //! finds the rows here, `LIKE` or its exact equal judges them, so the answer is
 //! that of the definition. [`scan`] is the one way in.

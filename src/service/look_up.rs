@@ -119,10 +119,12 @@ impl Job {
 /// than that there is none elsewhere.
 fn rank(found: &FoundOf) -> u8 {
     match found {
-        FoundOf::Session(_) | FoundOf::Root { .. } => 3,
-        FoundOf::Unresolved { reason, .. } if *reason != Unresolved::Absent => IN_A_SOURCE,
+        FoundOf::Answer(Answer::Session(_) | Answer::Root { .. }) => 3,
+        FoundOf::Answer(Answer::Unresolved { reason, .. }) if *reason != Unresolved::Absent => {
+            IN_A_SOURCE
+        }
         FoundOf::Failed { .. } => 1,
-        FoundOf::Absent { .. } | FoundOf::Unresolved { .. } => 0,
+        FoundOf::Answer(Answer::Absent { .. } | Answer::Unresolved { .. }) => 0,
     }
 }
 
@@ -131,8 +133,9 @@ const IN_A_SOURCE: u8 = 2;
 
 /// Of two sessions the newer one.
 fn is_better(found: &FoundOf, than: &FoundOf) -> bool {
+    use Answer::Session;
     match (found, than) {
-        (FoundOf::Session(found), FoundOf::Session(than)) => {
+        (FoundOf::Answer(Session(found)), FoundOf::Answer(Session(than))) => {
             found.session.time_updated > than.session.time_updated
         }
         _ => rank(found) > rank(than),

@@ -24,12 +24,12 @@ pub enum LookUp {
     Roots,
 }
 
-/// What is known of one id.
+/// What is known of one id; of a session, what `S` holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
-pub enum Answer {
+pub enum Answer<S = Session> {
     /// It is this session.
-    Session(Box<Session>),
+    Session(Box<S>),
     /// There is no such session.
     Absent {
         /// The id that was asked for.
@@ -73,6 +73,16 @@ impl Answer {
         }
     }
 
+    /// The answer with what `of` makes of its session.
+    pub fn map<T>(self, of: impl FnOnce(Session) -> T) -> Answer<T> {
+        match self {
+            Self::Session(session) => Answer::Session(Box::new(of(*session))),
+            Self::Absent { id } => Answer::Absent { id },
+            Self::Root { id, root } => Answer::Root { id, root },
+            Self::Unresolved { id, reason } => Answer::Unresolved { id, reason },
+        }
+    }
+
     fn is_to(&self, what: LookUp) -> bool {
         matches!(
             (self, what),
@@ -84,7 +94,7 @@ impl Answer {
 
 /// The last line, after all answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(tag = "type", rename = "end", rename_all = "camelCase")]
 pub struct AnswersEnd {
     /// How many answers came before.
     pub answers: u64,

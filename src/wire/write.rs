@@ -101,13 +101,8 @@ impl<W: Write> Writer<W> {
     /// # Errors
     ///
     /// Where `out` fails.
-    pub fn end_answers(mut self, end: AnswersEnd) -> Result<(), WriteError> {
-        #[derive(Serialize)]
-        #[serde(tag = "type", rename_all = "lowercase")]
-        enum Line {
-            End(AnswersEnd),
-        }
-        self.put(&Line::End(end), limits::TOTAL)?;
+    pub fn end_answers(mut self, end: &AnswersEnd) -> Result<(), WriteError> {
+        self.put(end, limits::TOTAL)?;
         Ok(self.out.flush()?)
     }
 

@@ -42,6 +42,14 @@ pub(crate) struct Shape {
     pub(crate) markup: u64,
 }
 
+/// The usual one.
+pub(crate) const USUAL: Shape = Shape {
+    mib: 490,
+    sessions: 343,
+    parts: 82_000,
+    markup: 300,
+};
+
 /// A small one: as many sessions as the usual size, of little text.
 pub(crate) const SMALL: Shape = Shape {
     mib: 16,

@@ -36,7 +36,7 @@ use anyhow::Result;
 use clap::Parser;
 use opencode_sessions::lister::restore_sigchld;
 
-use generate::{Database, SMALL, Shape};
+use generate::{Database, SMALL, Shape, USUAL};
 use measure::{Memory, Peak, Times, Way};
 
 /// Measures listings on a made database and prints them beside the original query.
@@ -48,7 +48,7 @@ struct Args {
     what: String,
 
     /// Size of the database, in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 490, value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    #[arg(long, value_name = "MIB", default_value_t = USUAL.mib, value_parser = clap::value_parser!(u64).range(1..=65_536))]
     size: u64,
 
     /// Root sessions that are not archived [default: 343 for each 490 MiB]
@@ -78,11 +78,11 @@ struct Args {
 
 impl Args {
     fn shape(&self) -> Shape {
-        let share = |of_490: u64| (self.size * of_490).div_ceil(490);
+        let share = |of_the_usual: u64| (self.size * of_the_usual).div_ceil(USUAL.mib);
         Shape {
             mib: self.size,
-            sessions: self.sessions.unwrap_or_else(|| share(343)),
-            parts: self.parts.unwrap_or_else(|| share(82_000)),
+            sessions: self.sessions.unwrap_or_else(|| share(USUAL.sessions)),
+            parts: self.parts.unwrap_or_else(|| share(USUAL.parts)),
             markup: self.markup,
         }
     }

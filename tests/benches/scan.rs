@@ -1,8 +1,8 @@
 //! `./scripts/bench scan`: what looking for the marker costs.
 //!
 //! Everything is the helper's whole process, from its start to its end, run with
-//! the arguments that the service would give it; only what 100 listings of the
-//! service cost is taken from the service. The databases are those of the other
+//! the arguments that the service would give it; only the processor time of a
+//! minute is that of a service and its helpers. The databases are those of the other
 //! benchmarks (`generate`), and one of 5 GB. Those that are written to are copies.
 //! Rounds take turns, as in the benchmark of listings. A missed target is shown
 //! and no failure; exit status 1 means that something did not work.
@@ -43,7 +43,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use copied::Copied;
-use generate::{Database, SMALL, Shape};
+use generate::{Database, SMALL, Shape, USUAL};
 use measure::{Times, Way};
 use report::{mebibytes, milliseconds, target};
 use serving::Serving;
@@ -72,14 +72,6 @@ struct Args {
     #[arg(long, hide = true)]
     bench: bool,
 }
-
-/// The database of the benchmark of listings.
-const USUAL: Shape = Shape {
-    mib: 490,
-    sessions: 343,
-    parts: 82_000,
-    markup: 300,
-};
 
 /// New frames of which a listing is to be measured.
 const FRAMES: u64 = 200;

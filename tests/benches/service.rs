@@ -37,7 +37,7 @@ use opencode_sessions::lister::restore_sigchld;
 use serde_json::Value;
 
 use copied::Copied;
-use generate::{Database, SMALL, Shape};
+use generate::{Database, SMALL, Shape, USUAL};
 use measure::Times;
 use report::{mebibytes, milliseconds, target};
 use serving::{Resident, Serving};
@@ -66,14 +66,6 @@ struct Args {
     #[arg(long, hide = true)]
     bench: bool,
 }
-
-/// The database of the benchmark of listings.
-const LARGE: Shape = Shape {
-    mib: 490,
-    sessions: 343,
-    parts: 82_000,
-    markup: 300,
-};
 
 /// Many sessions of little text.
 const MANY: Shape = Shape {
@@ -105,7 +97,7 @@ fn main() -> Result<()> {
     report::machine();
     let small = measure::made(&SMALL, &directory)?;
     let many = measure::made(&MANY, &directory)?;
-    let large = measure::made(&LARGE, &directory)?;
+    let large = measure::made(&USUAL, &directory)?;
     report::page_cache(&large);
 
     let commits = commits(&small, args.commits)?;
