@@ -2,12 +2,15 @@
 //! finds the old one or the new one, also after a crash where that matters; and
 //! set aside where they are of no use.
 
-use std::fs::{self, DirEntry, File};
+use std::fs::{self, DirBuilder, DirEntry, File};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::NamedTempFile;
+
+use crate::source::canonical;
 
 /// The bytes of the file at `path`; `None` where there is none. A file larger
 /// than `limit` bytes is cut one byte after that.
@@ -116,6 +119,13 @@ pub fn cache_dir() -> Option<PathBuf> {
     own_directory("XDG_CACHE_HOME", ".cache")
 }
 
+/// Where a user writes down what it is to do: `$XDG_CONFIG_HOME/opencode-sessions`, by
+/// default `~/.config/opencode-sessions`; `None` without a home.
+#[must_use]
+pub fn config_dir() -> Option<PathBuf> {
+    own_directory("XDG_CONFIG_HOME", ".config")
+}
+
 fn own_directory(variable: &str, default: &str) -> Option<PathBuf> {
     let set = std::env::var_os(variable)
         .map(PathBuf::from)
@@ -131,6 +141,24 @@ pub fn scan_cache_in(directory: &Path, db: &Path) -> PathBuf {
     // Two paths of one checksum only cost each other their caches.
     let name = crc32fast::hash(db.as_os_str().as_encoded_bytes());
     directory.join(format!("scan-{name:08x}"))
+}
+
+/// So old is no file that a helper is writing.
+const LEFT_OVER: Duration = Duration::from_secs(60 * 60);
+
+/// The scan cache of the database at `db` in the user's cache directory, which is made
+/// where it is not there; `None` where it cannot be had.
+#[must_use]
+pub fn own_scan_cache(db: &Path) -> Option<PathBuf> {
+    let directory = cache_dir()?;
+    let made = DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&directory);
+    made.ok()?;
+    // Other listings may be writing theirs.
+    remove_leftovers(&directory, LEFT_OVER);
+    Some(scan_cache_in(&directory, &canonical(db)))
 }
 
 #[cfg(test)]

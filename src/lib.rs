@@ -31,9 +31,11 @@
 //! | [`marker`] | which sessions carry the 3-views marker; used by the helper alone |
 //! | [`helper`] | what `opencode-lister` does: one listing, then exit |
 //! | [`lister`] | launching the helper: spawn, deadline, limits, outcome |
+//! | [`gather`] | asking several sources at once |
 //! | [`index`] | the known sessions: merge, difference, health, snapshot |
 //! | [`service`] | the long-lived loop: watch, schedule, list, tell |
-//! | [`locate`], [`project`] | where the database is; which project a session is of |
+//! | [`config`], [`locate`] | the sources that are written down, and those that are found |
+//! | [`project`] | which project a session is of |
 //! | [`output`] | how people and programs see sessions |
 //! | [`codec`], [`packed`], [`mod@file`] | values as bytes; values that stay in memory so; files that are kept |
 //! | [`text`] | untrusted text on its way to a person |
@@ -97,7 +99,9 @@ compile_error!(
 
 pub mod cli;
 pub mod codec;
+pub mod config;
 pub mod file;
+pub mod gather;
 pub mod helper;
 pub mod index;
 pub mod lister;

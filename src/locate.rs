@@ -1,4 +1,4 @@
-//! Where OpenCode's database is, when nobody says.
+//! Where OpenCode's databases are, when nobody says.
 //!
 //! As OpenCode does it (seen in versions 1.2.1 to 1.18.33):
 //!
@@ -8,8 +8,7 @@
 //!   default `~/.local/share/opencode`, on every system;
 //! * other release channels than latest, beta and prod use
 //!   `opencode-<channel>.db` there, unless `OPENCODE_DISABLE_CHANNEL_DB` is `1`
-//!   or `true`. A reader cannot know the channel. So where there is no
-//!   `opencode.db`, the channel's database that was written to last is taken.
+//!   or `true`. A reader cannot know the channel, so every database there is one.
 
 use std::env;
 use std::ffi::OsString;
@@ -20,23 +19,13 @@ use std::time::SystemTime;
 /// What the environment says about the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Located {
-    /// It should be here, whether or not there is a file.
-    At(PathBuf),
+    /// They should be here, the usual one first, whether or not there is a file. At least
+    /// one.
+    At(Vec<PathBuf>),
     /// OpenCode keeps it in memory (`OPENCODE_DB=:memory:`).
     InMemory,
     /// There is neither `XDG_DATA_HOME` nor a home directory.
     NoHome,
-}
-
-impl Located {
-    /// The path, where there is one.
-    #[must_use]
-    pub fn path(self) -> Option<PathBuf> {
-        match self {
-            Self::At(path) => Some(path),
-            Self::InMemory | Self::NoHome => None,
-        }
-    }
 }
 
 /// The environment variables that decide.
@@ -48,9 +37,9 @@ struct Environment {
     no_channels: bool,
 }
 
-/// The default database of this process's environment.
+/// The databases of this process's environment.
 #[must_use]
-pub fn default_database() -> Located {
+pub fn databases() -> Located {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty());
     locate(&Environment {
         opencode_db: set("OPENCODE_DB"),
@@ -60,6 +49,27 @@ pub fn default_database() -> Located {
             .is_some_and(|value| value == "1" || value == "true"),
     })
 }
+
+/// The one database to read where only one can be: `opencode.db`, else the channel's
+/// that was written to last.
+#[must_use]
+pub fn one_database() -> Option<PathBuf> {
+    match databases() {
+        Located::At(paths) => one_of(paths),
+        Located::InMemory | Located::NoHome => None,
+    }
+}
+
+fn one_of(paths: Vec<PathBuf>) -> Option<PathBuf> {
+    let is_usual = |path: &PathBuf| path.ends_with(USUAL);
+    match paths.iter().find(|path| is_usual(path)) {
+        Some(usual) => Some(usual.clone()),
+        None => paths.into_iter().max_by_key(|path| last_written(path)),
+    }
+}
+
+/// The name of the usual database.
+const USUAL: &str = "opencode.db";
 
 /// True where the JSON files of OpenCode 1.1 and earlier are beside the database at
 /// `db`, which hold sessions that this crate does not read.
@@ -76,7 +86,7 @@ fn locate(environment: &Environment) -> Located {
         return Located::InMemory;
     }
     if let Some(path) = named.map(Path::new).filter(|path| path.is_absolute()) {
-        return Located::At(path.to_owned());
+        return Located::At(vec![path.to_owned()]);
     }
     let data_home = match (&environment.xdg_data_home, &environment.home) {
         (Some(data_home), _) => PathBuf::from(data_home),
@@ -85,20 +95,27 @@ fn locate(environment: &Environment) -> Located {
     };
     let directory = data_home.join("opencode");
     if let Some(name) = named {
-        return Located::At(directory.join(name));
+        return Located::At(vec![directory.join(name)]);
     }
-    let usual = directory.join("opencode.db");
-    if environment.no_channels || usual.exists() {
-        return Located::At(usual);
+    let usual = directory.join(USUAL);
+    let mut all = if environment.no_channels {
+        Vec::new()
+    } else {
+        channels(&directory)
+    };
+    if all.is_empty() || usual.exists() {
+        all.insert(0, usual);
     }
-    Located::At(last_written_channel(&directory).unwrap_or(usual))
+    Located::At(all)
 }
 
-/// The `opencode-<channel>.db` that was written to last.
-fn last_written_channel(directory: &Path) -> Option<PathBuf> {
-    fs::read_dir(directory)
-        .ok()?
-        .filter_map(Result::ok)
+/// Every `opencode-<channel>.db`, by name.
+fn channels(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok);
+    let mut channels: Vec<_> = entries
         .filter(|entry| {
             let name = entry.file_name();
             let name = name.to_string_lossy();
@@ -106,7 +123,9 @@ fn last_written_channel(directory: &Path) -> Option<PathBuf> {
                 .is_some_and(|rest| rest.len() > 3 && rest.ends_with(".db"))
         })
         .map(|entry| entry.path())
-        .max_by_key(|path| (last_written(path), path.clone()))
+        .collect();
+    channels.sort();
+    channels
 }
 
 /// New data is in the log first.
@@ -162,11 +181,8 @@ mod tests {
             ),
         ] {
             let located = locate(&environment(db, xdg, home));
-            assert_eq!(
-                located.clone().path(),
-                expected.map(PathBuf::from),
-                "{located:?}"
-            );
+            let expected: Vec<_> = expected.map(PathBuf::from).into_iter().collect();
+            assert_eq!(located, Located::At(expected));
         }
         assert_eq!(
             locate(&environment(Some(":memory:"), None, None)),
@@ -176,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn without_the_usual_database_the_channel_written_last_is_taken() {
+    fn every_channel_is_found_beside_the_usual_database() {
         let data = tempfile::tempdir().unwrap();
         let directory = data.path().join("opencode");
         fs::create_dir(&directory).unwrap();
@@ -184,29 +200,47 @@ mod tests {
             xdg_data_home: Some(data.path().into()),
             ..Environment::default()
         };
-        let named = |environment: &Environment| {
-            let path = locate(environment).path().unwrap();
-            path.file_name().unwrap().to_string_lossy().into_owned()
+        let at = |environment: &Environment| match locate(environment) {
+            Located::At(paths) => paths,
+            other => panic!("{other:?}"),
+        };
+        let named = |paths: Vec<PathBuf>| {
+            let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+            paths.iter().map(name).collect::<Vec<_>>()
         };
         let touch = |name: &str, seconds| {
             let file = fs::File::create(directory.join(name)).unwrap();
             file.set_modified(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds))
                 .unwrap();
         };
-        assert_eq!(named(&environment), "opencode.db");
+        let one = || named(one_of(at(&environment)).into_iter().collect());
+        assert_eq!(named(at(&environment)), [USUAL]);
         touch("opencode-.db", 99);
-        assert_eq!(named(&environment), "opencode.db", "a channel has a name");
-        touch("opencode-dev.db", 20);
+        assert_eq!(named(at(&environment)), [USUAL], "a channel has a name");
         touch("opencode-local.db", 10);
-        assert_eq!(named(&environment), "opencode-dev.db");
+        touch("opencode-dev.db", 20);
+        assert_eq!(
+            named(at(&environment)),
+            ["opencode-dev.db", "opencode-local.db"]
+        );
+        assert_eq!(one(), ["opencode-dev.db"]);
         touch("opencode-local.db-wal", 30);
-        assert_eq!(named(&environment), "opencode-local.db");
+        assert_eq!(one(), ["opencode-local.db"]);
         let alone = Environment {
             no_channels: true,
             ..environment.clone()
         };
-        assert_eq!(named(&alone), "opencode.db");
-        touch("opencode.db", 1);
-        assert_eq!(named(&environment), "opencode.db");
+        assert_eq!(named(at(&alone)), [USUAL]);
+        touch(USUAL, 1);
+        assert_eq!(
+            named(at(&environment)),
+            [USUAL, "opencode-dev.db", "opencode-local.db"]
+        );
+        assert_eq!(one(), [USUAL]);
+        let set = Environment {
+            opencode_db: Some("opencode-dev.db".into()),
+            ..environment.clone()
+        };
+        assert_eq!(named(at(&set)), ["opencode-dev.db"]);
     }
 }

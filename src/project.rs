@@ -31,6 +31,7 @@ const SMALL_FILE: u64 = 8 << 10;
 /// Finds projects, and remembers what it found.
 #[derive(Debug)]
 pub struct Projects {
+    is_elsewhere: bool,
     known: HashMap<String, String>,
     finder: Option<Finder>,
     patience: Duration,
@@ -54,10 +55,21 @@ impl Projects {
     #[must_use]
     pub fn new() -> Self {
         Self {
+            is_elsewhere: false,
             known: HashMap::new(),
             finder: None,
             patience: PATIENCE,
             since: Instant::now(),
+        }
+    }
+
+    /// For sessions of another machine: without their worktree, their directory is their
+    /// project, and nothing is looked at here.
+    #[must_use]
+    pub fn of_another_machine() -> Self {
+        Self {
+            is_elsewhere: true,
+            ..Self::new()
         }
     }
 
@@ -78,6 +90,9 @@ impl Projects {
             return Some(worktree.clone());
         }
         let directory = session.directory.as_deref()?;
+        if self.is_elsewhere {
+            return Some(directory.to_owned());
+        }
         if let Some(known) = self.known.get(directory) {
             return Some(known.clone());
         }

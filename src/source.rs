@@ -1,15 +1,18 @@
-//! Where sessions come from: for now, databases.
+//! Where sessions come from: databases of this machine, and commands that run the
+//! helper on another.
 //!
-//! What a source *is* is its canonical path; what it is *called* is for people,
-//! and distinct among the sources of one service.
+//! What a source *is* is the canonical path of its database, or the name that a
+//! command was given; what it is *called* is for people, and distinct among the
+//! sources of one service.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::text::escaped;
+use crate::text::{Shown, escaped};
 
 /// What a source is called.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -42,13 +45,87 @@ impl fmt::Display for SourceName {
     }
 }
 
-/// A database.
+/// One of several places where sessions are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// What it is called.
     pub name: SourceName,
-    /// Its canonical path; what is not there yet is taken as written.
-    pub path: PathBuf,
+    /// Where it is.
+    pub place: Place,
+}
+
+/// Where a source is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A database of this machine, by its canonical path; what is not there yet is
+    /// taken as written.
+    Database(PathBuf),
+    /// Another machine, container or user.
+    Remote(Remote),
+}
+
+/// A command that runs the helper somewhere else and passes its standard input and
+/// output on: `ssh host opencode-lister`, `docker exec -i box opencode-lister`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remote {
+    /// The program, looked for in `PATH`, and its arguments; those of the helper are
+    /// appended. Never empty.
+    pub command: Vec<String>,
+    /// The database there; without it, what the helper finds by itself.
+    pub db: Option<String>,
+    /// How often it is asked: nothing tells of changes there.
+    pub every: Duration,
+}
+
+impl Remote {
+    /// How often a remote is asked where nobody says: 15 seconds.
+    pub const EVERY: Duration = Duration::from_secs(15);
+}
+
+/// True for what may be an argument of a helper elsewhere: it may pass through
+/// another machine's shell.
+#[must_use]
+pub fn is_plain_argument(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_./=:-".contains(c);
+    !text.is_empty() && text.chars().all(plain)
+}
+
+impl Source {
+    /// The database, as its helper is to be told; `None` where that one finds it.
+    #[must_use]
+    pub fn db(&self) -> Option<PathBuf> {
+        match &self.place {
+            Place::Database(path) => Some(path.clone()),
+            Place::Remote(remote) => remote.db.as_deref().map(PathBuf::from),
+        }
+    }
+
+    /// What it is, in one text that no other source has. A path that is no UTF-8 is
+    /// not told apart from one that looks the same.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        match &self.place {
+            Place::Database(path) => path.to_string_lossy().into_owned(),
+            // No absolute path begins so.
+            Place::Remote(_) => format!("command:{}", self.name),
+        }
+    }
+}
+
+/// For people: a path, or a command.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Database(path) => Shown(path).fmt(f),
+            Self::Remote(remote) => {
+                for (at, word) in remote.command.iter().enumerate() {
+                    let space = if at == 0 { "" } else { " " };
+                    write!(f, "{space}{}", Shown(Path::new(word)))?;
+                }
+                Ok(())
+            }
+        }
+    }
 }
 
 /// The sources of these databases: each once, called after its file, with as
@@ -70,7 +147,7 @@ pub fn sources_of(databases: &[PathBuf]) -> Vec<Source> {
             let name = name.unwrap_or_else(|| path.to_string_lossy().into_owned());
             Source {
                 name: escaped(&name).into(),
-                path: path.clone(),
+                place: Place::Database(path.clone()),
             }
         })
         .collect()
@@ -95,7 +172,8 @@ fn ends_in(path: &Path, name: &str) -> bool {
 }
 
 /// The canonical path, as far as it is there.
-fn canonical(path: &Path) -> PathBuf {
+#[must_use]
+pub fn canonical(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     for ancestor in path.ancestors() {
         if let (Ok(real), Ok(rest)) = (ancestor.canonicalize(), path.strip_prefix(ancestor)) {
@@ -148,7 +226,7 @@ mod tests {
         let sources = sources_of(&[by("real"), by("link")]);
         assert_eq!(sources.len(), 1);
         assert_eq!(
-            sources[0].path,
+            sources[0].db().unwrap(),
             place.path().canonicalize().unwrap().join("real/not yet.db")
         );
     }

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::path::Path;
+use std::time::Duration;
 
 /// True for characters that a terminal acts on instead of showing, and for
 /// those that reorder or break the line around them: C0 and C1 controls, DEL,
@@ -109,6 +110,13 @@ impl fmt::Display for Shown<'_> {
         }
         write!(f, "'{}'", text.replace('\'', r"'\''"))
     }
+}
+
+/// The duration in a text such as `500ms`, `15s` or `2m`.
+#[must_use]
+pub fn duration(text: &str) -> Option<Duration> {
+    let signed: jiff::SignedDuration = text.parse().ok()?;
+    Duration::try_from(signed).ok()
 }
 
 /// The longest start of `text` that has at most `limit` bytes and ends at a

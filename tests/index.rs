@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use opencode_sessions::index::{Found, Health, Index, Merged, Moment};
+use opencode_sessions::index::{Archived, Found, Health, Index, Merged, Moment};
 use opencode_sessions::output::Entry;
-use opencode_sessions::session::{Millis, Session};
-use opencode_sessions::source::{Source, SourceName};
+use opencode_sessions::session::{Millis, Session, SessionId};
+use opencode_sessions::source::{Place, Source, SourceName};
 use opencode_sessions::wire::DatabaseState;
 use proptest::prelude::*;
 use serde_json::json;
@@ -22,6 +22,8 @@ use serde_json::json;
 struct Row {
     title: u8,
     marked: Option<bool>,
+    updated: Option<u8>,
+    archived: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -36,7 +38,18 @@ enum Step {
 }
 
 fn row() -> impl Strategy<Value = Row> {
-    (0_u8..3, prop::option::of(any::<bool>())).prop_map(|(title, marked)| Row { title, marked })
+    let row = (
+        0_u8..3,
+        prop::option::of(any::<bool>()),
+        prop::option::of(0_u8..3),
+        prop::bool::weighted(0.2),
+    );
+    row.prop_map(|(title, marked, updated, archived)| Row {
+        title,
+        marked,
+        updated,
+        archived,
+    })
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -56,7 +69,7 @@ fn step() -> impl Strategy<Value = Step> {
 fn entry(id: u8, row: Row) -> Entry {
     let session: Session = serde_json::from_value(json!({
         "id": format!("ses_{id}"), "title": row.title.to_string(), "marked": row.marked,
-        "store": "v1",
+        "store": "v1", "timeUpdated": row.updated, "timeArchived": row.archived.then_some(1),
     }))
     .unwrap();
     Entry {
@@ -65,31 +78,83 @@ fn entry(id: u8, row: Row) -> Entry {
     }
 }
 
+fn row_of(entry: &Entry) -> (u8, Row) {
+    let session = &entry.session;
+    let row = Row {
+        title: session.title.as_deref().unwrap().parse().unwrap(),
+        marked: session.marked,
+        updated: session.time_updated.map(|time| time.0.try_into().unwrap()),
+        archived: session.time_archived.is_some(),
+    };
+    (number(&session.id), row)
+}
+
+fn number(id: &SessionId) -> u8 {
+    id.as_str().strip_prefix("ses_").unwrap().parse().unwrap()
+}
+
 fn rows(index: &Index, source: &SourceName) -> BTreeMap<u8, Row> {
     let known = index.source(source).unwrap();
     known
-        .sessions()
-        .iter()
-        .map(|(id, entry)| {
-            let session = entry.unpack().session;
-            assert_eq!(*id, session.id);
-            let title = session.title.as_deref().unwrap().parse().unwrap();
-            let id = id.as_str().strip_prefix("ses_").unwrap().parse().unwrap();
-            (
-                id,
-                Row {
-                    title,
-                    marked: session.marked,
-                },
-            )
-        })
+        .entries()
+        .map(|entry| row_of(&entry.unpack()))
         .collect()
 }
 
-fn sources() -> [Source; 2] {
-    ["a.db", "b.db"].map(|name| Source {
+/// What is shown of a session: the row, and the sources that have it, its own first.
+type Shown = (Row, Vec<SourceName>);
+
+fn shown(index: &Index, archived: Archived) -> BTreeMap<u8, Shown> {
+    let sessions = index.sessions(archived);
+    let count = sessions.len();
+    let shown: BTreeMap<_, _> = sessions
+        .into_iter()
+        .map(|session| {
+            let (id, row) = row_of(&session.entry.unpack());
+            let mut sources = vec![session.source.clone()];
+            sources.extend(session.also.clone());
+            if archived == Archived::Hidden {
+                let name = SessionId::new(format!("ses_{id}")).unwrap();
+                assert_eq!(index.session(&name), Some(session));
+            }
+            (id, (row, sources))
+        })
+        .collect();
+    assert_eq!(shown.len(), count, "each is there once");
+    shown
+}
+
+/// The same by the rules.
+fn merged(sources: &[Source], models: &[Model], archived: Archived) -> BTreeMap<u8, Shown> {
+    let mut merged = BTreeMap::new();
+    for id in 0..6 {
+        let mut best: Option<(Row, usize)> = None;
+        let mut having = Vec::new();
+        for (at, model) in models.iter().enumerate() {
+            let Some(row) = model.rows.get(&id) else {
+                continue;
+            };
+            having.push(at);
+            if best.is_none_or(|(best, _)| row.updated > best.updated) {
+                best = Some((*row, at));
+            }
+        }
+        let Some((row, at)) = best else { continue };
+        if row.archived && archived == Archived::Hidden {
+            continue;
+        }
+        having.retain(|other| *other != at);
+        having.insert(0, at);
+        let names = having.iter().map(|at| sources[*at].name.clone()).collect();
+        merged.insert(id, (row, names));
+    }
+    merged
+}
+
+fn sources() -> [Source; 3] {
+    ["b.db", "a.db", "c.db"].map(|name| Source {
         name: name.into(),
-        path: PathBuf::from("/x").join(name),
+        place: Place::Database(PathBuf::from("/x").join(name)),
     })
 }
 
@@ -150,16 +215,13 @@ impl Model {
 }
 
 /// What the difference says happened to the sessions must be what happened.
-fn apply(before: &BTreeMap<u8, Row>, after: &BTreeMap<u8, Row>, merged: &Merged) {
-    let ids = |ids: &[opencode_sessions::session::SessionId]| {
-        let mut ids: Vec<u8> = ids
-            .iter()
-            .map(|id| id.as_str()[4..].parse().unwrap())
-            .collect();
+fn apply(before: &BTreeMap<u8, Shown>, after: &BTreeMap<u8, Shown>, merged: &Merged) {
+    let ids = |ids: &[SessionId]| {
+        let mut ids: Vec<u8> = ids.iter().map(number).collect();
         ids.sort_unstable();
         ids
     };
-    let with = |wanted: &dyn Fn(Option<&Row>, Option<&Row>) -> bool| {
+    let with = |wanted: &dyn Fn(Option<&Shown>, Option<&Shown>) -> bool| {
         (0..6)
             .filter(|id| wanted(before.get(id), after.get(id)))
             .collect::<Vec<u8>>()
@@ -179,23 +241,23 @@ fn apply(before: &BTreeMap<u8, Row>, after: &BTreeMap<u8, Row>, merged: &Merged)
     );
 }
 
-fn run(steps: &[(bool, Step)]) {
+fn run(steps: &[(usize, Step)]) {
     let sources = sources();
     let mut index = Index::new(&sources);
-    let mut models = [(); 2].map(|()| Model {
+    let mut models = [(); 3].map(|()| Model {
         health: "starting",
         ..Model::default()
     });
     let mut now = 0_u64;
     for (which, step) in steps {
-        let which = usize::from(*which);
+        let which = *which;
         let (source, model) = (&sources[which].name, &mut models[which]);
         let moment = Moment {
             // The wall clock goes backwards, which must not matter.
             wall: Millis(-i64::try_from(now).unwrap()),
             monotonic: Duration::from_millis(now),
         };
-        let before = rows(&index, source);
+        let before = shown(&index, Archived::Hidden);
         let revision = index.revision();
         let health = index.source(source).unwrap().health().clone();
         match step {
@@ -225,7 +287,7 @@ fn run(steps: &[(bool, Step)]) {
                     DatabaseState::Ready => model.ready(&listed),
                     state => model.nothing(state, now),
                 }
-                let after = rows(&index, source);
+                let after = shown(&index, Archived::Hidden);
                 apply(&before, &after, &merged);
                 assert_eq!(index.revision(), revision + u64::from(before != after));
                 let healthier = index.source(source).unwrap().health();
@@ -248,6 +310,10 @@ fn run(steps: &[(bool, Step)]) {
                 }
             }
         }
+        for archived in [Archived::Hidden, Archived::Shown] {
+            let by_the_rules = merged(&sources, &models, archived);
+            assert_eq!(shown(&index, archived), by_the_rules, "after {step:?}");
+        }
         for (source, model) in sources.iter().zip(&models) {
             assert_eq!(rows(&index, &source.name), model.rows, "after {step:?}");
             assert_eq!(
@@ -263,7 +329,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_index_does_what_the_rules_say(steps in prop::collection::vec((any::<bool>(), step()), 0..40)) {
+    fn the_index_does_what_the_rules_say(steps in prop::collection::vec((0_usize..3, step()), 0..40)) {
         run(&steps);
     }
 }
@@ -272,6 +338,8 @@ fn found(database: DatabaseState, ids: &[u8]) -> Found {
     let row = Row {
         title: 0,
         marked: Some(false),
+        updated: None,
+        archived: false,
     };
     Found {
         database,
@@ -289,7 +357,7 @@ fn at(ms: u64) -> Moment {
 #[test]
 fn a_source_that_is_gone_is_believed_after_a_second_look_a_second_later() {
     let _limit = support::limit(30);
-    let [source, _] = sources();
+    let [source, ..] = sources();
     for state in [DatabaseState::Missing, DatabaseState::Empty] {
         let mut index = Index::new(std::slice::from_ref(&source));
         index.merge(&source.name, found(DatabaseState::Ready, &[1, 2]), at(0));
@@ -316,19 +384,24 @@ fn a_source_that_is_gone_is_believed_after_a_second_look_a_second_later() {
 #[test]
 fn a_complete_listing_without_sessions_is_believed_at_once() {
     let _limit = support::limit(30);
-    let [source, other] = sources();
+    let [source, other, _] = sources();
     let mut index = Index::new(&[source.clone(), other.clone()]);
     index.merge(&source.name, found(DatabaseState::Ready, &[1, 2]), at(0));
     index.merge(&other.name, found(DatabaseState::Ready, &[1]), at(0));
     let merged = index.merge(&source.name, found(DatabaseState::Ready, &[]), at(1));
-    assert_eq!(merged.difference.removed.len(), 2);
+    assert_eq!(
+        merged.difference.removed.len(),
+        1,
+        "the other source has one"
+    );
+    assert_eq!(merged.difference.updated.len(), 1, "of which it is now");
     assert_eq!(rows(&index, &other.name).len(), 1, "only of that source");
 }
 
 #[test]
 fn a_snapshot_of_another_marker_keeps_the_sessions_and_forgets_their_marks() {
     let _limit = support::limit(30);
-    let [source, _] = sources();
+    let [source, ..] = sources();
     let mut index = Index::new(std::slice::from_ref(&source));
     index.merge(&source.name, found(DatabaseState::Ready, &[1]), at(0));
     let marker = opencode_sessions::wire::MarkerText::default();
@@ -338,4 +411,70 @@ fn a_snapshot_of_another_marker_keeps_the_sessions_and_forgets_their_marks() {
         opencode_sessions::index::snapshot::restore(&mut index, &bytes, now).unwrap();
         assert_eq!(rows(&index, &source.name)[&1].marked, marked);
     }
+}
+
+#[test]
+fn an_archived_session_stays_hidden_where_an_older_copy_is_not_archived() {
+    let _limit = support::limit(30);
+    let [copy, live, _] = sources();
+    let mut index = Index::new(&[copy.clone(), live.clone()]);
+    let row = |updated, archived| Row {
+        title: 0,
+        marked: None,
+        updated: Some(updated),
+        archived,
+    };
+    let of = |row| Found {
+        database: DatabaseState::Ready,
+        entries: [entry(1, row)].into_iter().collect(),
+    };
+    index.merge(&copy.name, of(row(1, false)), at(0));
+    index.merge(&live.name, of(row(2, false)), at(0));
+    let both = vec![live.name.clone(), copy.name.clone()];
+    assert_eq!(
+        shown(&index, Archived::Hidden)[&1],
+        (row(2, false), both.clone())
+    );
+    let merged = index.merge(&live.name, of(row(3, true)), at(1));
+    assert_eq!(merged.difference.removed.len(), 1);
+    assert!(index.sessions(Archived::Hidden).is_empty());
+    assert_eq!(shown(&index, Archived::Shown)[&1], (row(3, true), both));
+    // Without the live one the copy is what there is.
+    assert!(index.set_sources(std::slice::from_ref(&copy)));
+    assert_eq!(shown(&index, Archived::Hidden)[&1].0, row(1, false));
+}
+
+#[test]
+fn other_sources_keep_what_is_known_of_those_that_stay() {
+    let _limit = support::limit(30);
+    let [one, two, three] = sources();
+    let mut index = Index::new(&[one.clone(), two.clone()]);
+    index.merge(&one.name, found(DatabaseState::Ready, &[1, 2]), at(0));
+    index.merge(&two.name, found(DatabaseState::Ready, &[2, 3]), at(0));
+    let revision = index.revision();
+    // The same place under another name, and a new one before it.
+    let renamed = Source {
+        name: "renamed".into(),
+        place: two.place.clone(),
+    };
+    assert!(index.set_sources(&[three.clone(), renamed.clone()]));
+    assert_eq!(index.revision(), revision + 1);
+    assert_eq!(
+        shown(&index, Archived::Hidden)
+            .keys()
+            .copied()
+            .collect::<Vec<_>>(),
+        [2, 3]
+    );
+    assert_eq!(*index.source(&renamed.name).unwrap().health(), Health::Ok);
+    assert_eq!(
+        index.source(&three.name).unwrap().health().name(),
+        "starting"
+    );
+    assert!(index.source(&two.name).is_none());
+    assert!(
+        !index.set_sources(&[renamed, three]),
+        "another order shows the same"
+    );
+    assert_eq!(index.revision(), revision + 1);
 }

@@ -762,7 +762,7 @@ fn the_helper_is_the_one_beside_the_running_program() {
     let beside = std::env::current_exe()
         .unwrap()
         .with_file_name("opencode-lister");
-    assert_eq!(lister.program(), beside);
+    assert_eq!(lister.program(), Some(&*beside));
 }
 
 #[test]

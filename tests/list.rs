@@ -90,7 +90,7 @@ fn the_json_of_a_session_has_its_keys_and_the_details_the_database_has() {
          summary_files = 3, agent = 'build', time_updated = 2000.9",
     );
     let expected = r#"[
-{"id":"ses_a","directory":"/work","worktree":null,"projectId":"global","parentId":null,"title":"Title of ses_a","firstPrompt":null,"timeCreated":2000,"timeUpdated":2000,"timeArchived":null,"lastMessageAt":null,"marked":false,"store":"v1","agent":"build","version":"1.18.33","slug":"slug","model":{"id":"m","providerId":"p","variant":null},"cost":0.5,"tokens":{"input":7,"output":0,"reasoning":0,"cacheRead":0,"cacheWrite":0},"summary":{"additions":1,"deletions":2,"files":3},"project":"/work"}
+{"id":"ses_a","directory":"/work","worktree":null,"projectId":"global","parentId":null,"title":"Title of ses_a","firstPrompt":null,"timeCreated":2000,"timeUpdated":2000,"timeArchived":null,"lastMessageAt":null,"marked":false,"store":"v1","agent":"build","version":"1.18.33","slug":"slug","model":{"id":"m","providerId":"p","variant":null},"cost":0.5,"tokens":{"input":7,"output":0,"reasoning":0,"cacheRead":0,"cacheWrite":0},"summary":{"additions":1,"deletions":2,"files":3},"project":"/work","source":"opencode.db"}
 ]
 "#;
     assert_eq!(stdout(&list(&made.db, &["--format", "json"])), expected);
@@ -111,8 +111,8 @@ fn tsv_and_ids_are_one_line_a_session_whatever_the_title_holds() {
         .unwrap();
     assert_eq!(
         stdout(&list(&made.db, &["--format", "tsv"])),
-        "id\ttimeUpdated\ttimeCreated\tmarked\tparentId\tproject\tdirectory\ttitle\n\
-         ses_a\t2000\t2000\tfalse\t\t/work\t/work\ta\\tb\\nc\\\\d\\u{1b}[31m\\u{202e}\n"
+        "id\ttimeUpdated\ttimeCreated\tmarked\tparentId\tproject\tdirectory\ttitle\tsources\n\
+         ses_a\t2000\t2000\tfalse\t\t/work\t/work\ta\\tb\\nc\\\\d\\u{1b}[31m\\u{202e}\topencode.db\n"
     );
     assert_eq!(stdout(&list(&made.db, &["--format", "ids"])), "ses_a\n");
 }

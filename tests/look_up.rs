@@ -199,9 +199,10 @@ fn a_root_is_found_from_any_depth_and_a_cycle_is_no_hang() {
         "UPDATE session SET parent_id = x'00' WHERE id = 'orphan';
          COMMIT",
     );
-    let unresolved =
-        |id: &str, reason: &str| json!({"type": "unresolved", "id": id, "reason": reason});
-    let root = |id: &str, root: &str| json!({"type": "root", "id": id, "root": root});
+    let source = "opencode.db";
+    let unresolved = |id: &str, reason: &str| json!({"type": "unresolved", "id": id, "reason": reason, "source": source});
+    let root =
+        |id: &str, root: &str| json!({"type": "root", "id": id, "root": root, "source": source});
     let (lines, status) = ask(
         "roots",
         &made.db,
@@ -233,7 +234,7 @@ fn a_root_is_found_from_any_depth_and_a_cycle_is_no_hang() {
             unresolved("into1000", "cycle"),
             unresolved("orphan", "orphan"),
             unresolved("childs_orphan", "orphan"),
-            unresolved("none", "absent"),
+            json!({"type": "unresolved", "id": "none", "reason": "absent"}),
         ]
     );
     // Many at once, in more than one run of the helper.

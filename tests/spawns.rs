@@ -74,7 +74,7 @@ fn repeat(ways: &[Way], percent: usize) {
     for way in ways {
         for _ in 0..way.times * percent / 100 {
             let outcome = way.lister.list(&way.request);
-            let program = way.lister.program().display();
+            let program = way.lister.program().unwrap().display();
             assert!((way.expected)(&outcome), "{program}: {outcome:?}");
         }
     }
@@ -177,7 +177,7 @@ fn leave_the_caller_as_it_was(listings: usize) {
 
     // Every way of misbehaving, without a look at memory: a flood is kept up to
     // the limits of the wire.
-    let names = support::command(place.bad("names").program()).output();
+    let names = support::command(place.bad("names").program().unwrap()).output();
     let names = String::from_utf8(names.unwrap().stdout).unwrap();
     assert!(names.lines().count() > 40, "{names}");
     for name in names.lines() {

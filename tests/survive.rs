@@ -271,10 +271,7 @@ fn a_sidebar_survives<'a>(ways: impl Iterator<Item = &'a (&'a str, &'a str)>) {
         });
         assert_eq!(sidebar.host.model.removed(), 0, "{way}");
     }
-    assert_eq!(
-        sidebar.host.model.sessions,
-        expected(&made.db, "opencode.db")
-    );
+    assert_eq!(sidebar.host.model.sessions, expected(&made.db));
     let (status, _, log) = sidebar.host.end_by(Signal::TERM);
     assert_eq!(status.code(), Some(0), "{log}");
     let said = |what: &str| log.lines().filter(|line| line.contains(what)).count();
@@ -544,10 +541,7 @@ fn assert_goes(sidebar: &mut Sidebar, health: &str, earliest: Duration, harm: im
     let model = &sidebar.host.model;
     let changes = model.of_type("change", before);
     assert_eq!(changes.len(), 1, "{changes:?}");
-    let removed: Vec<_> = list(&changes[0]["removed"])
-        .iter()
-        .map(|gone| text(&gone["id"]))
-        .collect();
+    let removed: Vec<_> = list(&changes[0]["removed"]).iter().map(text).collect();
     assert_eq!(removed, KEPT);
     assert_eq!(list(&changes[0]["upserted"]).len(), 0);
     assert_eq!(model.of_type("health", before).len(), 1);
@@ -620,7 +614,7 @@ fn a_database_in_the_place_of_another_is_listed_instead() {
     let model = &sidebar.host.model;
     assert_eq!(model.of_type("change", before).len(), 1, "in one change");
     assert_eq!(model.of_type("health", before).len(), 0);
-    assert_eq!(model.sessions, expected(&sidebar.db, "opencode.db"));
+    assert_eq!(model.sessions, expected(&sidebar.db));
 }
 
 #[test]

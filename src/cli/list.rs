@@ -1,35 +1,32 @@
 //! `opencode-sessions list`.
 
-use std::fs::DirBuilder;
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
 
 use super::sessions::NAME;
+use super::sources::{NoSources, SourceArgs, reached};
 use super::status::places;
-use super::{
-    DeadlineArgs, FAILED, IN_MEMORY, MarkerArgs, NO_HOME, complain, default_database,
-    process_lister,
-};
-use crate::file;
-use crate::lister::{Cancel, ListRequest, Lister, Outcome, SCAN_BUDGET};
-use crate::locate::{self, Located};
-use crate::output::{self, Entry, Terminal};
-use crate::project::{self, Projects};
+use super::{DeadlineArgs, FAILED, MarkerArgs, complain, process_lister};
+use crate::gather;
+use crate::index::{Archived, Index, Moment};
+use crate::lister::{Cancel, ListRequest, Outcome, ProcessLister, SCAN_BUDGET, ScanCache};
+use crate::locate;
+use crate::output::{self, Entry, Sourced, Terminal};
+use crate::project;
+use crate::service::SourcePlace;
 use crate::service::client::Client;
 use crate::session::{Millis, Session};
-use crate::source::sources_of;
+use crate::source::{Place, Source};
 use crate::text::Shown;
-use crate::wire::{DatabaseState, Listing};
+use crate::wire::DatabaseState;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ListArgs {
-    /// The database [default: OpenCode's own: OPENCODE_DB, else opencode.db in the data directory]
-    #[arg(long, value_name = "PATH")]
-    db: Option<PathBuf>,
+    #[command(flatten)]
+    sources: SourceArgs,
 
     /// How to print the sessions
     #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -101,172 +98,169 @@ enum Sort {
 }
 
 pub(super) fn run(args: &ListArgs) -> io::Result<u8> {
-    let db = match args.db.clone().map_or_else(default_database, Located::At) {
-        Located::At(db) => db,
-        Located::InMemory => return nothing(args, IN_MEMORY),
-        Located::NoHome => {
-            complain(NAME, NO_HOME);
+    let sources = match args.sources.sources() {
+        Ok(sources) => sources,
+        Err(none @ NoSources::InMemory) => {
+            print(args.format, &[])?;
+            complain(NAME, none.why());
+            return Ok(0);
+        }
+        Err(none) => {
+            complain(NAME, none.why());
             return Ok(FAILED);
         }
     };
-    if let Some(entries) = known_by_a_service(args, &db) {
-        return present(args, entries);
+    if let Some(sessions) = known_by_a_service(args, &sources) {
+        present(args, sessions, WhyEmpty::Unsaid)?;
+        return Ok(0);
     }
-    let lister = match process_lister(args.lister.as_deref()) {
-        Ok(lister) => lister,
+    match process_lister(args.lister.as_deref()) {
+        Ok(helper) => list(args, &sources, &helper),
         Err(breakage) => {
             complain(NAME, &breakage.to_string());
-            return Ok(FAILED);
-        }
-    };
-    let request = ListRequest {
-        marker: args.marker.marker(),
-        children: args.children,
-        archived: args.archived,
-        deadline: args.deadline.deadline,
-        scan_cache: scan_cache(&db),
-        scan_budget: Some(SCAN_BUDGET),
-        cancel: Cancel::default(),
-        db,
-    };
-    match lister.list(&request) {
-        Outcome::Complete(listing) => show(args, &request.db, listing),
-        failed => {
-            complain(NAME, &failed.to_string());
             Ok(FAILED)
         }
     }
 }
 
-/// So old is no file that a helper is writing.
-const LEFT_OVER: Duration = Duration::from_secs(60 * 60);
+fn list(args: &ListArgs, sources: &[Source], helper: &ProcessLister) -> io::Result<u8> {
+    let several = sources.len() > 1;
+    let reached = reached(sources, helper);
+    let outcomes = gather::list(&reached, |source| ListRequest {
+        db: source.db(),
+        marker: args.marker.marker(),
+        children: args.children,
+        // That a session is archived hides its older copies in other sources.
+        archived: args.archived || several,
+        deadline: args.deadline.deadline,
+        scan_cache: Some(ScanCache::Auto),
+        scan_budget: Some(SCAN_BUDGET),
+        cancel: Cancel::default(),
+    });
+    let mut index = Index::new(sources);
+    let mut failed = 0;
+    let mut why_empty = WhyEmpty::Unsaid;
+    for (reached, outcome) in reached.iter().zip(outcomes) {
+        let source = &reached.source;
+        let say = |sentence: &str| match several {
+            true => complain(NAME, &format!("{}: {sentence}", source.name)),
+            false => complain(NAME, sentence),
+        };
+        let listing = match outcome {
+            Outcome::Complete(listing) => listing,
+            failure => {
+                say(&failure.to_string());
+                failed += 1;
+                continue;
+            }
+        };
+        if let Some(hint) = hint(source, listing.end.database) {
+            say(&hint);
+            why_empty = WhyEmpty::Said;
+        }
+        let invalid = listing.end.skipped.invalid_id;
+        if invalid > 0 {
+            let place = &source.place;
+            say(&format!(
+                "{invalid} rows of {place} have no valid id and are left out"
+            ));
+        }
+        let found = gather::found(listing, &mut reached.projects());
+        index.merge(&source.name, found, NOW);
+    }
+    if failed == sources.len() {
+        return Ok(FAILED);
+    }
+    let archived = match args.archived {
+        true => Archived::Shown,
+        false => Archived::Hidden,
+    };
+    let sessions = index.sessions(archived).into_iter();
+    let sessions = sessions.map(|session| Sourced {
+        entry: session.entry.unpack(),
+        source: session.source,
+        also: session.also,
+    });
+    present(args, sessions.collect(), why_empty)?;
+    Ok(if failed == 0 { 0 } else { FAILED })
+}
+
+/// An index that takes each source once needs no clock.
+const NOW: Moment = Moment {
+    wall: Millis(0),
+    monotonic: Duration::ZERO,
+};
 
 /// What to say where sessions are, but not in a database.
 const OLD_STORE: &str = "; there are sessions of OpenCode 1.1 or earlier beside it, in \
      storage/session: starting OpenCode 1.2 to 1.15 imports them";
 
-/// Where the helper remembers what it knows of this database; `None` where no
-/// directory for that can be had.
-fn scan_cache(db: &Path) -> Option<PathBuf> {
-    let directory = file::cache_dir()?;
-    let made = DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&directory);
-    made.ok()?;
-    // Other listings may be writing theirs.
-    file::remove_leftovers(&directory, LEFT_OVER);
-    Some(file::scan_cache_in(&directory, db))
-}
-
-fn show(args: &ListArgs, db: &Path, listing: Listing) -> io::Result<u8> {
-    let shown = Shown(db);
-    let hint = if locate::has_old_store(db) {
-        OLD_STORE
-    } else {
-        ""
+/// What to say of a source that has no sessions because of this state.
+fn hint(source: &Source, state: DatabaseState) -> Option<String> {
+    let (at, old_store) = match &source.place {
+        Place::Database(path) => (format!("at {}", Shown(path)), locate::has_old_store(path)),
+        Place::Remote(_) => (format!("of {}", source.name), false),
     };
-    match listing.end.database {
-        DatabaseState::Ready => {}
-        DatabaseState::Missing => {
-            let way_out = if hint.is_empty() {
-                "; has OpenCode been run? Name another with --db"
-            } else {
-                hint
-            };
-            return nothing(args, &format!("there is no database at {shown}{way_out}"));
+    let old_store = if old_store { OLD_STORE } else { "" };
+    match state {
+        DatabaseState::Ready => None,
+        DatabaseState::Missing if !old_store.is_empty() => {
+            Some(format!("there is no database {at}{old_store}"))
         }
-        DatabaseState::Empty => {
-            return nothing(
-                args,
-                &format!("the database at {shown} has no sessions yet{hint}"),
-            );
-        }
-        DatabaseState::Young => {
-            return nothing(
-                args,
-                &format!("the database at {shown} is just being made; try again in a second"),
-            );
-        }
+        DatabaseState::Missing => Some(format!(
+            "there is no database {at}; has OpenCode been run? Name another with --db"
+        )),
+        DatabaseState::Empty => Some(format!("the database {at} has no sessions yet{old_store}")),
+        DatabaseState::Young => Some(format!(
+            "the database {at} is just being made; try again in a second"
+        )),
     }
-    if listing.end.skipped.invalid_id > 0 {
-        complain(
-            NAME,
-            &format!(
-                "{} rows of {shown} have no valid id and are left out",
-                listing.end.skipped.invalid_id
-            ),
-        );
-    }
-    let mut projects = Projects::new();
-    let entries = listing
-        .sessions
-        .into_values()
-        .map(|session| Entry {
-            project: projects.of(&session),
-            session,
-        })
-        .collect();
-    present(args, entries)
 }
 
 /// What a running service knows, where that is exactly what was asked: the same
-/// database, the same marker, and its last listing was complete.
-fn known_by_a_service(args: &ListArgs, db: &Path) -> Option<Vec<Entry>> {
+/// sources, the same marker, and its last listings were complete.
+fn known_by_a_service(args: &ListArgs, sources: &[Source]) -> Option<Vec<Sourced>> {
     if args.no_service || args.archived || args.children || args.lister.is_some() {
         return None;
     }
     let mut service = Client::connect(&places(None))?;
     let hello = service.hello();
-    let [source] = &hello.sources[..] else {
-        return None;
-    };
-    let [ours] = &sources_of(&[db.to_owned()])[..] else {
-        return None;
-    };
-    if Some(&*source.path) != ours.path.to_str() || hello.marker != args.marker.marker() {
+    if !SourcePlace::are(&hello.sources, sources) || hello.marker != args.marker.marker() {
         return None;
     }
     let known = service.snapshot().ok()?;
-    if known
+    let is_well = known
         .sources
         .iter()
-        .any(|source| source.health.state != "ok")
-    {
-        return None;
-    }
-    let mut entries: Vec<_> = known
-        .sessions
-        .into_iter()
-        .map(|there| there.entry)
-        .collect();
-    // The helper's order.
-    entries.sort_by(|a, b| {
-        let key = |entry: &Entry| entry.session.time_updated;
-        key(b)
-            .cmp(&key(a))
-            .then_with(|| a.session.id.cmp(&b.session.id))
-    });
-    Some(entries)
+        .all(|source| source.health.state == "ok");
+    is_well.then_some(known.sessions)
+}
+
+/// Whether somebody was told why there are no sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WhyEmpty {
+    Said,
+    Unsaid,
 }
 
 /// Filters, sorts and prints.
-fn present(args: &ListArgs, mut entries: Vec<Entry>) -> io::Result<u8> {
+fn present(args: &ListArgs, mut sessions: Vec<Sourced>, why_empty: WhyEmpty) -> io::Result<()> {
     if let Some(wanted) = &args.project {
         let wanted = wanted_projects(wanted)?;
-        entries.retain(|entry| is_wanted(entry, &wanted));
+        sessions.retain(|session| is_wanted(&session.entry, &wanted));
     }
-    sort(&mut entries, args.sort);
+    sort(&mut sessions, args.sort);
     let mut hidden = 0;
     if args.format == Format::Table && !args.all_marked {
-        let all = entries.len();
-        entries.retain(|entry| entry.session.marked != Some(true));
-        hidden = all - entries.len();
+        let all = sessions.len();
+        sessions.retain(|session| session.entry.session.marked != Some(true));
+        hidden = all - sessions.len();
     }
-    let sessions = entries.len();
-    entries.truncate(args.limit.unwrap_or(usize::MAX));
-    print(args.format, &entries)?;
-    if args.format == Format::Table && (sessions == 0 || hidden > 0) {
+    let count = sessions.len();
+    sessions.truncate(args.limit.unwrap_or(usize::MAX));
+    print(args.format, &sessions)?;
+    let is_unsaid = count == 0 && why_empty == WhyEmpty::Unsaid;
+    if args.format == Format::Table && (is_unsaid || hidden > 0) {
         let of = if args.project.is_some() {
             " of this project"
         } else {
@@ -277,32 +271,25 @@ fn present(args: &ListArgs, mut entries: Vec<Entry>) -> io::Result<u8> {
             1 => "; 1 that carries the marker is hidden, --all-marked shows it".to_owned(),
             more => format!("; {more} that carry the marker are hidden, --all-marked shows them"),
         };
-        let said = match sessions {
+        let said = match count {
             0 => "no sessions".to_owned(),
             1 => "1 session".to_owned(),
             more => format!("{more} sessions"),
         };
         complain(NAME, &format!("{said}{of}{hidden}"));
     }
-    Ok(0)
+    Ok(())
 }
 
-/// An empty list, and why it is empty.
-fn nothing(args: &ListArgs, why: &str) -> io::Result<u8> {
-    print(args.format, &[])?;
-    complain(NAME, why);
-    Ok(0)
-}
-
-fn print(format: Format, entries: &[Entry]) -> io::Result<()> {
+fn print(format: Format, sessions: &[Sourced]) -> io::Result<()> {
     let out = anstream::AutoStream::auto(io::stdout());
     let mut out = BufWriter::new(out);
     match format {
-        Format::Table => output::table(entries, &Terminal::of_stdout(), &mut out)?,
-        Format::Json => output::json(entries, &mut out)?,
-        Format::Ndjson => output::ndjson(entries, &mut out)?,
-        Format::Tsv => output::tsv(entries, &mut out)?,
-        Format::Ids => output::ids(entries, &mut out)?,
+        Format::Table => output::table(sessions, &Terminal::of_stdout(), &mut out)?,
+        Format::Json => output::json(sessions, &mut out)?,
+        Format::Ndjson => output::ndjson(sessions, &mut out)?,
+        Format::Tsv => output::tsv(sessions, &mut out)?,
+        Format::Ids => output::ids(sessions, &mut out)?,
     }
     out.flush()
 }
@@ -328,21 +315,21 @@ fn is_wanted(entry: &Entry, wanted: &[PathBuf]) -> bool {
 }
 
 /// Ties by id, as in the helper's order.
-fn sort(entries: &mut [Entry], by: Sort) {
+fn sort(sessions: &mut [Sourced], by: Sort) {
     match by {
-        // The helper's order.
-        Sort::Updated => {}
-        Sort::Activity => newest_first(entries, Session::active_at),
-        Sort::Created => newest_first(entries, |session| session.time_created),
-        Sort::Title => entries.sort_by_cached_key(|Entry { session, .. }| {
-            let title = session.headline().unwrap_or_default();
-            (title.trim().to_lowercase(), session.id.clone())
+        Sort::Updated => newest_first(sessions, |session| session.time_updated),
+        Sort::Activity => newest_first(sessions, Session::active_at),
+        Sort::Created => newest_first(sessions, |session| session.time_created),
+        Sort::Title => sessions.sort_by_cached_key(|Sourced { entry, .. }| {
+            let title = entry.session.headline().unwrap_or_default();
+            (title.trim().to_lowercase(), entry.session.id.clone())
         }),
     }
 }
 
-fn newest_first(entries: &mut [Entry], time: impl Fn(&Session) -> Option<Millis>) {
-    entries.sort_by(|Entry { session: a, .. }, Entry { session: b, .. }| {
+fn newest_first(sessions: &mut [Sourced], time: impl Fn(&Session) -> Option<Millis>) {
+    sessions.sort_by(|a, b| {
+        let (a, b) = (&a.entry.session, &b.entry.session);
         time(b).cmp(&time(a)).then_with(|| a.id.cmp(&b.id))
     });
 }

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use super::{MarkerArgs, USAGE, complain, default_database, exit, session_ids};
+use super::{MarkerArgs, USAGE, complain, exit, session_ids};
 use crate::helper::listing::{Task, list};
 use crate::helper::look_up::{self, look_up};
 use crate::helper::{explain, launched, pretty, verify};
-use crate::lister::default_threads;
+use crate::lister::{ScanCache, default_threads};
+use crate::locate;
 use crate::marker;
 use crate::store::{Filter, OpenOptions};
 use crate::wire::{ErrorKind, Failure, LookUp, Request, Writer, limits};
@@ -90,7 +91,7 @@ impl Place {
     }
 
     fn path(self) -> Option<PathBuf> {
-        self.db.or_else(|| default_database().path())
+        self.db.or_else(locate::one_database)
     }
 }
 
@@ -114,9 +115,10 @@ struct Reading {
     #[arg(long, value_name = "MS", default_value_t = 5000, value_parser = clap::value_parser!(u64).range(0..=600_000))]
     busy_timeout: u64,
 
-    /// Remember in this file what is known about the marker, and read only what is new
-    #[arg(long, value_name = "FILE")]
-    scan_cache: Option<PathBuf>,
+    /// Remember in this file what is known about the marker, and read only what is new;
+    /// "auto" is one in the cache directory
+    #[arg(long, value_name = "FILE|auto")]
+    scan_cache: Option<ScanCache>,
 
     /// Look for the marker for so long, in milliseconds (1 to 600000); what is not known then is null
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=600_000))]
@@ -153,12 +155,13 @@ struct Launched {
 
 impl Reading {
     fn task(self) -> Task {
+        let open = self.place.open(self.busy_timeout);
+        let db = self.place.path();
         Task {
-            open: self.place.open(self.busy_timeout),
-            db: self.place.path(),
+            open,
             marker: marker::Options {
                 marker: self.marker.marker(),
-                cache: self.scan_cache,
+                cache: self.scan_cache.and_then(|cache| cache.file(db.as_ref()?)),
                 budget: self.scan_budget.map(Duration::from_millis),
                 threads: self.threads,
             },
@@ -166,6 +169,7 @@ impl Reading {
                 children: self.children,
                 archived: self.archived,
             },
+            db,
         }
     }
 }

@@ -1,19 +1,16 @@
 //! `opencode-sessions get` and `roots`: sessions by their ids.
 
+use std::collections::BTreeSet;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::sessions::NAME;
-use super::{
-    FAILED, IN_MEMORY, NO_HOME, USAGE, complain, default_database, duration, process_lister,
-    session_ids,
-};
-use crate::lister::LookUpRequest;
-use crate::locate::Located;
+use super::sources::{SourceArgs, reached};
+use super::{FAILED, USAGE, complain, duration, process_lister, session_ids};
+use crate::gather::{LookUpJob, LookedUp, Reached};
+use crate::lister::Cancel;
 use crate::output::FoundOf;
-use crate::project::Projects;
-use crate::session::SessionId;
 use crate::wire::{Answer, LookUp, limits, to_json};
 
 /// The exit status where there is no such session, or it has no root.
@@ -26,9 +23,8 @@ pub(super) struct LookUpArgs {
     #[arg(value_name = "ID", required = true)]
     ids: Vec<String>,
 
-    /// The database [default: OpenCode's own: OPENCODE_DB, else opencode.db in the data directory]
-    #[arg(long, value_name = "PATH")]
-    db: Option<PathBuf>,
+    #[command(flatten)]
+    sources: SourceArgs,
 
     /// How long it may take for each thousand ids, such as 500ms, 15s or 2m
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
@@ -58,66 +54,60 @@ pub(super) fn run(what: LookUp, args: &LookUpArgs) -> io::Result<u8> {
     let mut out = Out {
         out: BufWriter::new(io::stdout().lock()),
         status: 0,
-        projects: Projects::new(),
+        said: BTreeSet::new(),
     };
-    out.look_up(what, args, &ids)?;
+    match reached_by(args) {
+        Ok(sources) => {
+            for ids in ids.chunks(limits::IDS) {
+                let job = LookUpJob {
+                    what,
+                    ids: ids.to_vec(),
+                    deadline: args.deadline,
+                    cancel: Cancel::default(),
+                };
+                for found in job.run(&sources) {
+                    out.line(&found)?;
+                }
+            }
+        }
+        Err(why) => {
+            for id in ids {
+                let message = why.clone();
+                out.line(&LookedUp::nowhere(FoundOf::Failed { id, message }))?;
+            }
+        }
+    }
     out.end()
+}
+
+fn reached_by(args: &LookUpArgs) -> Result<Vec<Reached>, String> {
+    let sources = args.sources.sources();
+    let sources = sources.map_err(|none| none.why().to_owned())?;
+    let helper = process_lister(args.lister.as_deref());
+    let helper = helper.map_err(|breakage| breakage.to_string())?;
+    Ok(reached(&sources, &helper))
 }
 
 struct Out<W> {
     out: W,
     /// The worst so far: that nobody could look, then that there is no such session.
     status: u8,
-    projects: Projects,
+    /// Why nobody could look, which is said once to a person.
+    said: BTreeSet<String>,
 }
 
 impl<W: Write> Out<W> {
-    fn look_up(&mut self, what: LookUp, args: &LookUpArgs, ids: &[SessionId]) -> io::Result<()> {
-        let db = match args.db.clone().map_or_else(default_database, Located::At) {
-            Located::At(db) => db,
-            Located::InMemory => return self.failed(ids, IN_MEMORY),
-            Located::NoHome => return self.failed(ids, NO_HOME),
-        };
-        let lister = match process_lister(args.lister.as_deref()) {
-            Ok(lister) => lister,
-            Err(breakage) => return self.failed(ids, &breakage.to_string()),
-        };
-        for ids in ids.chunks(limits::IDS) {
-            let request = LookUpRequest {
-                deadline: args.deadline,
-                ..LookUpRequest::of(&db, what, ids.to_vec())
-            };
-            match request.answers(&lister) {
-                Ok(answers) => {
-                    for answer in answers {
-                        let found = FoundOf::answer(answer, &mut self.projects);
-                        self.line(&found)?;
-                    }
-                }
-                Err(why) => self.failed(ids, &why)?,
-            }
+    fn line(&mut self, looked_up: &LookedUp) -> io::Result<()> {
+        if let FoundOf::Failed { message, .. } = &looked_up.found
+            && self.said.insert(message.clone())
+        {
+            complain(NAME, message);
         }
-        Ok(())
-    }
-
-    /// Says it once to a person, and of each id to a program.
-    fn failed(&mut self, ids: &[SessionId], message: &str) -> io::Result<()> {
-        complain(NAME, message);
-        for id in ids {
-            self.line(&FoundOf::Failed {
-                id: id.clone(),
-                message: message.to_owned(),
-            })?;
-        }
-        Ok(())
-    }
-
-    fn line(&mut self, found: &FoundOf) -> io::Result<()> {
-        let status = exit_status(found);
+        let status = exit_status(&looked_up.found);
         if self.status == 0 || status == FAILED {
             self.status = status;
         }
-        to_json(found, &mut self.out)?;
+        to_json(looked_up, &mut self.out)?;
         self.out.write_all(b"\n")
     }
 

@@ -9,8 +9,10 @@ mod lister;
 mod log;
 mod look_up;
 mod memory;
+mod reload;
 mod serve;
 mod sessions;
+mod sources;
 mod status;
 
 use std::io::{self, Write};
@@ -19,9 +21,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::lister::{Breakage, ProcessLister};
-use crate::locate::{self, Located};
 use crate::session::SessionId;
-use crate::text::{escaped, one_line};
+use crate::text::{self, escaped, one_line};
 use crate::wire::MarkerText;
 
 pub use lister::run as opencode_lister;
@@ -63,27 +64,11 @@ const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let signed: jiff::SignedDuration = text
-        .parse()
-        .map_err(|_| "not a duration such as 500ms, 15s or 2m")?;
-    Duration::try_from(signed)
-        .ok()
+    let duration = text::duration(text).ok_or("not a duration such as 500ms, 15s or 2m")?;
+    Some(duration)
         .filter(|duration| (SHORTEST..=LONGEST).contains(duration))
         .ok_or_else(|| "a deadline is between 10ms and 24h".to_owned())
 }
-
-/// The default database, or why there is none.
-fn default_database() -> Located {
-    locate::default_database()
-}
-
-/// What to say where OpenCode keeps no file.
-const IN_MEMORY: &str =
-    "OPENCODE_DB is :memory:, so OpenCode keeps no sessions to read; name a database with --db";
-
-/// What to say where nobody can know where the file is.
-const NO_HOME: &str =
-    "there is no home directory to look for OpenCode's database in; name it with --db";
 
 /// Ids that somebody wrote, or what is wrong with one.
 fn session_ids(ids: &[String]) -> Result<Vec<SessionId>, String> {

@@ -15,17 +15,16 @@ use tracing::{info, warn};
 
 use super::log::{self, LogFormat};
 use super::memory;
+use super::reload::{Reload, Sources};
 use super::sessions::NAME;
-use super::{
-    DeadlineArgs, FAILED, IN_MEMORY, MarkerArgs, NO_HOME, complain, default_database,
-    process_lister,
-};
+use super::sources::{NoSources, SourceArgs, sources};
+use super::{DeadlineArgs, FAILED, MarkerArgs, complain, process_lister};
 use crate::file;
-use crate::lister::ProcessLister;
-use crate::locate::Located;
 use crate::service::client::Client;
-use crate::service::{Beat, Config, Handle, Pulse, Service, StateDir, StateError, lines, socket};
-use crate::source::{Source, sources_of};
+use crate::service::{
+    Beat, Config, Handle, Pulse, Service, SourcePlace, StateDir, StateError, lines, socket,
+};
+use crate::source::Source;
 use crate::wire::{MarkerText, line};
 
 /// EX_OSERR of sysexits: the system gives no thread.
@@ -52,9 +51,8 @@ pub(super) struct ServeArgs {
     #[arg(long)]
     stdio: bool,
 
-    /// A database; may be given more than once [default: OpenCode's own]
-    #[arg(long, value_name = "PATH")]
-    db: Vec<PathBuf>,
+    #[command(flatten)]
+    sources: SourceArgs,
 
     /// Where the index is kept [default: opencode-sessions in $XDG_STATE_HOME or ~/.local/state]
     #[arg(long, value_name = "DIR")]
@@ -82,22 +80,15 @@ pub(super) struct ServeArgs {
 pub(super) fn run(args: &ServeArgs) -> io::Result<u8> {
     memory::use_one_arena();
     let _flush = log::start(args.log_format, args.debug);
-    let databases = if args.db.is_empty() {
-        match default_database() {
-            Located::At(db) => vec![db],
-            Located::InMemory => {
-                complain(NAME, IN_MEMORY);
-                return Ok(FAILED);
-            }
-            Located::NoHome => {
-                complain(NAME, NO_HOME);
-                return Ok(FAILED);
-            }
+    let chosen = args.sources.config().map_err(NoSources::Because);
+    let chosen = chosen.and_then(|config| Ok((sources(config.clone())?, config)));
+    let (sources, config) = match chosen {
+        Ok(chosen) => chosen,
+        Err(none) => {
+            complain(NAME, none.why());
+            return Ok(FAILED);
         }
-    } else {
-        args.db.clone()
     };
-    let sources = sources_of(&databases);
     let state_dir = args.state_dir.clone().or_else(file::state_dir);
     let places = match &args.state_dir {
         // Who names a place of its own is found there.
@@ -152,12 +143,13 @@ pub(super) fn run(args: &ServeArgs) -> io::Result<u8> {
         .ok();
     // Signals are caught from here on, so that none is missed.
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let kept = Sources::new(args.sources.clone(), config, sources.clone());
     let config = Config {
         sources,
         marker: args.marker.marker(),
         deadline: args.deadline.deadline,
         // Each source has its own: a helper that does not die holds up no other's.
-        lister: Box::new(move |_| Arc::new(ProcessLister::at(lister.program()))),
+        lister: Box::new(move |source| Arc::new(lister.of(source))),
         state,
         pulse: pulse()?,
     };
@@ -169,7 +161,7 @@ pub(super) fn run(args: &ServeArgs) -> io::Result<u8> {
         }
     };
     let handle = service.handle();
-    obey(signals, handle.clone())?;
+    obey(signals, handle.clone(), kept.keep(handle.clone())?)?;
     let _serving = socket
         .map(|socket| socket.serve(handle.clone()))
         .transpose()?;
@@ -204,13 +196,13 @@ fn open_state(path: Option<&Path>) -> Result<Option<StateDir>, StateError> {
 }
 
 /// Signals become messages.
-fn obey(mut signals: Signals, service: Handle) -> io::Result<()> {
+fn obey(mut signals: Signals, service: Handle, sources: Reload) -> io::Result<()> {
     thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
             for signal in signals.forever() {
                 match signal {
-                    SIGHUP => service.refresh(),
+                    SIGHUP => sources.ask(),
                     SIGINT => service.end("SIGINT"),
                     _ => service.end("SIGTERM"),
                 }
@@ -318,16 +310,7 @@ fn other_service(sources: &[Source], marker: Option<&MarkerText>, places: &[Path
 
 fn is_same(other: &Client, sources: &[Source], marker: Option<&MarkerText>) -> bool {
     let hello = other.hello();
-    let mut theirs: Vec<_> = hello
-        .sources
-        .iter()
-        .map(|source| Some(&*source.path))
-        .collect();
-    // A path that is no UTF-8 is not the same as what it is shown as.
-    let mut ours: Vec<_> = sources.iter().map(|source| source.path.to_str()).collect();
-    theirs.sort_unstable();
-    ours.sort_unstable();
-    ours == theirs && hello.marker.as_ref() == marker
+    SourcePlace::are(&hello.sources, sources) && hello.marker.as_ref() == marker
 }
 
 /// Passes everything on, both ways, until either end is closed.

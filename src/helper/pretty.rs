@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::listing::{Ended, Task, list};
-use crate::output::{self, Entry, Terminal};
+use crate::output::{self, Entry, Sourced, Terminal};
 use crate::project::Projects;
 use crate::text;
 use crate::wire::{Checked, DatabaseState, Verdict, Writer};
@@ -25,15 +25,17 @@ pub fn print(task: &Task, mut out: impl Write, mut err: impl Write) -> io::Resul
         }
         Verdict::Whole(listing) => {
             let mut projects = Projects::new();
-            let entries: Vec<_> = listing
-                .sessions
-                .into_values()
-                .map(|session| Entry {
+            let sessions = listing.sessions.into_values().map(|session| Sourced {
+                entry: Entry {
                     project: projects.of(&session),
                     session,
-                })
-                .collect();
-            output::table(&entries, &Terminal::of_stdout(), &mut out)?;
+                },
+                // There is one.
+                source: "".into(),
+                also: Vec::new(),
+            });
+            let sessions: Vec<_> = sessions.collect();
+            output::table(&sessions, &Terminal::of_stdout(), &mut out)?;
             out.flush()?;
             let end = listing.end;
             let state = match end.database {

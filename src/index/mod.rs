@@ -8,6 +8,10 @@
 //!   believed when a second listing, at least a second later, says so too: a
 //!   mount that blinks empties no sidebar.
 //! * `marked: null` in a listing keeps what was last known of that session.
+//! * A session that several sources have is shown once: the row with the newest
+//!   `time_updated`, of the first source where there are several, and all its sources
+//!   named. An archived one is hidden by that row alone, so that no older copy of it
+//!   comes to light.
 //! * The revision grows by one with every change of a session, and with nothing
 //!   else.
 
@@ -15,10 +19,9 @@ mod health;
 pub mod snapshot;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::output::Entry;
+use crate::output::{Entry, Sourced};
 use crate::packed::{Packed, PackedList};
 use crate::session::{Millis, SessionId};
 use crate::source::{Source, SourceName};
@@ -42,17 +45,27 @@ pub struct Moment {
 #[derive(Debug, Clone, Default)]
 pub struct Index {
     revision: u64,
-    sources: BTreeMap<SourceName, Known>,
+    /// In the order in which they were named.
+    sources: Vec<Known>,
 }
 
 /// One source and its sessions.
 #[derive(Debug, Clone)]
 pub struct Known {
-    path: PathBuf,
+    name: SourceName,
+    identity: String,
     health: Health,
-    sessions: BTreeMap<SessionId, Packed<Entry>>,
+    rows: BTreeMap<SessionId, Row>,
     /// When it was first seen without its sessions, on the monotonic clock.
     gone_since: Option<Duration>,
+}
+
+/// One source's row of a session, and what decides whether it is shown.
+#[derive(Debug, Clone, PartialEq)]
+struct Row {
+    entry: Packed<Entry>,
+    updated: Option<Millis>,
+    archived: bool,
 }
 
 /// What was found at a source.
@@ -64,12 +77,12 @@ pub struct Found {
     pub entries: PackedList<Entry>,
 }
 
-/// What a listing changed.
+/// What a listing changed of the sessions that are shown.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Difference {
     /// Sessions that are new.
     pub inserted: Vec<SessionId>,
-    /// Sessions that are not as they were.
+    /// Sessions that are not as they were, or not where they were.
     pub updated: Vec<SessionId>,
     /// Sessions that are gone.
     pub removed: Vec<SessionId>,
@@ -103,21 +116,38 @@ pub enum Again {
     Young,
 }
 
+/// The rows that a listing changed, as they were before.
+type Touched = Vec<(SessionId, Option<Row>)>;
+
 impl Index {
     /// An index of these sources, of which nothing is known.
     #[must_use]
     pub fn new(sources: &[Source]) -> Self {
-        let mut index = Self::default();
-        for source in sources {
-            let known = Known {
-                path: source.path.clone(),
-                health: Health::Starting,
-                sessions: BTreeMap::new(),
-                gone_since: None,
-            };
-            index.sources.insert(source.name.clone(), known);
+        Self {
+            revision: 0,
+            sources: sources.iter().map(Known::new).collect(),
         }
-        index
+    }
+
+    /// From now on these are the sources. What is known of one that was among them
+    /// before stays, also under another name. True where other sessions are shown now.
+    pub fn set_sources(&mut self, sources: &[Source]) -> bool {
+        let before = self.sessions(Archived::Hidden);
+        let mut old = std::mem::take(&mut self.sources);
+        let kept = sources.iter().map(|source| {
+            let identity = source.identity();
+            match old.iter().position(|known| known.identity == identity) {
+                Some(at) => Known {
+                    name: source.name.clone(),
+                    ..old.swap_remove(at)
+                },
+                None => Known::new(source),
+            }
+        });
+        self.sources = kept.collect();
+        let changed = before != self.sessions(Archived::Hidden);
+        self.revision += u64::from(changed);
+        changed
     }
 
     /// Grows with every change of a session.
@@ -126,41 +156,130 @@ impl Index {
         self.revision
     }
 
-    /// All sources, by name.
-    pub fn sources(&self) -> impl Iterator<Item = (&SourceName, &Known)> {
+    /// All sources, in the order in which they were named.
+    pub fn sources(&self) -> impl Iterator<Item = &Known> {
         self.sources.iter()
     }
 
     /// One source.
     #[must_use]
     pub fn source(&self, name: &SourceName) -> Option<&Known> {
-        self.sources.get(name)
+        self.sources.iter().find(|known| known.name == *name)
     }
 
-    /// Takes over what was known before a restart. Sources that have sessions
-    /// are stale until their first listing.
-    pub fn restore(&mut self, name: &SourceName, entries: Vec<Packed<Entry>>) {
-        let Some(known) = self.sources.get_mut(name).filter(|_| !entries.is_empty()) else {
+    fn at(&self, name: &SourceName) -> Option<usize> {
+        self.sources.iter().position(|known| known.name == *name)
+    }
+
+    /// All sessions, each once, by id.
+    #[must_use]
+    pub fn sessions(&self, archived: Archived) -> Vec<Sourced<Packed<Entry>>> {
+        let rows = self.sources.iter().enumerate().flat_map(|(at, known)| {
+            let rows = known.rows.iter();
+            rows.map(move |(id, row)| (id, Candidate { at, row }))
+        });
+        let mut rows: Vec<_> = rows.collect();
+        rows.sort_by_key(|(id, _)| *id);
+        let each = rows.chunk_by(|(one, _), (other, _)| one == other);
+        each.filter_map(|of_one| {
+            let candidates = of_one.iter().map(|(_, candidate)| *candidate);
+            self.shown(candidates, archived)
+        })
+        .collect()
+    }
+
+    /// This session, as it is shown.
+    #[must_use]
+    pub fn session(&self, id: &SessionId) -> Option<Sourced<Packed<Entry>>> {
+        self.shown(self.candidates(id), Archived::Hidden)
+    }
+
+    fn candidates<'a>(&'a self, id: &'a SessionId) -> impl Iterator<Item = Candidate<'a>> + Clone {
+        let sources = self.sources.iter().enumerate();
+        sources.filter_map(|(at, known)| {
+            let row = known.rows.get(id)?;
+            Some(Candidate { at, row })
+        })
+    }
+
+    /// What is shown of one session, whose rows these are, in the order of the sources.
+    /// Whether it is archived, too, is for the newest row to say: another source can be a
+    /// copy from before.
+    fn shown<'a>(
+        &self,
+        candidates: impl Iterator<Item = Candidate<'a>> + Clone,
+        archived: Archived,
+    ) -> Option<Sourced<Packed<Entry>>> {
+        // Of equals the last is taken: the first source.
+        let newest = candidates
+            .clone()
+            .max_by_key(|Candidate { at, row }| (row.updated, std::cmp::Reverse(*at)))?;
+        if newest.row.archived && archived == Archived::Hidden {
+            return None;
+        }
+        let name = |at: usize| self.sources[at].name.clone();
+        let others = candidates.filter(|candidate| candidate.at != newest.at);
+        Some(Sourced {
+            entry: newest.row.entry.clone(),
+            source: name(newest.at),
+            also: others.map(|candidate| name(candidate.at)).collect(),
+        })
+    }
+
+    /// Takes over what was known before a restart of the source that is this. A source
+    /// that has sessions is stale until its first listing.
+    pub fn restore(&mut self, identity: &str, entries: Vec<Packed<Entry>>) {
+        let mut sources = self.sources.iter_mut();
+        let known = sources.find(|known| known.identity == identity);
+        let Some(known) = known.filter(|_| !entries.is_empty()) else {
             return;
         };
         known.health = Health::Stale;
-        known.sessions = entries
+        known.rows = entries
             .into_iter()
-            .map(|entry| (entry.unpack().session.id, entry))
+            .map(|packed| {
+                let entry = packed.unpack();
+                let row = Row::of(&entry, packed);
+                (entry.session.id, row)
+            })
             .collect();
         self.revision += 1;
     }
 
     /// Takes a complete listing.
     pub fn merge(&mut self, name: &SourceName, found: Found, now: Moment) -> Merged {
-        let Some(known) = self.sources.get_mut(name) else {
+        let Some(at) = self.at(name) else {
             return Merged::default();
         };
-        let merged = known.merge(found, now.monotonic);
-        if !merged.difference.is_empty() {
+        let (merged, touched) = self.sources[at].merge(found, now.monotonic);
+        let difference = self.difference(at, touched);
+        if !difference.is_empty() {
             self.revision += 1;
         }
-        merged
+        Merged {
+            difference,
+            ..merged
+        }
+    }
+
+    /// What changed of what is shown, where these rows of one source were so before.
+    fn difference(&self, at: usize, touched: Touched) -> Difference {
+        let mut difference = Difference::default();
+        for (id, old) in touched {
+            let after = self.session(&id);
+            let others = self.candidates(&id).filter(|other| other.at != at);
+            let old = old.as_ref().map(|row| Candidate { at, row });
+            let mut candidates: Vec<_> = others.chain(old).collect();
+            candidates.sort_by_key(|candidate| candidate.at);
+            let before = self.shown(candidates.into_iter(), Archived::Hidden);
+            match (before, after) {
+                (None, Some(_)) => difference.inserted.push(id),
+                (Some(_), None) => difference.removed.push(id),
+                (before, after) if before != after => difference.updated.push(id),
+                _ => {}
+            }
+        }
+        difference
     }
 
     /// Takes a failed listing. True where the source's health is another now, or
@@ -173,20 +292,63 @@ impl Index {
         next_try: Option<Millis>,
         now: Moment,
     ) -> bool {
-        let Some(known) = self.sources.get_mut(name) else {
+        let Some(at) = self.at(name) else {
             return false;
         };
+        let known = &mut self.sources[at];
         // What was seen before it does not confirm what is seen after it.
         known.gone_since = None;
         known.health.fail(kind, reason, next_try, now.wall)
     }
 }
 
+/// Whether archived sessions are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Archived {
+    /// They are.
+    Shown,
+    /// They are not.
+    Hidden,
+}
+
+/// A row of the source at this place.
+#[derive(Debug, Clone, Copy)]
+struct Candidate<'a> {
+    at: usize,
+    row: &'a Row,
+}
+
+impl Row {
+    fn of(entry: &Entry, packed: Packed<Entry>) -> Self {
+        Self {
+            entry: packed,
+            updated: entry.session.time_updated,
+            archived: entry.session.time_archived.is_some(),
+        }
+    }
+}
+
 impl Known {
-    /// The database's path.
+    fn new(source: &Source) -> Self {
+        Self {
+            name: source.name.clone(),
+            identity: source.identity(),
+            health: Health::Starting,
+            rows: BTreeMap::new(),
+            gone_since: None,
+        }
+    }
+
+    /// What it is called.
     #[must_use]
-    pub fn path(&self) -> &PathBuf {
-        &self.path
+    pub fn name(&self) -> &SourceName {
+        &self.name
+    }
+
+    /// What it is ([`Source::identity`]).
+    #[must_use]
+    pub fn identity(&self) -> &str {
+        &self.identity
     }
 
     /// Its health.
@@ -195,44 +357,56 @@ impl Known {
         &self.health
     }
 
-    /// Its sessions, by id.
+    /// How many sessions it has.
     #[must_use]
-    pub fn sessions(&self) -> &BTreeMap<SessionId, Packed<Entry>> {
-        &self.sessions
+    pub fn len(&self) -> usize {
+        self.rows.len()
     }
 
-    fn merge(&mut self, found: Found, now: Duration) -> Merged {
+    /// True where it has none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Its sessions, by id.
+    pub fn entries(&self) -> impl Iterator<Item = &Packed<Entry>> {
+        self.rows.values().map(|row| &row.entry)
+    }
+
+    fn merge(&mut self, found: Found, now: Duration) -> (Merged, Touched) {
         let health = match found.database {
             DatabaseState::Young => {
                 self.gone_since = None;
-                return self.young();
+                return (self.young(), Touched::new());
             }
             DatabaseState::Ready => Health::Ok,
             DatabaseState::Missing => Health::Missing,
             DatabaseState::Empty => Health::Empty,
         };
-        if health != Health::Ok && !self.sessions.is_empty() {
+        if health != Health::Ok && !self.rows.is_empty() {
             let since = *self.gone_since.get_or_insert(now);
             if now.saturating_sub(since) < CONFIRM {
-                return Merged {
+                let merged = Merged {
                     again: Some(Again::Unconfirmed),
                     ..Merged::default()
                 };
+                return (merged, Touched::new());
             }
         }
         self.gone_since = None;
-        let difference = self.take(found.entries);
-        Merged {
-            difference,
+        let touched = self.take(found.entries);
+        let merged = Merged {
             health_changed: self.become_(health),
-            again: None,
-        }
+            ..Merged::default()
+        };
+        (merged, touched)
     }
 
     /// Says nothing about which sessions exist, and ends a failure all the same.
     fn young(&mut self) -> Merged {
         let health_changed = matches!(self.health, Health::Failing(_))
-            && self.become_(if self.sessions.is_empty() {
+            && self.become_(if self.rows.is_empty() {
                 Health::Starting
             } else {
                 Health::Stale
@@ -250,32 +424,29 @@ impl Known {
         changed
     }
 
-    fn take(&mut self, entries: PackedList<Entry>) -> Difference {
-        let mut difference = Difference::default();
-        let mut old = std::mem::take(&mut self.sessions);
+    /// Takes the rows of a listing for its own.
+    fn take(&mut self, entries: PackedList<Entry>) -> Touched {
+        let mut touched = Touched::new();
+        let mut old = std::mem::take(&mut self.rows);
         for mut entry in entries.into_values() {
             let id = entry.session.id.clone();
             let known = old.remove(&id);
             if entry.session.marked.is_none() {
-                let known = known.as_ref().map(Packed::unpack);
+                let known = known.as_ref().map(|known| known.entry.unpack());
                 entry.session.marked = known.and_then(|known| known.session.marked);
             }
-            let entry = Packed::new(&entry);
-            let entry = match known {
+            let row = Row::of(&entry, Packed::new(&entry));
+            let row = match known {
                 // What is the same stays the same piece of memory.
-                Some(known) if known == entry => known,
-                Some(_) => {
-                    difference.updated.push(id.clone());
-                    entry
-                }
-                None => {
-                    difference.inserted.push(id.clone());
-                    entry
+                Some(known) if known == row => known,
+                known => {
+                    touched.push((id.clone(), known));
+                    row
                 }
             };
-            self.sessions.insert(id, entry);
+            self.rows.insert(id, row);
         }
-        difference.removed = old.into_keys().collect();
-        difference
+        touched.extend(old.into_iter().map(|(id, row)| (id, Some(row))));
+        touched
     }
 }

@@ -4,11 +4,9 @@
 //! A snapshot that is damaged, cut off, of another version or another program is
 //! set aside and rebuilt by the next listing; it is never fatal.
 
-use std::path::Path;
-
 use bincode::{Decode, Encode};
 
-use super::{Index, Known};
+use super::Index;
 use crate::codec::{self, Kind, Unreadable};
 use crate::output::Entry;
 use crate::packed::Packed;
@@ -22,7 +20,7 @@ const KIND: Kind = Kind {
 #[derive(Encode)]
 struct Saved<'a> {
     marker: Option<&'a str>,
-    sources: Vec<(String, Vec<&'a Packed<Entry>>)>,
+    sources: Vec<(&'a str, Vec<&'a Packed<Entry>>)>,
 }
 
 #[derive(Decode)]
@@ -39,7 +37,7 @@ struct Restored {
 pub fn encode(index: &Index, marker: Option<&MarkerText>) -> std::io::Result<Vec<u8>> {
     let sources = index
         .sources()
-        .map(|(_, known)| (key(known.path()), known.sessions().values().collect()))
+        .map(|known| (known.identity(), known.entries().collect()))
         .collect();
     codec::encode(
         KIND,
@@ -63,15 +61,7 @@ pub fn restore(
     let restored: Restored = codec::decode(KIND, bytes)?;
     // What is known of one marker says nothing about another.
     let same_marker = restored.marker.as_deref() == marker.map(MarkerText::as_str);
-    for (path, mut entries) in restored.sources {
-        let named = |known: &Known| key(known.path()) == path;
-        let Some(name) = index
-            .sources()
-            .find(|(_, known)| named(known))
-            .map(|(name, _)| name.clone())
-        else {
-            continue;
-        };
+    for (identity, mut entries) in restored.sources {
         if !same_marker {
             for entry in &mut entries {
                 let mut unpacked = entry.unpack();
@@ -79,13 +69,7 @@ pub fn restore(
                 *entry = Packed::new(&unpacked);
             }
         }
-        index.restore(&name, entries);
+        index.restore(&identity, entries);
     }
     Ok(())
-}
-
-/// What a source is, as text. A path that is no UTF-8 keeps no snapshot apart
-/// from one that looks the same; that costs a stale list for a moment at most.
-fn key(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
 }

@@ -65,6 +65,16 @@ pub(super) enum Ending {
 }
 
 impl Guard {
+    /// As [`spawn`](Self::spawn), of a command that knows nothing of us: the system
+    /// kills it when the thread that calls this ends, on Linux.
+    pub(super) fn spawn_to_die_with_us(
+        mut command: Command,
+        ticket: Ticket,
+    ) -> Result<Self, SpawnError> {
+        die_with_us(&mut command);
+        Self::spawn(command, ticket)
+    }
+
     /// Spawns `command` in a process group of its own.
     pub(super) fn spawn(mut command: Command, ticket: Ticket) -> Result<Self, SpawnError> {
         if sigchld_is_ignored() {
@@ -151,6 +161,32 @@ fn reap(child: &mut Child) -> io::Result<Option<ExitStatus>> {
         Err(error) if error.raw_os_error() != Some(libc::ECHILD) => child.try_wait(),
         result => result,
     }
+}
+
+/// Elsewhere than on Linux the end of its standard input has to do.
+fn die_with_us(command: &mut Command) {
+    #[cfg(target_os = "linux")]
+    {
+        let us = rustix::process::getpid();
+        let ask = move || {
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+            // Who died before that sends no signal any more.
+            if rustix::process::getppid() != Some(us) {
+                return Err(rustix::io::Errno::SRCH.into());
+            }
+            Ok(())
+        };
+        // SAFETY: between fork and exec only what is safe in a signal handler may be
+        // called: these are two system calls that touch no memory but their own.
+        // SAFETY: between fork and exec only what is safe in a signal handler may be
+        // called: these are two system calls that touch no memory but their own.
+        #[expect(unsafe_code, reason = "std gives no safe way between fork and exec")]
+        unsafe {
+            command.pre_exec(ask);
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = command;
 }
 
 /// True where this process's children cannot be waited for.

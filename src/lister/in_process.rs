@@ -12,12 +12,14 @@
 //! it makes one listing at a time, however many threads ask.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Broke, ListRequest, Lister, LookUpRequest, Outcome, Timeout, outcome_of, until};
 use crate::helper::listing::{self, Ended};
 use crate::helper::look_up;
+use crate::locate;
 use crate::marker;
 use crate::store::{Filter, OpenOptions};
 use crate::wire::{Answers, Asked, Checked, Content, Progress, Sessions, Writer};
@@ -55,11 +57,14 @@ pub struct InProcessLister;
 impl Lister for InProcessLister {
     fn list(&self, request: &ListRequest) -> Outcome {
         in_turn(request.deadline, Sessions::default(), |deadline, out| {
+            let db = database(request.db.as_ref());
             let task = listing::Task {
-                db: Some(request.db.clone()),
                 marker: marker::Options {
                     marker: request.marker.clone(),
-                    cache: request.scan_cache.clone(),
+                    cache: request
+                        .scan_cache
+                        .clone()
+                        .and_then(|cache| cache.file(db.as_ref()?)),
                     // Nobody can kill it.
                     budget: Some(
                         deadline
@@ -73,6 +78,7 @@ impl Lister for InProcessLister {
                     archived: request.archived,
                 },
                 open: options(request.busy_timeout(), deadline),
+                db,
             };
             listing::list(&task, out, io::sink())
         })
@@ -82,7 +88,7 @@ impl Lister for InProcessLister {
         let asked = Asked::new(request.what, &request.ids);
         in_turn(request.deadline, asked, |deadline, out| {
             let task = look_up::Task {
-                db: Some(request.db.clone()),
+                db: database(request.db.as_ref()),
                 what: request.what,
                 ids: request.ids.clone(),
                 open: options(request.busy_timeout(), deadline),
@@ -90,6 +96,10 @@ impl Lister for InProcessLister {
             look_up::look_up(&task, out)
         })
     }
+}
+
+fn database(asked: Option<&PathBuf>) -> Option<PathBuf> {
+    asked.cloned().or_else(locate::one_database)
 }
 
 fn options(busy_timeout: Duration, deadline: Instant) -> OpenOptions {

@@ -11,18 +11,21 @@
 //!
 //! Only this room starts processes.
 
+mod arguments;
 mod guard;
 mod in_process;
 mod pipes;
 mod process;
 mod reaper;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::file;
 use crate::session::SessionId;
 use crate::text::{Shown, one_line};
 use crate::wire::{
@@ -56,8 +59,8 @@ pub trait Lister {
 /// What to list.
 #[derive(Debug, Clone)]
 pub struct ListRequest {
-    /// The database.
-    pub db: PathBuf,
+    /// The database; without it the one that the helper finds, where it runs.
+    pub db: Option<PathBuf>,
     /// The marker to look for; `None` leaves `marked` unknown.
     pub marker: Option<MarkerText>,
     /// Child sessions too, not just roots.
@@ -68,12 +71,42 @@ pub struct ListRequest {
     pub deadline: Duration,
     /// Where the helper remembers what it knows about the marker, so that the next
     /// listing reads only what is new.
-    pub scan_cache: Option<PathBuf>,
+    pub scan_cache: Option<ScanCache>,
     /// How long it may look for the marker; what it does not know by then is
     /// unknown. Without it the listing waits for all of it.
     pub scan_budget: Option<Duration>,
     /// Ends the listing early.
     pub cancel: Cancel,
+}
+
+/// Where a helper remembers what it knows about the marker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ScanCache {
+    /// In this file.
+    At(PathBuf),
+    /// In a file of its own choice, in its user's cache directory, where it runs.
+    Auto,
+}
+
+impl ScanCache {
+    /// The file, in this process, for the database at `db`; `None` where none can be had.
+    #[must_use]
+    pub fn file(self, db: &Path) -> Option<PathBuf> {
+        match self {
+            Self::At(path) => Some(path),
+            Self::Auto => file::own_scan_cache(db),
+        }
+    }
+}
+
+/// A file that is called `auto` is `./auto`.
+impl From<OsString> for ScanCache {
+    fn from(text: OsString) -> Self {
+        match text.to_str() {
+            Some("auto") => Self::Auto,
+            _ => Self::At(text.into()),
+        }
+    }
 }
 
 /// Ends a listing early: its helper is killed and reaped within a second.
@@ -103,7 +136,7 @@ impl ListRequest {
     #[must_use]
     pub fn of(db: impl Into<PathBuf>) -> Self {
         Self {
-            db: db.into(),
+            db: Some(db.into()),
             marker: Some(MarkerText::default()),
             children: false,
             archived: false,
@@ -124,8 +157,8 @@ impl ListRequest {
 /// What to look up.
 #[derive(Debug, Clone)]
 pub struct LookUpRequest {
-    /// The database.
-    pub db: PathBuf,
+    /// The database; without it the one that the helper finds, where it runs.
+    pub db: Option<PathBuf>,
     /// What is asked of each id.
     pub what: LookUp,
     /// The ids, at most [`limits::IDS`](crate::wire::limits::IDS).
@@ -147,7 +180,7 @@ impl LookUpRequest {
     #[must_use]
     pub fn of(db: impl Into<PathBuf>, what: LookUp, ids: Vec<SessionId>) -> Self {
         Self {
-            db: db.into(),
+            db: Some(db.into()),
             what,
             ids,
             deadline: Self::DEADLINE,
@@ -166,14 +199,17 @@ impl LookUpRequest {
             Outcome::Complete(answers) => answers,
             failed => return Err(failed.to_string()),
         };
-        let db = Shown(&self.db);
+        let at = match &self.db {
+            Some(db) => format!(" at {}", Shown(db)),
+            None => String::new(),
+        };
         match answers.end.database {
             DatabaseState::Ready | DatabaseState::Empty => Ok(answers.answers),
             DatabaseState::Missing => Err(format!(
-                "there is no database at {db}; has OpenCode been run? Name another with --db"
+                "there is no database{at}; has OpenCode been run? Name another with --db"
             )),
             DatabaseState::Young => Err(format!(
-                "{db} is just being made or restored; try again in a second"
+                "the database{at} is just being made or restored; try again in a second"
             )),
         }
     }
@@ -330,6 +366,19 @@ pub enum Broke {
     },
     /// SIGCHLD is ignored in this process: its children cannot be waited for.
     SigchldIgnored,
+    /// There is no thread to launch it from, for this reason.
+    NoThread(String),
+    /// There is no such program in `PATH`.
+    NoCommand(String),
+    /// This argument for the helper is not one to hand to another machine's shell.
+    NotPlain(PathBuf),
+    /// The command said this before the helper said anything.
+    Banner(String),
+    /// The command exited before the helper said anything.
+    NotReached {
+        /// The exit status.
+        status: i32,
+    },
     /// A helper launched before cannot be killed: the kernel holds it. Nothing
     /// more is launched until it is gone.
     Stuck,
@@ -373,6 +422,11 @@ impl Broke {
             Self::NotExecutable(_) => "not_executable",
             Self::Spawn { .. } => "spawn",
             Self::SigchldIgnored => "sigchld_ignored",
+            Self::NoThread(_) => "thread",
+            Self::NoCommand(_) => "no_command",
+            Self::NotPlain(_) => "not_plain",
+            Self::Banner(_) => "banner",
+            Self::NotReached { .. } => "not_reached",
             Self::Stuck => "stuck",
             Self::Wire(_) => "wire",
             Self::Status { .. } | Self::Exited { .. } => "exit_status",
@@ -407,6 +461,37 @@ impl fmt::Display for Broke {
                 "SIGCHLD is ignored in this process, so that no child can be waited for: set it to \
                  its default before listing",
             ),
+            Self::NoThread(why) => f.write_str(why),
+            Self::NoCommand(program) => write!(
+                f,
+                "there is no program {}: install it, or name it by its whole path",
+                Shown(Path::new(program))
+            ),
+            Self::NotPlain(argument) => write!(
+                f,
+                "{} is not told to a helper elsewhere, since a shell may be on the way: only \
+                 letters, digits and _ . / = : - are",
+                Shown(argument)
+            ),
+            Self::Banner(said) => write!(
+                f,
+                "the command printed {said} before the helper said anything: nothing there may \
+                 print to standard output, such as a greeting in a shell's start-up file; let that \
+                 file print only where there is a terminal (`[ -t 1 ] || return`)"
+            ),
+            Self::NotReached { status } => {
+                write!(
+                    f,
+                    "the command exited with status {status} before the helper said anything"
+                )?;
+                match status {
+                    126 | 127 => f.write_str(
+                        ": is opencode-lister installed there, and in the PATH of a shell that is \
+                         not interactive? Else name it by its whole path",
+                    ),
+                    _ => Ok(()),
+                }
+            }
             Self::Stuck => f.write_str(
                 "an earlier helper cannot be killed, the system holds it (a hanging disk?); no \
                  other is started until it is gone",

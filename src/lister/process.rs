@@ -1,34 +1,47 @@
-//! The helper as a process.
+//! The helper as a process, here or elsewhere.
 
-use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use std::os::unix::process::ExitStatusExt;
 
+use super::arguments::{Runs, Told};
 use super::guard::{Ending, Guard, SpawnError};
 use super::pipes::{Conversation, Over, converse};
 use super::reaper::Ticket;
 use super::{
     Breakage, Broke, Cancel, ListRequest, Lister, LookUpRequest, Outcome, Timeout, beside,
-    default_threads, outcome_of, until,
+    outcome_of, until,
 };
-use crate::wire::{
-    Answers, Asked, Checker, Content, LookUp, MarkerText, Request, Sessions, Verdict, line,
-};
+use crate::source::{Place, Remote, Source};
+use crate::wire::{Answers, Asked, Checker, Content, Sessions, Verdict, Violation};
 
-/// The largest `--cpu-limit` the helper takes: a day.
-const MOST_CPU_SECONDS: u64 = 86_400;
-
-/// Lists by launching `opencode-lister`, one process a listing.
+/// Lists by launching `opencode-lister`, one process a listing, or a command that
+/// runs it elsewhere.
 ///
 /// It may be shared between threads. A clone counts the same children.
 #[derive(Debug, Clone)]
 pub struct ProcessLister {
-    lister: PathBuf,
+    launches: Launches,
     ticket: Ticket,
+}
+
+#[derive(Debug, Clone)]
+enum Launches {
+    Helper(PathBuf),
+    Command(Arc<[String]>),
+}
+
+impl Launches {
+    fn runs(&self) -> Runs {
+        match self {
+            Self::Helper(_) => Runs::Here,
+            Self::Command(_) => Runs::Elsewhere,
+        }
+    }
 }
 
 impl ProcessLister {
@@ -40,7 +53,7 @@ impl ProcessLister {
         // A name without a slash would be looked for in PATH.
         let lister = std::path::absolute(&lister).unwrap_or(lister);
         Self {
-            lister,
+            launches: Launches::Helper(lister),
             ticket: Ticket::default(),
         }
     }
@@ -61,35 +74,41 @@ impl ProcessLister {
         }
     }
 
-    /// The program it launches.
+    /// A lister that launches a command which runs the helper elsewhere.
     #[must_use]
-    pub fn program(&self) -> &Path {
-        &self.lister
+    pub fn remote(remote: &Remote) -> Self {
+        Self {
+            launches: Launches::Command(remote.command.as_slice().into()),
+            ticket: Ticket::default(),
+        }
     }
 
-    /// A helper that does what the arguments say, dies with this process, and keeps
-    /// to limits.
-    fn command(&self, arguments: &[OsString], deadline: Duration) -> Command {
-        let mut command = Command::new(&self.lister);
-        // One thread cannot use more CPU time than the deadline has.
-        let cpu_seconds = (deadline.as_secs().saturating_add(1))
-            .saturating_mul(default_threads() as u64)
-            .min(MOST_CPU_SECONDS);
-        command
-            .args(arguments)
-            .args(["--parent", &std::process::id().to_string(), "--parent-pipe"])
-            .args(["--background", "--cpu-limit", &cpu_seconds.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        command
+    /// A lister for this source alone: what it launched that does not die holds up no
+    /// other's. It launches the same helper as this one, or the source's command.
+    #[must_use]
+    pub fn of(&self, source: &Source) -> Self {
+        match &source.place {
+            Place::Remote(remote) => Self::remote(remote),
+            Place::Database(_) => Self {
+                launches: self.launches.clone(),
+                ticket: Ticket::default(),
+            },
+        }
     }
 
-    /// Launches a helper, hands it `request`, and checks what it says.
+    /// The program of the helper it launches, where that is one of this machine.
+    #[must_use]
+    pub fn program(&self) -> Option<&Path> {
+        match &self.launches {
+            Launches::Helper(lister) => Some(lister),
+            Launches::Command(_) => None,
+        }
+    }
+
+    /// Launches a helper, tells it what to do, and checks what it says.
     fn run<C: Content>(
         &self,
-        arguments: &[OsString],
-        request: &[u8],
+        told: &Told,
         content: C,
         deadline: Duration,
         cancel: &Cancel,
@@ -98,20 +117,59 @@ impl ProcessLister {
         if self.stuck() > 0 {
             return Outcome::Broken(Broke::Stuck.into());
         }
-        let mut guard = match Guard::spawn(self.command(arguments, deadline), self.ticket.clone()) {
+        let mut command = match &self.launches {
+            Launches::Helper(lister) => Command::new(lister),
+            Launches::Command(words) => {
+                if let Some(argument) = told.not_plain() {
+                    return Outcome::Broken(Broke::NotPlain(argument.into()).into());
+                }
+                let mut words = words.iter();
+                let mut command = Command::new(words.next().map_or("", |word| word));
+                command.args(words);
+                command
+            }
+        };
+        command
+            .args(&told.arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let spawned = match self.launches {
+            Launches::Helper(_) => Guard::spawn(command, self.ticket.clone()),
+            // Only the helper knows of its parent's death by itself.
+            Launches::Command(_) => Guard::spawn_to_die_with_us(command, self.ticket.clone()),
+        };
+        let mut guard = match spawned {
             Ok(guard) => guard,
             Err(SpawnError::SigchldIgnored) => {
                 return Outcome::Broken(Broke::SigchldIgnored.into());
             }
             Err(SpawnError::Io(error)) => return Outcome::Broken(self.broken_by(&error).into()),
         };
-        let conversation = converse(&mut guard, request, Checker::of(content), until, cancel);
+        let checker = Checker::of(content);
+        let conversation = converse(&mut guard, &told.on_stdin, checker, until, cancel);
         let ending = guard.end();
-        judge(conversation, ending, deadline)
+        let outcome = judge(conversation, ending, deadline);
+        match self.launches {
+            Launches::Helper(_) => outcome,
+            Launches::Command(_) => of_a_command(outcome),
+        }
     }
 
     fn broken_by(&self, error: &io::Error) -> Broke {
-        let lister = self.lister.clone();
+        let lister = match &self.launches {
+            Launches::Helper(lister) => lister.clone(),
+            Launches::Command(words) => {
+                let program = words.first().cloned().unwrap_or_default();
+                return match error.kind() {
+                    io::ErrorKind::NotFound => Broke::NoCommand(program),
+                    _ => Broke::Spawn {
+                        lister: program.into(),
+                        why: error.to_string(),
+                    },
+                };
+            }
+        };
         match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory if !lister.exists() => {
                 Broke::NotFound(lister)
@@ -132,29 +190,19 @@ impl ProcessLister {
 
 impl Lister for ProcessLister {
     fn list(&self, request: &ListRequest) -> Outcome {
-        let on_stdin = request_line(request);
-        let arguments = arguments(request, !on_stdin.is_empty());
-        let (sessions, deadline) = (Sessions::default(), request.deadline);
-        self.run(&arguments, &on_stdin, sessions, deadline, &request.cancel)
+        let told = Told::to_list(request, self.launches.runs());
+        self.run(
+            &told,
+            Sessions::default(),
+            request.deadline,
+            &request.cancel,
+        )
     }
 
     fn look_up(&self, request: &LookUpRequest) -> Outcome<Answers> {
-        let ids = request.ids.clone();
-        let (command, on_stdin) = match request.what {
-            LookUp::Get => ("get", Request::Get { ids }),
-            LookUp::Roots => ("roots", Request::Roots { ids }),
-        };
-        let arguments = [
-            command.into(),
-            "--db".into(),
-            absolute(&request.db),
-            "--busy-timeout".into(),
-            request.busy_timeout().as_millis().to_string().into(),
-            "--request-stdin".into(),
-        ];
+        let told = Told::to_look_up(request, self.launches.runs());
         let asked = Asked::new(request.what, &request.ids);
-        let (on_stdin, deadline) = (line(&on_stdin), request.deadline);
-        self.run(&arguments, &on_stdin, asked, deadline, &request.cancel)
+        self.run(&told, asked, request.deadline, &request.cancel)
     }
 
     fn stuck(&self) -> usize {
@@ -162,50 +210,26 @@ impl Lister for ProcessLister {
     }
 }
 
-/// The arguments of a listing.
-fn arguments(request: &ListRequest, on_stdin: bool) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = vec![
-        "--db".into(),
-        absolute(&request.db),
-        "--busy-timeout".into(),
-        request.busy_timeout().as_millis().to_string().into(),
-        "--threads".into(),
-        default_threads().to_string().into(),
-    ];
-    for (is_asked, flag) in [
-        (request.children, "--children"),
-        (request.archived, "--archived"),
-        (request.marker.is_none(), "--no-marker"),
-        (on_stdin, "--request-stdin"),
-    ] {
-        arguments.extend(is_asked.then(|| flag.into()));
-    }
-    if let Some(cache) = &request.scan_cache {
-        arguments.extend(["--scan-cache".into(), absolute(cache)]);
-    }
-    if let Some(budget) = &request.scan_budget {
-        let budget = budget.as_millis().to_string();
-        arguments.extend(["--scan-budget".into(), budget.into()]);
-    }
-    arguments
-}
-
-/// The request for standard input, where the arguments do not say it all: a
-/// marker that is not the default.
-fn request_line(request: &ListRequest) -> Vec<u8> {
-    match &request.marker {
-        Some(marker) if *marker != MarkerText::default() => line(&Request::List {
-            marker: Some(marker.clone()),
-        }),
-        _ => Vec::new(),
-    }
-}
-
-/// The helper may not take a name that begins with `-` for an option.
-fn absolute(path: &Path) -> OsString {
-    std::path::absolute(path)
-        .unwrap_or_else(|_| path.to_owned())
-        .into()
+/// What breaks before the helper has said a word is the command's doing: the way to
+/// the helper, not the helper.
+fn of_a_command<T>(outcome: Outcome<T>) -> Outcome<T> {
+    let Outcome::Broken(breakage) = outcome else {
+        return outcome;
+    };
+    let what = match breakage.what {
+        Broke::Wire(Violation::NoHello(said)) => Broke::Banner(said),
+        Broke::Exited {
+            status,
+            output: Violation::NoOutput,
+        } => Broke::NotReached { status },
+        // A shell that does not find the helper can say so on standard output.
+        Broke::Exited {
+            status: status @ (126 | 127),
+            output: Violation::NoHello(_),
+        } => Broke::NotReached { status },
+        other => other,
+    };
+    Outcome::Broken(Breakage { what, ..breakage })
 }
 
 /// What a conversation and an ending come to.

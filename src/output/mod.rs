@@ -14,6 +14,7 @@ use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use crate::session::{Millis, Session};
+use crate::source::SourceName;
 use crate::text::escaped;
 use crate::wire::to_json;
 
@@ -28,6 +29,33 @@ pub struct Entry {
     pub session: Session,
     /// The project it is of ([`crate::project`]).
     pub project: Option<String>,
+}
+
+/// A session and where it is from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sourced<E = Entry> {
+    /// The session.
+    #[serde(flatten)]
+    pub entry: E,
+    /// The source whose row this is: of several that have the session, the one with the
+    /// newest.
+    pub source: SourceName,
+    /// The other sources that have it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<SourceName>,
+}
+
+impl<E> Sourced<E> {
+    /// All its sources, for people: first the one whose row this is.
+    #[must_use]
+    pub fn sources(&self) -> String {
+        let mut sources = self.source.to_string();
+        for other in &self.also {
+            sources.push_str(", ");
+            sources.push_str(other.as_str());
+        }
+        sources
+    }
 }
 
 /// The terminal a person looks at.
@@ -61,13 +89,13 @@ impl Terminal {
 /// # Errors
 ///
 /// Those of `out`.
-pub fn json(entries: &[Entry], mut out: impl Write) -> io::Result<()> {
-    if entries.is_empty() {
+pub fn json(sessions: &[Sourced], mut out: impl Write) -> io::Result<()> {
+    if sessions.is_empty() {
         return writeln!(out, "[]");
     }
-    for (at, entry) in entries.iter().enumerate() {
+    for (at, session) in sessions.iter().enumerate() {
         out.write_all(if at == 0 { b"[\n" } else { b",\n" })?;
-        to_json(entry, &mut out)?;
+        to_json(session, &mut out)?;
     }
     out.write_all(b"\n]\n")
 }
@@ -77,9 +105,9 @@ pub fn json(entries: &[Entry], mut out: impl Write) -> io::Result<()> {
 /// # Errors
 ///
 /// Those of `out`.
-pub fn ndjson(entries: &[Entry], mut out: impl Write) -> io::Result<()> {
-    for entry in entries {
-        to_json(entry, &mut out)?;
+pub fn ndjson(sessions: &[Sourced], mut out: impl Write) -> io::Result<()> {
+    for session in sessions {
+        to_json(session, &mut out)?;
         out.write_all(b"\n")?;
     }
     Ok(())
@@ -92,12 +120,13 @@ pub fn ndjson(entries: &[Entry], mut out: impl Write) -> io::Result<()> {
 /// # Errors
 ///
 /// Those of `out`.
-pub fn tsv(entries: &[Entry], mut out: impl Write) -> io::Result<()> {
+pub fn tsv(sessions: &[Sourced], mut out: impl Write) -> io::Result<()> {
     writeln!(
         out,
-        "id\ttimeUpdated\ttimeCreated\tmarked\tparentId\tproject\tdirectory\ttitle"
+        "id\ttimeUpdated\ttimeCreated\tmarked\tparentId\tproject\tdirectory\ttitle\tsources"
     )?;
-    for Entry { session, project } in entries {
+    for sourced in sessions {
+        let Entry { session, project } = &sourced.entry;
         let text =
             |text: &Option<String>| escaped(text.as_deref().unwrap_or_default()).into_owned();
         let time = |time: Option<Millis>| {
@@ -106,7 +135,7 @@ pub fn tsv(entries: &[Entry], mut out: impl Write) -> io::Result<()> {
         };
         writeln!(
             out,
-            "{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}",
+            "{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}",
             escaped(session.id.as_str()),
             time(session.time_updated),
             time(session.time_created),
@@ -118,6 +147,7 @@ pub fn tsv(entries: &[Entry], mut out: impl Write) -> io::Result<()> {
             text(project),
             text(&session.directory),
             text(&session.title),
+            escaped(&sourced.sources()),
         )?;
     }
     Ok(())
@@ -128,8 +158,8 @@ pub fn tsv(entries: &[Entry], mut out: impl Write) -> io::Result<()> {
 /// # Errors
 ///
 /// Those of `out`.
-pub fn ids(entries: &[Entry], mut out: impl Write) -> io::Result<()> {
-    for entry in entries {
+pub fn ids(sessions: &[Sourced], mut out: impl Write) -> io::Result<()> {
+    for Sourced { entry, .. } in sessions {
         writeln!(out, "{}", escaped(entry.session.id.as_str()))?;
     }
     Ok(())

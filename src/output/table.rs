@@ -6,7 +6,7 @@ use std::io::{self, Write};
 
 use comfy_table::{Cell, ColumnConstraint, ContentArrangement, Row, Table, Width};
 
-use super::{Entry, Terminal};
+use super::{Sourced, Terminal};
 use crate::session::Millis;
 use crate::text::one_line;
 
@@ -19,17 +19,23 @@ const NARROWEST: u16 = 40;
 /// # Errors
 ///
 /// Those of `out`.
-pub fn table(entries: &[Entry], terminal: &Terminal, mut out: impl Write) -> io::Result<()> {
-    if entries.is_empty() {
+pub fn table(sessions: &[Sourced], terminal: &Terminal, mut out: impl Write) -> io::Result<()> {
+    let Some(first) = sessions.first() else {
         return Ok(());
-    }
+    };
+    // Where all are of one source its name says nothing.
+    let of_one = |session: &Sourced| session.also.is_empty() && session.source == first.source;
+    let shows_sources = !sessions.iter().all(of_one);
     let mut table = Table::new();
     table
         .load_style(comfy_table::presets::NOTHING)
         .set_truncation_indicator("…");
-    table.set_header(["TITLE", "PROJECT", "UPDATED", "ID"]);
+    let mut header = vec!["TITLE", "PROJECT", "UPDATED", "ID"];
+    header.extend(shows_sources.then_some("SOURCE"));
+    table.set_header(header);
     let home = env::home_dir().and_then(|home| home.into_os_string().into_string().ok());
-    for entry in entries {
+    for sourced in sessions {
+        let entry = &sourced.entry;
         let session = &entry.session;
         let title = one_line(session.headline().unwrap_or_default());
         let title = if title.is_empty() {
@@ -44,6 +50,9 @@ pub fn table(entries: &[Entry], terminal: &Terminal, mut out: impl Write) -> io:
             Cell::new(ago(session.time_updated, terminal.now)),
             Cell::new(one_line(session.id.as_str())),
         ]);
+        if shows_sources {
+            row.add_cell(Cell::new(one_line(&sourced.sources())));
+        }
         row.max_height(1);
         table.add_row(row);
     }

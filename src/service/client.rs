@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::event::{Hello, PROTOCOL};
-use crate::output::Entry;
+use crate::output::Sourced;
 use crate::source::SourceName;
 
 /// How long a service may take to answer.
@@ -33,7 +33,7 @@ pub struct KnownThere {
     /// Its sources.
     pub sources: Vec<SourceThere>,
     /// Its sessions.
-    pub sessions: Vec<EntryThere>,
+    pub sessions: Vec<Sourced>,
 }
 
 /// A source of a service.
@@ -50,16 +50,6 @@ pub struct SourceThere {
 pub struct HealthThere {
     /// `ok`, `failing`, …
     pub state: String,
-}
-
-/// A session of a service.
-#[derive(Debug, Clone, Deserialize)]
-pub struct EntryThere {
-    /// The session.
-    #[serde(flatten)]
-    pub entry: Entry,
-    /// Its source.
-    pub source: SourceName,
 }
 
 impl Client {

@@ -3,17 +3,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::look_up::LookedUp;
 use super::stats::Status;
+use crate::gather::LookedUp;
 use crate::index::Health;
-use crate::output::Entry;
+use crate::output::{Entry, Sourced};
 use crate::packed::Packed;
 use crate::session::SessionId;
-use crate::source::SourceName;
+use crate::source::{Place, Source, SourceName};
 use crate::wire::MarkerText;
 
 /// The protocol of the events and commands of this version.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// Something a service says.
 #[derive(Debug, Clone, Serialize)]
@@ -49,16 +49,58 @@ pub struct Hello {
     /// The marker it looks for, if any.
     pub marker: Option<MarkerText>,
     /// Its sources.
-    pub sources: Vec<SourcePath>,
+    pub sources: Vec<SourcePlace>,
 }
 
-/// What a source is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SourcePath {
+/// What a source is: a database or a command.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SourcePlace {
     /// What it is called.
     pub source: SourceName,
-    /// Its canonical path; what of it is no UTF-8 is replaced.
-    pub path: String,
+    /// The canonical path of its database; what of it is no UTF-8 is replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The command that runs the helper elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+    /// The database there, where it is not for the helper to find.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub db: Option<String>,
+}
+
+impl SourcePlace {
+    /// Of this source.
+    #[must_use]
+    pub fn of(source: &Source) -> Self {
+        let (path, command, db) = match &source.place {
+            Place::Database(path) => (Some(path.to_string_lossy().into_owned()), None, None),
+            Place::Remote(remote) => (None, Some(remote.command.clone()), remote.db.clone()),
+        };
+        Self {
+            source: source.name.clone(),
+            path,
+            command,
+            db,
+        }
+    }
+
+    /// True where these are those sources, in any order. A path that is no UTF-8 is not
+    /// the same as what it is shown as.
+    #[must_use]
+    pub fn are(theirs: &[Self], ours: &[Source]) -> bool {
+        let is_text = |source: &Source| match &source.place {
+            Place::Database(path) => path.to_str().is_some(),
+            Place::Remote(_) => true,
+        };
+        let mut theirs = theirs.to_vec();
+        let mut ours: Vec<_> = match ours.iter().all(is_text) {
+            true => ours.iter().map(Self::of).collect(),
+            false => return false,
+        };
+        theirs.sort();
+        ours.sort();
+        theirs == ours
+    }
 }
 
 /// All that is known.
@@ -68,18 +110,8 @@ pub struct Snapshot {
     pub revision: u64,
     /// The sources and how they are doing.
     pub sources: Vec<SourceHealth>,
-    /// All sessions.
-    pub sessions: Vec<Sourced>,
-}
-
-/// A session and where it is from.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Sourced {
-    /// The session.
-    #[serde(flatten)]
-    pub entry: Packed<Entry>,
-    /// Its source.
-    pub source: SourceName,
+    /// All sessions, each once.
+    pub sessions: Vec<Sourced<Packed<Entry>>>,
 }
 
 /// How a source is doing.
@@ -97,18 +129,9 @@ pub struct Change {
     /// The state that this makes; one more than the one before.
     pub revision: u64,
     /// Sessions that are new or not as they were.
-    pub upserted: Vec<Sourced>,
-    /// Sessions that are gone.
-    pub removed: Vec<Removed>,
-}
-
-/// A session that is gone.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Removed {
-    /// Where it was.
-    pub source: SourceName,
-    /// Its id.
-    pub id: SessionId,
+    pub upserted: Vec<Sourced<Packed<Entry>>>,
+    /// The ids of sessions that are gone.
+    pub removed: Vec<SessionId>,
 }
 
 /// What a caller gives a command to know its reply by.

@@ -34,15 +34,15 @@ use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use crate::gather::LookedUp;
 use crate::lister::Lister;
 use crate::source::{Source, SourceName};
 use crate::wire::MarkerText;
 
 pub use event::{
-    Answer, Change, Command, CommandId, Event, Hello, PROTOCOL, RefreshOutcome, Refreshed, Removed,
-    Reply, Snapshot, SourceHealth, SourcePath, Sourced,
+    Answer, Change, Command, CommandId, Event, Hello, PROTOCOL, RefreshOutcome, Refreshed, Reply,
+    Snapshot, SourceHealth, SourcePlace,
 };
-pub use look_up::LookedUp;
 pub use reader::Subscription;
 pub use state::{StateDir, StateError};
 pub use stats::{Latency, SourceStatus, Status};
@@ -122,8 +122,10 @@ enum Message {
     Command(ReaderId, Result<Command, String>),
     /// A look-up has ended.
     LookedUp(ReaderId, Option<CommandId>, Vec<LookedUp>),
-    /// List everything, as on SIGHUP.
-    Refresh,
+    /// List everything, as on SIGHUP; from now on of these sources, where they are known.
+    Reload(Option<Vec<Source>>),
+    /// From now on these are the sources.
+    Sources(Vec<Source>),
     /// End, for this reason.
     End(String),
 }
@@ -237,9 +239,14 @@ impl Handle {
         self.inbox.gone(reader.0);
     }
 
-    /// Lists all sources now.
-    pub fn refresh(&self) {
-        self.inbox.send(Message::Refresh);
+    /// Lists all sources now; where others are given, these from now on.
+    pub fn reload(&self, sources: Option<Vec<Source>>) {
+        self.inbox.send(Message::Reload(sources));
+    }
+
+    /// From now on these are the sources. What is known of those that stay stays.
+    pub fn set_sources(&self, sources: Vec<Source>) {
+        self.inbox.send(Message::Sources(sources));
     }
 
     /// Ends the service.

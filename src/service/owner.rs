@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
@@ -12,24 +12,26 @@ use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 
 use super::event::{
-    Answer, Change, Command, CommandId, Event, Hello, PROTOCOL, RefreshOutcome, Refreshed, Removed,
-    Reply, Snapshot, SourceHealth, SourcePath, Sourced,
+    Answer, Change, Command, CommandId, Event, Hello, PROTOCOL, RefreshOutcome, Refreshed, Reply,
+    Snapshot, SourceHealth, SourcePlace,
 };
-use super::look_up::{self, LookedUp};
+use super::look_up;
 use super::reader::{Outbox, ReaderId};
 use super::schedule::{Ask, News, Schedule, Went};
 use super::state::StateDir;
 use super::stats::{SourceStatus, Stats, Status};
 use super::watch::{Looks, Watch, watch};
-use super::{Beat, Config, Inbox, Message, Pulse};
+use super::{Beat, Config, Inbox, MakeLister, Message, Pulse};
 use crate::codec;
 use crate::file;
-use crate::index::{Again, Difference, Found, Health, Index, Merged, Moment, snapshot};
-use crate::lister::{Cancel, ListRequest, Lister, Outcome, SCAN_BUDGET};
-use crate::output::Entry;
+use crate::gather::{self, LookUpJob, LookedUp, Reached};
+use crate::index::{
+    Again, Archived, Difference, Found, Health, Index, Known, Merged, Moment, snapshot,
+};
+use crate::lister::{Cancel, ListRequest, LookUpRequest, Outcome, SCAN_BUDGET, ScanCache};
 use crate::project::Projects;
 use crate::session::{Millis, SessionId};
-use crate::source::{Source, SourceName};
+use crate::source::{Place, Source, SourceName};
 use crate::text::one_line;
 use crate::wire::{LookUp, MarkerText, Scan, VERSION};
 
@@ -46,6 +48,8 @@ const END: Duration = Duration::from_millis(1200);
 #[derive(Debug)]
 pub(super) struct Listed {
     source: SourceName,
+    /// Which source of that name.
+    number: u64,
     result: Result<Complete, Failure>,
     took: Duration,
     bytes: u64,
@@ -66,11 +70,14 @@ struct Failure {
 
 /// What the owner knows of a source beside its sessions.
 struct Work {
-    source: Source,
-    lister: Arc<dyn Lister + Send + Sync>,
-    scan_cache: Option<PathBuf>,
+    reached: Reached,
+    /// Another one for each source that ever was: a listing that outlives its source
+    /// says nothing of the next one of that name.
+    number: u64,
+    scan_cache: Option<ScanCache>,
     schedule: Schedule,
-    _watch: Watch,
+    /// Of a database.
+    _watch: Option<Watch>,
     how_watched: String,
     /// What the files look like now.
     looks: Option<Looks>,
@@ -90,28 +97,44 @@ struct Work {
 }
 
 impl Work {
-    fn new(
-        source: Source,
-        lister: Arc<dyn Lister + Send + Sync>,
-        scan_cache: Option<PathBuf>,
-        watch: Watch,
-    ) -> Self {
-        Self {
-            source,
-            lister,
+    /// Begins to watch the source, which causes its first listing.
+    fn begin(
+        reached: Reached,
+        number: u64,
+        state_dir: Option<&Path>,
+        inbox: &Inbox,
+        now: Duration,
+    ) -> io::Result<Self> {
+        let mut schedule = Schedule::default();
+        let (watch, scan_cache, how_watched) = match &reached.source.place {
+            Place::Database(path) => (
+                Some(watch(&reached.source.name, path, inbox.clone())?),
+                state_dir.map(|directory| ScanCache::At(file::scan_cache_in(directory, path))),
+                "not yet".to_owned(),
+            ),
+            Place::Remote(remote) => {
+                schedule = Schedule::polled(remote.every);
+                schedule.ask(Ask::Changed, now);
+                let how = format!("polling every {:?}: it is a command", remote.every);
+                (None, Some(ScanCache::Auto), how)
+            }
+        };
+        Ok(Self {
+            projects: Some(reached.projects()),
+            reached,
+            number,
             scan_cache,
-            schedule: Schedule::default(),
+            schedule,
             _watch: watch,
-            how_watched: "not yet".to_owned(),
+            how_watched,
             looks: None,
             listing: None,
             listed: None,
             scan: None,
             cancel: Cancel::default(),
-            projects: Some(Projects::new()),
             waiting: Vec::new(),
             running: Vec::new(),
-        }
+        })
     }
 }
 
@@ -126,6 +149,12 @@ struct Refresh {
 pub(super) struct Owner {
     index: Index,
     work: BTreeMap<SourceName, Work>,
+    /// How many sources there ever were.
+    numbers: u64,
+    /// Listings whose threads have not come back.
+    in_flight: usize,
+    make_lister: Box<MakeLister>,
+    state_dir: Option<PathBuf>,
     marker: Option<MarkerText>,
     deadline: Duration,
     inbox: Inbox,
@@ -168,19 +197,13 @@ impl Owner {
                 Some(Saver::start(state, index.revision(), inbox.clone())?)
             }
         };
-        let mut work = BTreeMap::new();
-        for source in config.sources {
-            // Its first look causes the first listing.
-            let watch = watch(&source, inbox.clone())?;
-            let lister = (config.lister)(&source);
-            let cache = state_dir
-                .as_deref()
-                .map(|directory| file::scan_cache_in(directory, &source.path));
-            work.insert(source.name.clone(), Work::new(source, lister, cache, watch));
-        }
-        Ok(Self {
+        let mut owner = Self {
             index,
-            work,
+            work: BTreeMap::new(),
+            numbers: 0,
+            in_flight: 0,
+            make_lister: config.lister,
+            state_dir,
             marker: config.marker,
             deadline: config.deadline,
             inbox,
@@ -196,7 +219,30 @@ impl Owner {
             next_beat: Duration::ZERO,
             status_line: String::new(),
             reloading: None,
-        })
+        };
+        for source in config.sources {
+            owner.begin(source)?;
+        }
+        Ok(owner)
+    }
+
+    /// Begins to work on a source.
+    fn begin(&mut self, source: Source) -> io::Result<()> {
+        let reached = Reached {
+            lister: (self.make_lister)(&source),
+            source,
+        };
+        let name = reached.source.name.clone();
+        self.numbers += 1;
+        let work = Work::begin(
+            reached,
+            self.numbers,
+            self.state_dir.as_deref(),
+            &self.inbox,
+            self.now(),
+        )?;
+        self.work.insert(name, work);
+        Ok(())
     }
 
     pub(super) fn run(mut self, inbox: &Receiver<Message>) {
@@ -225,7 +271,13 @@ impl Owner {
             Message::Gone(reader) => self.gone(reader),
             Message::Command(reader, command) => self.command(reader, command),
             Message::LookedUp(reader, id, answers) => self.looked_up(reader, id, answers),
-            Message::Refresh => self.reload(),
+            Message::Reload(sources) => {
+                if let Some(sources) = sources {
+                    self.set_sources(&sources);
+                }
+                self.reload();
+            }
+            Message::Sources(sources) => self.set_sources(&sources),
             Message::End(_) => {}
         }
     }
@@ -290,6 +342,63 @@ impl Owner {
 
     // Sources.
 
+    /// From now on these are the sources. Those that stay as they are go on undisturbed.
+    fn set_sources(&mut self, sources: &[Source]) {
+        let is_same = |work: &Work| sources.contains(&work.reached.source);
+        let gone: Vec<_> = self.work.extract_if(.., |_, work| !is_same(work)).collect();
+        let new: Vec<_> = sources
+            .iter()
+            .filter(|source| !self.work.contains_key(&source.name))
+            .cloned()
+            .collect();
+        if gone.is_empty() && new.is_empty() {
+            return;
+        }
+        let listed_archived = self.lists_archived();
+        info!(
+            sources = sources.len(),
+            new = new.len(),
+            gone = gone.len(),
+            "other sources"
+        );
+        for (name, work) in gone {
+            work.cancel.cancel();
+            for refresh in work.waiting.into_iter().chain(work.running) {
+                self.refreshed(
+                    refresh,
+                    Refreshed {
+                        source: name.clone(),
+                        outcome: RefreshOutcome::Failed,
+                        reason: Some("it is no source any more".to_owned()),
+                    },
+                );
+            }
+        }
+        self.index.set_sources(sources);
+        for source in new {
+            let name = source.name.clone();
+            if let Err(error) = self.begin(source) {
+                let reason = format!("no thread to watch it with: {error}");
+                warn!(source = %name, %reason);
+                self.index
+                    .fail(&name, "thread", &reason, None, self.moment());
+            }
+        }
+        if listed_archived != self.lists_archived() {
+            let now = self.now();
+            for work in self.work.values_mut() {
+                work.schedule.ask(Ask::Now, now);
+            }
+        }
+        // Who knows the old ones begins anew.
+        self.broadcast(self.snapshot());
+    }
+
+    /// That a session is archived hides its older copies in other sources.
+    fn lists_archived(&self) -> bool {
+        self.index.sources().count() > 1
+    }
+
     fn looked(&mut self, source: &SourceName, looks: Looks) {
         let now = self.now();
         let Some(work) = self.work.get_mut(source) else {
@@ -313,6 +422,7 @@ impl Owner {
 
     /// Begins the listing that the schedule has started.
     fn list(&mut self, source: &SourceName) {
+        let archived = self.lists_archived();
         let Some(work) = self.work.get_mut(source) else {
             return;
         };
@@ -320,17 +430,19 @@ impl Owner {
         work.running = std::mem::take(&mut work.waiting);
         work.cancel = Cancel::default();
         let request = ListRequest {
-            db: work.source.path.clone(),
+            db: work.reached.source.db(),
             marker: self.marker.clone(),
             children: false,
-            archived: false,
+            archived,
             deadline: self.deadline,
             scan_cache: work.scan_cache.clone(),
             scan_budget: Some(SCAN_BUDGET),
             cancel: work.cancel.clone(),
         };
         let mut projects = work.projects.take().unwrap_or_default();
-        let (lister, name, inbox) = (Arc::clone(&work.lister), source.clone(), self.inbox.clone());
+        let lister = Arc::clone(&work.reached.lister);
+        let (name, number, inbox) = (source.clone(), work.number, self.inbox.clone());
+        self.in_flight += 1;
         let thread = thread::Builder::new()
             .name("listing".into())
             .spawn(move || {
@@ -340,6 +452,7 @@ impl Owner {
                 let (result, bytes) = found(outcome, &mut projects);
                 let listed = Listed {
                     source: name,
+                    number,
                     result,
                     took,
                     bytes,
@@ -351,6 +464,7 @@ impl Owner {
             Ok(_) => self.stats.spawned(),
             Err(error) => self.inbox.send(Message::Listed(Box::new(Listed {
                 source: source.clone(),
+                number,
                 result: Err(Failure {
                     kind: "thread",
                     reason: format!("no thread to list with: {error}"),
@@ -365,16 +479,19 @@ impl Owner {
     fn listed(&mut self, listed: Listed) {
         let Listed {
             source,
+            number,
             result,
             took,
             bytes,
             projects,
         } = listed;
         let (now, moment) = (self.now(), self.moment());
+        self.in_flight -= 1;
         self.stats.read(bytes);
         self.stats
             .listed(took, result.as_ref().err().map(|failure| failure.kind));
-        let Some(work) = self.work.get_mut(&source) else {
+        let work = self.work.get_mut(&source);
+        let Some(work) = work.filter(|work| work.number == number) else {
             return;
         };
         work.projects = Some(projects);
@@ -445,7 +562,7 @@ impl Owner {
 
     fn announce(&mut self, source: &SourceName, merged: Merged) {
         if !merged.difference.is_empty() {
-            let change = Event::Change(self.change(source, merged.difference));
+            let change = Event::Change(self.change(merged.difference));
             self.broadcast(change);
         }
         if merged.health_changed {
@@ -453,30 +570,12 @@ impl Owner {
         }
     }
 
-    fn change(&self, source: &SourceName, difference: Difference) -> Change {
-        let sessions = self.index.source(source).map(crate::index::Known::sessions);
-        let upserted = difference
-            .inserted
-            .iter()
-            .chain(&difference.updated)
-            .filter_map(|id| sessions?.get(id))
-            .map(|entry| Sourced {
-                entry: entry.clone(),
-                source: source.clone(),
-            })
-            .collect();
-        let removed = difference
-            .removed
-            .into_iter()
-            .map(|id| Removed {
-                source: source.clone(),
-                id,
-            })
-            .collect();
+    fn change(&self, difference: Difference) -> Change {
+        let upserted = difference.inserted.iter().chain(&difference.updated);
         Change {
             revision: self.index.revision(),
-            upserted,
-            removed,
+            upserted: upserted.filter_map(|id| self.index.session(id)).collect(),
+            removed: difference.removed,
         }
     }
 
@@ -488,7 +587,7 @@ impl Owner {
         match &health {
             // Why was said with its kind; a reason for people can name paths.
             Health::Failing(_) => {}
-            health => info!(%source, sessions = known.sessions().len(), "{}", health.name()),
+            health => info!(%source, sessions = known.len(), "{}", health.name()),
         }
         self.broadcast(Event::Health(SourceHealth {
             source: source.clone(),
@@ -527,10 +626,11 @@ impl Owner {
     }
 
     fn hello(&self) -> Event {
-        let sources = self.work.values().map(|work| SourcePath {
-            source: work.source.name.clone(),
-            path: work.source.path.to_string_lossy().into_owned(),
-        });
+        let sources = self
+            .index
+            .sources()
+            .filter_map(|known| self.work.get(known.name()));
+        let sources = sources.map(|work| SourcePlace::of(&work.reached.source));
         Event::Hello(Hello {
             protocol: PROTOCOL,
             version: VERSION.to_owned(),
@@ -541,20 +641,10 @@ impl Owner {
     }
 
     fn snapshot(&self) -> Event {
-        let sessions = self.index.sources().flat_map(|(source, known)| {
-            known.sessions().values().map(|entry| Sourced {
-                entry: entry.clone(),
-                source: source.clone(),
-            })
-        });
-        let sources = self.index.sources().map(|(source, known)| SourceHealth {
-            source: source.clone(),
-            health: known.health().clone(),
-        });
         Event::Snapshot(Snapshot {
             revision: self.index.revision(),
-            sources: sources.collect(),
-            sessions: sessions.collect(),
+            sources: self.index.sources().map(health_of).collect(),
+            sessions: self.index.sessions(Archived::Hidden),
         })
     }
 
@@ -599,19 +689,21 @@ impl Owner {
                     look_up::MOST
                 ));
             }
-            let sources = self.work.values();
-            let job = look_up::Job {
+            let job = LookUpJob {
                 what,
                 ids,
-                sources: sources
-                    .map(|work| (work.source.clone(), Arc::clone(&work.lister)))
-                    .collect(),
+                deadline: LookUpRequest::DEADLINE,
                 cancel: self.end_of_look_ups.clone(),
             };
+            let reached = self.index.sources().filter_map(|known| {
+                let work = self.work.get(known.name())?;
+                Some(work.reached.clone())
+            });
+            let reached: Vec<_> = reached.collect();
             let (inbox, id) = (self.inbox.clone(), id.clone());
             thread::Builder::new()
                 .name("look-ups".into())
-                .spawn(move || inbox.send(Message::LookedUp(reader, id, job.run())))
+                .spawn(move || inbox.send(Message::LookedUp(reader, id, job.run(&reached))))
                 .map_err(|error| format!("no thread to look with: {error}"))
         });
         match begun {
@@ -679,28 +771,21 @@ impl Owner {
     }
 
     fn status(&self) -> Status {
-        let sources = self.index.sources().filter_map(|(name, known)| {
-            let work = self.work.get(name)?;
+        let sources = self.index.sources().filter_map(|known| {
+            let work = self.work.get(known.name())?;
             Some(SourceStatus {
-                health: SourceHealth {
-                    source: name.clone(),
-                    health: known.health().clone(),
-                },
-                sessions: known.sessions().len(),
+                health: health_of(known),
+                sessions: known.len(),
                 watch: work.how_watched.clone(),
                 listing: work.schedule.is_in_flight(),
                 scan: work.scan,
-                stuck: work.lister.stuck(),
+                stuck: work.reached.lister.stuck(),
             })
         });
         Status {
             uptime_ms: u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX),
             revision: self.index.revision(),
-            sessions: self
-                .index
-                .sources()
-                .map(|(_, known)| known.sessions().len())
-                .sum(),
+            sessions: self.index.sources().map(Known::len).sum(),
             sources: sources.collect(),
             readers: self.readers.len(),
             ..self.stats.status()
@@ -712,17 +797,13 @@ impl Owner {
         if self.pulse.is_none() {
             return;
         }
-        let sessions: usize = self
-            .index
-            .sources()
-            .map(|(_, known)| known.sessions().len())
-            .sum();
+        let sessions: usize = self.index.sources().map(Known::len).sum();
         let mut line = format!("{sessions} sessions");
-        for (name, known) in self.index.sources() {
+        for known in self.index.sources() {
             if *known.health() != Health::Ok {
                 line.push_str(&format!(
                     "; {} is {}",
-                    one_line(name.as_str()),
+                    one_line(known.name().as_str()),
                     known.health().name()
                 ));
             }
@@ -780,13 +861,9 @@ impl Owner {
         }
         self.end_of_look_ups.cancel();
         // The threads that launched helpers kill and reap them.
-        while self.looking_up > 0 || self.work.values().any(|work| work.schedule.is_in_flight()) {
+        while self.looking_up > 0 || self.in_flight > 0 {
             match inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(Message::Listed(listed)) => {
-                    if let Some(work) = self.work.get_mut(&listed.source) {
-                        work.schedule = Schedule::default();
-                    }
-                }
+                Ok(Message::Listed(_)) => self.in_flight -= 1,
                 Ok(Message::LookedUp(reader, id, answers)) => self.looked_up(reader, id, answers),
                 Ok(Message::Saved(result)) => self.saved(result),
                 Ok(_) => {}
@@ -866,25 +943,9 @@ fn restore(index: &mut Index, state: &StateDir, marker: Option<&MarkerText>) {
 fn found(outcome: Outcome, projects: &mut Projects) -> (Result<Complete, Failure>, u64) {
     let (kind, reason) = match outcome {
         Outcome::Complete(listing) => {
-            projects.refresh();
-            let entries = listing
-                .sessions
-                .into_values()
-                .map(|session| Entry {
-                    project: projects.of(&session),
-                    session,
-                })
-                .collect();
-            return (
-                Ok(Complete {
-                    found: Found {
-                        database: listing.end.database,
-                        entries,
-                    },
-                    scan: listing.end.scan,
-                }),
-                listing.bytes,
-            );
+            let (scan, bytes) = (listing.end.scan, listing.bytes);
+            let found = gather::found(listing, projects);
+            return (Ok(Complete { found, scan }), bytes);
         }
         Outcome::Refused(refusal) => (refusal.failure.kind.as_str(), refusal.to_string()),
         Outcome::Broken(breakage) => (breakage.what.kind(), breakage.to_string()),
@@ -892,4 +953,11 @@ fn found(outcome: Outcome, projects: &mut Projects) -> (Result<Complete, Failure
         cancelled @ Outcome::Cancelled => ("cancelled", cancelled.to_string()),
     };
     (Err(Failure { kind, reason }), 0)
+}
+
+fn health_of(known: &Known) -> SourceHealth {
+    SourceHealth {
+        source: known.name().clone(),
+        health: known.health().clone(),
+    }
 }

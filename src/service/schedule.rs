@@ -45,6 +45,8 @@ pub struct Schedule {
     calm: u32,
     /// When the last complete one ended.
     last: Time,
+    /// So often it is listed where nothing tells of changes.
+    every: Option<Duration>,
 }
 
 /// How urgent a request is.
@@ -79,6 +81,15 @@ pub struct News {
 }
 
 impl Schedule {
+    /// Of a source that nothing tells of changes of.
+    #[must_use]
+    pub fn polled(every: Duration) -> Self {
+        Self {
+            every: Some(every),
+            ..Self::default()
+        }
+    }
+
     /// Asks for a listing.
     pub fn ask(&mut self, ask: Ask, now: Time) {
         if self.in_flight {
@@ -111,9 +122,11 @@ impl Schedule {
             Went::Well(news) => {
                 self.failures = 0;
                 self.not_before = now + self.pace(news, took, now).saturating_sub(took);
-                if news.unfinished {
-                    self.due = Some(self.not_before);
-                }
+                self.due = match self.every {
+                    _ if news.unfinished => Some(self.not_before),
+                    Some(every) => Some(self.not_before.max(now + every.saturating_sub(took))),
+                    None => None,
+                };
             }
             Went::Again => {
                 self.failures = 0;

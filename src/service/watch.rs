@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::Inbox;
-use crate::source::{Source, SourceName};
+use crate::source::SourceName;
 
 /// How often the files are looked at in any case.
 const SAFETY_NET: Duration = Duration::from_secs(60);
@@ -109,23 +109,23 @@ fn file(path: &Path) -> io::Result<Option<FileLooks>> {
     }
 }
 
-/// Starts watching a source. It ends when the returned handle is dropped.
+/// Starts watching a database. It ends when the returned handle is dropped.
 ///
 /// # Errors
 ///
 /// Where the system gives no thread.
-pub(super) fn watch(source: &Source, inbox: Inbox) -> io::Result<Watch> {
+pub(super) fn watch(name: &SourceName, path: &Path, inbox: Inbox) -> io::Result<Watch> {
     let (wake, woken) = mpsc::channel();
     let looker = Looker {
-        name: source.name.clone(),
-        path: source.path.clone(),
+        name: name.clone(),
+        path: path.to_owned(),
         inbox,
         wake: wake.clone(),
         watcher: None,
         told: None,
     };
     thread::Builder::new()
-        .name(format!("watch {}", source.name).chars().take(15).collect())
+        .name(format!("watch {name}").chars().take(15).collect())
         .stack_size(256 << 10)
         .spawn(move || looker.run(&woken))?;
     Ok(Watch(wake))

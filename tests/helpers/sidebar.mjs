@@ -11,18 +11,17 @@ const service = spawn(program, ["serve", "--stdio", ...args], {
   stdio: ["pipe", "pipe", "inherit"],
 });
 const sessions = new Map();
-const key = ({ source, id }) => `${source}\n${id}`;
 
 for await (const line of createInterface({ input: service.stdout })) {
   const event = JSON.parse(line);
   switch (event.type) {
     case "snapshot":
       sessions.clear();
-      for (const session of event.sessions) sessions.set(key(session), session);
+      for (const session of event.sessions) sessions.set(session.id, session);
       break;
     case "change":
-      for (const session of event.upserted) sessions.set(key(session), session);
-      for (const gone of event.removed) sessions.delete(key(gone));
+      for (const session of event.upserted) sessions.set(session.id, session);
+      for (const id of event.removed) sessions.delete(id);
       break;
   }
   const titles = [...sessions.values()].map((session) => session.title).sort();

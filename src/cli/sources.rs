@@ -1,0 +1,121 @@
+//! Which sources a command is about: those named with `--db`, else those of the
+//! configuration file, else what is found.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::{self, Config, Configured};
+use crate::file;
+use crate::gather::Reached;
+use crate::lister::ProcessLister;
+use crate::locate::{self, Located};
+use crate::source::{Place, Source};
+use crate::text::Shown;
+
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct SourceArgs {
+    /// A database; may be given more than once [default: the sources of the configuration file, else OpenCode's own: OPENCODE_DB, else opencode.db and every opencode-*.db in the data directory]
+    #[arg(long, value_name = "PATH")]
+    db: Vec<PathBuf>,
+
+    /// The configuration file [default: opencode-sessions/config.toml in $XDG_CONFIG_HOME or ~/.config, if it is there]
+    #[arg(long, value_name = "FILE", conflicts_with = "db")]
+    config: Option<PathBuf>,
+}
+
+/// Why there are no sources.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NoSources {
+    /// OpenCode keeps no file: there is nothing to read, and nothing wrong.
+    InMemory,
+    /// This is wrong.
+    Because(String),
+}
+
+/// What to say where OpenCode keeps no file.
+const IN_MEMORY: &str =
+    "OPENCODE_DB is :memory:, so OpenCode keeps no sessions to read; name a database with --db";
+
+/// What to say where nobody can know where the file is.
+const NO_HOME: &str =
+    "there is no home directory to look for OpenCode's database in; name it with --db";
+
+impl NoSources {
+    pub(super) fn why(&self) -> &str {
+        match self {
+            Self::InMemory => IN_MEMORY,
+            Self::Because(why) => why,
+        }
+    }
+}
+
+impl SourceArgs {
+    /// The sources there are now.
+    pub(super) fn sources(&self) -> Result<Vec<Source>, NoSources> {
+        let config = self.config().map_err(NoSources::Because)?;
+        sources(config)
+    }
+
+    /// What is to be the sources.
+    pub(super) fn config(&self) -> Result<Config, String> {
+        if !self.db.is_empty() {
+            let named = self.db.iter().map(|path| Configured {
+                name: None,
+                place: Place::Database(path.clone()),
+            });
+            return Ok(Config {
+                sources: named.collect(),
+                discover: false,
+            });
+        }
+        let written = match self.config_file() {
+            Some(path) => load(&path)?,
+            None => None,
+        };
+        match (written, &self.config) {
+            (Some(config), _) => Ok(config),
+            (None, Some(named)) => Err(format!("there is no configuration at {}", Shown(named))),
+            (None, None) => Ok(Config {
+                sources: Vec::new(),
+                discover: true,
+            }),
+        }
+    }
+
+    /// Where the configuration is, or would be.
+    pub(super) fn config_file(&self) -> Option<PathBuf> {
+        match &self.config {
+            Some(named) => Some(named.clone()),
+            None => Some(file::config_dir()?.join("config.toml")),
+        }
+    }
+}
+
+fn load(path: &Path) -> Result<Option<Config>, String> {
+    let home = std::env::home_dir().filter(|home| home.is_absolute());
+    config::load(path, home.as_deref()).map_err(|error| error.to_string())
+}
+
+/// The sources that this configuration comes to now.
+pub(super) fn sources(config: Config) -> Result<Vec<Source>, NoSources> {
+    let located = locate::databases();
+    let found = match &located {
+        Located::At(paths) => &paths[..],
+        Located::InMemory | Located::NoHome => &[],
+    };
+    let sources = config.sources(found).map_err(NoSources::Because)?;
+    match (sources.is_empty(), located) {
+        (false, _) => Ok(sources),
+        (true, Located::InMemory) => Err(NoSources::InMemory),
+        (true, _) => Err(NoSources::Because(NO_HOME.to_owned())),
+    }
+}
+
+/// What asks these sources: this helper, or their commands.
+pub(super) fn reached(sources: &[Source], helper: &ProcessLister) -> Vec<Reached> {
+    let reached = sources.iter().map(|source| Reached {
+        source: source.clone(),
+        lister: Arc::new(helper.of(source)),
+    });
+    reached.collect()
+}
