@@ -192,16 +192,19 @@ const NOW: Moment = Moment {
 };
 
 /// What to say where sessions are, but not in a database.
-const OLD_STORE: &str = "; there are sessions of OpenCode 1.1 or earlier beside it, in \
+pub(super) const OLD_STORE: &str = "there are sessions of OpenCode 1.1 or earlier beside it, in \
      storage/session: starting OpenCode 1.2 to 1.15 imports them";
 
 /// What to say of a source that has no sessions because of this state.
-fn hint(source: &Source, state: DatabaseState) -> Option<String> {
+pub(super) fn hint(source: &Source, state: DatabaseState) -> Option<String> {
     let (at, old_store) = match &source.place {
         Place::Database(path) => (format!("at {}", Shown(path)), locate::has_old_store(path)),
         Place::Remote(_) => (format!("of {}", source.name), false),
     };
-    let old_store = if old_store { OLD_STORE } else { "" };
+    let old_store = match old_store {
+        true => format!("; {OLD_STORE}"),
+        false => String::new(),
+    };
     match state {
         DatabaseState::Ready => None,
         DatabaseState::Missing if !old_store.is_empty() => {

@@ -4,6 +4,7 @@
 //! of both programs: 0 done, 1 failed, 2 wrong usage. A closed pipe is no error:
 //! whoever closed it has seen enough.
 
+mod doctor;
 mod list;
 mod lister;
 mod log;

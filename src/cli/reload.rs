@@ -18,7 +18,7 @@ use crate::source::Source;
 use crate::text::one_line;
 
 /// How often a new channel's database is looked for.
-const LOOK: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_secs(20);
 
 /// The sources there are.
 pub(super) struct Sources {

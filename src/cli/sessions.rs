@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use super::{exit, list, look_up, serve, status};
+use super::{doctor, exit, list, look_up, serve, status};
 use crate::lister::restore_sigchld;
 use crate::wire::LookUp;
 
@@ -34,6 +34,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Show how a running service is doing
     Status(status::StatusArgs),
+    /// Look at every source, and say what is wrong
+    Doctor(doctor::DoctorArgs),
 }
 
 /// Runs the program with the arguments of this process.
@@ -50,6 +52,7 @@ pub fn run() -> ExitCode {
                 Command::Roots(args) => look_up::run(LookUp::Roots, &args),
                 Command::Serve(args) => serve::run(&args),
                 Command::Status(args) => status::run(&args),
+                Command::Doctor(args) => doctor::run(&args),
             },
         ),
         // Prints help to standard output and errors to standard error; exits with 0 or 2.

@@ -475,7 +475,7 @@ impl fmt::Display for Broke {
             ),
             Self::Banner(said) => write!(
                 f,
-                "the command printed {said} before the helper said anything: nothing there may \
+                "the command printed \"{said}\" before the helper said anything: nothing there may \
                  print to standard output, such as a greeting in a shell's start-up file; let that \
                  file print only where there is a terminal (`[ -t 1 ] || return`)"
             ),

@@ -1,0 +1,835 @@
+//! Several sources: found ones, named ones, and commands that run the helper elsewhere.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and starts programs"
+)]
+
+#[path = "support/serving.rs"]
+mod serving;
+#[path = "support/sshd.rs"]
+mod sshd;
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+use serde_json::{Value, json};
+use serving::{Host, list, script, text, wait_for};
+use sshd::Sshd;
+use support::Made;
+
+/// A place for one test: a home, a configuration, state.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().canonicalize().unwrap().join(name)
+    }
+
+    fn config(&self, text: &str) -> PathBuf {
+        let path = self.path("config.toml");
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// `serve --stdio` with the configuration.
+    fn serve(&self) -> Command {
+        let mut command = self.command(&["serve", "--stdio", "--config"]);
+        command.arg(self.path("config.toml"));
+        command.arg("--state-dir").arg(self.path("state"));
+        command
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = support::command(support::sessions());
+        command.env("HOME", self.0.path()).args(args);
+        command
+    }
+
+    /// A command of `list`, `get` and others with the configuration.
+    fn run(&self, args: &[&str]) -> Output {
+        let mut command = self.command(args);
+        command.arg("--config").arg(self.path("config.toml"));
+        command.output().unwrap()
+    }
+
+    /// A program that a source can be.
+    fn program(&self, name: &str, text: &str) -> String {
+        let path = self.path(name);
+        script(&path, text);
+        path.to_str().unwrap().to_owned()
+    }
+
+    fn misbehaving(&self, way: &str) -> String {
+        let path = support::misbehaving(&self.path(""), way);
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+/// Another machine: a data home with a database, and a cache of its own.
+struct Machine {
+    place: Place,
+    made: Made,
+}
+
+impl Machine {
+    fn new(ids: &[&str]) -> Self {
+        let (place, made) = (Place::new(), Made::new());
+        made.run("PRAGMA synchronous = off");
+        for (at, id) in (1..).zip(ids) {
+            made.session(id, at);
+        }
+        let data = place.path("data");
+        fs::create_dir(&data).unwrap();
+        std::os::unix::fs::symlink(made.directory.path(), data.join("opencode")).unwrap();
+        Self { place, made }
+    }
+
+    /// The words that run the helper there.
+    fn words(&self) -> Vec<String> {
+        let path = |name| self.place.path(name).to_str().unwrap().to_owned();
+        vec![
+            "env".into(),
+            format!("HOME={}", path("")),
+            format!("XDG_DATA_HOME={}", path("data")),
+            format!("XDG_CACHE_HOME={}", path("cache")),
+            support::lister().to_str().unwrap().to_owned(),
+        ]
+    }
+
+    /// How many scan caches the helper keeps there.
+    fn caches(&self) -> usize {
+        let caches = fs::read_dir(self.place.path("cache/opencode-sessions"));
+        caches.map_or(0, Iterator::count)
+    }
+}
+
+/// As ssh does it: the words after the first are joined, and a shell takes them apart.
+const SHELL: [&str; 4] = ["sh", "-c", "eval \"$*\"", "sh"];
+
+fn remote(name: &str, words: &[String], every: &str) -> String {
+    let words = serde_json::to_string(words).unwrap();
+    format!("[[source]]\nname = \"{name}\"\ncommand = {words}\nevery = \"{every}\"\n")
+}
+
+fn database(name: &str, path: &Path) -> String {
+    format!(
+        "[[source]]\nname = \"{name}\"\ndb = \"{}\"\n",
+        path.display()
+    )
+}
+
+fn stdout(output: &Output) -> Vec<Value> {
+    let lines = std::str::from_utf8(&output.stdout).unwrap().lines();
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+fn ids(sessions: &[Value]) -> Vec<&str> {
+    sessions
+        .iter()
+        .map(|session| session["id"].as_str().unwrap())
+        .collect()
+}
+
+#[track_caller]
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    wait_for(what, || is_so().then_some(()));
+}
+
+fn is_alive(pid: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')')
+        .is_some_and(|(_, after)| !after.trim_start().starts_with(['Z', 'X']))
+}
+
+// ---- Commands.
+
+/// Lists, looks up and looks for a marker through this transport.
+fn speaks(transport: &[String]) {
+    let machine = Machine::new(&["ses_1", "ses_2"]);
+    let marker = "'; touch stolen; echo $(reboot) \\\" #";
+    let data = format!("{{\"type\":\"text\",\"text\":{}}}", json!(marker));
+    machine.made.part("ses_2", &data);
+    let place = Place::new();
+    let words = [transport, &machine.words()].concat();
+    place.config(&remote("devbox", &words, "15s"));
+
+    let output = place.run(&["list", "--format", "ndjson"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let sessions = stdout(&output);
+    assert_eq!(ids(&sessions), ["ses_2", "ses_1"]);
+    assert_eq!(sessions[0]["source"], "devbox");
+    assert_eq!(sessions[0]["marked"], false);
+    assert_eq!(machine.caches(), 1, "it keeps its cache there");
+    assert!(!place.path(".cache").exists(), "and not here");
+
+    // A text that no shell may see.
+    let escaped = serde_json::to_string(marker).unwrap();
+    let escaped = &escaped[1..escaped.len() - 1];
+    let output = place.run(&["list", "--format", "ndjson", "--marker", escaped]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let marked: Vec<_> = stdout(&output)
+        .iter()
+        .map(|session| session["marked"].clone())
+        .collect();
+    assert_eq!(marked, [json!(true), json!(false)]);
+
+    let output = place.run(&["get", "ses_1", "ses $(touch stolen)"]);
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    let found = stdout(&output);
+    assert_eq!(
+        (&found[0]["type"], &found[0]["source"]),
+        (&json!("session"), &json!("devbox"))
+    );
+    assert_eq!(found[1]["type"], "absent");
+    let output = place.run(&["roots", "ses_2"]);
+    assert_eq!(stdout(&output)[0]["root"], "ses_2");
+    for directory in [place.path(""), machine.place.path("")] {
+        assert!(!directory.join("stolen").exists());
+    }
+}
+
+#[test]
+fn a_command_is_a_source_like_any_other() {
+    let _limit = support::limit(60);
+    speaks(&[]);
+}
+
+#[test]
+fn a_shell_on_the_way_changes_nothing() {
+    let _limit = support::limit(60);
+    speaks(&SHELL.map(str::to_owned));
+}
+
+#[test]
+fn a_source_through_a_real_sshd_is_like_any_other() {
+    let _limit = support::limit(120);
+    let Some(sshd) = Sshd::start() else {
+        eprintln!("skipped: there is no OpenSSH server here; the test with a shell stands for it");
+        return;
+    };
+    speaks(&sshd.client());
+    // With a key that may not log in.
+    let (place, machine) = (Place::new(), Machine::new(&["ses_1"]));
+    let mut words = sshd.client();
+    let at = words.iter().position(|word| word.ends_with("key")).unwrap();
+    words[at].push_str(".pub");
+    place.config(&remote("devbox", &[words, machine.words()].concat(), "15s"));
+    let output = place.run(&["list"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(
+        said.contains("exited with status 255 before the helper said anything"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_keeps_a_command_from_the_helper_is_said_with_the_way_out() {
+    let _limit = support::limit(60);
+    let place = Place::new();
+    let lister = support::lister().display();
+    let banner = "the command printed \"Welcome to devbox!\" before the helper said anything: nothing \
+        there may print to standard output, such as a greeting in a shell's start-up file; let that \
+        file print only where there is a terminal (`[ -t 1 ] || return`)";
+    let not_found = "the command exited with status 127 before the helper said anything: is \
+        opencode-lister installed there, and in the PATH of a shell that is not interactive? Else \
+        name it by its whole path; it said: sh: opencode-lister: not found";
+    for (name, text, expected) in [
+        ("motd", format!("echo 'Welcome to devbox!'; exec {lister} \"$@\""), banner),
+        ("not-found", "echo 'sh: opencode-lister: not found' >&2; exit 127".to_owned(), not_found),
+        (
+            "refused",
+            "echo 'ssh: connect to host devbox port 22: Connection refused' >&2; exit 255".to_owned(),
+            "the command exited with status 255 before the helper said anything; it said: ssh: \
+             connect to host devbox port 22: Connection refused",
+        ),
+        (
+            "newer",
+            "echo '{\"type\":\"hello\",\"protocol\":2,\"lister\":\"9.9.9\"}'".to_owned(),
+            "the helper's output is no listing: it is version 9.9.9 and speaks protocol 2; this is \
+             version 0.1.0 and speaks protocol 1: install both programs from one version",
+        ),
+        (
+            "older",
+            "echo '{\"type\":\"hello\",\"protocol\":1,\"lister\":\"0.0.1\"}'\n\
+             echo '{\"type\":\"error\",\"kind\":\"usage\",\"message\":\"unexpected argument\"}'; exit 2"
+                .to_owned(),
+            "unexpected argument; the helper is version 0.0.1 and this is version 0.1.0 (protocol \
+             1): install both programs from one version",
+        ),
+        (
+            "silent",
+            "exit 0".to_owned(),
+            "the helper's output is no listing: it printed nothing",
+        ),
+    ] {
+        let program = place.program(name, &format!("#!/bin/sh\n{text}\n"));
+        place.config(&remote("devbox", &[program], "15s"));
+        let output = place.run(&["list"]);
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(stderr(&output), format!("opencode-sessions: {expected}\n"), "{name}");
+    }
+    place.config(&remote("devbox", &["no such program".to_owned()], "15s"));
+    assert_eq!(
+        stderr(&place.run(&["list"])),
+        "opencode-sessions: there is no program 'no such program': install it, or name it by its \
+         whole path\n"
+    );
+    // What a server says on standard error does not matter.
+    let program = place.program(
+        "banner",
+        &format!("#!/bin/sh\necho Authorized use only >&2\nexec {lister} \"$@\"\n"),
+    );
+    place.config(&(remote("devbox", &[program], "15s") + "db = \"/nowhere/opencode.db\"\n"));
+    let output = place.run(&["list"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(stderr(&output).contains("there is no database of devbox"));
+}
+
+#[test]
+fn directories_of_another_machine_are_not_looked_at_here() {
+    let _limit = support::limit(60);
+    let (place, machine) = (Place::new(), Machine::new(&["ses_1"]));
+    fs::create_dir_all(place.path("repo/.git")).unwrap();
+    fs::write(place.path("repo/.git/HEAD"), "").unwrap();
+    fs::create_dir(place.path("repo/sub")).unwrap();
+    let directory = place.path("repo/sub");
+    machine
+        .made
+        .conn
+        .execute("UPDATE session SET directory = ?1", [directory.to_str()])
+        .unwrap();
+    let both = database("here", &machine.made.db) + &remote("there", &machine.words(), "15s");
+    for (config, project) in [
+        (&*both, place.path("repo")),
+        (&remote("there", &machine.words(), "15s"), directory.clone()),
+    ] {
+        place.config(config);
+        for command in [&["list", "--format", "ndjson"][..], &["get", "ses_1"]] {
+            let output = place.run(command);
+            assert_eq!(
+                stdout(&output)[0]["project"],
+                *project.to_str().unwrap(),
+                "{command:?}"
+            );
+        }
+    }
+}
+
+#[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "there is no parent-death signal")]
+fn a_command_dies_with_the_service_however_that_ends() {
+    let _limit = support::limit(60);
+    for signal in [Signal::KILL, Signal::TERM] {
+        let place = Place::new();
+        let program = place.misbehaving("ignores-every-signal");
+        place.config(&remote("devbox", &[program], "1s"));
+        let mut host = Host::greeted(&mut place.serve());
+        let pids = || {
+            let pids = fs::read_to_string(place.path("pids")).unwrap_or_default();
+            let pids = pids
+                .lines()
+                .filter_map(|pid| Pid::from_raw(pid.parse().ok()?));
+            pids.collect::<Vec<_>>()
+        };
+        wait_until("the command", || !pids().is_empty());
+        assert!(is_alive(pids()[0]));
+        host.signal(signal);
+        wait_until("the end of the command", || {
+            !pids().into_iter().any(is_alive)
+        });
+        wait_until("the end of the service", || host.has_exited());
+    }
+}
+
+// ---- Several sources in a service.
+
+#[test]
+fn of_three_sources_one_hangs_one_lies_and_one_is_fine() {
+    let _limit = support::limit(90);
+    let (place, fine) = (Place::new(), Machine::new(&["ses_1"]));
+    let config = [
+        remote(
+            "hangs",
+            &[place.misbehaving("hangs-after-half-the-rows")],
+            "1s",
+        ),
+        remote("lies", &[place.misbehaving("counts-wrong")], "1s"),
+        database("fine", &fine.made.db),
+        remote("far", &fine.words(), "1s"),
+    ];
+    place.config(&config.concat());
+
+    // One listing: what can be had, and what cannot.
+    let output = place.run(&["list", "--format", "ndjson", "--deadline", "1s"]);
+    assert_eq!(output.status.code(), Some(1), "it is not all there is");
+    let sessions = stdout(&output);
+    assert_eq!(ids(&sessions), ["ses_1"]);
+    assert_eq!(
+        (&sessions[0]["source"], &sessions[0]["also"]),
+        (&json!("fine"), &json!(["far"]))
+    );
+    let said = stderr(&output);
+    assert!(
+        said.contains("opencode-sessions: hangs: the listing was not done within 1s"),
+        "{said}"
+    );
+    assert!(
+        said.contains("opencode-sessions: lies: the helper's output is no listing"),
+        "{said}"
+    );
+    assert_eq!(said.lines().count(), 2, "{said}");
+
+    let mut command = place.serve();
+    let mut host = Host::greeted(command.args(["--deadline", "3s"]));
+    let state = |host: &Host, source: &str| host.model.health[source]["state"].clone();
+    host.until("the fine ones", |model| {
+        ["fine", "far"]
+            .iter()
+            .all(|name| model.health[*name]["state"] == "ok")
+    });
+    assert_eq!(state(&host, "hangs"), "starting", "nobody waits for it");
+    let mut latest = Duration::ZERO;
+    for n in 0..5 {
+        let id = format!("ses_new_{n}");
+        fine.made.session(&id, 10 + n);
+        let since = Instant::now();
+        host.until("the change", |model| model.sessions.contains_key(&id));
+        latest = latest.max(since.elapsed());
+    }
+    // At the pace, while the other hangs all the time.
+    assert!(latest < Duration::from_millis(2500), "{latest:?}");
+    host.until("the failures", |model| {
+        ["hangs", "lies"]
+            .iter()
+            .all(|name| model.health[*name]["state"] == "failing")
+    });
+    assert_eq!(host.model.health["hangs"]["kind"], "timeout");
+    assert_eq!(host.model.health["lies"]["kind"], "wire");
+    let reply = host.ask("refresh");
+    let outcomes: BTreeMap<_, _> = list(&reply["refreshed"])
+        .iter()
+        .map(|one| (text(&one["source"]), text(&one["outcome"])))
+        .collect();
+    let outcome = |name: &str| outcomes[name].as_str();
+    assert_eq!(
+        ["hangs", "lies", "fine", "far"].map(outcome),
+        ["failed", "failed", "ok", "ok"]
+    );
+    let status = host.status();
+    let names: Vec<_> = list(&status["sources"])
+        .iter()
+        .map(|source| text(&source["source"]))
+        .collect();
+    assert_eq!(
+        names,
+        ["hangs", "lies", "fine", "far"],
+        "in the order of the file"
+    );
+    assert_eq!(
+        status["sources"][3]["watch"],
+        "polling every 1s: it is a command"
+    );
+    // And found where it is.
+    host.say(b"{\"type\":\"get\",\"ids\":[\"ses_1\"],\"id\":\"q\"}\n");
+    host.until("the answer", |model| {
+        model.events.last().unwrap()["id"] == "q"
+    });
+    let answer = &host.model.events.last().unwrap()["answers"][0];
+    assert_eq!(
+        (&answer["type"], &answer["also"]),
+        (&json!("session"), &json!(["far"]))
+    );
+}
+
+#[test]
+fn a_command_is_asked_at_its_pace() {
+    let _limit = support::limit(60);
+    let (place, machine) = (Place::new(), Machine::new(&["ses_1"]));
+    let launches = place.path("launches");
+    let words: Vec<_> = machine
+        .words()
+        .iter()
+        .map(|word| format!("'{word}'"))
+        .collect();
+    let program = place.program(
+        "asks",
+        &format!(
+            "#!/bin/sh\necho >> {}\nexec {} \"$@\"\n",
+            launches.display(),
+            words.join(" ")
+        ),
+    );
+    place.config(&remote("devbox", &[program], "2s"));
+    let mut host = Host::greeted(&mut place.serve());
+    host.until("the first listing", |model| model.state() == "ok");
+    let count = || fs::read_to_string(&launches).unwrap().lines().count();
+    let before = count();
+    host.take_for(Duration::from_millis(5000));
+    let more = count() - before;
+    assert!((1..=3).contains(&more), "{more} in five seconds");
+    machine.made.session("ses_2", 5);
+    host.until("the change", |model| model.sessions.len() == 2);
+    // After a restart it is known before it is asked.
+    host.leave();
+    host.end();
+    fs::write(place.path("asks"), "#!/bin/sh\nsleep 60\n").unwrap();
+    let host = Host::greeted(&mut place.serve());
+    assert_eq!(host.model.ids(), ["ses_1", "ses_2"]);
+    assert_eq!(host.model.state(), "stale");
+}
+
+#[test]
+fn sighup_takes_a_new_configuration_and_refuses_a_bad_one() {
+    let _limit = support::limit(60);
+    let place = Place::new();
+    let (one, two) = (
+        Machine::new(&["ses_one", "ses_both"]),
+        Machine::new(&["ses_both", "ses_two"]),
+    );
+    one.made
+        .run("UPDATE session SET time_updated = 9 WHERE id = 'ses_both'");
+    place.config(&database("one", &one.made.db));
+    let mut host = Host::greeted(&mut place.serve());
+    host.until("the first listing", |model| model.state() == "ok");
+
+    place.config(&(database("one", &one.made.db) + &remote("two", &two.words(), "1s")));
+    host.signal(Signal::HUP);
+    host.until("the other source", |model| model.sessions.len() == 3);
+    assert_eq!(host.model.ids(), ["ses_both", "ses_one", "ses_two"]);
+    let both = &host.model.sessions["ses_both"];
+    assert_eq!(
+        (&both["source"], &both["also"]),
+        (&json!("one"), &json!(["two"]))
+    );
+    assert_eq!(host.model.health["one"]["state"], "ok", "it went on");
+
+    let bad = place.config("[[source]]\nname = \"one\"\npath = \"/x\"\n");
+    host.signal(Signal::HUP);
+    let expected = format!(
+        "{}:3: `path` is no key of a source; these are: name, db, command, every",
+        bad.display()
+    );
+    wait_until("the report", || host.log().contains(&expected));
+    two.made.session("ses_more", 9);
+    host.until("the old ones go on", |model| {
+        model.sessions.contains_key("ses_more")
+    });
+
+    // The same database under another name, and nothing else.
+    place.config(&database("renamed", &two.made.db));
+    host.signal(Signal::HUP);
+    host.until("the new source", |model| {
+        model.health.keys().eq(["renamed"])
+    });
+    host.until("its listing", |model| model.sessions.len() == 3);
+    assert_eq!(host.model.ids(), ["ses_both", "ses_more", "ses_two"]);
+    assert_eq!(host.model.sessions["ses_both"]["also"], Value::Null);
+    let refreshed = host.ask("refresh");
+    assert_eq!(
+        refreshed["refreshed"],
+        json!([{"source": "renamed", "outcome": "ok"}])
+    );
+}
+
+#[test]
+fn a_refresh_of_a_source_that_is_taken_away_is_answered() {
+    let _limit = support::limit(60);
+    let (place, fine) = (Place::new(), Machine::new(&["ses_1"]));
+    let hangs = remote("hangs", &[place.misbehaving("hangs-after-hello")], "1s");
+    place.config(&(database("fine", &fine.made.db) + &hangs));
+    let mut host = Host::greeted(&mut place.serve());
+    host.until("the fine one", |model| {
+        model.health["fine"]["state"] == "ok"
+    });
+    let refresh = host.tell("refresh");
+    place.config(&database("fine", &fine.made.db));
+    host.signal(Signal::HUP);
+    host.until("the reply", |model| {
+        model.events.iter().any(|event| event["id"] == refresh)
+    });
+    let reply = host.model.of_type("reply", 0)[0].clone();
+    let gone = list(&reply["refreshed"])
+        .iter()
+        .find(|one| one["source"] == "hangs");
+    assert_eq!(gone.unwrap()["reason"], "it is no source any more");
+    host.leave();
+    let (status, _, _) = host.end();
+    assert_eq!(status.code(), Some(0));
+}
+
+// ---- One session in two places.
+
+#[test]
+fn a_copied_database_shows_each_session_once_and_names_both() {
+    let _limit = support::limit(60);
+    let (place, live) = (Place::new(), Machine::new(&["ses_1", "ses_2", "ses_3"]));
+    live.made.run("PRAGMA wal_checkpoint(truncate)");
+    let copy = place.path("copy.db");
+    fs::copy(&live.made.db, &copy).unwrap();
+    support::settle(&copy);
+    place.config(&(database("copy", &copy) + &database("live", &live.made.db)));
+    live.made.run(
+        "UPDATE session SET title = 'newer', time_updated = 10 WHERE id = 'ses_1';
+         UPDATE session SET time_archived = 10, time_updated = 10 WHERE id = 'ses_2';
+         DELETE FROM session WHERE id = 'ses_3'",
+    );
+    let sessions = stdout(&place.run(&["list", "--format", "ndjson"]));
+    assert_eq!(
+        ids(&sessions),
+        ["ses_1", "ses_3"],
+        "an archived one is not there by its copy"
+    );
+    assert_eq!(sessions[0]["title"], "newer");
+    assert_eq!(
+        (&sessions[0]["source"], &sessions[0]["also"]),
+        (&json!("live"), &json!(["copy"]))
+    );
+    assert_eq!(
+        (&sessions[1]["source"], &sessions[1]["also"]),
+        (&json!("copy"), &Value::Null)
+    );
+    let all = stdout(&place.run(&["list", "--format", "ndjson", "--archived"]));
+    assert_eq!(ids(&all), ["ses_1", "ses_2", "ses_3"]);
+    let table = place.run(&["list"]);
+    let table = String::from_utf8(table.stdout).unwrap();
+    assert!(
+        table.lines().next().unwrap().ends_with("SOURCE\u{1b}[0m")
+            || table.lines().next().unwrap().ends_with("SOURCE"),
+        "{table}"
+    );
+    assert!(table.contains("live, copy"), "{table}");
+
+    let mut host = Host::greeted(&mut place.serve());
+    host.until("both", |model| {
+        model.health.values().all(|health| health["state"] == "ok")
+    });
+    let listed: BTreeMap<_, _> = sessions
+        .iter()
+        .map(|session| (text(&session["id"]), session.clone()))
+        .collect();
+    assert_eq!(host.model.sessions, listed, "as list has them");
+    // The copy is left behind, and the other way round.
+    live.made
+        .run("UPDATE session SET time_archived = NULL, time_updated = 11 WHERE id = 'ses_2'");
+    host.until("its return", |model| model.sessions.contains_key("ses_2"));
+    live.made.run("DELETE FROM session WHERE id = 'ses_1'");
+    host.until("its copy", |model| {
+        model.sessions["ses_1"]["source"] == "copy"
+    });
+    assert_eq!(host.model.sessions["ses_1"]["title"], "Title of ses_1");
+    assert_eq!(host.model.sessions["ses_1"]["also"], Value::Null);
+}
+
+// ---- What is found, and what is written down.
+
+#[test]
+fn every_channel_is_listed_and_opencode_db_alone_where_it_is_set() {
+    let _limit = support::limit(60);
+    let place = Place::new();
+    let data = place.path("data/opencode");
+    fs::create_dir_all(&data).unwrap();
+    let made: Vec<_> = [
+        "opencode.db",
+        "opencode-dev.db",
+        "opencode-local.db",
+        "other.db",
+    ]
+    .iter()
+    .map(|name| {
+        let made = Made::new();
+        made.session(&format!("ses_{name}"), 1);
+        made.run("PRAGMA wal_checkpoint(truncate)");
+        fs::copy(&made.db, data.join(name)).unwrap();
+        support::settle(&data.join(name));
+        made
+    })
+    .collect();
+    assert_eq!(made.len(), 4);
+    let listed = |variables: &[(&str, &str)]| {
+        let mut command = place.command(&["list", "--format", "ids"]);
+        command.env("XDG_DATA_HOME", place.path("data"));
+        command.envs(variables.iter().copied());
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let ids = String::from_utf8(output.stdout).unwrap();
+        ids.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let channels = ["ses_opencode-dev.db", "ses_opencode-local.db"];
+    let all = [&channels[..], &["ses_opencode.db"]].concat();
+    assert_eq!(listed(&[]), all);
+    let other = data.join("other.db");
+    for alone in ["other.db", other.to_str().unwrap()] {
+        assert_eq!(listed(&[("OPENCODE_DB", alone)]), ["ses_other.db"]);
+    }
+    for off in ["1", "true"] {
+        assert_eq!(
+            listed(&[("OPENCODE_DISABLE_CHANNEL_DB", off)]),
+            ["ses_opencode.db"]
+        );
+    }
+    assert_eq!(listed(&[("OPENCODE_DISABLE_CHANNEL_DB", "0")]), all);
+    assert!(listed(&[("OPENCODE_DB", ":memory:")]).is_empty());
+    // A configuration is all there is, unless it wants the others too.
+    let config = place.path(".config/opencode-sessions");
+    fs::create_dir_all(&config).unwrap();
+    let named = database("mine", &other);
+    fs::write(config.join("config.toml"), &named).unwrap();
+    assert_eq!(listed(&[("OPENCODE_DB", "opencode.db")]), ["ses_other.db"]);
+    fs::write(
+        config.join("config.toml"),
+        format!("discover = true\n{named}"),
+    )
+    .unwrap();
+    assert_eq!(listed(&[]), [&all[..], &["ses_other.db"]].concat());
+    assert_eq!(listed(&[("OPENCODE_DB", ":memory:")]), ["ses_other.db"]);
+    fs::rename(data.join("opencode.db"), data.join("away")).unwrap();
+    assert_eq!(listed(&[]), [&channels[..], &["ses_other.db"]].concat());
+}
+
+#[test]
+fn a_channel_that_comes_later_is_found_by_a_running_service() {
+    let _limit = support::limit(90);
+    let place = Place::new();
+    let data = place.path("data/opencode");
+    fs::create_dir_all(&data).unwrap();
+    let made = Made::new();
+    made.session("ses_1", 1);
+    made.run("PRAGMA wal_checkpoint(truncate)");
+    fs::copy(&made.db, data.join("opencode-dev.db")).unwrap();
+    let mut command = place.command(&["serve", "--stdio", "--state-dir"]);
+    command
+        .arg(place.path("state"))
+        .env("XDG_DATA_HOME", place.path("data"));
+    let mut host = Host::greeted(&mut command);
+    host.until("the one", |model| model.state() == "ok");
+    made.session("ses_2", 2);
+    made.run("PRAGMA wal_checkpoint(truncate)");
+    fs::copy(&made.db, data.join("opencode.db")).unwrap();
+    // It is looked for every 20 s.
+    for _ in 0..60 {
+        if host.model.sessions.contains_key("ses_2") {
+            break;
+        }
+        host.take_for(Duration::from_secs(1));
+    }
+    assert_eq!(host.model.sessions["ses_1"]["also"], json!(["opencode.db"]));
+    // A directory that is away takes no source with it.
+    fs::rename(&data, place.path("away")).unwrap();
+    host.take_for(Duration::from_secs(21));
+    assert_eq!(host.model.health.len(), 2);
+}
+
+#[test]
+fn a_wrong_configuration_is_one_sentence_that_names_its_file_and_line() {
+    let _limit = support::limit(60);
+    let place = Place::new();
+    let path = place.config("discover = true\n\n[[source]]\nname = \"x\"\nevrey = \"5s\"\n");
+    let expected = format!(
+        "opencode-sessions: {}:5: `evrey` is no key of a source; these are: name, db, command, every\n",
+        path.display()
+    );
+    for command in [&["list"][..], &["serve"]] {
+        let output = place.run(command);
+        assert_eq!(output.status.code(), Some(1), "{command:?}");
+        assert_eq!(stderr(&output), expected, "{command:?}");
+        assert!(output.stdout.is_empty());
+    }
+    let output = place.run(&["get", "ses_1"]);
+    assert_eq!(
+        (output.status.code(), stderr(&output)),
+        (Some(1), &*expected)
+    );
+    assert_eq!(stdout(&output)[0]["type"], "failed");
+    // Unreadable, of other bytes, not there.
+    for (bytes, expected) in [
+        (
+            &b"# \xff\n"[..],
+            ":1: this is no UTF-8; save the file as UTF-8",
+        ),
+        (
+            &vec![b'#'; (1 << 20) + 1],
+            " cannot be read: it is larger than 1 MiB",
+        ),
+    ] {
+        fs::write(&path, bytes).unwrap();
+        let output = place.run(&["list"]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains(expected), "{output:?}");
+    }
+    fs::remove_file(&path).unwrap();
+    let output = place.run(&["list"]);
+    assert_eq!(output.status.code(), Some(1));
+    let expected = format!(
+        "opencode-sessions: there is no configuration at {}\n",
+        path.display()
+    );
+    assert_eq!(stderr(&output), expected);
+    fs::create_dir(&path).unwrap();
+    let output = place.run(&["list"]);
+    assert!(
+        stderr(&output).contains("cannot be read: it is no ordinary file"),
+        "{output:?}"
+    );
+    let output = place.run(&["list", "--db", "/x"]);
+    assert_eq!(output.status.code(), Some(2), "one or the other");
+}
+
+// ---- The doctor.
+
+#[test]
+fn the_doctor_says_of_each_source_how_it_is_and_what_to_do() {
+    let _limit = support::limit(60);
+    let (place, well) = (Place::new(), Machine::new(&["ses_1"]));
+    let old = place.path("old");
+    fs::create_dir_all(old.join("storage/session/global")).unwrap();
+    let broken = place.path("broken.db");
+    fs::write(&broken, vec![b'x'; 8192]).unwrap();
+    support::settle(&broken);
+    place.config(&(database("well", &well.made.db) + &database("old", &old.join("opencode.db"))));
+    let output = place.run(&["doctor"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    for expected in [
+        "program   version 0.1.0\n",
+        "service   none is running\n",
+        "source    well\n",
+        "ok        1 sessions with archived ones and children, of session, read in ",
+        "source    old\n",
+        "empty     there is no database at ",
+        "storage/session: starting OpenCode 1.2 to 1.15 imports them\n",
+    ] {
+        assert!(said.contains(expected), "{expected:?}: {said}");
+    }
+    place.config(&(database("well", &well.made.db) + &database("broken", &broken)));
+    let output = place.run(&["doctor"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("WRONG     "), "{said}");
+    assert!(
+        said.contains("ok        1 sessions"),
+        "the other one is well: {said}"
+    );
+    place.config("x");
+    let output = place.run(&["doctor"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("config.toml:1: this is no TOML"), "{said}");
+}
