@@ -75,6 +75,17 @@ const MANY: Shape = Shape {
     markup: 300,
 };
 
+/// One of several sources.
+const ONE_OF_MANY: Shape = Shape {
+    mib: 16,
+    sessions: 500,
+    parts: 2_700,
+    markup: 300,
+};
+
+/// So many sources.
+const SOURCES: usize = 20;
+
 /// Between two commits, in milliseconds.
 const APART: std::ops::Range<u64> = 300..1700;
 
@@ -97,12 +108,14 @@ fn main() -> Result<()> {
     report::machine();
     let small = measure::made(&SMALL, &directory)?;
     let many = measure::made(&MANY, &directory)?;
+    let of_many = measure::made(&ONE_OF_MANY, &directory)?;
     let large = measure::made(&USUAL, &directory)?;
     report::page_cache(&large);
 
     let commits = commits(&small, args.commits)?;
     let answers = answers(&large, Duration::from_secs(args.asking))?;
     report_times(&commits, &answers);
+    report_sources(&sources(&of_many, args.commits)?);
     report_idle(&idle(&small, Duration::from_secs(args.idle))?);
     report_memory(&memory(&many)?);
     Ok(())
@@ -121,36 +134,101 @@ impl Times {
     }
 }
 
-/// From the begin of each commit to the event that tells of it.
-fn commits(small: &Database, count: u64) -> Result<Times> {
-    let database = Copied::of(small)?;
-    let sessions = database.sessions()?;
-    let (mut serving, _) = Serving::start(&database.path)?;
-    let mut random = fastrand::Rng::with_seed(3);
-    let mut waiting = BTreeMap::new();
-    let mut times = Times::default();
-    let told = |waiting: &mut BTreeMap<String, Instant>, times: &mut Times, at, event: &Value| {
+/// A service whose database is written to: from the begin of each commit to the event
+/// that tells of it.
+struct Told<'a> {
+    database: &'a Copied,
+    sessions: Vec<String>,
+    serving: Serving,
+    waiting: BTreeMap<String, Instant>,
+    times: Times,
+}
+
+impl<'a> Told<'a> {
+    /// Of these sources the first is written to.
+    fn of(databases: &'a [Copied]) -> Result<Self> {
+        let paths: Vec<_> = databases.iter().map(|one| one.path.as_path()).collect();
+        let database = databases.first().context("no database")?;
+        Ok(Self {
+            database,
+            sessions: database.sessions()?,
+            serving: Serving::of(&paths)?.0,
+            waiting: BTreeMap::new(),
+            times: Times::default(),
+        })
+    }
+
+    fn commit(&mut self, number: u64) -> Result<()> {
+        let at = usize::try_from(number)? % self.sessions.len();
+        let title = format!("commit {number}");
+        let began = self.database.commit(&self.sessions[at], &title)?;
+        self.waiting.insert(title, began);
+        for (at, event) in self.serving.events_so_far("change")? {
+            self.take(at, &event);
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, at: Instant, event: &Value) {
         let upserted = event["upserted"].as_array().into_iter().flatten();
         for title in upserted.filter_map(|session| session["title"].as_str()) {
-            if let Some(began) = waiting.remove(title) {
-                times.add(Instant::duration_since(&at, began));
+            if let Some(began) = self.waiting.remove(title) {
+                self.times.add(Instant::duration_since(&at, began));
             }
         }
-    };
-    for (number, session) in (0..count).zip(sessions.iter().cycle()) {
+    }
+
+    fn end(mut self) -> Result<Times> {
+        while !self.waiting.is_empty() {
+            let (at, event) = self.serving.event("change")?;
+            self.take(at, &event);
+        }
+        Ok(self.times)
+    }
+}
+
+fn commits(small: &Database, count: u64) -> Result<Times> {
+    let database = [Copied::of(small)?];
+    let mut told = Told::of(&database)?;
+    let mut random = fastrand::Rng::with_seed(3);
+    for number in 0..count {
         thread::sleep(Duration::from_millis(random.u64(APART)));
-        let title = format!("commit {number}");
-        let began = database.commit(session, &title)?;
-        waiting.insert(title, began);
-        for (at, event) in serving.events_so_far("change")? {
-            told(&mut waiting, &mut times, at, &event);
+        told.commit(number)?;
+    }
+    told.end()
+}
+
+/// The same with one source and with many, in turn.
+struct OneAndMany {
+    one: Times,
+    many: Times,
+}
+
+fn sources(of_many: &Database, count: u64) -> Result<OneAndMany> {
+    let alone = [Copied::of(of_many)?];
+    let mut together = Vec::new();
+    for number in 0..SOURCES {
+        let copied = Copied::of(of_many)?;
+        // Each has sessions of its own.
+        copied.conn.execute_batch(&format!(
+            "UPDATE session SET id = id || '_{number}', parent_id = parent_id || '_{number}';
+             UPDATE message SET session_id = session_id || '_{number}'"
+        ))?;
+        together.push(copied);
+    }
+    thread::sleep(SETTLED);
+    let (mut one, mut many) = (Told::of(&alone)?, Told::of(&together)?);
+    let mut random = fastrand::Rng::with_seed(4);
+    for number in 0..count {
+        for told in [&mut one, &mut many] {
+            thread::sleep(Duration::from_millis(random.u64(APART) / 2));
+            told.commit(number)?;
         }
     }
-    while !waiting.is_empty() {
-        let (at, event) = serving.event("change")?;
-        told(&mut waiting, &mut times, at, &event);
-    }
-    Ok(times)
+    Ok(OneAndMany {
+        one: one.end()?,
+        many: many.end()?,
+    })
 }
 
 /// Answers to `status` on the socket, asked for a millisecond after the one
@@ -309,6 +387,36 @@ fn report_times(commits: &Times, answers: &Answers) {
             "status between these listings".to_owned(),
             &answers.others,
             String::new(),
+        ),
+    ]);
+}
+
+fn report_sources(times: &OneAndMany) {
+    let row = |name: String, times: &Times, target: String| {
+        [
+            name,
+            times.count().to_string(),
+            milliseconds(times.min()),
+            milliseconds(times.percentile(50)),
+            milliseconds(times.percentile(99)),
+            target,
+        ]
+    };
+    let ratio = times.many.percentile(50).as_secs_f64() / times.one.percentile(50).as_secs_f64();
+    let heading = ["time", "count", "min ms", "p50 ms", "p99 ms", "target"];
+    let sessions = ONE_OF_MANY.sessions;
+    println!();
+    report::table(&[
+        heading.map(str::to_owned),
+        row(
+            format!("commit to change event, one source of {sessions} sessions"),
+            &times.one,
+            String::new(),
+        ),
+        row(
+            format!("the same, {SOURCES} sources of {sessions} sessions"),
+            &times.many,
+            target(&format!("p50 {ratio:.2} of that of one"), ratio < 1.2),
         ),
     ]);
 }

@@ -44,10 +44,18 @@ impl Serving {
     /// Starts it and waits for its first listing. Returns the bytes of the line
     /// that told of it.
     pub(crate) fn start(db: &Path) -> Result<(Self, usize)> {
+        Self::of(&[db])
+    }
+
+    /// The same of several sources, and the first listing of each.
+    pub(crate) fn of(databases: &[&Path]) -> Result<(Self, usize)> {
         let state = tempfile::tempdir()?;
-        let mut child = Command::new(SERVICE)
-            .args(["serve", "--stdio", "--db"])
-            .arg(db)
+        let mut command = Command::new(SERVICE);
+        command.args(["serve", "--stdio"]);
+        for db in databases {
+            command.arg("--db").arg(db);
+        }
+        let mut child = command
             .arg("--state-dir")
             .arg(state.path())
             .env_remove("NOTIFY_SOCKET")
@@ -74,6 +82,7 @@ impl Serving {
             state,
         };
         let mut longest = 0;
+        let mut left = databases.len();
         loop {
             let (_, line) = serving.line()?;
             longest = longest.max(line.len());
@@ -81,7 +90,10 @@ impl Serving {
             if event["type"] == "health" {
                 let state = &event["health"]["state"];
                 ensure!(state == "ok", "the first listing: {event}");
-                return Ok((serving, longest));
+                left -= 1;
+                if left == 0 {
+                    return Ok((serving, longest));
+                }
             }
         }
     }
