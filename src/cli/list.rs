@@ -197,9 +197,17 @@ pub(super) const OLD_STORE: &str = "there are sessions of OpenCode 1.1 or earlie
 
 /// What to say of a source that has no sessions because of this state.
 pub(super) fn hint(source: &Source, state: DatabaseState) -> Option<String> {
-    let (at, old_store) = match &source.place {
-        Place::Database(path) => (format!("at {}", Shown(path)), locate::has_old_store(path)),
-        Place::Remote(_) => (format!("of {}", source.name), false),
+    let (at, way_out, old_store) = match &source.place {
+        Place::Database(path) => (
+            format!("at {}", Shown(path)),
+            "has OpenCode been run? Name another with --db",
+            locate::has_old_store(path),
+        ),
+        Place::Remote(_) => (
+            format!("of {}", source.name),
+            "has OpenCode been run there? Name another with `db` in the configuration",
+            false,
+        ),
     };
     let old_store = match old_store {
         true => format!("; {OLD_STORE}"),
@@ -210,9 +218,7 @@ pub(super) fn hint(source: &Source, state: DatabaseState) -> Option<String> {
         DatabaseState::Missing if !old_store.is_empty() => {
             Some(format!("there is no database {at}{old_store}"))
         }
-        DatabaseState::Missing => Some(format!(
-            "there is no database {at}; has OpenCode been run? Name another with --db"
-        )),
+        DatabaseState::Missing => Some(format!("there is no database {at}; {way_out}")),
         DatabaseState::Empty => Some(format!("the database {at} has no sessions yet{old_store}")),
         DatabaseState::Young => Some(format!(
             "the database {at} is just being made; try again in a second"

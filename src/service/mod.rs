@@ -59,7 +59,8 @@ pub struct Config {
     pub marker: Option<MarkerText>,
     /// How long one listing may take.
     pub deadline: Duration,
-    /// Makes the lister of each source.
+    /// Makes the lister of each source, also of those that come later; for commands
+    /// see [`ProcessLister::of`](crate::lister::ProcessLister::of).
     pub lister: Box<MakeLister>,
     /// Where the snapshot is kept; without it nothing is known after a restart.
     pub state: Option<StateDir>,

@@ -211,7 +211,8 @@ fn sources(of_many: &Database, count: u64) -> Result<OneAndMany> {
         let copied = Copied::of(of_many)?;
         // Each has sessions of its own.
         copied.conn.execute_batch(&format!(
-            "UPDATE session SET id = id || '_{number}', parent_id = parent_id || '_{number}';
+            "PRAGMA foreign_keys = off;
+             UPDATE session SET id = id || '_{number}', parent_id = parent_id || '_{number}';
              UPDATE message SET session_id = session_id || '_{number}'"
         ))?;
         together.push(copied);
