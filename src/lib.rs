@@ -19,7 +19,7 @@
 //! # The rooms
 //!
 //! ```text
-//! opencode.db → store, marker → helper → wire ⇒ pipe ⇒ wire → lister → index → output
+//! opencode.db → store, marker → helper → wire ⇒ pipe ⇒ wire → lister → gather → index → output
 //!               (in the helper process)                (in the main process)
 //! ```
 //!

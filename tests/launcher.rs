@@ -434,7 +434,7 @@ fn an_output_that_breaks_the_wire_is_told_by_the_rule_it_breaks() {
         (
             "counts-wrong",
             Violation::WrongCount { got: 2, said: 3 },
-            "sent 2 sessions and counted 3",
+            "its end counts 3, but 2 came",
         ),
         (
             "goes-on-after-end",

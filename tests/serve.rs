@@ -1680,7 +1680,7 @@ fn without_a_home_a_database_must_be_named() {
         .stdin(Stdio::piped())
         .output()
         .unwrap();
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
     assert_eq!(output.stdout, b"");
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(

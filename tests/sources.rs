@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use opencode_sessions::lister::{ListRequest, Lister, Outcome, ProcessLister};
+use opencode_sessions::source::Remote;
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 use serving::{Host, list, script, text, wait_for};
@@ -263,7 +265,7 @@ fn what_keeps_a_command_from_the_helper_is_said_with_the_way_out() {
         (
             "newer",
             "echo '{\"type\":\"hello\",\"protocol\":2,\"lister\":\"9.9.9\"}'".to_owned(),
-            "the helper's output is no listing: it is version 9.9.9 and speaks protocol 2; this is \
+            "the helper's output is not valid: it is version 9.9.9 and speaks protocol 2; this is \
              version 0.1.0 and speaks protocol 1: install both programs from one version",
         ),
         (
@@ -277,7 +279,7 @@ fn what_keeps_a_command_from_the_helper_is_said_with_the_way_out() {
         (
             "silent",
             "exit 0".to_owned(),
-            "the helper's output is no listing: it printed nothing",
+            "the helper's output is not valid: it printed nothing",
         ),
     ] {
         let program = place.program(name, &format!("#!/bin/sh\n{text}\n"));
@@ -301,6 +303,24 @@ fn what_keeps_a_command_from_the_helper_is_said_with_the_way_out() {
     let output = place.run(&["list"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(stderr(&output).contains("there is no database of devbox"));
+}
+
+#[test]
+fn nothing_that_a_shell_could_take_for_something_else_is_an_argument() {
+    let _limit = support::limit(60);
+    let place = Place::new();
+    let program = place.program("never", "#!/bin/sh\ntouch \"${0%/*}/launched\"\n");
+    let lister = ProcessLister::remote(&Remote {
+        command: vec![program],
+        db: None,
+        every: Remote::EVERY,
+    });
+    let outcome = lister.list(&ListRequest::of("/srv/$(reboot)/opencode.db"));
+    let Outcome::Broken(breakage) = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert_eq!(breakage.what.kind(), "not_plain");
+    assert!(!place.path("launched").exists());
 }
 
 #[test]
@@ -388,11 +408,11 @@ fn of_three_sources_one_hangs_one_lies_and_one_is_fine() {
     );
     let said = stderr(&output);
     assert!(
-        said.contains("opencode-sessions: hangs: the listing was not done within 1s"),
+        said.contains("opencode-sessions: hangs: the helper was not done within 1s"),
         "{said}"
     );
     assert!(
-        said.contains("opencode-sessions: lies: the helper's output is no listing"),
+        said.contains("opencode-sessions: lies: the helper's output is not valid"),
         "{said}"
     );
     assert_eq!(said.lines().count(), 2, "{said}");
@@ -746,9 +766,9 @@ fn a_wrong_configuration_is_one_sentence_that_names_its_file_and_line() {
         "opencode-sessions: {}:5: `evrey` is no key of a source; these are: name, db, command, every\n",
         path.display()
     );
-    for command in [&["list"][..], &["serve"]] {
+    for (command, status) in [(&["list"][..], 1), (&["serve"], 78)] {
         let output = place.run(command);
-        assert_eq!(output.status.code(), Some(1), "{command:?}");
+        assert_eq!(output.status.code(), Some(status), "{command:?}");
         assert_eq!(stderr(&output), expected, "{command:?}");
         assert!(output.stdout.is_empty());
     }

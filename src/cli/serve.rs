@@ -33,6 +33,9 @@ const NO_THREADS: u8 = 71;
 /// EX_TEMPFAIL of sysexits: another service has the index.
 const HELD: u8 = 75;
 
+/// EX_CONFIG of sysexits: the configuration is wrong, and trying again does not help.
+const CONFIG: u8 = 78;
+
 /// How long a service that has the index may take until it answers.
 const STARTING: Duration = Duration::from_secs(2);
 
@@ -86,7 +89,10 @@ pub(super) fn run(args: &ServeArgs) -> io::Result<u8> {
         Ok(chosen) => chosen,
         Err(none) => {
             complain(NAME, none.why());
-            return Ok(FAILED);
+            return Ok(match none {
+                NoSources::InMemory => FAILED,
+                NoSources::Because(_) => CONFIG,
+            });
         }
     };
     let state_dir = args.state_dir.clone().or_else(file::state_dir);

@@ -13,8 +13,8 @@ pub(super) const NAME: &str = "opencode-sessions";
 /// Lists the sessions of OpenCode without getting in its way.
 ///
 /// Exit status: 0 done, 1 failed, 2 wrong usage; for get and roots also 4 (there is no such
-/// session, or it has no root); for serve also 71 (the system gives no thread)
-/// and 75 (another service keeps the index).
+/// session, or it has no root); for serve also 71 (the system gives no
+/// thread), 75 (another service keeps the index) and 78 (the configuration is wrong).
 #[derive(Debug, Parser)]
 #[command(name = NAME, version)]
 pub(super) struct Args {

@@ -309,7 +309,7 @@ impl fmt::Display for Timeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the listing was not done within {:?} and was stopped {}; raise --deadline, or see \
+            "the helper was not done within {:?} and was stopped {}; raise --deadline, or see \
              what holds it up with `opencode-lister explain`",
             self.deadline, self.progress
         )?;
@@ -496,7 +496,7 @@ impl fmt::Display for Broke {
                 "an earlier helper cannot be killed, the system holds it (a hanging disk?); no \
                  other is started until it is gone",
             ),
-            Self::Wire(violation) => write!(f, "the helper's output is no listing: {violation}"),
+            Self::Wire(violation) => write!(f, "the helper's output is not valid: {violation}"),
             Self::Status { status, after } => {
                 write!(f, "the helper exited with status {status} after {after}")
             }

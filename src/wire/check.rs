@@ -94,7 +94,7 @@ pub enum Violation {
     #[error("line {0} is a second hello")]
     SecondHello(usize),
     /// The count of the `end` is not what came.
-    #[error("it sent {got} sessions and counted {said}")]
+    #[error("its end counts {said}, but {got} came")]
     WrongCount {
         /// Sessions received.
         got: u64,

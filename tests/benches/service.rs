@@ -344,18 +344,24 @@ fn memory(many: &Database) -> Result<WithMany> {
     })
 }
 
+/// The columns of [`times_row`].
+const TIMES: [&str; 7] = [
+    "time", "count", "min ms", "p50 ms", "p99 ms", "max ms", "target",
+];
+
+fn times_row(name: String, times: &Times, target: String) -> [String; 7] {
+    [
+        name,
+        times.count().to_string(),
+        milliseconds(times.min()),
+        milliseconds(times.percentile(50)),
+        milliseconds(times.percentile(99)),
+        milliseconds(times.percentile(100)),
+        target,
+    ]
+}
+
 fn report_times(commits: &Times, answers: &Answers) {
-    let row = |name: String, times: &Times, target: String| {
-        [
-            name,
-            times.count().to_string(),
-            milliseconds(times.min()),
-            milliseconds(times.percentile(50)),
-            milliseconds(times.percentile(99)),
-            milliseconds(times.percentile(100)),
-            target,
-        ]
-    };
     let at_most = |what: &str, time: Duration, most: u64| {
         let reached = time <= Duration::from_millis(most);
         target(&format!("{what} at most {most} ms"), reached)
@@ -365,18 +371,15 @@ fn report_times(commits: &Times, answers: &Answers) {
         at_most("p99", commits.percentile(99), 700),
     ];
     let of_answers = at_most("p99", answers.while_listing.percentile(99), 5);
-    let heading = [
-        "time", "count", "min ms", "p50 ms", "p99 ms", "max ms", "target",
-    ];
     println!();
     report::table(&[
-        heading.map(str::to_owned),
-        row(
+        TIMES.map(str::to_owned),
+        times_row(
             "commit to change event, 343 sessions".to_owned(),
             commits,
             of_commits.join(", "),
         ),
-        row(
+        times_row(
             format!(
                 "status while 490 MiB are listed ({} listings of {:.0} ms)",
                 answers.listings, answers.listing_ms
@@ -384,7 +387,7 @@ fn report_times(commits: &Times, answers: &Answers) {
             &answers.while_listing,
             of_answers,
         ),
-        row(
+        times_row(
             "status between these listings".to_owned(),
             &answers.others,
             String::new(),
@@ -393,28 +396,17 @@ fn report_times(commits: &Times, answers: &Answers) {
 }
 
 fn report_sources(times: &OneAndMany) {
-    let row = |name: String, times: &Times, target: String| {
-        [
-            name,
-            times.count().to_string(),
-            milliseconds(times.min()),
-            milliseconds(times.percentile(50)),
-            milliseconds(times.percentile(99)),
-            target,
-        ]
-    };
     let ratio = times.many.percentile(50).as_secs_f64() / times.one.percentile(50).as_secs_f64();
-    let heading = ["time", "count", "min ms", "p50 ms", "p99 ms", "target"];
     let sessions = ONE_OF_MANY.sessions;
     println!();
     report::table(&[
-        heading.map(str::to_owned),
-        row(
+        TIMES.map(str::to_owned),
+        times_row(
             format!("commit to change event, one source of {sessions} sessions"),
             &times.one,
             String::new(),
         ),
-        row(
+        times_row(
             format!("the same, {SOURCES} sources of {sessions} sessions"),
             &times.many,
             target(&format!("p50 {ratio:.2} of that of one"), ratio < 1.2),
