@@ -18,6 +18,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,6 +30,9 @@ use crate::text::{Shown, duration, escaped, unsafe_on_a_terminal};
 
 /// A larger file is none of these, in bytes.
 const LARGEST: u64 = 1 << 20;
+
+/// The most sources: each has its threads, and its helpers.
+const MOST: usize = 100;
 
 /// The longest name of a source, in characters.
 const LONGEST_NAME: usize = 64;
@@ -90,9 +94,13 @@ impl Wrong {
     /// The line, from 1, in the text that is wrong.
     #[must_use]
     pub fn line(&self, text: &str) -> usize {
-        let before = text.bytes().take(self.at);
-        1 + before.filter(|byte| *byte == b'\n').count()
+        line_of(text.as_bytes(), self.at)
     }
+}
+
+/// The line, from 1, of the byte at `at`.
+fn line_of(text: &[u8], at: usize) -> usize {
+    1 + memchr::memchr_iter(b'\n', &text[..at.min(text.len())]).count()
 }
 
 /// The configuration in the file at `path`; `None` where there is no file.
@@ -111,10 +119,9 @@ pub fn load(path: &Path, home: Option<&Path>) -> Result<Option<Config>, ConfigEr
         Ok(text) => text,
         Err(error) => {
             let at = error.utf8_error().valid_up_to();
-            let before = error.as_bytes().iter().take(at);
             return Err(ConfigError::Wrong {
                 file,
-                line: 1 + before.filter(|byte| **byte == b'\n').count(),
+                line: line_of(error.as_bytes(), at),
                 message: "this is no UTF-8; save the file as UTF-8".to_owned(),
             });
         }
@@ -131,8 +138,11 @@ pub fn load(path: &Path, home: Option<&Path>) -> Result<Option<Config>, ConfigEr
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let file = File::open(path)?;
-    // Reading a FIFO would wait for its writer, a directory fails in words of its own.
+    // Opening a FIFO would wait for its writer; a directory fails in words of its own.
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::other("it is no ordinary file"));
     }
@@ -154,6 +164,10 @@ pub fn parse(text: &str, home: Option<&Path>) -> Result<Config, Wrong> {
         message: format!("this is no TOML: {}", escaped(error.message())),
     })?;
     let table = table.get_ref();
+    if let Some((key, _)) = table.get_key_value("sources") {
+        let message = "`sources` is no key here; each source begins with [[source]]".to_owned();
+        return Err(wrong(key.span().start, message));
+    }
     only(table, &["discover", "source"], "here")?;
     let discover = match table.get("discover") {
         None => false,
@@ -169,24 +183,32 @@ pub fn parse(text: &str, home: Option<&Path>) -> Result<Config, Wrong> {
             return Err(brackets(value));
         };
         let one = one_source(table, at, home)?;
+        if sources.len() == MOST {
+            return Err(wrong(
+                at,
+                format!("these are more than {MOST} sources; leave some out"),
+            ));
+        }
         for (earlier, other) in &sources {
-            let line = Wrong {
-                at: *earlier,
-                message: String::new(),
-            }
-            .line(text);
+            let line = || line_of(text.as_bytes(), *earlier);
             if one.name.is_some() && one.name == other.name {
                 let key = table.get("name").map_or(at, |name| name.span().start);
                 return Err(wrong(
                     key,
-                    format!("the source in line {line} has this `name` too; give each its own"),
+                    format!(
+                        "the source in line {} has this `name` too; give each its own",
+                        line()
+                    ),
                 ));
             }
             if matches!(one.place, Place::Database(_)) && one.place == other.place {
                 let key = table.get("db").map_or(at, |db| db.span().start);
                 return Err(wrong(
                     key,
-                    format!("the source in line {line} has this `db` too; name it once"),
+                    format!(
+                        "the source in line {} has this `db` too; name it once",
+                        line()
+                    ),
                 ));
             }
         }
@@ -237,7 +259,7 @@ fn only(table: &DeTable<'_>, keys: &[&str], of: &str) -> Result<(), Wrong> {
         Some(key) => Err(wrong(
             key.span().start,
             format!(
-                "`{}` is no key {of}; these are: {}",
+                "`{}` is no key {of}; the keys are: {}",
                 escaped(key.get_ref()),
                 keys.join(", ")
             ),
@@ -273,7 +295,7 @@ fn one_source(table: &DeTable<'_>, at: usize, home: Option<&Path>) -> Result<Con
         (None, None, _) => {
             return Err(wrong(
                 at,
-                "this source has neither a `db` nor a `command`".to_owned(),
+                "this source has neither a `db` nor a `command`; give it one".to_owned(),
             ));
         }
         (None, Some(_), Some((at, _))) => {
@@ -292,11 +314,11 @@ fn one_source(table: &DeTable<'_>, at: usize, home: Option<&Path>) -> Result<Con
                 "a source with a `command` needs a `name`, such as name = \"devbox\"".to_owned(),
             ));
         }
-        (Some(_), Some((at, db)), _) if !is_plain_argument(db) || db.starts_with('-') => {
+        (Some(_), Some((at, db)), _) if !is_plain_argument(db) || db.starts_with(['-', '=']) => {
             return Err(wrong(
                 at,
-                "beside a `command`, `db` is handed to a shell there: it may have only letters, \
-                 digits and _ . / = : -"
+                "beside a `command`, `db` is handed to a shell there: only letters, digits and \
+                 _ . / : - (- not first), and no ~; write the whole path"
                     .to_owned(),
             ));
         }
@@ -325,7 +347,11 @@ fn text_of<'a>(
 }
 
 fn source_name(name: &str) -> Result<SourceName, String> {
-    let is_shown = !name.trim().is_empty() && !name.chars().any(unsafe_on_a_terminal);
+    let is_hidden = |c: char| {
+        unsafe_on_a_terminal(c)
+            || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2064}')
+    };
+    let is_shown = !name.trim().is_empty() && !name.chars().any(is_hidden);
     if !is_shown || name.chars().count() > LONGEST_NAME || name.starts_with('/') {
         return Err(format!(
             "`name` must be 1 to {LONGEST_NAME} characters that can be seen, and not begin with /"
@@ -381,12 +407,10 @@ fn database(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
 
 impl Config {
     /// The sources, then those that were discovered where they are wanted. A database
-    /// that is there twice is one source, the first.
-    ///
-    /// # Errors
-    ///
-    /// Where two have one name.
-    pub fn sources(self, discovered: &[PathBuf]) -> Result<Vec<Source>, String> {
+    /// that is there twice is one source, the first. Where the file's name of a database
+    /// is taken, its whole path is its name.
+    #[must_use]
+    pub fn sources(self, discovered: &[PathBuf]) -> Vec<Source> {
         let discovered = discovered.iter().filter(|_| self.discover);
         let discovered = discovered.map(|path| Configured {
             name: None,
@@ -407,24 +431,23 @@ impl Config {
             Place::Database(path) => Some(path.clone()),
             Place::Remote(_) => None,
         });
-        let mut names = source::sources_of(&nameless.collect::<Vec<_>>()).into_iter();
-        let named = all.into_iter().filter_map(|one| match one.name {
+        let mut nameless = source::sources_of(&nameless.collect::<Vec<_>>()).into_iter();
+        let taken: Vec<_> = all.iter().filter_map(|one| one.name.clone()).collect();
+        let sources = all.into_iter().filter_map(|one| match one.name {
             Some(name) => Some(Source {
                 name,
                 place: one.place,
             }),
-            None => names.next(),
+            None => nameless.next().map(|source| match &source.place {
+                Place::Database(path) if taken.contains(&source.name) => Source {
+                    // No written name begins with a slash.
+                    name: escaped(&path.to_string_lossy()).into(),
+                    ..source
+                },
+                _ => source,
+            }),
         });
-        let sources: Vec<Source> = named.collect();
-        for (at, source) in sources.iter().enumerate() {
-            if let Some(other) = sources[..at].iter().find(|other| other.name == source.name) {
-                return Err(format!(
-                    "{} and {} are both called {}; give one a `name` of its own",
-                    other.place, source.place, source.name
-                ));
-            }
-        }
-        Ok(sources)
+        sources.collect()
     }
 }
 
@@ -451,8 +474,12 @@ mod tests {
                 "2: this is no TOML: string values must be quoted, expected literal string",
             ),
             (
+                "[[sources]]\ndb = \"/a\"\n",
+                "1: `sources` is no key here; each source begins with [[source]]",
+            ),
+            (
                 "colour = 1\n",
-                "1: `colour` is no key here; these are: discover, source",
+                "1: `colour` is no key here; the keys are: discover, source",
             ),
             (
                 "discover = \"yes\"\n",
@@ -468,7 +495,7 @@ mod tests {
             ),
             (
                 "[[source]]\n",
-                "1: this source has neither a `db` nor a `command`",
+                "1: this source has neither a `db` nor a `command`; give it one",
             ),
             (
                 "[[source]]\ndb = 5\n",
@@ -484,7 +511,7 @@ mod tests {
             ),
             (
                 "[[source]]\ncomand = []\ndatabase = 1\n",
-                "2: `comand` is no key of a source; these are: name, db, command, every",
+                "2: `comand` is no key of a source; the keys are: name, db, command, every",
             ),
             (
                 "[[source]]\ncommand = [\"ssh\"]\n",
@@ -524,7 +551,7 @@ mod tests {
             ),
             (
                 &format!("{remote}db = \"/srv/$(reboot)\"\n"),
-                "4: beside a `command`, `db` is handed to a shell there: it may have only letters, digits and _ . / = : -",
+                "4: beside a `command`, `db` is handed to a shell there: only letters, digits and _ . / : - (- not first), and no ~; write the whole path",
             ),
             (
                 &format!("{remote}{remote}"),
@@ -550,7 +577,7 @@ mod tests {
             name = \"old\"\ndb = \"/nowhere/old.db\"\n";
         let config = parse(text, Some(Path::new("/nowhere/me"))).unwrap();
         let found = ["/nowhere/opencode.db", "/nowhere/old.db"].map(PathBuf::from);
-        let sources = config.clone().sources(&found).unwrap();
+        let sources = config.clone().sources(&found);
         let shown: Vec<_> = sources
             .iter()
             .map(|source| format!("{}: {}", source.name, source.place))
@@ -572,15 +599,12 @@ mod tests {
             discover: false,
             ..config
         };
-        assert_eq!(without.sources(&found).unwrap().len(), 3);
-        let taken = parse(
-            "[[source]]\nname=\"b.db\"\ndb=\"/x/a.db\"\n[[source]]\ndb=\"/x/b.db\"",
-            None,
-        );
-        assert_eq!(
-            taken.unwrap().sources(&[]).unwrap_err(),
-            "/x/a.db and /x/b.db are both called b.db; give one a `name` of its own"
-        );
+        assert_eq!(without.sources(&found).len(), 3);
+        // A name that is taken is not taken away.
+        let text = "discover = true\n[[source]]\nname=\"b.db\"\ndb=\"/x/a.db\"";
+        let sources = parse(text, None).unwrap().sources(&["/x/b.db".into()]);
+        let names: Vec<_> = sources.iter().map(|source| source.name.as_str()).collect();
+        assert_eq!(names, ["b.db", "/x/b.db"]);
     }
 
     #[test]

@@ -143,11 +143,12 @@ pub fn scan_cache_in(directory: &Path, db: &Path) -> PathBuf {
     directory.join(format!("scan-{name:08x}"))
 }
 
-/// So old is no file that a helper is writing.
+/// An older file is one that no helper is still writing.
 const LEFT_OVER: Duration = Duration::from_secs(60 * 60);
 
 /// The scan cache of the database at `db` in the user's cache directory, which is made
-/// where it is not there; `None` where it cannot be had.
+/// where it is not there, and rid of what killed helpers left; `None` where it cannot be
+/// had.
 #[must_use]
 pub fn own_scan_cache(db: &Path) -> Option<PathBuf> {
     let directory = cache_dir()?;

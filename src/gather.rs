@@ -9,12 +9,13 @@ use serde::Serialize;
 
 use crate::index::Found;
 use crate::lister::{Broke, Cancel, ListRequest, Lister, LookUpRequest, Outcome};
+use crate::locate;
 use crate::output::{Entry, FoundOf};
 use crate::project::Projects;
 use crate::session::SessionId;
 use crate::source::{Place, Source, SourceName};
-use crate::text::one_line;
-use crate::wire::{Answer, Listing, LookUp, Unresolved};
+use crate::text::{Shown, one_line};
+use crate::wire::{Answer, DatabaseState, Listing, LookUp, Unresolved};
 
 /// A source, and what asks it.
 #[derive(Clone)]
@@ -35,6 +36,13 @@ impl Reached {
             Place::Remote(_) => Projects::of_another_machine(),
         }
     }
+}
+
+/// Whether so many sources are to list archived sessions, too, also where these are not
+/// shown: that a session is archived hides its older copies in other sources.
+#[must_use]
+pub fn lists_archived(sources: usize) -> bool {
+    sources > 1
 }
 
 /// The entries of a listing, for the index.
@@ -66,17 +74,17 @@ pub fn list(sources: &[Reached], request: impl Fn(&Source) -> ListRequest + Sync
 
 /// Does `ask` for each source on a thread of its own, and waits for all. The thread
 /// that launches a helper must outlive it.
-fn at_once<T: Send>(
-    sources: &[Reached],
-    ask: impl Fn(&Reached) -> T + Sync,
+fn at_once<S: Sync, T: Send>(
+    sources: &[S],
+    ask: impl Fn(&S) -> T + Sync,
     failed: impl Fn(String) -> T,
 ) -> Vec<T> {
     let ask = &ask;
     thread::scope(|scope| {
-        let threads = sources.iter().map(|reached| {
+        let threads = sources.iter().map(|source| {
             thread::Builder::new()
                 .name("asking".into())
-                .spawn_scoped(scope, move || ask(reached))
+                .spawn_scoped(scope, move || ask(source))
         });
         let threads: Vec<_> = threads.collect();
         let results = threads.into_iter().map(|thread| match thread {
@@ -89,13 +97,55 @@ fn at_once<T: Send>(
     })
 }
 
+/// What to say where sessions are, but not in a database.
+pub const OLD_STORE: &str = "there are sessions of OpenCode 1.1 or earlier beside it, in \
+     storage/session: starting OpenCode 1.2 to 1.15 imports them";
+
+/// Why a source whose database is in this state has no sessions, for people, with the
+/// way out; `None` where it can have some.
+#[must_use]
+pub fn why_empty(source: &Source, state: DatabaseState) -> Option<String> {
+    let (database, none, elsewhere) = match &source.place {
+        Place::Database(path) => {
+            let path_shown = Shown(path);
+            (
+                format!("the database at {path_shown}"),
+                format!("there is no database at {path_shown}"),
+                "has OpenCode been run? Name another with --db, or in the configuration",
+            )
+        }
+        Place::Remote(_) => (
+            format!("the database of {}", source.name),
+            format!("{} has no database", source.name),
+            "has OpenCode been run there? Name another with `db` in the configuration",
+        ),
+    };
+    let has_old_store = || match &source.place {
+        Place::Database(path) => locate::has_old_store(path),
+        Place::Remote(_) => false,
+    };
+    match state {
+        DatabaseState::Ready => None,
+        DatabaseState::Missing if has_old_store() => Some(format!("{none}; {OLD_STORE}")),
+        DatabaseState::Missing => Some(format!("{none}; {elsewhere}")),
+        DatabaseState::Empty if has_old_store() => {
+            Some(format!("{database} has no sessions yet; {OLD_STORE}"))
+        }
+        DatabaseState::Empty => Some(format!("{database} has no sessions yet")),
+        DatabaseState::Young => Some(format!(
+            "{database} is just being made or restored; try again in a second"
+        )),
+    }
+}
+
 /// What was found of an id, and where.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LookedUp {
     /// What was found.
     #[serde(flatten)]
     pub found: FoundOf,
-    /// The source it was found in: of several the one with the newest row.
+    /// The source it was found in: of several the one with the newest row, and for a root
+    /// the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceName>,
     /// The others that have it.
@@ -111,6 +161,24 @@ impl LookedUp {
             found,
             source: None,
             also: Vec::new(),
+        }
+    }
+}
+
+/// A source to look in.
+#[derive(Clone)]
+pub struct Asked {
+    /// The source.
+    pub reached: Reached,
+    /// Why it is not asked, where it is known not to answer.
+    pub given_up: Option<String>,
+}
+
+impl From<Reached> for Asked {
+    fn from(reached: Reached) -> Self {
+        Self {
+            reached,
+            given_up: None,
         }
     }
 }
@@ -131,33 +199,54 @@ pub struct LookUpJob {
 impl LookUpJob {
     /// Asks all sources: one answer an id, in order.
     #[must_use]
-    pub fn run(&self, sources: &[Reached]) -> Vec<LookedUp> {
-        let answers = at_once(
-            sources,
-            |reached| {
-                let request = LookUpRequest {
-                    db: reached.source.db(),
-                    what: self.what,
-                    ids: self.ids.clone(),
-                    deadline: self.deadline,
-                    cancel: self.cancel.clone(),
-                };
-                request.answers(&*reached.lister)
-            },
-            Err,
-        );
+    pub fn run(&self, sources: &[Asked]) -> Vec<LookedUp> {
+        let answers = at_once(sources, |asked| self.ask(asked), Err);
+        let found_any = answers.iter().any(|answers| matches!(answers, Ok(Some(_))));
         let mut answers: Vec<_> = sources
             .iter()
             .zip(answers)
-            .map(|(reached, answers)| OfSource {
+            .map(|(Asked { reached, .. }, answers)| OfSource {
                 name: &reached.source.name,
                 is_only: sources.len() == 1,
                 projects: reached.projects(),
-                answers: answers.map(Vec::into_iter),
+                answers: match answers {
+                    Ok(Some(answers)) => Ok(answers.into_iter()),
+                    // Where others have one it is no reason to doubt their word.
+                    Ok(None) if found_any => Ok(Vec::new().into_iter()),
+                    Ok(None) => {
+                        Err(why_empty(&reached.source, DatabaseState::Missing).unwrap_or_default())
+                    }
+                    Err(why) => Err(why),
+                },
             })
             .collect();
         let one = |id| best(id, answers.iter_mut().filter_map(|of| of.next(id)));
         self.ids.iter().map(one).collect()
+    }
+
+    /// The answers of one source; nothing where it has no database.
+    fn ask(&self, Asked { reached, given_up }: &Asked) -> Result<Option<Vec<Answer>>, String> {
+        if let Some(why) = given_up {
+            return Err(why.clone());
+        }
+        let outcome = reached.lister.look_up(&LookUpRequest {
+            db: reached.source.db(),
+            what: self.what,
+            ids: self.ids.clone(),
+            deadline: self.deadline,
+            cancel: self.cancel.clone(),
+        });
+        let answers = match outcome {
+            Outcome::Complete(answers) => answers,
+            failed => return Err(failed.to_string()),
+        };
+        match answers.end.database {
+            DatabaseState::Ready | DatabaseState::Empty => Ok(Some(answers.answers)),
+            DatabaseState::Missing => Ok(None),
+            state @ DatabaseState::Young => {
+                Err(why_empty(&reached.source, state).unwrap_or_default())
+            }
+        }
     }
 }
 
@@ -205,6 +294,12 @@ fn best<'a>(
                     true => (new, old),
                     false => (old, new),
                 };
+                if let (FoundOf::Failed { message, .. }, FoundOf::Failed { message: more, .. }) =
+                    (&mut best.found, &other.found)
+                {
+                    message.push_str("; ");
+                    message.push_str(more);
+                }
                 best.also.extend(other.also);
                 best.also.extend(other.source);
                 best

@@ -12,9 +12,11 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+
+use crate::text::Shown;
 
 /// What the environment says about the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,21 +52,41 @@ pub fn databases() -> Located {
     })
 }
 
-/// The one database to read where only one can be: `opencode.db`, else the channel's
-/// that was written to last.
-#[must_use]
-pub fn one_database() -> Option<PathBuf> {
+/// The database to read where only one can be; `None` where there is nothing to read.
+///
+/// # Errors
+///
+/// Where there are several: which one is taken must not depend on which was written to
+/// last, since to whoever asks again the sessions of the other would be gone.
+pub fn one_database() -> Result<Option<PathBuf>, Several> {
     match databases() {
         Located::At(paths) => one_of(paths),
-        Located::InMemory | Located::NoHome => None,
+        Located::InMemory | Located::NoHome => Ok(None),
     }
 }
 
-fn one_of(paths: Vec<PathBuf>) -> Option<PathBuf> {
-    let is_usual = |path: &PathBuf| path.ends_with(USUAL);
-    match paths.iter().find(|path| is_usual(path)) {
-        Some(usual) => Some(usual.clone()),
-        None => paths.into_iter().max_by_key(|path| last_written(path)),
+fn one_of(mut paths: Vec<PathBuf>) -> Result<Option<PathBuf>, Several> {
+    match paths.len() {
+        0 | 1 => Ok(paths.pop()),
+        _ => Err(Several(paths)),
+    }
+}
+
+/// There are several databases.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Several(Vec<PathBuf>);
+
+impl std::error::Error for Several {}
+
+impl fmt::Display for Several {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let paths: Vec<_> = self.0.iter().map(|path| Shown(path).to_string()).collect();
+        write!(
+            f,
+            "there are several databases, {}: name one with --db, or for a command with `db` in the \
+             configuration",
+            paths.join(", ")
+        )
     }
 }
 
@@ -128,12 +150,12 @@ fn channels(directory: &Path) -> Vec<PathBuf> {
     channels
 }
 
-/// New data is in the log first.
-fn last_written(database: &Path) -> Option<SystemTime> {
+/// The write-ahead log of a database.
+#[must_use]
+pub fn log_of(database: &Path) -> PathBuf {
     let mut log = database.as_os_str().to_owned();
     log.push("-wal");
-    let written = |path: &Path| fs::metadata(path).and_then(|about| about.modified()).ok();
-    written(database).max(written(Path::new(&log)))
+    log.into()
 }
 
 #[cfg(test)]
@@ -208,35 +230,35 @@ mod tests {
             let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
             paths.iter().map(name).collect::<Vec<_>>()
         };
-        let touch = |name: &str, seconds| {
-            let file = fs::File::create(directory.join(name)).unwrap();
-            file.set_modified(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds))
-                .unwrap();
-        };
-        let one = || named(one_of(at(&environment)).into_iter().collect());
+        let touch = |name: &str| fs::write(directory.join(name), "").unwrap();
+        let one = || one_of(at(&environment)).map(|one| named(one.into_iter().collect()));
         assert_eq!(named(at(&environment)), [USUAL]);
-        touch("opencode-.db", 99);
+        touch("opencode-.db");
         assert_eq!(named(at(&environment)), [USUAL], "a channel has a name");
-        touch("opencode-local.db", 10);
-        touch("opencode-dev.db", 20);
+        assert_eq!(one().unwrap(), [USUAL]);
+        touch("opencode-local.db");
+        assert_eq!(one().unwrap(), ["opencode-local.db"]);
+        touch("opencode-dev.db");
         assert_eq!(
             named(at(&environment)),
             ["opencode-dev.db", "opencode-local.db"]
         );
-        assert_eq!(one(), ["opencode-dev.db"]);
-        touch("opencode-local.db-wal", 30);
-        assert_eq!(one(), ["opencode-local.db"]);
+        let several = one().unwrap_err().to_string();
+        assert!(
+            several.contains("opencode-dev.db, ") && several.contains("--db"),
+            "{several}"
+        );
         let alone = Environment {
             no_channels: true,
             ..environment.clone()
         };
         assert_eq!(named(at(&alone)), [USUAL]);
-        touch(USUAL, 1);
+        touch(USUAL);
         assert_eq!(
             named(at(&environment)),
             [USUAL, "opencode-dev.db", "opencode-local.db"]
         );
-        assert_eq!(one(), [USUAL]);
+        assert!(one().is_err());
         let set = Environment {
             opencode_db: Some("opencode-dev.db".into()),
             ..environment.clone()

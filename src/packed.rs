@@ -20,6 +20,14 @@ pub struct Packed<T> {
     of: PhantomData<fn() -> T>,
 }
 
+impl<T> Packed<T> {
+    /// How many bytes it has.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
 impl<T: Encode> Packed<T> {
     /// Packs a value.
     #[must_use]

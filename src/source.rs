@@ -7,7 +7,8 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -71,9 +72,11 @@ pub struct Remote {
     /// The program, looked for in `PATH`, and its arguments; those of the helper are
     /// appended. Never empty.
     pub command: Vec<String>,
-    /// The database there; without it, what the helper finds by itself.
+    /// The database there, of [plain characters](is_plain_argument); without it, what the
+    /// helper finds by itself.
     pub db: Option<String>,
-    /// How often it is asked: nothing tells of changes there.
+    /// How often it is asked: nothing tells of changes there. In the configuration 1 s to
+    /// 24 h.
     pub every: Duration,
 }
 
@@ -171,10 +174,26 @@ fn ends_in(path: &Path, name: &str) -> bool {
     endings(path).iter().any(|ending| ending == name)
 }
 
-/// The canonical path, as far as it is there.
+/// How long a disk may take to say what a path really is.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The canonical path, as far as it is there; the path as it is where the disk does not
+/// answer within a second.
 #[must_use]
 pub fn canonical(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let (tell, told) = mpsc::channel();
+    let asked = path.clone();
+    let thread = thread::Builder::new().name("path".into()).spawn(move || {
+        let _ = tell.send(canonical_there(asked));
+    });
+    match thread {
+        Ok(_) => told.recv_timeout(PATIENCE).unwrap_or(path),
+        Err(_) => canonical_there(path),
+    }
+}
+
+fn canonical_there(path: PathBuf) -> PathBuf {
     for ancestor in path.ancestors() {
         if let (Ok(real), Ok(rest)) = (ancestor.canonicalize(), path.strip_prefix(ancestor)) {
             return if rest.as_os_str().is_empty() {

@@ -119,6 +119,15 @@ pub fn duration(text: &str) -> Option<Duration> {
     Duration::try_from(signed).ok()
 }
 
+/// A duration for people: `15s`, `1h 30m`.
+#[must_use]
+pub fn told(duration: Duration) -> String {
+    match jiff::SignedDuration::try_from(duration) {
+        Ok(duration) => format!("{duration:#}"),
+        Err(_) => format!("{duration:?}"),
+    }
+}
+
 /// The longest start of `text` that has at most `limit` bytes and ends at a
 /// character.
 #[must_use]

@@ -388,8 +388,8 @@ fn a_status_that_does_not_go_with_the_last_line_is_neither_a_listing_nor_a_refus
         (
             "prints-end-and-exits-3",
             3,
-            "a complete listing",
-            "status 3 after a complete listing",
+            "a complete answer",
+            "status 3 after a complete answer",
         ),
         (
             "prints-error-and-exits-0",

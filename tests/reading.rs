@@ -1399,8 +1399,29 @@ fn without_db_the_environment_says_which_database_is_listed() {
     place(".local/share/opencode/opencode-dev.db", "of_a_channel");
     assert_eq!(listed(&[]), ready("of_a_channel"));
     assert_eq!(listed(&[("OPENCODE_DISABLE_CHANNEL_DB", "true")]), missing);
-    place(".local/share/opencode/opencode.db", "of_home");
-    assert_eq!(listed(&[]), ready("of_home"));
+    // Of several none is guessed: who asks again must get the same.
+    let usual = place(".local/share/opencode/opencode.db", "of_home");
+    for args in [&[][..], &["get", "x"], &["explain"], &["--pretty"]] {
+        let output = command(lister())
+            .env("HOME", home.path())
+            .args(args)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            stderr.contains("there are several databases, "),
+            "{args:?}: {stderr}"
+        );
+        assert!(
+            stderr.contains(usual.to_str().unwrap()),
+            "{args:?}: {stderr}"
+        );
+    }
+    assert_eq!(
+        listed(&[("OPENCODE_DISABLE_CHANNEL_DB", "1")]),
+        ready("of_home")
+    );
     let data = home.path().join("data");
     let data = ("XDG_DATA_HOME", data.to_str().unwrap());
     assert_eq!(listed(&[data]), missing);

@@ -1708,7 +1708,7 @@ fn where_opencode_keeps_no_file_there_is_nothing_to_serve() {
     user(&mut command, home.path());
     command.env("OPENCODE_DB", ":memory:");
     let output = command.args(["serve", "--stdio"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
     assert_eq!(output.stdout, b"");
     assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
 }

@@ -165,8 +165,9 @@ fn is_alive(pid: Pid) -> bool {
 /// Lists, looks up and looks for a marker through this transport.
 fn speaks(transport: &[String]) {
     let machine = Machine::new(&["ses_1", "ses_2"]);
-    let marker = "'; touch stolen; echo $(reboot) \\\" #";
-    let data = format!("{{\"type\":\"text\",\"text\":{}}}", json!(marker));
+    let stolen = machine.place.path("stolen").display().to_string();
+    let marker = format!("'; touch {stolen}; echo $(touch {stolen}) #");
+    let data = json!({"type": "text", "text": marker}).to_string();
     machine.made.part("ses_2", &data);
     let place = Place::new();
     let words = [transport, &machine.words()].concat();
@@ -182,9 +183,7 @@ fn speaks(transport: &[String]) {
     assert!(!place.path(".cache").exists(), "and not here");
 
     // A text that no shell may see.
-    let escaped = serde_json::to_string(marker).unwrap();
-    let escaped = &escaped[1..escaped.len() - 1];
-    let output = place.run(&["list", "--format", "ndjson", "--marker", escaped]);
+    let output = place.run(&["list", "--format", "ndjson", "--marker", &marker]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let marked: Vec<_> = stdout(&output)
         .iter()
@@ -192,7 +191,7 @@ fn speaks(transport: &[String]) {
         .collect();
     assert_eq!(marked, [json!(true), json!(false)]);
 
-    let output = place.run(&["get", "ses_1", "ses $(touch stolen)"]);
+    let output = place.run(&["get", "ses_1", &format!("ses $(touch {stolen})")]);
     assert_eq!(output.status.code(), Some(4), "{output:?}");
     let found = stdout(&output);
     assert_eq!(
@@ -202,9 +201,7 @@ fn speaks(transport: &[String]) {
     assert_eq!(found[1]["type"], "absent");
     let output = place.run(&["roots", "ses_2"]);
     assert_eq!(stdout(&output)[0]["root"], "ses_2");
-    for directory in [place.path(""), machine.place.path("")] {
-        assert!(!directory.join("stolen").exists());
-    }
+    assert!(!Path::new(&stolen).exists());
 }
 
 #[test]
@@ -279,7 +276,8 @@ fn what_keeps_a_command_from_the_helper_is_said_with_the_way_out() {
         (
             "silent",
             "exit 0".to_owned(),
-            "the helper's output is not valid: it printed nothing",
+            "the command exited with status 0 before the helper said anything: does it run \
+             opencode-lister, and pass on what that prints?",
         ),
     ] {
         let program = place.program(name, &format!("#!/bin/sh\n{text}\n"));
@@ -288,11 +286,44 @@ fn what_keeps_a_command_from_the_helper_is_said_with_the_way_out() {
         assert_eq!(output.status.code(), Some(1));
         assert_eq!(stderr(&output), format!("opencode-sessions: {expected}\n"), "{name}");
     }
-    place.config(&remote("devbox", &["no such program".to_owned()], "15s"));
-    assert_eq!(
-        stderr(&place.run(&["list"])),
-        "opencode-sessions: there is no program 'no such program': install it, or name it by its \
-         whole path\n"
+    for (program, why) in [
+        (
+            "no such program",
+            "'no such program' cannot be started: it is not in PATH; install it, or name it by its \
+             whole path",
+        ),
+        (
+            "~/lister",
+            "~/lister cannot be started: it is not there (~ and $ mean nothing in a command)",
+        ),
+        (
+            "/etc/passwd",
+            "/etc/passwd cannot be started: it may not be executed: see its permissions",
+        ),
+    ] {
+        place.config(&remote("devbox", &[program.to_owned()], "15s"));
+        assert_eq!(
+            stderr(&place.run(&["list"])),
+            format!("opencode-sessions: the command's program {why}\n")
+        );
+    }
+    let hangs = place.misbehaving("hangs-before-output");
+    place.config(&remote("devbox", &[hangs], "15s"));
+    let said = place.run(&["list", "--deadline", "300ms"]);
+    assert!(
+        stderr(&said).contains(
+            "the command said nothing within 300ms and was stopped; does it wait for a password"
+        ),
+        "{said:?}"
+    );
+    // Arguments of its own that the helper does not have.
+    let words = [support::lister().to_str().unwrap(), "--pretty"].map(str::to_owned);
+    place.config(&remote("devbox", &words, "15s"));
+    let said = place.run(&["list"]);
+    assert!(
+        stderr(&said)
+            .contains("the helper is of this version: see the arguments it is called with"),
+        "{said:?}"
     );
     // What a server says on standard error does not matter.
     let program = place.program(
@@ -302,7 +333,11 @@ fn what_keeps_a_command_from_the_helper_is_said_with_the_way_out() {
     place.config(&(remote("devbox", &[program], "15s") + "db = \"/nowhere/opencode.db\"\n"));
     let output = place.run(&["list"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    assert!(stderr(&output).contains("there is no database of devbox"));
+    let expected = "opencode-sessions: devbox has no database; has OpenCode been run there? Name \
+        another with `db` in the configuration\n";
+    assert_eq!(stderr(&output), expected);
+    let output = place.run(&["get", "ses_1"]);
+    assert_eq!((output.status.code(), stderr(&output)), (Some(1), expected));
 }
 
 #[test]
@@ -416,6 +451,20 @@ fn of_three_sources_one_hangs_one_lies_and_one_is_fine() {
         "{said}"
     );
     assert_eq!(said.lines().count(), 2, "{said}");
+    // One id is there, of the other nobody knows.
+    let output = place.run(&["get", "ses_1", "ses_x", "--deadline", "1s"]);
+    assert_eq!(output.status.code(), Some(1));
+    let found = stdout(&output);
+    assert_eq!(
+        (&found[0]["type"], &found[0]["also"]),
+        (&json!("session"), &json!(["far"]))
+    );
+    assert_eq!(found[1]["type"], "failed");
+    let message = found[1]["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("hangs: ") && message.contains("; lies: "),
+        "{message}"
+    );
 
     let mut command = place.serve();
     let mut host = Host::greeted(command.args(["--deadline", "3s"]));
@@ -463,10 +512,8 @@ fn of_three_sources_one_hangs_one_lies_and_one_is_fine() {
         ["hangs", "lies", "fine", "far"],
         "in the order of the file"
     );
-    assert_eq!(
-        status["sources"][3]["watch"],
-        "polling every 1s: it is a command"
-    );
+    assert_eq!(status["sources"][3]["watch"], "asked every 1s");
+    assert_eq!(status["sessions"], 6, "each once");
     // And found where it is.
     host.say(b"{\"type\":\"get\",\"ids\":[\"ses_1\"],\"id\":\"q\"}\n");
     host.until("the answer", |model| {
@@ -544,13 +591,24 @@ fn sighup_takes_a_new_configuration_and_refuses_a_bad_one() {
     let bad = place.config("[[source]]\nname = \"one\"\npath = \"/x\"\n");
     host.signal(Signal::HUP);
     let expected = format!(
-        "{}:3: `path` is no key of a source; these are: name, db, command, every",
+        "{}:3: `path` is no key of a source; the keys are: name, db, command, every",
         bad.display()
     );
     wait_until("the report", || host.log().contains(&expected));
     two.made.session("ses_more", 9);
     host.until("the old ones go on", |model| {
         model.sessions.contains_key("ses_more")
+    });
+
+    // Of equal rows the first source's is shown; the order is that of the file.
+    two.made
+        .run("UPDATE session SET time_updated = 9 WHERE id = 'ses_both'");
+    one.made.session("ses_last", 10);
+    host.until("all", |model| model.sessions.len() == 5);
+    place.config(&(remote("two", &two.words(), "1s") + &database("one", &one.made.db)));
+    host.signal(Signal::HUP);
+    host.until("the other order", |model| {
+        model.sessions["ses_both"]["source"] == "two"
     });
 
     // The same database under another name, and nothing else.
@@ -590,9 +648,115 @@ fn a_refresh_of_a_source_that_is_taken_away_is_answered() {
         .iter()
         .find(|one| one["source"] == "hangs");
     assert_eq!(gone.unwrap()["reason"], "it is no source any more");
+    // Where only the pace is another it goes on.
+    let refresh = host.tell("refresh");
+    place.config(&(database("fine", &fine.made.db) + &remote("far", &fine.words(), "1s")));
+    host.signal(Signal::HUP);
+    host.until("the new one", |model| model.health.contains_key("far"));
+    let again = host.tell("refresh");
+    place.config(&(database("fine", &fine.made.db) + &remote("far", &fine.words(), "2s")));
+    host.signal(Signal::HUP);
+    for refresh in [refresh, again] {
+        host.until("the replies", |model| {
+            model.events.iter().any(|event| event["id"] == refresh)
+        });
+        let reply = host
+            .model
+            .events
+            .iter()
+            .find(|event| event["id"] == refresh);
+        let outcomes = list(&reply.unwrap()["refreshed"]).iter();
+        let outcomes: Vec<_> = outcomes.map(|one| text(&one["outcome"])).collect();
+        assert!(outcomes.iter().all(|outcome| outcome == "ok"), "{reply:?}");
+    }
     host.leave();
     let (status, _, _) = host.end();
     assert_eq!(status.code(), Some(0));
+}
+
+#[test]
+fn another_command_of_the_same_name_is_not_taken_for_the_old_one() {
+    let _limit = support::limit(60);
+    let (place, one) = (Place::new(), Machine::new(&["ses_old"]));
+    place.config(&remote("devbox", &one.words(), "1s"));
+    let mut host = Host::greeted(&mut place.serve());
+    host.until("the first listing", |model| model.state() == "ok");
+    let hangs = place.misbehaving("hangs-after-hello");
+    place.config(&remote("devbox", &[hangs], "1s"));
+    host.signal(Signal::HUP);
+    host.until("the other one", |model| model.state() == "stale");
+    assert_eq!(host.model.ids(), ["ses_old"], "nothing is lost");
+    let two = Machine::new(&["ses_new"]);
+    place.config(&remote("devbox", &two.words(), "1s"));
+    host.signal(Signal::HUP);
+    host.until("its listing", |model| model.state() == "ok");
+    assert_eq!(host.model.ids(), ["ses_new"]);
+}
+
+#[test]
+fn a_source_that_is_known_to_fail_delays_no_look_up() {
+    let _limit = support::limit(60);
+    let (place, fine) = (Place::new(), Machine::new(&["ses_1"]));
+    let hangs = remote("hangs", &[place.misbehaving("hangs-before-output")], "1s");
+    place.config(&(database("fine", &fine.made.db) + &hangs));
+    let mut command = place.serve();
+    let mut host = Host::greeted(command.args(["--deadline", "1s"]));
+    host.until("the failure", |model| {
+        model.health["hangs"]["state"] == "failing"
+    });
+    let since = Instant::now();
+    for n in 0..20 {
+        host.say(
+            format!("{{\"type\":\"get\",\"ids\":[\"ses_1\",\"ses_x\"],\"id\":\"q{n}\"}}\n")
+                .as_bytes(),
+        );
+        let id = format!("q{n}");
+        host.until("the answer", |model| {
+            model.events.last().unwrap()["id"] == *id
+        });
+        let answers = &host.model.events.last().unwrap()["answers"];
+        assert_eq!(answers[0]["type"], "session", "{answers}");
+        assert_eq!(answers[1]["type"], "failed", "nobody knows: {answers}");
+    }
+    // One would take two seconds.
+    assert!(
+        since.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        since.elapsed()
+    );
+}
+
+#[test]
+fn where_one_source_has_no_database_the_others_say_what_there_is() {
+    let _limit = support::limit(60);
+    let (place, fine) = (Place::new(), Machine::new(&["ses_1"]));
+    place.config(&(format!("discover = true\n{}", remote("far", &fine.words(), "15s"))));
+    let output = place.run(&["get", "ses_1", "ses_x"]);
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    assert_eq!(stdout(&output)[1], json!({"type": "absent", "id": "ses_x"}));
+}
+
+#[test]
+fn an_archived_session_stays_hidden_after_a_restart_without_its_source() {
+    let _limit = support::limit(60);
+    let place = Place::new();
+    let (live, copy) = (Machine::new(&["ses_1"]), Machine::new(&["ses_1", "ses_2"]));
+    place.config(&(database("live", &live.made.db) + &database("copy", &copy.made.db)));
+    live.made
+        .run("UPDATE session SET time_archived = 1, time_updated = 9");
+    let mut host = Host::greeted(&mut place.serve());
+    host.until("both", |model| {
+        model.health.values().all(|health| health["state"] == "ok")
+    });
+    assert_eq!(host.model.ids(), ["ses_2"]);
+    live.made.run("UPDATE session SET time_updated = 10");
+    host.ask("refresh");
+    host.leave();
+    host.end();
+    let broken = place.misbehaving("exits-0-without-output");
+    let mut command = place.serve();
+    let host = Host::greeted(command.arg("--lister").arg(broken));
+    assert_eq!(host.model.ids(), ["ses_2"]);
 }
 
 // ---- One session in two places.
@@ -631,8 +795,7 @@ fn a_copied_database_shows_each_session_once_and_names_both() {
     let table = place.run(&["list"]);
     let table = String::from_utf8(table.stdout).unwrap();
     assert!(
-        table.lines().next().unwrap().ends_with("SOURCE\u{1b}[0m")
-            || table.lines().next().unwrap().ends_with("SOURCE"),
+        table.lines().next().unwrap().ends_with(" SOURCE"),
         "{table}"
     );
     assert!(table.contains("live, copy"), "{table}");
@@ -666,23 +829,18 @@ fn every_channel_is_listed_and_opencode_db_alone_where_it_is_set() {
     let place = Place::new();
     let data = place.path("data/opencode");
     fs::create_dir_all(&data).unwrap();
-    let made: Vec<_> = [
+    for name in [
         "opencode.db",
         "opencode-dev.db",
         "opencode-local.db",
         "other.db",
-    ]
-    .iter()
-    .map(|name| {
+    ] {
         let made = Made::new();
         made.session(&format!("ses_{name}"), 1);
         made.run("PRAGMA wal_checkpoint(truncate)");
         fs::copy(&made.db, data.join(name)).unwrap();
         support::settle(&data.join(name));
-        made
-    })
-    .collect();
-    assert_eq!(made.len(), 4);
+    }
     let listed = |variables: &[(&str, &str)]| {
         let mut command = place.command(&["list", "--format", "ids"]);
         command.env("XDG_DATA_HOME", place.path("data"));
@@ -763,7 +921,7 @@ fn a_wrong_configuration_is_one_sentence_that_names_its_file_and_line() {
     let place = Place::new();
     let path = place.config("discover = true\n\n[[source]]\nname = \"x\"\nevrey = \"5s\"\n");
     let expected = format!(
-        "opencode-sessions: {}:5: `evrey` is no key of a source; these are: name, db, command, every\n",
+        "opencode-sessions: {}:5: `evrey` is no key of a source; the keys are: name, db, command, every\n",
         path.display()
     );
     for (command, status) in [(&["list"][..], 1), (&["serve"], 78)] {
@@ -824,32 +982,54 @@ fn the_doctor_says_of_each_source_how_it_is_and_what_to_do() {
     fs::write(&broken, vec![b'x'; 8192]).unwrap();
     support::settle(&broken);
     place.config(&(database("well", &well.made.db) + &database("old", &old.join("opencode.db"))));
-    let output = place.run(&["doctor"]);
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let said = String::from_utf8(output.stdout).unwrap();
+    let said = doctor(&place, 1);
     for expected in [
         "program   version 0.1.0\n",
         "service   none is running\n",
         "source    well\n",
-        "ok        1 sessions with archived ones and children, of session, read in ",
+        "ok        1 session, archived ones and children too, read in ",
         "source    old\n",
-        "empty     there is no database at ",
+        "WRONG     there is no database at ",
         "storage/session: starting OpenCode 1.2 to 1.15 imports them\n",
     ] {
         assert!(said.contains(expected), "{expected:?}: {said}");
     }
     place.config(&(database("well", &well.made.db) + &database("broken", &broken)));
-    let output = place.run(&["doctor"]);
-    assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8(output.stdout).unwrap();
-    assert!(said.contains("WRONG     "), "{said}");
+    let said = doctor(&place, 1);
+    let expected = format!(
+        "WRONG     cannot list {}: it does not begin like",
+        broken.display()
+    );
+    assert!(said.contains(&expected), "{said}");
     assert!(
-        said.contains("ok        1 sessions"),
+        said.contains("ok        1 session,"),
         "the other one is well: {said}"
     );
     place.config("x");
-    let output = place.run(&["doctor"]);
-    assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8(output.stdout).unwrap();
+    let said = doctor(&place, 1);
     assert!(said.contains("config.toml:1: this is no TOML"), "{said}");
+    place.config(&(database("well", &well.made.db) + &remote("far", &well.words(), "90m")));
+    let said = doctor(&place, 0);
+    assert!(said.contains("asked     every 1h 30m\n"), "{said}");
+    // What is only looked for may be missing, or nowhere.
+    for (variable, expected) in [
+        ("opencode.db", "missing   there is no database at "),
+        (":memory:", "note      OPENCODE_DB is :memory:"),
+    ] {
+        let output = place
+            .command(&["doctor"])
+            .env("OPENCODE_DB", variable)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+/// What the doctor says, who ends with this status.
+fn doctor(place: &Place, status: i32) -> String {
+    let output = place.run(&["doctor"]);
+    assert_eq!(output.status.code(), Some(status), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
 }

@@ -49,7 +49,7 @@ const FAILS: [(&str, &str); 47] = [
     ("prints-end-and-exits-3", "status 3 after a complete"),
     ("prints-error-and-exits-0", "status 0 after an error"),
     ("prints-usage-error-and-exits-1", "status 1 after an error"),
-    ("not-a-listing", "no listing"),
+    ("not-a-listing", "first line is no hello"),
     ("prints-other-protocol", "speaks protocol 2"),
     ("usage-error-of-another-version", "9.9.9"),
     ("prints-unknown-type", "the unknown type progress"),

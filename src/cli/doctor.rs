@@ -5,17 +5,16 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::list::{OLD_STORE, hint};
-use super::sources::{SourceArgs, reached};
+use super::sources::{NoSources, SourceArgs, reached};
 use super::status::places;
 use super::{DeadlineArgs, FAILED, process_lister};
-use crate::gather;
+use crate::gather::{self, OLD_STORE};
 use crate::lister::{Cancel, ListRequest, Outcome};
-use crate::locate;
+use crate::locate::{self, Located};
 use crate::service::SourcePlace;
 use crate::service::client::Client;
-use crate::source::{Place, Source};
-use crate::text::{Shown, one_line};
+use crate::source::{self, Place, Source};
+use crate::text::{Shown, one_line, told};
 use crate::wire::{DatabaseState, Listing, VERSION};
 
 #[derive(Debug, clap::Args)]
@@ -36,8 +35,12 @@ pub(super) fn run(args: &DoctorArgs) -> io::Result<u8> {
         out: io::stdout().lock(),
         is_ill: false,
     };
-    report.head(args)?;
-    report.sources(args)?;
+    report.programs(args)?;
+    match args.sources.choose() {
+        Ok(chosen) => report.sources(args, &chosen.sources)?,
+        Err(none @ NoSources::InMemory) => report.line("note", none.why())?,
+        Err(none) => report.wrong(none.why())?,
+    }
     report.out.flush()?;
     Ok(if report.is_ill { FAILED } else { 0 })
 }
@@ -58,8 +61,7 @@ impl<W: Write> Report<W> {
         self.line("WRONG", text)
     }
 
-    /// What does not belong to one source.
-    fn head(&mut self, args: &DoctorArgs) -> io::Result<()> {
+    fn programs(&mut self, args: &DoctorArgs) -> io::Result<()> {
         self.line("program", &format!("version {VERSION}"))?;
         match process_lister(args.lister.as_deref()) {
             Ok(helper) => {
@@ -69,18 +71,10 @@ impl<W: Write> Report<W> {
             Err(breakage) => self.wrong(&breakage.to_string())?,
         }
         match args.sources.config_file() {
-            Some(path) if path.exists() => self.line("config", &Shown(&path).to_string())?,
-            Some(path) => {
-                let sentence = format!("none: {} is not there", Shown(&path));
-                self.line("config", &sentence)?;
-            }
-            None => self.line("config", "none: there is no home directory")?,
+            Some(path) if path.exists() => self.line("config", &Shown(&path).to_string()),
+            Some(path) => self.line("config", &format!("none at {}", Shown(&path))),
+            None => self.line("config", "none: there is no home directory"),
         }
-        if let Some(db) = std::env::var_os("OPENCODE_DB") {
-            let sentence = format!("OPENCODE_DB is {}", Shown(Path::new(&db)));
-            self.line("note", &sentence)?;
-        }
-        Ok(())
     }
 
     fn service(&mut self, sources: &[Source]) -> io::Result<()> {
@@ -89,26 +83,22 @@ impl<W: Write> Report<W> {
         };
         let hello = service.hello();
         let which = match SourcePlace::are(&hello.sources, sources) {
-            true => "these sources",
-            false => "other sources",
+            true => "with these sources",
+            false => "with other sources; SIGHUP makes it read the configuration again",
         };
         let sentence = format!(
-            "version {} is running as process {}, with {which}",
+            "version {} is running as process {}, {which}",
             hello.version, hello.pid
         );
         self.line("service", &sentence)
     }
 
-    fn sources(&mut self, args: &DoctorArgs) -> io::Result<()> {
-        let sources = match args.sources.sources() {
-            Ok(sources) => sources,
-            Err(none) => return self.wrong(none.why()),
-        };
-        self.service(&sources)?;
+    fn sources(&mut self, args: &DoctorArgs, sources: &[Source]) -> io::Result<()> {
+        self.service(sources)?;
         let Ok(helper) = process_lister(args.lister.as_deref()) else {
             return Ok(());
         };
-        let reached = reached(&sources, &helper);
+        let reached = reached(sources, &helper);
         let outcomes = gather::list(&reached, |source| ListRequest {
             db: source.db(),
             marker: None,
@@ -119,41 +109,55 @@ impl<W: Write> Report<W> {
             scan_budget: None,
             cancel: Cancel::default(),
         });
+        let found = match locate::databases() {
+            Located::At(paths) => source::sources_of(&paths),
+            Located::InMemory | Located::NoHome => Vec::new(),
+        };
         for (source, outcome) in sources.iter().zip(outcomes) {
             writeln!(self.out)?;
-            self.source(source, outcome)?;
+            // Where nobody asked for it by name it may well be missing.
+            let is_named = !found.iter().any(|found| found.place == source.place);
+            self.source(source, outcome, is_named)?;
         }
         Ok(())
     }
 
-    fn source(&mut self, source: &Source, outcome: Outcome) -> io::Result<()> {
+    fn source(&mut self, source: &Source, outcome: Outcome, is_named: bool) -> io::Result<()> {
         self.line("source", source.name.as_str())?;
         match &source.place {
             Place::Database(path) => {
                 self.line("database", &Shown(path).to_string())?;
-                self.files(path)?;
             }
             Place::Remote(remote) => {
                 self.line("command", &source.place.to_string())?;
-                let every = format!("every {:?}", remote.every);
-                self.line("asked", &every)?;
+                self.line("asked", &format!("every {}", told(remote.every)))?;
             }
         }
-        match outcome {
-            Outcome::Complete(listing) => self.listing(source, &listing)?,
-            failure => self.wrong(&failure.to_string())?,
+        let listing = match outcome {
+            Outcome::Complete(listing) => listing,
+            failure => return self.wrong(&failure.to_string()),
+        };
+        // The disk answers.
+        if let Place::Database(path) = &source.place {
+            self.files(path)?;
         }
-        match &source.place {
-            Place::Database(path) if locate::has_old_store(path) => self.line("note", OLD_STORE),
-            _ => Ok(()),
+        self.listing(&listing)?;
+        let state = listing.end.database;
+        match (gather::why_empty(source, state), state) {
+            (Some(why), DatabaseState::Missing) if is_named => self.wrong(&why),
+            (Some(why), state) => self.line(state.as_str(), &why),
+            (None, _) => match &source.place {
+                Place::Database(path) if locate::has_old_store(path) => {
+                    self.line("note", OLD_STORE)
+                }
+                _ => Ok(()),
+            },
         }
     }
 
     fn files(&mut self, database: &Path) -> io::Result<()> {
-        let mut log = database.as_os_str().to_owned();
-        log.push("-wal");
         let size = |path: &Path| fs::metadata(path).map(|about| about.len());
-        match (size(database), size(Path::new(&log))) {
+        match (size(database), size(&locate::log_of(database))) {
             (Ok(database), Ok(log)) => {
                 self.line("size", &format!("{database} bytes, and {log} in its log"))
             }
@@ -162,7 +166,7 @@ impl<W: Write> Report<W> {
         }
     }
 
-    fn listing(&mut self, source: &Source, listing: &Listing) -> io::Result<()> {
+    fn listing(&mut self, listing: &Listing) -> io::Result<()> {
         let end = &listing.end;
         if listing.lister != VERSION {
             let sentence = format!(
@@ -171,24 +175,24 @@ impl<W: Write> Report<W> {
             );
             self.line("note", &sentence)?;
         }
-        match hint(source, end.database) {
-            // Nothing can be read, but nothing is broken.
-            Some(hint) if end.database == DatabaseState::Young => self.line("wait", &hint)?,
-            Some(hint) => self.line("empty", &hint)?,
-            None => {
-                let sentence = format!(
-                    "{} sessions with archived ones and children, of {}, read in {} ms",
-                    end.sessions,
-                    end.tables.join(" and "),
-                    end.elapsed_ms
-                );
-                self.line("ok", &sentence)?;
-            }
+        if end.database == DatabaseState::Ready {
+            let sessions = match end.sessions {
+                1 => "1 session".to_owned(),
+                count => format!("{count} sessions"),
+            };
+            let sentence = format!(
+                "{sessions}, archived ones and children too, read in {} ms from {}",
+                end.elapsed_ms,
+                end.tables.join(" and "),
+            );
+            self.line("ok", &sentence)?;
         }
-        if end.skipped.invalid_id > 0 {
-            let sentence = format!("{} rows have no valid id", end.skipped.invalid_id);
-            self.line("note", &sentence)?;
+        match end.skipped.invalid_id {
+            0 => Ok(()),
+            rows => self.line(
+                "note",
+                &format!("rows without a valid id, left out: {rows}"),
+            ),
         }
-        Ok(())
     }
 }

@@ -7,21 +7,18 @@ use std::time::Duration;
 use clap::ValueEnum;
 
 use super::sessions::NAME;
-use super::sources::{NoSources, SourceArgs, reached};
+use super::sources::{Chosen, NoSources, SourceArgs, reached};
 use super::status::places;
 use super::{DeadlineArgs, FAILED, MarkerArgs, complain, process_lister};
 use crate::gather;
 use crate::index::{Archived, Index, Moment};
 use crate::lister::{Cancel, ListRequest, Outcome, ProcessLister, SCAN_BUDGET, ScanCache};
-use crate::locate;
 use crate::output::{self, Entry, Sourced, Terminal};
 use crate::project;
 use crate::service::SourcePlace;
 use crate::service::client::Client;
 use crate::session::{Millis, Session};
-use crate::source::{Place, Source};
-use crate::text::Shown;
-use crate::wire::DatabaseState;
+use crate::source::Source;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ListArgs {
@@ -98,8 +95,8 @@ enum Sort {
 }
 
 pub(super) fn run(args: &ListArgs) -> io::Result<u8> {
-    let sources = match args.sources.sources() {
-        Ok(sources) => sources,
+    let chosen = match args.sources.choose() {
+        Ok(chosen) => chosen,
         Err(none @ NoSources::InMemory) => {
             print(args.format, &[])?;
             complain(NAME, none.why());
@@ -110,12 +107,12 @@ pub(super) fn run(args: &ListArgs) -> io::Result<u8> {
             return Ok(FAILED);
         }
     };
-    if let Some(sessions) = known_by_a_service(args, &sources) {
+    if let Some(sessions) = known_by_a_service(args, &chosen) {
         present(args, sessions, WhyEmpty::Unsaid)?;
         return Ok(0);
     }
     match process_lister(args.lister.as_deref()) {
-        Ok(helper) => list(args, &sources, &helper),
+        Ok(helper) => list(args, &chosen.sources, &helper),
         Err(breakage) => {
             complain(NAME, &breakage.to_string());
             Ok(FAILED)
@@ -130,8 +127,7 @@ fn list(args: &ListArgs, sources: &[Source], helper: &ProcessLister) -> io::Resu
         db: source.db(),
         marker: args.marker.marker(),
         children: args.children,
-        // That a session is archived hides its older copies in other sources.
-        archived: args.archived || several,
+        archived: args.archived || gather::lists_archived(sources.len()),
         deadline: args.deadline.deadline,
         scan_cache: Some(ScanCache::Auto),
         scan_budget: Some(SCAN_BUDGET),
@@ -154,8 +150,8 @@ fn list(args: &ListArgs, sources: &[Source], helper: &ProcessLister) -> io::Resu
                 continue;
             }
         };
-        if let Some(hint) = hint(source, listing.end.database) {
-            say(&hint);
+        if let Some(why) = gather::why_empty(source, listing.end.database) {
+            say(&why);
             why_empty = WhyEmpty::Said;
         }
         let invalid = listing.end.skipped.invalid_id;
@@ -191,57 +187,31 @@ const NOW: Moment = Moment {
     monotonic: Duration::ZERO,
 };
 
-/// What to say where sessions are, but not in a database.
-pub(super) const OLD_STORE: &str = "there are sessions of OpenCode 1.1 or earlier beside it, in \
-     storage/session: starting OpenCode 1.2 to 1.15 imports them";
-
-/// What to say of a source that has no sessions because of this state.
-pub(super) fn hint(source: &Source, state: DatabaseState) -> Option<String> {
-    let (at, way_out, old_store) = match &source.place {
-        Place::Database(path) => (
-            format!("at {}", Shown(path)),
-            "has OpenCode been run? Name another with --db",
-            locate::has_old_store(path),
-        ),
-        Place::Remote(_) => (
-            format!("of {}", source.name),
-            "has OpenCode been run there? Name another with `db` in the configuration",
-            false,
-        ),
-    };
-    let old_store = match old_store {
-        true => format!("; {OLD_STORE}"),
-        false => String::new(),
-    };
-    match state {
-        DatabaseState::Ready => None,
-        DatabaseState::Missing if !old_store.is_empty() => {
-            Some(format!("there is no database {at}{old_store}"))
-        }
-        DatabaseState::Missing => Some(format!("there is no database {at}; {way_out}")),
-        DatabaseState::Empty => Some(format!("the database {at} has no sessions yet{old_store}")),
-        DatabaseState::Young => Some(format!(
-            "the database {at} is just being made; try again in a second"
-        )),
-    }
-}
-
 /// What a running service knows, where that is exactly what was asked: the same
 /// sources, the same marker, and its last listings were complete.
-fn known_by_a_service(args: &ListArgs, sources: &[Source]) -> Option<Vec<Sourced>> {
+fn known_by_a_service(args: &ListArgs, chosen: &Chosen) -> Option<Vec<Sourced>> {
     if args.no_service || args.archived || args.children || args.lister.is_some() {
         return None;
     }
     let mut service = Client::connect(&places(None))?;
     let hello = service.hello();
-    if !SourcePlace::are(&hello.sources, sources) || hello.marker != args.marker.marker() {
+    if !SourcePlace::include(&hello.sources, &chosen.sources)
+        || hello.marker != args.marker.marker()
+    {
         return None;
     }
+    let is_ours = |known: &SourcePlace| chosen.sources.iter().any(|source| known.is(source));
+    let others = hello.sources.iter().filter(|known| !is_ours(known));
+    let others: Vec<_> = others.map(|known| known.source.clone()).collect();
     let known = service.snapshot().ok()?;
-    let is_well = known
-        .sources
-        .iter()
-        .all(|source| source.health.state == "ok");
+    let is_well = known.sources.iter().all(|known| {
+        let state = known.health.state.as_str();
+        match others.contains(&known.source) {
+            false => state == "ok",
+            // A database that is not looked for any more since it is not there.
+            true => state == "missing" && chosen.config.discover,
+        }
+    });
     is_well.then_some(known.sessions)
 }
 

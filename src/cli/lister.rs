@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use super::{MarkerArgs, USAGE, complain, exit, session_ids};
-use crate::helper::listing::{Task, list};
+use crate::helper::listing::{Ended, Task, list};
 use crate::helper::look_up::{self, look_up};
 use crate::helper::{explain, launched, pretty, verify};
 use crate::lister::{ScanCache, default_threads};
@@ -72,7 +72,7 @@ struct LookingUp {
 /// The database, and what reading it may take.
 #[derive(Debug, clap::Args)]
 struct Place {
-    /// The database [default: OpenCode's own, as `opencode-sessions list` finds it]
+    /// The database [default: OpenCode's own, where there is one: OPENCODE_DB, else opencode.db or opencode-<channel>.db in the data directory]
     #[arg(long, value_name = "PATH")]
     db: Option<PathBuf>,
 
@@ -90,8 +90,11 @@ impl Place {
         }
     }
 
-    fn path(self) -> Option<PathBuf> {
-        self.db.or_else(locate::one_database)
+    fn path(self) -> Result<Option<PathBuf>, String> {
+        match self.db {
+            Some(db) => Ok(Some(db)),
+            None => locate::one_database().map_err(|several| several.to_string()),
+        }
     }
 }
 
@@ -154,14 +157,16 @@ struct Launched {
 }
 
 impl Reading {
-    fn task(self) -> Task {
+    fn task(self) -> Result<Task, String> {
         let open = self.place.open(self.busy_timeout);
-        let db = self.place.path();
-        Task {
+        let db = self.place.path()?;
+        Ok(Task {
             open,
             marker: marker::Options {
                 marker: self.marker.marker(),
-                cache: self.scan_cache.and_then(|cache| cache.file(db.as_ref()?)),
+                cache: self
+                    .scan_cache
+                    .and_then(|cache| cache.prepare(db.as_ref()?)),
                 budget: self.scan_budget.map(Duration::from_millis),
                 threads: self.threads,
             },
@@ -170,7 +175,7 @@ impl Reading {
                 archived: self.archived,
             },
             db,
-        }
+        })
     }
 }
 
@@ -212,18 +217,31 @@ fn obey(args: Args) -> io::Result<u8> {
     let out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
     match args.command {
         Some(Command::Explain(reading)) => {
-            Ok(explain::print(&reading.task(), out, io::stderr())?.exit_status())
+            for_a_person(reading, |task| explain::print(task, out, io::stderr()))
         }
         Some(Command::Verify(reading)) => {
-            Ok(verify::print(&reading.task(), out, io::stderr())?.exit_status())
+            for_a_person(reading, |task| verify::print(task, out, io::stderr()))
         }
         Some(Command::Get(args)) => looking_up(LookUp::Get, args, out),
         Some(Command::Roots(args)) => looking_up(LookUp::Roots, args, out),
-        None if args.pretty => {
+        None if args.pretty => for_a_person(args.reading, |task| {
             let out = anstream::AutoStream::auto(io::stdout());
-            Ok(pretty::print(&args.reading.task(), out, io::stderr())?.exit_status())
-        }
+            pretty::print(task, out, io::stderr())
+        }),
         None => listing(args, out),
+    }
+}
+
+fn for_a_person(
+    reading: Reading,
+    print: impl FnOnce(&Task) -> io::Result<Ended>,
+) -> io::Result<u8> {
+    match reading.task() {
+        Ok(task) => Ok(print(&task)?.exit_status()),
+        Err(why) => {
+            complain(NAME, &why);
+            Ok(USAGE)
+        }
     }
 }
 
@@ -233,7 +251,10 @@ fn listing(args: Args, out: impl Write) -> io::Result<u8> {
     if !launched.begins() {
         return Ok(super::FAILED);
     }
-    let mut task = args.reading.task();
+    let mut task = match args.reading.task() {
+        Ok(task) => task,
+        Err(why) => return refused(out, Err(why)),
+    };
     let mut stdin = launched::stdin();
     if launched.request_stdin {
         match launched::read_request(&mut stdin) {
@@ -275,11 +296,16 @@ fn looking_up(what: LookUp, args: LookingUp, out: impl Write) -> io::Result<u8> 
     if launched.parent_pipe {
         launched::die_at_the_end_of(stdin)?;
     }
+    let open = args.place.open(args.busy_timeout);
+    let db = match args.place.path() {
+        Ok(db) => db,
+        Err(why) => return refused(out, Err(why)),
+    };
     let task = look_up::Task {
         what,
         ids,
-        open: args.place.open(args.busy_timeout),
-        db: args.place.path(),
+        open,
+        db,
     };
     out.hello()?;
     Ok(look_up(&task, out)?.exit_status())

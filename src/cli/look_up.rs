@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::sessions::NAME;
 use super::sources::{SourceArgs, reached};
 use super::{FAILED, USAGE, complain, duration, process_lister, session_ids};
-use crate::gather::{LookUpJob, LookedUp, Reached};
+use crate::gather::{Asked, LookUpJob, LookedUp};
 use crate::lister::Cancel;
 use crate::output::FoundOf;
 use crate::wire::{Answer, LookUp, limits, to_json};
@@ -56,7 +56,7 @@ pub(super) fn run(what: LookUp, args: &LookUpArgs) -> io::Result<u8> {
         status: 0,
         said: BTreeSet::new(),
     };
-    match reached_by(args) {
+    match asked(args) {
         Ok(sources) => {
             for ids in ids.chunks(limits::IDS) {
                 let job = LookUpJob {
@@ -80,12 +80,13 @@ pub(super) fn run(what: LookUp, args: &LookUpArgs) -> io::Result<u8> {
     out.end()
 }
 
-fn reached_by(args: &LookUpArgs) -> Result<Vec<Reached>, String> {
-    let sources = args.sources.sources();
-    let sources = sources.map_err(|none| none.why().to_owned())?;
+fn asked(args: &LookUpArgs) -> Result<Vec<Asked>, String> {
+    let chosen = args.sources.choose();
+    let sources = chosen.map_err(|none| none.why().to_owned())?.sources;
     let helper = process_lister(args.lister.as_deref());
     let helper = helper.map_err(|breakage| breakage.to_string())?;
-    Ok(reached(&sources, &helper))
+    let reached = reached(&sources, &helper).into_iter();
+    Ok(reached.map(Asked::from).collect())
 }
 
 struct Out<W> {

@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use tracing::{error, info};
 
-use super::sources::{SourceArgs, sources};
-use crate::config::Config;
+use super::sources::{Chosen, SourceArgs, sources};
 use crate::service::Handle;
 use crate::source::Source;
 use crate::text::one_line;
@@ -20,12 +19,10 @@ use crate::text::one_line;
 /// How often a new channel's database is looked for.
 const LOOK: Duration = Duration::from_secs(20);
 
-/// The sources there are.
-pub(super) struct Sources {
+/// Keeps the sources of a service what they should be.
+pub(super) struct Keeper {
     args: SourceArgs,
-    /// What they come from.
-    config: Config,
-    now: Vec<Source>,
+    now: Chosen,
 }
 
 /// Asks for the sources to be read again; they are, in their own time.
@@ -38,9 +35,9 @@ impl Reload {
     }
 }
 
-impl Sources {
-    pub(super) fn new(args: SourceArgs, config: Config, now: Vec<Source>) -> Self {
-        Self { args, config, now }
+impl Keeper {
+    pub(super) fn new(args: SourceArgs, now: Chosen) -> Self {
+        Self { args, now }
     }
 
     /// Keeps the service's sources as they should be.
@@ -66,18 +63,14 @@ impl Sources {
 
     /// The sources as they are to be from now on; nothing where that is not clear.
     fn read_again(&mut self) -> Option<Vec<Source>> {
-        let read = self.args.config().and_then(|config| {
-            let sources = sources(config.clone()).map_err(|none| none.why().to_owned())?;
-            Ok((config, sources))
-        });
-        match read {
-            Ok((config, sources)) => {
-                self.config = config;
-                self.now.clone_from(&sources);
-                Some(sources)
+        match self.args.choose() {
+            Ok(chosen) => {
+                self.now = chosen;
+                Some(self.now.sources.clone())
             }
-            Err(why) => {
-                error!(why = %one_line(&why), "the configuration is not taken; the old one stays");
+            Err(none) => {
+                let why = one_line(none.why());
+                error!(%why, "the configuration is not taken; the old one stays");
                 None
             }
         }
@@ -85,20 +78,21 @@ impl Sources {
 
     /// The sources with those that have come, if any have.
     fn look_again(&mut self) -> Option<Vec<Source>> {
-        if !self.config.discover {
+        if !self.now.config.discover {
             return None;
         }
-        let found = sources(self.config.clone()).ok()?;
+        // Where nothing is found now, nothing is new.
+        let found = sources(self.now.config.clone()).ok()?;
         let is_new = |source: &Source| {
-            let mut known = self.now.iter();
+            let mut known = self.now.sources.iter();
             !known.any(|known| known.place == source.place || known.name == source.name)
         };
         let new: Vec<_> = found.into_iter().filter(is_new).collect();
         if new.is_empty() {
             return None;
         }
-        info!(new = new.len(), "databases were found");
-        self.now.extend(new);
-        Some(self.now.clone())
+        info!(new = new.len(), "new databases were found");
+        self.now.sources.extend(new);
+        Some(self.now.sources.clone())
     }
 }

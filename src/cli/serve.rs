@@ -15,16 +15,15 @@ use tracing::{info, warn};
 
 use super::log::{self, LogFormat};
 use super::memory;
-use super::reload::{Reload, Sources};
+use super::reload::{Keeper, Reload};
 use super::sessions::NAME;
-use super::sources::{NoSources, SourceArgs, sources};
+use super::sources::{Chosen, SourceArgs};
 use super::{DeadlineArgs, FAILED, MarkerArgs, complain, process_lister};
 use crate::file;
 use crate::service::client::Client;
 use crate::service::{
     Beat, Config, Handle, Pulse, Service, SourcePlace, StateDir, StateError, lines, socket,
 };
-use crate::source::Source;
 use crate::wire::{MarkerText, line};
 
 /// EX_OSERR of sysexits: the system gives no thread.
@@ -83,16 +82,11 @@ pub(super) struct ServeArgs {
 pub(super) fn run(args: &ServeArgs) -> io::Result<u8> {
     memory::use_one_arena();
     let _flush = log::start(args.log_format, args.debug);
-    let chosen = args.sources.config().map_err(NoSources::Because);
-    let chosen = chosen.and_then(|config| Ok((sources(config.clone())?, config)));
-    let (sources, config) = match chosen {
+    let chosen = match args.sources.choose() {
         Ok(chosen) => chosen,
         Err(none) => {
             complain(NAME, none.why());
-            return Ok(match none {
-                NoSources::InMemory => FAILED,
-                NoSources::Because(_) => CONFIG,
-            });
+            return Ok(CONFIG);
         }
     };
     let state_dir = args.state_dir.clone().or_else(file::state_dir);
@@ -107,7 +101,7 @@ pub(super) fn run(args: &ServeArgs) -> io::Result<u8> {
             Ok(state) => break state,
             Err(held) => held,
         };
-        match other_service(&sources, args.marker.marker().as_ref(), &places) {
+        match other_service(&chosen, args.marker.marker().as_ref(), &places) {
             Other::Same(other) if args.stdio => {
                 let pid = other.hello().pid;
                 info!(
@@ -123,7 +117,8 @@ pub(super) fn run(args: &ServeArgs) -> io::Result<u8> {
             other => {
                 let way_out = match other {
                     Other::Different => {
-                        "; it has other sources or another marker, so name another place with --state-dir"
+                        "; it has other sources or another marker: name another place with \
+                         --state-dir, or, where its configuration has changed, send it SIGHUP"
                     }
                     Other::None if args.stdio => {
                         "; it does not answer, so end it first, or name another place with --state-dir"
@@ -147,27 +142,40 @@ pub(super) fn run(args: &ServeArgs) -> io::Result<u8> {
             |error| warn!(%error, "there is no socket: list and status will not find this service"),
         )
         .ok();
-    // Signals are caught from here on, so that none is missed.
-    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    let kept = Sources::new(args.sources.clone(), config, sources.clone());
     let config = Config {
-        sources,
+        sources: chosen.sources.clone(),
         marker: args.marker.marker(),
         deadline: args.deadline.deadline,
         // Each source has its own: a helper that does not die holds up no other's.
         lister: Box::new(move |source| Arc::new(lister.of(source))),
         state,
-        pulse: pulse()?,
+        pulse: None,
     };
-    let service = match Service::start(config) {
-        Ok(service) => service,
+    let keeper = Keeper::new(args.sources.clone(), chosen);
+    match until_its_end(args, config, keeper, socket) {
+        Ok(()) => Ok(0),
         Err(error) => {
             complain(NAME, &format!("the service cannot be started: {error}"));
-            return Ok(NO_THREADS);
+            Ok(NO_THREADS)
         }
-    };
+    }
+}
+
+/// Starts the service and everything around it, and waits until it has ended.
+fn until_its_end(
+    args: &ServeArgs,
+    config: Config,
+    keeper: Keeper,
+    socket: Option<socket::Bound>,
+) -> io::Result<()> {
+    // Signals are caught from here on, so that none is missed.
+    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let service = Service::start(Config {
+        pulse: pulse()?,
+        ..config
+    })?;
     let handle = service.handle();
-    obey(signals, handle.clone(), kept.keep(handle.clone())?)?;
+    obey(signals, handle.clone(), keeper.keep(handle.clone())?)?;
     let _serving = socket
         .map(|socket| socket.serve(handle.clone()))
         .transpose()?;
@@ -179,7 +187,7 @@ pub(super) fn run(args: &ServeArgs) -> io::Result<u8> {
     } else {
         service.wait();
     }
-    Ok(0)
+    Ok(())
 }
 
 /// The state directory, where it can be had. Without one the service works, and
@@ -300,23 +308,25 @@ enum Other {
     None,
 }
 
-fn other_service(sources: &[Source], marker: Option<&MarkerText>, places: &[PathBuf]) -> Other {
+fn other_service(chosen: &Chosen, marker: Option<&MarkerText>, places: &[PathBuf]) -> Other {
+    let is_same = |other: &Client| {
+        let hello = other.hello();
+        // One that looks for new databases can have found more, or have others still.
+        let are_same = match chosen.config.discover {
+            true => SourcePlace::include(&hello.sources, &chosen.sources),
+            false => SourcePlace::are(&hello.sources, &chosen.sources),
+        };
+        are_same && hello.marker.as_ref() == marker
+    };
     let mut found = Other::None;
     for place in places {
         match Client::connect(std::slice::from_ref(place)) {
-            Some(client) if is_same(&client, sources, marker) => {
-                return Other::Same(Box::new(client));
-            }
+            Some(client) if is_same(&client) => return Other::Same(Box::new(client)),
             Some(_) => found = Other::Different,
             None => {}
         }
     }
     found
-}
-
-fn is_same(other: &Client, sources: &[Source], marker: Option<&MarkerText>) -> bool {
-    let hello = other.hello();
-    SourcePlace::are(&hello.sources, sources) && hello.marker.as_ref() == marker
 }
 
 /// Passes everything on, both ways, until either end is closed.

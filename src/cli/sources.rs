@@ -49,15 +49,23 @@ impl NoSources {
     }
 }
 
+/// The sources there are now, and what they come from.
+#[derive(Debug, Clone)]
+pub(super) struct Chosen {
+    pub(super) config: Config,
+    pub(super) sources: Vec<Source>,
+}
+
 impl SourceArgs {
     /// The sources there are now.
-    pub(super) fn sources(&self) -> Result<Vec<Source>, NoSources> {
+    pub(super) fn choose(&self) -> Result<Chosen, NoSources> {
         let config = self.config().map_err(NoSources::Because)?;
-        sources(config)
+        let sources = sources(config.clone())?;
+        Ok(Chosen { config, sources })
     }
 
     /// What is to be the sources.
-    pub(super) fn config(&self) -> Result<Config, String> {
+    fn config(&self) -> Result<Config, String> {
         if !self.db.is_empty() {
             let named = self.db.iter().map(|path| Configured {
                 name: None,
@@ -103,7 +111,7 @@ pub(super) fn sources(config: Config) -> Result<Vec<Source>, NoSources> {
         Located::At(paths) => &paths[..],
         Located::InMemory | Located::NoHome => &[],
     };
-    let sources = config.sources(found).map_err(NoSources::Because)?;
+    let sources = config.sources(found);
     match (sources.is_empty(), located) {
         (false, _) => Ok(sources),
         (true, Located::InMemory) => Err(NoSources::InMemory),

@@ -82,7 +82,7 @@ fn print(status: &Value, mut out: impl Write) -> io::Result<()> {
     let latency = &status["latency"];
     writeln!(
         out,
-        "listings  {} complete of {} launched; of the last {}: half within {:.1} ms, 99 of 100 within {:.1} ms, all within {:.1} ms",
+        "listings  {} complete, {} helpers launched in all; of the last {}: half within {:.1} ms, 99 of 100 within {:.1} ms, all within {:.1} ms",
         text(&status["listings"]),
         text(&status["spawns"]),
         text(&latency["count"]),
@@ -110,7 +110,7 @@ fn print(status: &Value, mut out: impl Write) -> io::Result<()> {
             writeln!(out, "  attempts  {}", text(&health["attempts"]))?;
         }
         writeln!(out, "  sessions  {}", text(&source["sessions"]))?;
-        writeln!(out, "  watched   by {}", text(&source["watch"]))?;
+        writeln!(out, "  changes   {}", text(&source["watch"]))?;
         let scan = &source["scan"];
         if scan.is_object() {
             let known = (number(&scan["progress"]) * 100.0).floor();

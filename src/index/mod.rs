@@ -24,7 +24,7 @@ use std::time::Duration;
 use crate::output::{Entry, Sourced};
 use crate::packed::{Packed, PackedList};
 use crate::session::{Millis, SessionId};
-use crate::source::{Source, SourceName};
+use crate::source::{Place, Source, SourceName};
 use crate::wire::DatabaseState;
 
 pub use health::{Failing, Health};
@@ -45,6 +45,10 @@ pub struct Moment {
 #[derive(Debug, Clone, Default)]
 pub struct Index {
     revision: u64,
+    /// Grows with every change of a row, also of one that is not shown.
+    changes: u64,
+    /// How many sessions are shown.
+    shown: usize,
     /// In the order in which they were named.
     sources: Vec<Known>,
 }
@@ -53,6 +57,7 @@ pub struct Index {
 #[derive(Debug, Clone)]
 pub struct Known {
     name: SourceName,
+    place: Place,
     identity: String,
     health: Health,
     rows: BTreeMap<SessionId, Row>,
@@ -125,35 +130,47 @@ impl Index {
     pub fn new(sources: &[Source]) -> Self {
         Self {
             revision: 0,
+            changes: 0,
+            shown: 0,
             sources: sources.iter().map(Known::new).collect(),
         }
     }
 
     /// From now on these are the sources. What is known of one that was among them
-    /// before stays, also under another name. True where other sessions are shown now.
-    pub fn set_sources(&mut self, sources: &[Source]) -> bool {
+    /// before stays, also under another name or at another place.
+    pub fn set_sources(&mut self, sources: &[Source]) {
         let before = self.sessions(Archived::Hidden);
         let mut old = std::mem::take(&mut self.sources);
         let kept = sources.iter().map(|source| {
             let identity = source.identity();
             match old.iter().position(|known| known.identity == identity) {
-                Some(at) => Known {
-                    name: source.name.clone(),
-                    ..old.swap_remove(at)
-                },
+                Some(at) => old.swap_remove(at).becomes(source),
                 None => Known::new(source),
             }
         });
         self.sources = kept.collect();
-        let changed = before != self.sessions(Archived::Hidden);
-        self.revision += u64::from(changed);
-        changed
+        let after = self.sessions(Archived::Hidden);
+        self.changes += 1;
+        self.revision += u64::from(before != after);
+        self.shown = after.len();
     }
 
     /// Grows with every change of a session.
     #[must_use]
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// Grows with everything that a snapshot holds, also with what is not shown.
+    #[must_use]
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// How many sessions are shown.
+    #[must_use]
+    pub fn shown_count(&self) -> usize {
+        self.shown
     }
 
     /// All sources, in the order in which they were named.
@@ -244,6 +261,8 @@ impl Index {
             })
             .collect();
         self.revision += 1;
+        self.changes += 1;
+        self.shown = self.sessions(Archived::Hidden).len();
     }
 
     /// Takes a complete listing.
@@ -252,10 +271,13 @@ impl Index {
             return Merged::default();
         };
         let (merged, touched) = self.sources[at].merge(found, now.monotonic);
+        self.changes += u64::from(!touched.is_empty());
         let difference = self.difference(at, touched);
         if !difference.is_empty() {
             self.revision += 1;
         }
+        self.shown += difference.inserted.len();
+        self.shown -= difference.removed.len();
         Merged {
             difference,
             ..merged
@@ -332,10 +354,35 @@ impl Known {
     fn new(source: &Source) -> Self {
         Self {
             name: source.name.clone(),
+            place: source.place.clone(),
             identity: source.identity(),
             health: Health::Starting,
             rows: BTreeMap::new(),
             gone_since: None,
+        }
+    }
+
+    /// The same source, under this name and at this place. What was known of another
+    /// place is not certain at this one.
+    fn becomes(self, source: &Source) -> Self {
+        let mut known = Self {
+            name: source.name.clone(),
+            ..self
+        };
+        if known.place != source.place {
+            known.place = source.place.clone();
+            known.gone_since = None;
+            known.health = known.not_listed();
+        }
+        known
+    }
+
+    /// The health before the first listing.
+    fn not_listed(&self) -> Health {
+        if self.rows.is_empty() {
+            Health::Starting
+        } else {
+            Health::Stale
         }
     }
 
@@ -357,19 +404,13 @@ impl Known {
         &self.health
     }
 
-    /// How many sessions it has.
+    /// How many sessions it has that are not archived.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.rows.len()
+    pub fn count(&self) -> usize {
+        self.rows.values().filter(|row| !row.archived).count()
     }
 
-    /// True where it has none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
-    /// Its sessions, by id.
+    /// Its sessions, also archived ones, by id.
     pub fn entries(&self) -> impl Iterator<Item = &Packed<Entry>> {
         self.rows.values().map(|row| &row.entry)
     }
@@ -405,12 +446,8 @@ impl Known {
 
     /// Says nothing about which sessions exist, and ends a failure all the same.
     fn young(&mut self) -> Merged {
-        let health_changed = matches!(self.health, Health::Failing(_))
-            && self.become_(if self.rows.is_empty() {
-                Health::Starting
-            } else {
-                Health::Stale
-            });
+        let health_changed =
+            matches!(self.health, Health::Failing(_)) && self.become_(self.not_listed());
         Merged {
             health_changed,
             again: Some(Again::Young),

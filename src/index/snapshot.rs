@@ -6,7 +6,7 @@
 
 use bincode::{Decode, Encode};
 
-use super::Index;
+use super::{Index, Known};
 use crate::codec::{self, Kind, Unreadable};
 use crate::output::Entry;
 use crate::packed::Packed;
@@ -16,6 +16,9 @@ const KIND: Kind = Kind {
     magic: *b"OCSINDEX",
     version: 2,
 };
+
+/// For what is saved beside the sessions, in bytes.
+const MARGIN: usize = 1 << 20;
 
 #[derive(Encode)]
 struct Saved<'a> {
@@ -29,16 +32,24 @@ struct Restored {
     sources: Vec<(String, Vec<Packed<Entry>>)>,
 }
 
-/// The snapshot of the index, whose listings look for `marker`.
+/// The snapshot of the index, whose listings look for `marker`. A source that has more
+/// than fits is left out, so that it costs no other its part: the largest first.
 ///
 /// # Errors
 ///
 /// Where it would be larger than a file of ours may be.
 pub fn encode(index: &Index, marker: Option<&MarkerText>) -> std::io::Result<Vec<u8>> {
-    let sources = index
+    let mut parts: Vec<(usize, &Known)> = index
         .sources()
-        .map(|known| (known.identity(), known.entries().collect()))
+        .map(|known| (known.entries().map(Packed::size).sum(), known))
         .collect();
+    parts.sort_by_key(|(size, _)| *size);
+    let mut room = codec::MAX_BODY - MARGIN;
+    let sources = parts.into_iter().map_while(|(size, known)| {
+        room = room.checked_sub(size)?;
+        Some((known.identity(), known.entries().collect()))
+    });
+    let sources = sources.collect();
     codec::encode(
         KIND,
         &Saved {

@@ -8,15 +8,12 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{ListRequest, LookUpRequest, ScanCache, default_threads};
+use super::{ListRequest, LookUpRequest, MOST_THREADS, ScanCache, default_threads};
 use crate::source::is_plain_argument;
 use crate::wire::{LookUp, MarkerText, Request, line};
 
 /// The largest `--cpu-limit` the helper takes: a day.
 const MOST_CPU_SECONDS: u64 = 86_400;
-
-/// The most threads a helper reads with where nobody tells it how many.
-const MOST_THREADS: u64 = 4;
 
 /// Where the helper runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,7 +114,7 @@ impl Told {
     fn launched(&mut self, deadline: Duration, runs: Runs) {
         let threads = match runs {
             // Its parent elsewhere is not this process.
-            Runs::Elsewhere => MOST_THREADS,
+            Runs::Elsewhere => MOST_THREADS as u64,
             Runs::Here => {
                 self.number("--parent", std::process::id().into());
                 default_threads() as u64

@@ -178,8 +178,6 @@ fn die_with_us(command: &mut Command) {
         };
         // SAFETY: between fork and exec only what is safe in a signal handler may be
         // called: these are two system calls that touch no memory but their own.
-        // SAFETY: between fork and exec only what is safe in a signal handler may be
-        // called: these are two system calls that touch no memory but their own.
         #[expect(unsafe_code, reason = "std gives no safe way between fork and exec")]
         unsafe {
             command.pre_exec(ask);

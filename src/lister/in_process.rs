@@ -64,7 +64,7 @@ impl Lister for InProcessLister {
                     cache: request
                         .scan_cache
                         .clone()
-                        .and_then(|cache| cache.file(db.as_ref()?)),
+                        .and_then(|cache| cache.prepare(db.as_ref()?)),
                     // Nobody can kill it.
                     budget: Some(
                         deadline
@@ -98,8 +98,11 @@ impl Lister for InProcessLister {
     }
 }
 
+/// The database; where several are found, none is.
 fn database(asked: Option<&PathBuf>) -> Option<PathBuf> {
-    asked.cloned().or_else(locate::one_database)
+    asked
+        .cloned()
+        .or_else(|| locate::one_database().ok().flatten())
 }
 
 fn options(busy_timeout: Duration, deadline: Instant) -> OpenOptions {
@@ -121,6 +124,7 @@ fn in_turn<C: Content>(
         Outcome::TimedOut(Timeout {
             deadline,
             progress,
+            elsewhere: false,
             stderr: String::new(),
         })
     };

@@ -29,8 +29,8 @@ use crate::file;
 use crate::session::SessionId;
 use crate::text::{Shown, one_line};
 use crate::wire::{
-    Answer, Answers, DatabaseState, ErrorKind, Failure, Listing, LookUp, MarkerText, PROTOCOL,
-    Progress, VERSION, Verdict, Violation,
+    Answers, ErrorKind, Failure, Listing, LookUp, MarkerText, PROTOCOL, Progress, VERSION, Verdict,
+    Violation,
 };
 
 pub use guard::restore_sigchld;
@@ -89,9 +89,10 @@ pub enum ScanCache {
 }
 
 impl ScanCache {
-    /// The file, in this process, for the database at `db`; `None` where none can be had.
+    /// The file, in this process, for the database at `db`; its directory is made where
+    /// it is not there. `None` where none can be had.
     #[must_use]
-    pub fn file(self, db: &Path) -> Option<PathBuf> {
+    pub fn prepare(self, db: &Path) -> Option<PathBuf> {
         match self {
             Self::At(path) => Some(path),
             Self::Auto => file::own_scan_cache(db),
@@ -188,32 +189,6 @@ impl LookUpRequest {
         }
     }
 
-    /// The answers by this lister, or why nobody could look, for people. Where there
-    /// is no database nobody can say that there is no such session.
-    ///
-    /// # Errors
-    ///
-    /// Where nobody could look.
-    pub fn answers(&self, lister: &(impl Lister + ?Sized)) -> Result<Vec<Answer>, String> {
-        let answers = match lister.look_up(self) {
-            Outcome::Complete(answers) => answers,
-            failed => return Err(failed.to_string()),
-        };
-        let at = match &self.db {
-            Some(db) => format!(" at {}", Shown(db)),
-            None => String::new(),
-        };
-        match answers.end.database {
-            DatabaseState::Ready | DatabaseState::Empty => Ok(answers.answers),
-            DatabaseState::Missing => Err(format!(
-                "there is no database{at}; has OpenCode been run? Name another with --db"
-            )),
-            DatabaseState::Young => Err(format!(
-                "the database{at} is just being made or restored; try again in a second"
-            )),
-        }
-    }
-
     fn busy_timeout(&self) -> Duration {
         Self::BUSY_TIMEOUT.min(self.deadline / 3 * 2)
     }
@@ -230,10 +205,13 @@ fn until(deadline: Duration) -> Instant {
 /// by then may wait for the next one.
 pub const SCAN_BUDGET: Duration = Duration::from_secs(2);
 
+/// The most threads a helper reads with where nobody says how many.
+const MOST_THREADS: usize = 4;
+
 /// How many threads a helper reads with: as many as the machine has, up to 4.
 #[must_use]
 pub fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |threads| threads.get().min(4))
+    std::thread::available_parallelism().map_or(1, |threads| threads.get().min(MOST_THREADS))
 }
 
 /// How a listing, or a look-up, ended.
@@ -282,7 +260,9 @@ impl fmt::Display for Refusal {
             )?,
             message => f.write_str(message)?,
         }
-        if self.failure.kind == ErrorKind::Usage {
+        if self.failure.kind == ErrorKind::Usage && self.lister == VERSION {
+            f.write_str("; the helper is of this version: see the arguments it is called with")?;
+        } else if self.failure.kind == ErrorKind::Usage {
             write!(
                 f,
                 "; the helper is version {} and this is version {VERSION} (protocol {PROTOCOL}): \
@@ -301,17 +281,41 @@ pub struct Timeout {
     pub deadline: Duration,
     /// How far it had come.
     pub progress: Progress,
+    /// The helper runs elsewhere: a command was stopped.
+    pub elsewhere: bool,
     /// The end of what it wrote to standard error.
     pub stderr: String,
 }
 
 impl fmt::Display for Timeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let deadline = self.deadline;
+        let there = match (self.elsewhere, self.progress) {
+            (true, Progress::Nothing) => {
+                write!(
+                    f,
+                    "the command said nothing within {deadline:?} and was stopped; does it wait for \
+                     a password or for a new host key? Run it by hand; with -o BatchMode=yes ssh \
+                     asks nothing and says why"
+                )?;
+                return last_words(&self.stderr, f);
+            }
+            (true, Progress::Complete) => {
+                write!(
+                    f,
+                    "the helper was done, and the command was not within {deadline:?}: with \
+                     -o ControlMaster=no ssh serves no other connections"
+                )?;
+                return last_words(&self.stderr, f);
+            }
+            (true, _) => " there",
+            (false, _) => "",
+        };
         write!(
             f,
-            "the helper was not done within {:?} and was stopped {}; raise --deadline, or see \
-             what holds it up with `opencode-lister explain`",
-            self.deadline, self.progress
+            "the helper was not done within {deadline:?} and was stopped {}; raise --deadline, or \
+             see what holds it up with `opencode-lister explain`{there}",
+            self.progress
         )?;
         last_words(&self.stderr, f)
     }
@@ -366,18 +370,28 @@ pub enum Broke {
     },
     /// SIGCHLD is ignored in this process: its children cannot be waited for.
     SigchldIgnored,
-    /// There is no thread to launch it from, for this reason.
+    /// There is no thread to launch it from, or that one has failed, for this reason.
     NoThread(String),
-    /// There is no such program in `PATH`.
-    NoCommand(String),
+    /// The command's program cannot be started, for this reason.
+    NoCommand {
+        /// The program.
+        program: String,
+        /// The reason.
+        why: String,
+    },
     /// This argument for the helper is not one to hand to another machine's shell.
-    NotPlain(PathBuf),
+    NotPlain(OsString),
     /// The command said this before the helper said anything.
     Banner(String),
     /// The command exited before the helper said anything.
     NotReached {
         /// The exit status.
         status: i32,
+    },
+    /// The command was killed, and not by us, before the helper said anything.
+    CommandKilled {
+        /// The signal.
+        signal: i32,
     },
     /// A helper launched before cannot be killed: the kernel holds it. Nothing
     /// more is launched until it is gone.
@@ -423,10 +437,10 @@ impl Broke {
             Self::Spawn { .. } => "spawn",
             Self::SigchldIgnored => "sigchld_ignored",
             Self::NoThread(_) => "thread",
-            Self::NoCommand(_) => "no_command",
+            Self::NoCommand { .. } => "no_command",
             Self::NotPlain(_) => "not_plain",
             Self::Banner(_) => "banner",
-            Self::NotReached { .. } => "not_reached",
+            Self::NotReached { .. } | Self::CommandKilled { .. } => "not_reached",
             Self::Stuck => "stuck",
             Self::Wire(_) => "wire",
             Self::Status { .. } | Self::Exited { .. } => "exit_status",
@@ -462,16 +476,16 @@ impl fmt::Display for Broke {
                  its default before listing",
             ),
             Self::NoThread(why) => f.write_str(why),
-            Self::NoCommand(program) => write!(
+            Self::NoCommand { program, why } => write!(
                 f,
-                "there is no program {}: install it, or name it by its whole path",
+                "the command's program {} cannot be started: {why}",
                 Shown(Path::new(program))
             ),
             Self::NotPlain(argument) => write!(
                 f,
                 "{} is not told to a helper elsewhere, since a shell may be on the way: only \
                  letters, digits and _ . / = : - are",
-                Shown(argument)
+                Shown(Path::new(argument))
             ),
             Self::Banner(said) => write!(
                 f,
@@ -485,6 +499,9 @@ impl fmt::Display for Broke {
                     "the command exited with status {status} before the helper said anything"
                 )?;
                 match status {
+                    0 => {
+                        f.write_str(": does it run opencode-lister, and pass on what that prints?")
+                    }
                     126 | 127 => f.write_str(
                         ": is opencode-lister installed there, and in the PATH of a shell that is \
                          not interactive? Else name it by its whole path",
@@ -492,6 +509,11 @@ impl fmt::Display for Broke {
                     _ => Ok(()),
                 }
             }
+            Self::CommandKilled { signal } => write!(
+                f,
+                "the command was killed by {} before the helper said anything",
+                Signal(*signal)
+            ),
             Self::Stuck => f.write_str(
                 "an earlier helper cannot be killed, the system holds it (a hanging disk?); no \
                  other is started until it is gone",

@@ -17,7 +17,7 @@ use super::{
     outcome_of, until,
 };
 use crate::source::{Place, Remote, Source};
-use crate::wire::{Answers, Asked, Checker, Content, Sessions, Verdict, Violation};
+use crate::wire::{Answers, Asked, Checker, Content, Progress, Sessions, Verdict, Violation};
 
 /// Lists by launching `opencode-lister`, one process a listing, or a command that
 /// runs it elsewhere.
@@ -121,7 +121,7 @@ impl ProcessLister {
             Launches::Helper(lister) => Command::new(lister),
             Launches::Command(words) => {
                 if let Some(argument) = told.not_plain() {
-                    return Outcome::Broken(Broke::NotPlain(argument.into()).into());
+                    return Outcome::Broken(Broke::NotPlain(argument.clone()).into());
                 }
                 let mut words = words.iter();
                 let mut command = Command::new(words.next().map_or("", |word| word));
@@ -161,13 +161,19 @@ impl ProcessLister {
             Launches::Helper(lister) => lister.clone(),
             Launches::Command(words) => {
                 let program = words.first().cloned().unwrap_or_default();
-                return match error.kind() {
-                    io::ErrorKind::NotFound => Broke::NoCommand(program),
-                    _ => Broke::Spawn {
-                        lister: program.into(),
-                        why: error.to_string(),
-                    },
+                let why = match error.kind() {
+                    io::ErrorKind::NotFound if program.contains('/') => {
+                        "it is not there (~ and $ mean nothing in a command)".to_owned()
+                    }
+                    io::ErrorKind::NotFound => {
+                        "it is not in PATH; install it, or name it by its whole path".to_owned()
+                    }
+                    io::ErrorKind::PermissionDenied => {
+                        "it may not be executed: see its permissions".to_owned()
+                    }
+                    _ => error.to_string(),
                 };
+                return Broke::NoCommand { program, why };
             }
         };
         match error.kind() {
@@ -213,20 +219,26 @@ impl Lister for ProcessLister {
 /// What breaks before the helper has said a word is the command's doing: the way to
 /// the helper, not the helper.
 fn of_a_command<T>(outcome: Outcome<T>) -> Outcome<T> {
-    let Outcome::Broken(breakage) = outcome else {
-        return outcome;
+    let breakage = match outcome {
+        Outcome::Broken(breakage) => breakage,
+        Outcome::TimedOut(timeout) => {
+            return Outcome::TimedOut(Timeout {
+                elsewhere: true,
+                ..timeout
+            });
+        }
+        other => return other,
     };
+    let nothing =
+        |output: &Violation| matches!(output, Violation::NoOutput | Violation::PartialLine(1));
     let what = match breakage.what {
         Broke::Wire(Violation::NoHello(said)) => Broke::Banner(said),
-        Broke::Exited {
-            status,
-            output: Violation::NoOutput,
-        } => Broke::NotReached { status },
-        // A shell that does not find the helper can say so on standard output.
-        Broke::Exited {
-            status: status @ (126 | 127),
-            output: Violation::NoHello(_),
-        } => Broke::NotReached { status },
+        Broke::Wire(output) if nothing(&output) => Broke::NotReached { status: 0 },
+        Broke::Exited { status, output } if nothing(&output) => Broke::NotReached { status },
+        Broke::Killed {
+            signal,
+            progress: Progress::Nothing,
+        } => Broke::CommandKilled { signal },
         other => other,
     };
     Outcome::Broken(Breakage { what, ..breakage })
@@ -257,6 +269,7 @@ fn judge<C: Content>(
             return Outcome::TimedOut(Timeout {
                 deadline,
                 progress,
+                elsewhere: false,
                 stderr,
             });
         }
@@ -278,7 +291,7 @@ fn judge<C: Content>(
         Err(violation) => broken(Broke::Wire(violation)),
         Ok(verdict) => {
             let (expected, after) = match &verdict {
-                Verdict::Whole(_) => (0, "a complete listing"),
+                Verdict::Whole(_) => (0, "a complete answer"),
                 Verdict::Refused { failure, .. } => (failure.kind.exit_status(), "an error"),
             };
             if status == i32::from(expected) {

@@ -84,22 +84,29 @@ impl SourcePlace {
         }
     }
 
-    /// True where these are those sources, in any order. A path that is no UTF-8 is not
-    /// the same as what it is shown as.
+    /// True where these are those sources, in any order.
     #[must_use]
     pub fn are(theirs: &[Self], ours: &[Source]) -> bool {
-        let is_text = |source: &Source| match &source.place {
-            Place::Database(path) => path.to_str().is_some(),
-            Place::Remote(_) => true,
-        };
-        let mut theirs = theirs.to_vec();
-        let mut ours: Vec<_> = match ours.iter().all(is_text) {
-            true => ours.iter().map(Self::of).collect(),
-            false => return false,
-        };
-        theirs.sort();
-        ours.sort();
-        theirs == ours
+        theirs.len() == ours.len() && Self::include(theirs, ours)
+    }
+
+    /// True where those sources are among these.
+    #[must_use]
+    pub fn include(theirs: &[Self], ours: &[Source]) -> bool {
+        ours.iter()
+            .all(|ours| theirs.iter().any(|theirs| theirs.is(ours)))
+    }
+
+    /// True where this is that source. A database is one under any name; a path that is no
+    /// UTF-8 is not the same as what it is shown as.
+    #[must_use]
+    pub fn is(&self, source: &Source) -> bool {
+        match &source.place {
+            Place::Database(path) => {
+                path.to_str().is_some() && self.path.as_deref() == path.to_str()
+            }
+            Place::Remote(_) => *self == Self::of(source),
+        }
     }
 }
 

@@ -53,7 +53,7 @@ use watch::Looks;
 
 /// What a service is to do.
 pub struct Config {
-    /// The sources.
+    /// The sources, each with a name of its own.
     pub sources: Vec<Source>,
     /// The marker to look for, if any.
     pub marker: Option<MarkerText>,
@@ -105,10 +105,10 @@ pub struct Service {
 /// Something for the owner's one inbox.
 #[derive(Debug)]
 enum Message {
-    /// A watcher saw something new.
-    Looked(SourceName, Looks),
+    /// A watcher saw something new at the source of this name and number.
+    Looked(SourceName, u64, Looks),
     /// A source is watched in another way now.
-    Watched(SourceName, String),
+    Watched(SourceName, u64, String),
     /// A listing has ended.
     Listed(Box<owner::Listed>),
     /// A snapshot was written, or not.
@@ -141,12 +141,12 @@ impl Inbox {
         let _ = self.0.send(message);
     }
 
-    fn looked(&self, source: SourceName, looks: Looks) {
-        self.send(Message::Looked(source, looks));
+    fn looked(&self, source: SourceName, number: u64, looks: Looks) {
+        self.send(Message::Looked(source, number, looks));
     }
 
-    fn watched(&self, source: SourceName, how: String) {
-        self.send(Message::Watched(source, how));
+    fn watched(&self, source: SourceName, number: u64, how: String) {
+        self.send(Message::Watched(source, number, how));
     }
 
     fn caught_up(&self, reader: ReaderId) {
@@ -245,7 +245,8 @@ impl Handle {
         self.inbox.send(Message::Reload(sources));
     }
 
-    /// From now on these are the sources. What is known of those that stay stays.
+    /// From now on these are the sources, each with a name of its own. What is known of
+    /// those that stay stays.
     pub fn set_sources(&self, sources: Vec<Source>) {
         self.inbox.send(Message::Sources(sources));
     }

@@ -24,7 +24,7 @@ use super::watch::{Looks, Watch, watch};
 use super::{Beat, Config, Inbox, MakeLister, Message, Pulse};
 use crate::codec;
 use crate::file;
-use crate::gather::{self, LookUpJob, LookedUp, Reached};
+use crate::gather::{self, Asked, LookUpJob, LookedUp, Reached};
 use crate::index::{
     Again, Archived, Difference, Found, Health, Index, Known, Merged, Moment, snapshot,
 };
@@ -32,7 +32,7 @@ use crate::lister::{Cancel, ListRequest, LookUpRequest, Outcome, SCAN_BUDGET, Sc
 use crate::project::Projects;
 use crate::session::{Millis, SessionId};
 use crate::source::{Place, Source, SourceName};
-use crate::text::one_line;
+use crate::text::{one_line, told};
 use crate::wire::{LookUp, MarkerText, Scan, VERSION};
 
 /// The snapshot is written at most this often.
@@ -48,7 +48,7 @@ const END: Duration = Duration::from_millis(1200);
 #[derive(Debug)]
 pub(super) struct Listed {
     source: SourceName,
-    /// Which source of that name.
+    /// The [`Work::number`] that it was launched for.
     number: u64,
     result: Result<Complete, Failure>,
     took: Duration,
@@ -108,14 +108,14 @@ impl Work {
         let mut schedule = Schedule::default();
         let (watch, scan_cache, how_watched) = match &reached.source.place {
             Place::Database(path) => (
-                Some(watch(&reached.source.name, path, inbox.clone())?),
+                Some(watch(&reached.source.name, number, path, inbox.clone())?),
                 state_dir.map(|directory| ScanCache::At(file::scan_cache_in(directory, path))),
                 "not yet".to_owned(),
             ),
             Place::Remote(remote) => {
                 schedule = Schedule::polled(remote.every);
                 schedule.ask(Ask::Changed, now);
-                let how = format!("polling every {:?}: it is a command", remote.every);
+                let how = format!("asked every {}", told(remote.every));
                 (None, Some(ScanCache::Auto), how)
             }
         };
@@ -178,7 +178,7 @@ struct Saver {
     /// Holds the lock until the last snapshot is written.
     _state: StateDir,
     to: Sender<Vec<u8>>,
-    /// The last revision that was handed over; nothing where that failed.
+    /// The [`Index::changes`] that were last handed over; nothing where that failed.
     saved: Option<u64>,
     /// How many are being written.
     writing: usize,
@@ -194,7 +194,7 @@ impl Owner {
             None => None,
             Some(state) => {
                 restore(&mut index, &state, config.marker.as_ref());
-                Some(Saver::start(state, index.revision(), inbox.clone())?)
+                Some(Saver::start(state, index.changes(), inbox.clone())?)
             }
         };
         let mut owner = Self {
@@ -262,8 +262,8 @@ impl Owner {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Looked(source, looks) => self.looked(&source, looks),
-            Message::Watched(source, how) => self.watched(&source, how),
+            Message::Looked(source, number, looks) => self.looked(&source, number, looks),
+            Message::Watched(source, number, how) => self.watched(&source, number, how),
             Message::Listed(listed) => self.listed(*listed),
             Message::Saved(result) => self.saved(result),
             Message::Subscribe(reader, outbox) => self.subscribe(reader, outbox),
@@ -300,7 +300,7 @@ impl Owner {
         let save = self
             .saver
             .as_ref()
-            .and_then(|saver| saver.due(self.index.revision()));
+            .and_then(|saver| saver.due(self.index.changes()));
         let beat = self.pulse.as_ref().map(|_| self.next_beat);
         let far = self.now() + Duration::from_secs(3600);
         listings.chain(save).chain(beat).min().unwrap_or(far)
@@ -319,7 +319,7 @@ impl Owner {
         if self
             .saver
             .as_ref()
-            .and_then(|saver| saver.due(self.index.revision()))
+            .and_then(|saver| saver.due(self.index.changes()))
             .is_some_and(|due| due <= now)
         {
             self.save();
@@ -351,7 +351,9 @@ impl Owner {
             .filter(|source| !self.work.contains_key(&source.name))
             .cloned()
             .collect();
-        if gone.is_empty() && new.is_empty() {
+        let order = self.index.sources().map(Known::name);
+        let is_in_order = order.eq(sources.iter().map(|source| &source.name));
+        if gone.is_empty() && new.is_empty() && is_in_order {
             return;
         }
         let listed_archived = self.lists_archived();
@@ -359,20 +361,13 @@ impl Owner {
             sources = sources.len(),
             new = new.len(),
             gone = gone.len(),
-            "other sources"
+            "the sources have changed"
         );
+        let mut waiting = BTreeMap::new();
         for (name, work) in gone {
             work.cancel.cancel();
-            for refresh in work.waiting.into_iter().chain(work.running) {
-                self.refreshed(
-                    refresh,
-                    Refreshed {
-                        source: name.clone(),
-                        outcome: RefreshOutcome::Failed,
-                        reason: Some("it is no source any more".to_owned()),
-                    },
-                );
-            }
+            let refreshes = work.waiting.into_iter().chain(work.running);
+            waiting.insert(name, refreshes.collect::<Vec<_>>());
         }
         self.index.set_sources(sources);
         for source in new {
@@ -382,6 +377,25 @@ impl Owner {
                 warn!(source = %name, %reason);
                 self.index
                     .fail(&name, "thread", &reason, None, self.moment());
+            } else if let Some(work) = self.work.get_mut(&name) {
+                // It goes on under this name.
+                let refreshes = waiting.remove(&name).unwrap_or_default();
+                if !refreshes.is_empty() {
+                    work.waiting = refreshes;
+                    work.schedule.ask(Ask::Now, self.started.elapsed());
+                }
+            }
+        }
+        for (name, refreshes) in waiting {
+            for refresh in refreshes {
+                self.refreshed(
+                    refresh,
+                    Refreshed {
+                        source: name.clone(),
+                        outcome: RefreshOutcome::Failed,
+                        reason: Some("it is no source any more".to_owned()),
+                    },
+                );
             }
         }
         if listed_archived != self.lists_archived() {
@@ -394,14 +408,19 @@ impl Owner {
         self.broadcast(self.snapshot());
     }
 
-    /// That a session is archived hides its older copies in other sources.
     fn lists_archived(&self) -> bool {
-        self.index.sources().count() > 1
+        gather::lists_archived(self.index.sources().count())
     }
 
-    fn looked(&mut self, source: &SourceName, looks: Looks) {
+    /// The work on the source of that name and number, if it is still one.
+    fn work_of(&mut self, source: &SourceName, number: u64) -> Option<&mut Work> {
+        let work = self.work.get_mut(source);
+        work.filter(|work| work.number == number)
+    }
+
+    fn looked(&mut self, source: &SourceName, number: u64, looks: Looks) {
         let now = self.now();
-        let Some(work) = self.work.get_mut(source) else {
+        let Some(work) = self.work_of(source, number) else {
             return;
         };
         work.looks = Some(looks);
@@ -410,8 +429,8 @@ impl Owner {
         }
     }
 
-    fn watched(&mut self, source: &SourceName, how: String) {
-        let Some(work) = self.work.get_mut(source) else {
+    fn watched(&mut self, source: &SourceName, number: u64, how: String) {
+        let Some(work) = self.work_of(source, number) else {
             return;
         };
         if how.starts_with("polling") {
@@ -439,7 +458,10 @@ impl Owner {
             scan_budget: Some(SCAN_BUDGET),
             cancel: work.cancel.clone(),
         };
-        let mut projects = work.projects.take().unwrap_or_default();
+        let mut projects = work
+            .projects
+            .take()
+            .unwrap_or_else(|| work.reached.projects());
         let lister = Arc::clone(&work.reached.lister);
         let (name, number, inbox) = (source.clone(), work.number, self.inbox.clone());
         self.in_flight += 1;
@@ -471,7 +493,7 @@ impl Owner {
                 }),
                 took: Duration::ZERO,
                 bytes: 0,
-                projects: Projects::new(),
+                projects: work.reached.projects(),
             }))),
         }
     }
@@ -587,7 +609,7 @@ impl Owner {
         match &health {
             // Why was said with its kind; a reason for people can name paths.
             Health::Failing(_) => {}
-            health => info!(%source, sessions = known.len(), "{}", health.name()),
+            health => info!(%source, sessions = known.count(), "{}", health.name()),
         }
         self.broadcast(Event::Health(SourceHealth {
             source: source.clone(),
@@ -695,15 +717,18 @@ impl Owner {
                 deadline: LookUpRequest::DEADLINE,
                 cancel: self.end_of_look_ups.clone(),
             };
-            let reached = self.index.sources().filter_map(|known| {
+            let asked = self.index.sources().filter_map(|known| {
                 let work = self.work.get(known.name())?;
-                Some(work.reached.clone())
+                Some(Asked {
+                    reached: work.reached.clone(),
+                    given_up: given_up(&work.reached.source, known.health()),
+                })
             });
-            let reached: Vec<_> = reached.collect();
+            let asked: Vec<_> = asked.collect();
             let (inbox, id) = (self.inbox.clone(), id.clone());
             thread::Builder::new()
                 .name("look-ups".into())
-                .spawn(move || inbox.send(Message::LookedUp(reader, id, job.run(&reached))))
+                .spawn(move || inbox.send(Message::LookedUp(reader, id, job.run(&asked))))
                 .map_err(|error| format!("no thread to look with: {error}"))
         });
         match begun {
@@ -720,7 +745,7 @@ impl Owner {
         self.reply(Some(reader), id, Answer::Answers(answers));
     }
 
-    fn refresh(&mut self, reader: Option<ReaderId>, id: Option<CommandId>) -> u64 {
+    fn refresh(&mut self, reader: Option<ReaderId>, id: Option<CommandId>) {
         let number = self.next_refresh;
         self.next_refresh += 1;
         let now = self.now();
@@ -736,14 +761,15 @@ impl Owner {
         };
         self.refreshes.insert(number, refresh);
         self.end_refresh(number);
-        number
     }
 
     /// A full refresh that a supervisor asked for.
     fn reload(&mut self) {
         info!("refreshing");
         self.beat(Beat::Reloading);
-        self.reloading = Some(self.refresh(None, None));
+        // It may have ended when it returns.
+        self.reloading = Some(self.next_refresh);
+        self.refresh(None, None);
     }
 
     fn refreshed(&mut self, number: u64, one: Refreshed) {
@@ -775,7 +801,7 @@ impl Owner {
             let work = self.work.get(known.name())?;
             Some(SourceStatus {
                 health: health_of(known),
-                sessions: known.len(),
+                sessions: known.count(),
                 watch: work.how_watched.clone(),
                 listing: work.schedule.is_in_flight(),
                 scan: work.scan,
@@ -785,7 +811,7 @@ impl Owner {
         Status {
             uptime_ms: u64::try_from(self.now().as_millis()).unwrap_or(u64::MAX),
             revision: self.index.revision(),
-            sessions: self.index.sources().map(Known::len).sum(),
+            sessions: self.index.shown_count(),
             sources: sources.collect(),
             readers: self.readers.len(),
             ..self.stats.status()
@@ -797,7 +823,7 @@ impl Owner {
         if self.pulse.is_none() {
             return;
         }
-        let sessions: usize = self.index.sources().map(Known::len).sum();
+        let sessions = self.index.shown_count();
         let mut line = format!("{sessions} sessions");
         for known in self.index.sources() {
             if *known.health() != Health::Ok {
@@ -820,7 +846,7 @@ impl Owner {
         let now = self.now();
         let Some(saver) = &mut self.saver else { return };
         saver.not_before = now + SAVE;
-        saver.saved = Some(self.index.revision());
+        saver.saved = Some(self.index.changes());
         match snapshot::encode(&self.index, self.marker.as_ref()) {
             Ok(bytes) => {
                 saver.writing += 1;
@@ -877,7 +903,7 @@ impl Owner {
         if self
             .saver
             .as_ref()
-            .is_some_and(|saver| saver.saved != Some(self.index.revision()))
+            .is_some_and(|saver| saver.saved != Some(self.index.changes()))
         {
             self.save();
         }
@@ -898,7 +924,7 @@ impl Owner {
 }
 
 impl Saver {
-    fn start(state: StateDir, revision: u64, inbox: Inbox) -> io::Result<Self> {
+    fn start(state: StateDir, changes: u64, inbox: Inbox) -> io::Result<Self> {
         let (to, from) = mpsc::channel::<Vec<u8>>();
         let path: PathBuf = state.snapshot();
         thread::Builder::new()
@@ -912,15 +938,15 @@ impl Saver {
         Ok(Self {
             _state: state,
             to,
-            saved: Some(revision),
+            saved: Some(changes),
             writing: 0,
             not_before: Duration::ZERO,
             failing: false,
         })
     }
 
-    fn due(&self, revision: u64) -> Option<Duration> {
-        (self.writing == 0 && self.saved != Some(revision)).then_some(self.not_before)
+    fn due(&self, changes: u64) -> Option<Duration> {
+        (self.writing == 0 && self.saved != Some(changes)).then_some(self.not_before)
     }
 }
 
@@ -960,4 +986,14 @@ fn health_of(known: &Known) -> SourceHealth {
         source: known.name().clone(),
         health: known.health().clone(),
     }
+}
+
+/// Why a source is not asked for single sessions: its listings show that it answers
+/// nothing, or not in time, and everybody who asks would wait for it.
+fn given_up(source: &Source, health: &Health) -> Option<String> {
+    let Health::Failing(failing) = health else {
+        return None;
+    };
+    let is_remote = matches!(source.place, Place::Remote(_));
+    (is_remote || failing.kind == "timeout").then(|| failing.reason.clone())
 }

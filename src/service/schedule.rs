@@ -22,7 +22,8 @@ const FRAMES: f64 = 500.0;
 /// is listed less often.
 const SHARE: u32 = 4;
 
-/// Failures back off from the first to the second, doubling.
+/// Failures back off from the first to the second, doubling; where a source is asked
+/// less often than that, to as often as it is asked.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// When a listing that was not final is repeated.
@@ -45,7 +46,7 @@ pub struct Schedule {
     calm: u32,
     /// When the last complete one ended.
     last: Time,
-    /// So often it is listed where nothing tells of changes.
+    /// How often it is listed where nothing tells of changes.
     every: Option<Duration>,
 }
 
@@ -123,9 +124,10 @@ impl Schedule {
                 self.failures = 0;
                 self.not_before = now + self.pace(news, took, now).saturating_sub(took);
                 self.due = match self.every {
-                    _ if news.unfinished => Some(self.not_before),
+                    // Also where it is not finished: what is far away is not trusted to be,
+                    // ever.
                     Some(every) => Some(self.not_before.max(now + every.saturating_sub(took))),
-                    None => None,
+                    None => news.unfinished.then_some(self.not_before),
                 };
             }
             Went::Again => {
@@ -134,7 +136,8 @@ impl Schedule {
                 self.due = Some(now + AGAIN);
             }
             Went::Badly => {
-                let pause = backoff(self.failures, chance);
+                let most = BACKOFF.1.max(self.every.unwrap_or_default());
+                let pause = backoff(self.failures, most, chance);
                 self.failures = self.failures.saturating_add(1);
                 self.not_before = now + pause;
                 self.due = Some(self.not_before);
@@ -183,11 +186,11 @@ impl Schedule {
 
 /// The pause after so many failures before this one, give or take a fifth, so
 /// that sources that fail together do not retry together.
-fn backoff(failures: u32, chance: f64) -> Duration {
+fn backoff(failures: u32, most: Duration, chance: f64) -> Duration {
     let pause = BACKOFF
         .0
         .saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX))
-        .min(BACKOFF.1);
+        .min(most);
     pause.mul_f64(0.8 + 0.4 * chance.clamp(0.0, 1.0))
 }
 
@@ -329,6 +332,31 @@ mod tests {
             Some(ms(4000)),
             "four times what it took, from its start"
         );
+    }
+
+    #[test]
+    fn a_source_that_is_polled_is_asked_at_its_pace_whatever_it_says() {
+        let hour = Duration::from_secs(3600);
+        let mut schedule = Schedule::polled(hour);
+        schedule.ask(Ask::Changed, ms(0));
+        assert!(schedule.start(ms(0)));
+        let unfinished = Went::Well(News {
+            unfinished: true,
+            ..News::default()
+        });
+        schedule.done(unfinished, ms(300), ms(300), 0.5);
+        assert_eq!(schedule.due(), Some(hour), "from start to start");
+        let mut now = hour;
+        let mut pauses = Vec::new();
+        for _ in 0..14 {
+            assert!(schedule.start(now));
+            schedule.done(Went::Badly, ms(1), now, 0.5);
+            let due = schedule.due().unwrap();
+            pauses.push((due - now).as_secs());
+            now = due;
+        }
+        assert_eq!(pauses[..8], [1, 2, 4, 8, 16, 32, 64, 128]);
+        assert_eq!(pauses[12..], [3600, 3600]);
     }
 
     #[test]

@@ -33,11 +33,11 @@ pub struct Status {
     pub uptime_ms: u64,
     /// The revision of its index.
     pub revision: u64,
-    /// How many sessions it knows.
+    /// How many sessions it shows, each once.
     pub sessions: usize,
     /// Its sources.
     pub sources: Vec<SourceStatus>,
-    /// Helpers launched.
+    /// Helpers launched, to list and to look up.
     pub spawns: u64,
     /// Listings that were complete.
     pub listings: u64,
@@ -60,9 +60,10 @@ pub struct SourceStatus {
     /// Its name and health.
     #[serde(flatten)]
     pub health: SourceHealth,
-    /// How many sessions it has.
+    /// How many sessions it has that are not archived.
     pub sessions: usize,
-    /// How its files are watched: `events`, or `polling` and why.
+    /// How it learns of changes: `events`, or `polling` and why, or `asked every` so
+    /// often.
     pub watch: String,
     /// A listing runs.
     pub listing: bool,

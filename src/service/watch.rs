@@ -21,6 +21,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::Inbox;
+use crate::locate::log_of;
 use crate::source::SourceName;
 
 /// How often the files are looked at in any case.
@@ -60,9 +61,7 @@ struct FileLooks {
 
 impl Looks {
     fn at(database: &Path) -> Self {
-        let mut log = database.as_os_str().to_owned();
-        log.push("-wal");
-        let (db, log) = (file(database), file(Path::new(&log)));
+        let (db, log) = (file(database), file(&log_of(database)));
         let failed = db.is_err() || log.is_err();
         let (db, log) = (
             db.ok().flatten(),
@@ -114,10 +113,16 @@ fn file(path: &Path) -> io::Result<Option<FileLooks>> {
 /// # Errors
 ///
 /// Where the system gives no thread.
-pub(super) fn watch(name: &SourceName, path: &Path, inbox: Inbox) -> io::Result<Watch> {
+pub(super) fn watch(
+    name: &SourceName,
+    number: u64,
+    path: &Path,
+    inbox: Inbox,
+) -> io::Result<Watch> {
     let (wake, woken) = mpsc::channel();
     let looker = Looker {
         name: name.clone(),
+        number,
         path: path.to_owned(),
         inbox,
         wake: wake.clone(),
@@ -149,6 +154,8 @@ enum Wake {
 
 struct Looker {
     name: SourceName,
+    /// Which source of that name.
+    number: u64,
     path: PathBuf,
     inbox: Inbox,
     wake: Sender<Wake>,
@@ -167,13 +174,14 @@ impl Looker {
             let events = how.is_ok();
             let how = how.map_or_else(|why| format!("polling: {why}"), |()| "events".to_owned());
             if self.told.as_ref() != Some(&how) {
-                self.inbox.watched(self.name.clone(), how.clone());
+                self.inbox
+                    .watched(self.name.clone(), self.number, how.clone());
                 self.told = Some(how);
             }
             let looks = Looks::at(&self.path);
             if last != Some(looks) {
                 last = Some(looks);
-                self.inbox.looked(self.name.clone(), looks);
+                self.inbox.looked(self.name.clone(), self.number, looks);
             }
             let pause = match (events, looks.racy) {
                 (false, _) => POLL,
@@ -212,10 +220,8 @@ impl Looker {
         if let Some(kind) = without_events(directory) {
             return Err(format!("{kind} tells of no changes made elsewhere"));
         }
-        let mut log = self.path.as_os_str().to_owned();
-        log.push("-wal");
         // The directory itself: it is gone, or elsewhere.
-        let ours = [self.path.clone(), log.into(), directory.to_owned()];
+        let ours = [self.path.clone(), log_of(&self.path), directory.to_owned()];
         let wake = self.wake.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let counts = match &event {

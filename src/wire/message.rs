@@ -54,6 +54,19 @@ pub enum DatabaseState {
     Young,
 }
 
+impl DatabaseState {
+    /// The state's name on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Missing => "missing",
+            Self::Empty => "empty",
+            Self::Young => "young",
+        }
+    }
+}
+
 /// The last line of a complete listing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
