@@ -6,6 +6,9 @@
     reason = "a test fails by panicking, and starts programs"
 )]
 
+#[cfg(target_os = "linux")]
+#[path = "support/preload.rs"]
+mod preload;
 #[path = "support/serving.rs"]
 mod serving;
 #[path = "support/sshd.rs"]
@@ -724,6 +727,31 @@ fn a_source_that_is_known_to_fail_delays_no_look_up() {
         "{:?}",
         since.elapsed()
     );
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_disk_that_does_not_answer_holds_up_its_own_source_only() {
+    let _limit = support::limit(60);
+    let (place, fine) = (Place::new(), Machine::new(&["ses_1"]));
+    let disk = preload::Library::of("hanging_disk.c");
+    let hangs = place.path("hanging-disk");
+    fs::create_dir(&hangs).unwrap();
+    place.config(&(database("hangs", &hangs.join("x.db")) + &database("fine", &fine.made.db)));
+    let mut command = place.command(&["list", "--format", "ids", "--config"]);
+    command.arg(place.path("config.toml"));
+    let output = command.env("LD_PRELOAD", disk.path()).output().unwrap();
+    assert_eq!(output.stdout, b"ses_1\n", "{output:?}");
+    let mut host = Host::greeted(place.serve().env("LD_PRELOAD", disk.path()));
+    host.until("the fine one", |model| {
+        model.health["fine"]["state"] == "ok"
+    });
+    for n in 0..2 {
+        let id = format!("ses_new_{n}");
+        fine.made.session(&id, 5);
+        host.signal(Signal::HUP);
+        host.until("the change", |model| model.sessions.contains_key(&id));
+    }
 }
 
 #[test]
