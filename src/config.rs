@@ -608,6 +608,20 @@ mod tests {
     }
 
     #[test]
+    fn there_are_not_too_many_sources() {
+        let text = |count| -> String {
+            (0..count)
+                .map(|n| format!("[[source]]\ndb = \"/{n}\"\n"))
+                .collect()
+        };
+        assert_eq!(parse(&text(100), None).unwrap().sources.len(), 100);
+        assert_eq!(
+            refused(&text(101)),
+            "201: these are more than 100 sources; leave some out"
+        );
+    }
+
+    #[test]
     fn no_text_is_too_odd() {
         use proptest::prelude::*;
         let piece = prop_oneof![

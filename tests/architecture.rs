@@ -54,7 +54,7 @@ const NEVER: [(&str, &[&str], Option<&str>); 13] = [
         None,
     ),
     (
-        "gather.rs",
+        "gather",
         &["store", "marker", "helper", "service", "cli", "rusqlite"],
         None,
     ),

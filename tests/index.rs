@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use opencode_sessions::index::{Archived, Found, Health, Index, Merged, Moment};
+use opencode_sessions::index::{Archived, Found, Health, Index, Merged, Moment, snapshot};
 use opencode_sessions::output::Entry;
 use opencode_sessions::session::{Millis, Session, SessionId};
 use opencode_sessions::source::{Place, Source, SourceName};
@@ -299,9 +299,9 @@ fn run(steps: &[(usize, Step)]) {
                 assert_eq!(merged.again.is_some(), unsure);
             }
             Step::Restart => {
-                let bytes = opencode_sessions::index::snapshot::encode(&index, None).unwrap();
+                let bytes = snapshot::encode(&index, None).unwrap();
                 index = Index::new(&sources);
-                opencode_sessions::index::snapshot::restore(&mut index, &bytes, None).unwrap();
+                snapshot::restore(&mut index, &bytes, None).unwrap();
                 for model in &mut models {
                     model.health = if model.rows.is_empty() {
                         "starting"
@@ -408,10 +408,10 @@ fn a_snapshot_of_another_marker_keeps_the_sessions_and_forgets_their_marks() {
     let mut index = Index::new(std::slice::from_ref(&source));
     index.merge(&source.name, found(DatabaseState::Ready, &[1]), at(0));
     let marker = opencode_sessions::wire::MarkerText::default();
-    let bytes = opencode_sessions::index::snapshot::encode(&index, Some(&marker)).unwrap();
+    let bytes = snapshot::encode(&index, Some(&marker)).unwrap();
     for (now, marked) in [(Some(&marker), Some(false)), (None, None)] {
         let mut index = Index::new(std::slice::from_ref(&source));
-        opencode_sessions::index::snapshot::restore(&mut index, &bytes, now).unwrap();
+        snapshot::restore(&mut index, &bytes, now).unwrap();
         assert_eq!(rows(&index, &source.name)[&1].marked, marked);
     }
 }
@@ -483,4 +483,30 @@ fn other_sources_keep_what_is_known_of_those_that_stay() {
     // Another order shows the same.
     index.set_sources(&[renamed, three]);
     assert_eq!(index.revision(), revision + 1);
+}
+
+#[test]
+fn a_source_that_is_too_large_for_a_snapshot_costs_no_other_its_part() {
+    let _limit = support::limit(60);
+    let [large, small, _] = sources();
+    let mut index = Index::new(&[large.clone(), small.clone()]);
+    let title = "x".repeat(4096);
+    let entries = (0..17_000).map(|id| {
+        let session = json!({"id": format!("ses_large_{id}"), "title": title, "store": "v1"});
+        Entry {
+            session: serde_json::from_value(session).unwrap(),
+            project: None,
+        }
+    });
+    let all = Found {
+        database: DatabaseState::Ready,
+        entries: entries.collect(),
+    };
+    index.merge(&large.name, all, at(0));
+    index.merge(&small.name, found(DatabaseState::Ready, &[1]), at(0));
+    let bytes = snapshot::encode(&index, None).unwrap();
+    let mut restored = Index::new(&[large.clone(), small.clone()]);
+    snapshot::restore(&mut restored, &bytes, None).unwrap();
+    assert_eq!(restored.source(&small.name).unwrap().count(), 1);
+    assert_eq!(restored.source(&large.name).unwrap().count(), 0);
 }

@@ -323,9 +323,20 @@ fn what_keeps_a_command_from_the_helper_is_said_with_the_way_out() {
     let words = [support::lister().to_str().unwrap(), "--pretty"].map(str::to_owned);
     place.config(&remote("devbox", &words, "15s"));
     let said = place.run(&["list"]);
+    assert_eq!(
+        stderr(&said),
+        "opencode-sessions: the argument '--pretty' cannot be used with '--parent-pipe'\n"
+    );
+    // Of several databases there it takes none: which one could change.
+    let machine = Machine::new(&["ses_1"]);
+    let dev = machine.made.directory.path().join("opencode-dev.db");
+    fs::copy(&machine.made.db, dev).unwrap();
+    place.config(&remote("devbox", &machine.words(), "15s"));
+    let said = place.run(&["list"]);
+    assert_eq!(said.status.code(), Some(1));
     assert!(
         stderr(&said)
-            .contains("the helper is of this version: see the arguments it is called with"),
+            .ends_with("name one with --db, or for a command with `db` in the configuration\n"),
         "{said:?}"
     );
     // What a server says on standard error does not matter.
@@ -755,7 +766,7 @@ fn a_disk_that_does_not_answer_holds_up_its_own_source_only() {
 }
 
 #[test]
-fn where_one_source_has_no_database_the_others_say_what_there_is() {
+fn a_database_that_nobody_named_and_that_is_not_there_is_no_source_among_others() {
     let _limit = support::limit(60);
     let (place, fine) = (Place::new(), Machine::new(&["ses_1"]));
     place.config(&(format!("discover = true\n{}", remote("far", &fine.words(), "15s"))));
@@ -768,23 +779,37 @@ fn where_one_source_has_no_database_the_others_say_what_there_is() {
 fn an_archived_session_stays_hidden_after_a_restart_without_its_source() {
     let _limit = support::limit(60);
     let place = Place::new();
-    let (live, copy) = (Machine::new(&["ses_1"]), Machine::new(&["ses_1", "ses_2"]));
-    place.config(&(database("live", &live.made.db) + &database("copy", &copy.made.db)));
+    let (live, copy) = (Machine::new(&["ses_1"]), Machine::new(&["ses_1"]));
     live.made
         .run("UPDATE session SET time_archived = 1, time_updated = 9");
+    let words: Vec<_> = live
+        .words()
+        .iter()
+        .map(|word| format!("'{word}'"))
+        .collect();
+    let program = place.program(
+        "live",
+        &format!("#!/bin/sh\nexec {} \"$@\"\n", words.join(" ")),
+    );
+    place.config(&(remote("live", &[program], "1s") + &database("copy", &copy.made.db)));
+    let are_well =
+        |model: &serving::Model| model.health.values().all(|health| health["state"] == "ok");
     let mut host = Host::greeted(&mut place.serve());
-    host.until("both", |model| {
-        model.health.values().all(|health| health["state"] == "ok")
-    });
-    assert_eq!(host.model.ids(), ["ses_2"]);
-    live.made.run("UPDATE session SET time_updated = 10");
-    host.ask("refresh");
+    host.until("both", are_well);
+    assert!(
+        host.model.ids().is_empty(),
+        "what is not shown is known all the same"
+    );
     host.leave();
     host.end();
-    let broken = place.misbehaving("exits-0-without-output");
-    let mut command = place.serve();
-    let host = Host::greeted(command.arg("--lister").arg(broken));
-    assert_eq!(host.model.ids(), ["ses_2"]);
+    place.program("live", "#!/bin/sh\nexit 1\n");
+    let mut host = Host::greeted(&mut place.serve());
+    host.until("the copy", |model| model.health["copy"]["state"] == "ok");
+    host.until("the failure", |model| {
+        model.health["live"]["state"] == "failing"
+    });
+    assert!(host.model.ids().is_empty());
+    assert!(host.model.of_type("change", 0).is_empty());
 }
 
 // ---- One session in two places.
@@ -988,6 +1013,14 @@ fn a_wrong_configuration_is_one_sentence_that_names_its_file_and_line() {
         path.display()
     );
     assert_eq!(stderr(&output), expected);
+    let made = support::command(Path::new("mkfifo")).arg(&path).status();
+    assert!(made.unwrap().success());
+    let output = place.run(&["list"]);
+    assert!(
+        stderr(&output).contains("cannot be read: it is no ordinary file"),
+        "{output:?}"
+    );
+    fs::remove_file(&path).unwrap();
     fs::create_dir(&path).unwrap();
     let output = place.run(&["list"]);
     assert!(

@@ -108,10 +108,14 @@ fn load(path: &Path) -> Result<Option<Config>, String> {
 pub(super) fn sources(config: Config) -> Result<Vec<Source>, NoSources> {
     let located = locate::databases();
     let found = match &located {
-        Located::At(paths) => &paths[..],
-        Located::InMemory | Located::NoHome => &[],
+        // What is not there is of interest where nothing else is.
+        Located::At(paths) if !config.sources.is_empty() => {
+            paths.iter().filter(|path| path.exists()).cloned().collect()
+        }
+        Located::At(paths) => paths.clone(),
+        Located::InMemory | Located::NoHome => Vec::new(),
     };
-    let sources = config.sources(found);
+    let sources = config.sources(&found);
     match (sources.is_empty(), located) {
         (false, _) => Ok(sources),
         (true, Located::InMemory) => Err(NoSources::InMemory),

@@ -260,9 +260,8 @@ impl fmt::Display for Refusal {
             )?,
             message => f.write_str(message)?,
         }
-        if self.failure.kind == ErrorKind::Usage && self.lister == VERSION {
-            f.write_str("; the helper is of this version: see the arguments it is called with")?;
-        } else if self.failure.kind == ErrorKind::Usage {
+        // Of one version it is no misunderstanding.
+        if self.failure.kind == ErrorKind::Usage && self.lister != VERSION {
             write!(
                 f,
                 "; the helper is version {} and this is version {VERSION} (protocol {PROTOCOL}): \

@@ -1,142 +1,18 @@
-//! Asking several sources at once, each with a lister and a deadline of its own: it
-//! takes as long as the slowest, and none speaks for another.
+//! Looking sessions up in several sources: what one of them knows counts more than that
+//! another could not be asked, and that more than that a third has no such session.
 
-use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::index::Found;
-use crate::lister::{Broke, Cancel, ListRequest, Lister, LookUpRequest, Outcome};
-use crate::locate;
-use crate::output::{Entry, FoundOf};
+use super::{Reached, at_once, why_empty};
+use crate::lister::{Cancel, LookUpRequest, Outcome};
+use crate::output::FoundOf;
 use crate::project::Projects;
 use crate::session::SessionId;
-use crate::source::{Place, Source, SourceName};
-use crate::text::{Shown, one_line};
-use crate::wire::{Answer, DatabaseState, Listing, LookUp, Unresolved};
-
-/// A source, and what asks it.
-#[derive(Clone)]
-pub struct Reached {
-    /// The source.
-    pub source: Source,
-    /// Its lister.
-    pub lister: Arc<dyn Lister + Send + Sync>,
-}
-
-impl Reached {
-    /// What finds the projects of this source's sessions: of another machine's no
-    /// directory is looked at here.
-    #[must_use]
-    pub fn projects(&self) -> Projects {
-        match self.source.place {
-            Place::Database(_) => Projects::new(),
-            Place::Remote(_) => Projects::of_another_machine(),
-        }
-    }
-}
-
-/// Whether so many sources are to list archived sessions, too, also where these are not
-/// shown: that a session is archived hides its older copies in other sources.
-#[must_use]
-pub fn lists_archived(sources: usize) -> bool {
-    sources > 1
-}
-
-/// The entries of a listing, for the index.
-#[must_use]
-pub fn found(listing: Listing, projects: &mut Projects) -> Found {
-    projects.refresh();
-    Found {
-        database: listing.end.database,
-        entries: listing
-            .sessions
-            .into_values()
-            .map(|session| Entry {
-                project: projects.of(&session),
-                session,
-            })
-            .collect(),
-    }
-}
-
-/// Lists each source, and waits for all: one outcome a source, in order.
-#[must_use]
-pub fn list(sources: &[Reached], request: impl Fn(&Source) -> ListRequest + Sync) -> Vec<Outcome> {
-    at_once(
-        sources,
-        |reached| reached.lister.list(&request(&reached.source)),
-        |why| Outcome::Broken(Broke::NoThread(why).into()),
-    )
-}
-
-/// Does `ask` for each source on a thread of its own, and waits for all. The thread
-/// that launches a helper must outlive it.
-fn at_once<S: Sync, T: Send>(
-    sources: &[S],
-    ask: impl Fn(&S) -> T + Sync,
-    failed: impl Fn(String) -> T,
-) -> Vec<T> {
-    let ask = &ask;
-    thread::scope(|scope| {
-        let threads = sources.iter().map(|source| {
-            thread::Builder::new()
-                .name("asking".into())
-                .spawn_scoped(scope, move || ask(source))
-        });
-        let threads: Vec<_> = threads.collect();
-        let results = threads.into_iter().map(|thread| match thread {
-            Ok(thread) => thread
-                .join()
-                .unwrap_or_else(|_| failed("the thread that asked has failed".to_owned())),
-            Err(error) => failed(format!("there is no thread to ask with: {error}")),
-        });
-        results.collect()
-    })
-}
-
-/// What to say where sessions are, but not in a database.
-pub const OLD_STORE: &str = "there are sessions of OpenCode 1.1 or earlier beside it, in \
-     storage/session: starting OpenCode 1.2 to 1.15 imports them";
-
-/// Why a source whose database is in this state has no sessions, for people, with the
-/// way out; `None` where it can have some.
-#[must_use]
-pub fn why_empty(source: &Source, state: DatabaseState) -> Option<String> {
-    let (database, none, elsewhere) = match &source.place {
-        Place::Database(path) => {
-            let path_shown = Shown(path);
-            (
-                format!("the database at {path_shown}"),
-                format!("there is no database at {path_shown}"),
-                "has OpenCode been run? Name another with --db, or in the configuration",
-            )
-        }
-        Place::Remote(_) => (
-            format!("the database of {}", source.name),
-            format!("{} has no database", source.name),
-            "has OpenCode been run there? Name another with `db` in the configuration",
-        ),
-    };
-    let has_old_store = || match &source.place {
-        Place::Database(path) => locate::has_old_store(path),
-        Place::Remote(_) => false,
-    };
-    match state {
-        DatabaseState::Ready => None,
-        DatabaseState::Missing if has_old_store() => Some(format!("{none}; {OLD_STORE}")),
-        DatabaseState::Missing => Some(format!("{none}; {elsewhere}")),
-        DatabaseState::Empty if has_old_store() => {
-            Some(format!("{database} has no sessions yet; {OLD_STORE}"))
-        }
-        DatabaseState::Empty => Some(format!("{database} has no sessions yet")),
-        DatabaseState::Young => Some(format!(
-            "{database} is just being made or restored; try again in a second"
-        )),
-    }
-}
+use crate::source::SourceName;
+use crate::text::one_line;
+use crate::wire::{Answer, DatabaseState, LookUp, Unresolved};
 
 /// What was found of an id, and where.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -201,7 +77,6 @@ impl LookUpJob {
     #[must_use]
     pub fn run(&self, sources: &[Asked]) -> Vec<LookedUp> {
         let answers = at_once(sources, |asked| self.ask(asked), Err);
-        let found_any = answers.iter().any(|answers| matches!(answers, Ok(Some(_))));
         let mut answers: Vec<_> = sources
             .iter()
             .zip(answers)
@@ -209,23 +84,16 @@ impl LookUpJob {
                 name: &reached.source.name,
                 is_only: sources.len() == 1,
                 projects: reached.projects(),
-                answers: match answers {
-                    Ok(Some(answers)) => Ok(answers.into_iter()),
-                    // Where others have one it is no reason to doubt their word.
-                    Ok(None) if found_any => Ok(Vec::new().into_iter()),
-                    Ok(None) => {
-                        Err(why_empty(&reached.source, DatabaseState::Missing).unwrap_or_default())
-                    }
-                    Err(why) => Err(why),
-                },
+                answers: answers.map(Vec::into_iter),
             })
             .collect();
         let one = |id| best(id, answers.iter_mut().filter_map(|of| of.next(id)));
         self.ids.iter().map(one).collect()
     }
 
-    /// The answers of one source; nothing where it has no database.
-    fn ask(&self, Asked { reached, given_up }: &Asked) -> Result<Option<Vec<Answer>>, String> {
+    /// The answers of one source, or why nobody could look there, for people. Where there
+    /// is no database nobody can say that there is no such session.
+    fn ask(&self, Asked { reached, given_up }: &Asked) -> Result<Vec<Answer>, String> {
         if let Some(why) = given_up {
             return Err(why.clone());
         }
@@ -241,9 +109,8 @@ impl LookUpJob {
             failed => return Err(failed.to_string()),
         };
         match answers.end.database {
-            DatabaseState::Ready | DatabaseState::Empty => Ok(Some(answers.answers)),
-            DatabaseState::Missing => Ok(None),
-            state @ DatabaseState::Young => {
+            DatabaseState::Ready | DatabaseState::Empty => Ok(answers.answers),
+            state @ (DatabaseState::Missing | DatabaseState::Young) => {
                 Err(why_empty(&reached.source, state).unwrap_or_default())
             }
         }
