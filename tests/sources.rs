@@ -773,13 +773,24 @@ fn a_database_that_nobody_named_and_that_is_not_there_is_no_source_among_others(
     let output = place.run(&["get", "ses_1", "ses_x"]);
     assert_eq!(output.status.code(), Some(4), "{output:?}");
     assert_eq!(stdout(&output)[1], json!({"type": "absent", "id": "ses_x"}));
+    // Of one that was named nobody knows what it has.
+    let away = database("away", &place.path("away.db"));
+    place.config(&(away + &remote("far", &fine.words(), "15s")));
+    let output = place.run(&["get", "ses_1", "ses_x"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let message = stdout(&output)[1]["message"].to_string();
+    assert!(
+        message.contains("away: there is no database at "),
+        "{message}"
+    );
 }
 
 #[test]
 fn an_archived_session_stays_hidden_after_a_restart_without_its_source() {
     let _limit = support::limit(60);
     let place = Place::new();
-    let (live, copy) = (Machine::new(&["ses_1"]), Machine::new(&["ses_1"]));
+    let (live, copied) = (Machine::new(&["ses_1"]), Machine::new(&["ses_1"]));
+    copied.made.run("PRAGMA wal_checkpoint(truncate)");
     live.made
         .run("UPDATE session SET time_archived = 1, time_updated = 9");
     let words: Vec<_> = live
@@ -791,23 +802,26 @@ fn an_archived_session_stays_hidden_after_a_restart_without_its_source() {
         "live",
         &format!("#!/bin/sh\nexec {} \"$@\"\n", words.join(" ")),
     );
-    place.config(&(remote("live", &[program], "1s") + &database("copy", &copy.made.db)));
-    let are_well =
-        |model: &serving::Model| model.health.values().all(|health| health["state"] == "ok");
+    let copy = place.path("copy.db");
+    place.config(&(remote("live", &[program], "1s") + &database("copy", &copy)));
     let mut host = Host::greeted(&mut place.serve());
-    host.until("both", are_well);
-    assert!(
-        host.model.ids().is_empty(),
-        "what is not shown is known all the same"
-    );
+    host.until("the live one", |model| {
+        model.health["live"]["state"] == "ok"
+    });
+    // The copy comes when that is known.
+    fs::copy(&copied.made.db, &copy).unwrap();
+    support::settle(&copy);
+    host.until("the copy", |model| model.health["copy"]["state"] == "ok");
+    assert!(host.model.ids().is_empty());
     host.leave();
     host.end();
+    // Nothing that is shown has changed, and what is hidden is known all the same.
     place.program("live", "#!/bin/sh\nexit 1\n");
     let mut host = Host::greeted(&mut place.serve());
-    host.until("the copy", |model| model.health["copy"]["state"] == "ok");
     host.until("the failure", |model| {
         model.health["live"]["state"] == "failing"
     });
+    host.until("the copy", |model| model.health["copy"]["state"] == "ok");
     assert!(host.model.ids().is_empty());
     assert!(host.model.of_type("change", 0).is_empty());
 }

@@ -132,6 +132,7 @@ fn run(args: &Args) -> Result<()> {
     let times = times(&database, args.runs)?;
     let recovering = measure::recovering(&database, args.runs)?;
     report::times(&database, &times, &recovering, args.runs);
+    report::look_ups(&look_ups(&database, args.runs)?);
     let peaks = peaks(&database, &small, &many)?;
     let callers = callers(&database)?;
     report::memory(&peaks, &callers);
@@ -145,6 +146,23 @@ fn times(database: &Database, runs: u64) -> Result<Vec<(Way, Times)>> {
     for round in 0..=runs {
         for (way, times) in &mut all {
             let took = measure::once(*way, database, &mut original)?;
+            if round > 0 {
+                times.add(took);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// `opencode-sessions get` and `roots` of one id, from the start of the program to its
+/// end, in turn.
+fn look_ups(database: &Database, runs: u64) -> Result<[(&'static str, Times); 2]> {
+    let _open = measure::hold(database)?;
+    let id = measure::last_listed(database)?;
+    let mut all = ["get", "roots"].map(|what| (what, Times::default()));
+    for round in 0..=runs {
+        for (what, times) in &mut all {
+            let took = measure::look_up(database, what, &id)?;
             if round > 0 {
                 times.add(took);
             }

@@ -27,6 +27,7 @@ use super::report;
 
 /// The helper of this build.
 const LISTER: &str = env!("CARGO_BIN_EXE_opencode-lister");
+const SESSIONS: &str = env!("CARGO_BIN_EXE_opencode-sessions");
 
 /// What this is a helper to replace: the whole content, read for every listing.
 const ORIGINAL: &str = "
@@ -401,6 +402,26 @@ fn listing(outcome: Outcome) -> Result<Listing> {
         Outcome::Complete(listing) => Ok(listing),
         failed => bail!("the helper failed: {failed}"),
     }
+}
+
+/// The id of the session that a listing has last.
+pub(crate) fn last_listed(database: &Database) -> Result<String> {
+    let (_, output) = run(&database.path, &["--no-marker"])?;
+    let lines = output.split(|byte| *byte == b'\n').rev();
+    let sessions = lines.filter_map(|line| serde_json::from_slice::<serde_json::Value>(line).ok());
+    let mut ids = sessions.filter_map(|line| line["id"].as_str().map(str::to_owned));
+    ids.next().context("no session")
+}
+
+/// The main program looks up one id.
+pub(crate) fn look_up(database: &Database, what: &str, id: &str) -> Result<Duration> {
+    let mut command = Command::new(SESSIONS);
+    command.args([what, id, "--db"]).arg(&database.path);
+    let started = Instant::now();
+    let output = command.stdin(Stdio::null()).output()?;
+    let took = started.elapsed();
+    ensure!(output.status.success(), "{what} failed: {output:?}");
+    Ok(took)
 }
 
 fn direct(db: &Path, marker: bool) -> Result<Duration> {

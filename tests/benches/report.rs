@@ -145,6 +145,27 @@ pub(crate) fn times(database: &Database, all: &[(Way, Times)], recovering: &Time
     table(&rows);
 }
 
+pub(crate) fn look_ups(all: &[(&str, Times)]) {
+    const MOST: Duration = Duration::from_millis(8);
+    let heading = [
+        "looking up one id, both programs",
+        "median ms",
+        "min ms",
+        "target",
+    ];
+    let mut rows = vec![heading.map(str::to_owned)];
+    for (what, times) in all {
+        rows.push([
+            (*what).to_owned(),
+            milliseconds(times.median()),
+            milliseconds(times.min()),
+            target("at most 8 ms", times.median() <= MOST),
+        ]);
+    }
+    println!();
+    table(&rows);
+}
+
 pub(crate) fn memory(peaks: &[Peak], callers: &[Memory]) {
     let heading = ["peak memory", "database", "MiB", "starter's MiB", "target"];
     let mut rows = vec![heading.map(str::to_owned)];
