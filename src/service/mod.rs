@@ -22,11 +22,13 @@ pub mod lines;
 mod look_up;
 mod owner;
 mod reader;
+mod saver;
 pub mod schedule;
 pub mod socket;
 mod state;
 mod stats;
 mod watch;
+mod work;
 
 use std::io;
 use std::sync::Arc;
@@ -110,7 +112,7 @@ enum Message {
     /// A source is watched in another way now.
     Watched(SourceName, u64, String),
     /// A listing has ended.
-    Listed(Box<owner::Listed>),
+    Listed(Box<work::Listed>),
     /// A snapshot was written, or not.
     Saved(Result<(), String>),
     /// Somebody wants events.

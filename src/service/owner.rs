@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,126 +17,22 @@ use super::event::{
 };
 use super::look_up;
 use super::reader::{Outbox, ReaderId};
-use super::schedule::{Ask, News, Schedule, Went};
-use super::state::StateDir;
+use super::saver::{Saver, restore};
+use super::schedule::{Ask, News, Went};
 use super::stats::{SourceStatus, Stats, Status};
-use super::watch::{Looks, Watch, watch};
+use super::watch::Looks;
+use super::work::{Listed, Work};
 use super::{Beat, Config, Inbox, MakeLister, Message, Pulse};
-use crate::codec;
-use crate::file;
 use crate::gather::{self, Asked, LookUpJob, LookedUp, Reached};
-use crate::index::{
-    Again, Archived, Difference, Found, Health, Index, Known, Merged, Moment, snapshot,
-};
-use crate::lister::{Cancel, ListRequest, LookUpRequest, Outcome, SCAN_BUDGET, ScanCache};
-use crate::project::Projects;
+use crate::index::{Again, Archived, Difference, Health, Index, Known, Merged, Moment};
+use crate::lister::{Cancel, ListRequest, LookUpRequest, SCAN_BUDGET};
 use crate::session::{Millis, SessionId};
-use crate::source::{Place, Source, SourceName};
-use crate::text::{one_line, told};
-use crate::wire::{LookUp, MarkerText, Scan, VERSION};
-
-/// The snapshot is written at most this often.
-const SAVE: Duration = Duration::from_secs(5);
-
-/// When a snapshot that could not be written is tried again.
-const SAVE_AGAIN: Duration = Duration::from_secs(60);
+use crate::source::{Source, SourceName};
+use crate::text::one_line;
+use crate::wire::{LookUp, MarkerText, VERSION};
 
 /// How long ending may take for what is in flight.
 const END: Duration = Duration::from_millis(1200);
-
-/// What a listing's thread brings back.
-#[derive(Debug)]
-pub(super) struct Listed {
-    source: SourceName,
-    /// The [`Work::number`] that it was launched for.
-    number: u64,
-    result: Result<Complete, Failure>,
-    took: Duration,
-    bytes: u64,
-    projects: Projects,
-}
-
-#[derive(Debug)]
-struct Complete {
-    found: Found,
-    scan: Scan,
-}
-
-#[derive(Debug)]
-struct Failure {
-    kind: &'static str,
-    reason: String,
-}
-
-/// What the owner knows of a source beside its sessions.
-struct Work {
-    reached: Reached,
-    /// Another one for each source that ever was: a listing that outlives its source
-    /// says nothing of the next one of that name.
-    number: u64,
-    scan_cache: Option<ScanCache>,
-    schedule: Schedule,
-    /// Of a database.
-    _watch: Option<Watch>,
-    how_watched: String,
-    /// What the files look like now.
-    looks: Option<Looks>,
-    /// What they looked like when the listing in flight began.
-    listing: Option<Looks>,
-    /// What they looked like when the last complete listing began.
-    listed: Option<Looks>,
-    /// How the marker was last looked for.
-    scan: Option<Scan>,
-    cancel: Cancel,
-    /// Lent to the listing in flight.
-    projects: Option<Projects>,
-    /// Refreshes that wait for a listing that begins from now on.
-    waiting: Vec<u64>,
-    /// Refreshes that wait for the listing in flight.
-    running: Vec<u64>,
-}
-
-impl Work {
-    /// Begins to watch the source, which causes its first listing.
-    fn begin(
-        reached: Reached,
-        number: u64,
-        state_dir: Option<&Path>,
-        inbox: &Inbox,
-        now: Duration,
-    ) -> io::Result<Self> {
-        let mut schedule = Schedule::default();
-        let (watch, scan_cache, how_watched) = match &reached.source.place {
-            Place::Database(path) => (
-                Some(watch(&reached.source.name, number, path, inbox.clone())?),
-                state_dir.map(|directory| ScanCache::At(file::scan_cache_in(directory, path))),
-                "not yet".to_owned(),
-            ),
-            Place::Remote(remote) => {
-                schedule = Schedule::polled(remote.every);
-                schedule.ask(Ask::Changed, now);
-                let how = format!("asked every {}", told(remote.every));
-                (None, Some(ScanCache::Auto), how)
-            }
-        };
-        Ok(Self {
-            projects: Some(reached.projects()),
-            reached,
-            number,
-            scan_cache,
-            schedule,
-            _watch: watch,
-            how_watched,
-            looks: None,
-            listing: None,
-            listed: None,
-            scan: None,
-            cancel: Cancel::default(),
-            waiting: Vec::new(),
-            running: Vec::new(),
-        })
-    }
-}
 
 /// A refresh that somebody asked for.
 struct Refresh {
@@ -171,19 +67,6 @@ pub(super) struct Owner {
     next_beat: Duration,
     status_line: String,
     reloading: Option<u64>,
-}
-
-/// The thread that writes snapshots, and what it has to do.
-struct Saver {
-    /// Holds the lock until the last snapshot is written.
-    _state: StateDir,
-    to: Sender<Vec<u8>>,
-    /// The [`Index::changes`] that were last handed over; nothing where that failed.
-    saved: Option<u64>,
-    /// How many are being written.
-    writing: usize,
-    not_before: Duration,
-    failing: bool,
 }
 
 impl Owner {
@@ -441,60 +324,22 @@ impl Owner {
 
     /// Begins the listing that the schedule has started.
     fn list(&mut self, source: &SourceName) {
-        let archived = self.lists_archived();
+        let request = ListRequest {
+            db: None,
+            marker: self.marker.clone(),
+            children: false,
+            archived: self.lists_archived(),
+            deadline: self.deadline,
+            scan_cache: None,
+            scan_budget: Some(SCAN_BUDGET),
+            cancel: Cancel::default(),
+        };
         let Some(work) = self.work.get_mut(source) else {
             return;
         };
-        work.listing = work.looks;
-        work.running = std::mem::take(&mut work.waiting);
-        work.cancel = Cancel::default();
-        let request = ListRequest {
-            db: work.reached.source.db(),
-            marker: self.marker.clone(),
-            children: false,
-            archived,
-            deadline: self.deadline,
-            scan_cache: work.scan_cache.clone(),
-            scan_budget: Some(SCAN_BUDGET),
-            cancel: work.cancel.clone(),
-        };
-        let mut projects = work
-            .projects
-            .take()
-            .unwrap_or_else(|| work.reached.projects());
-        let lister = Arc::clone(&work.reached.lister);
-        let (name, number, inbox) = (source.clone(), work.number, self.inbox.clone());
         self.in_flight += 1;
-        let thread = thread::Builder::new()
-            .name("listing".into())
-            .spawn(move || {
-                let started = Instant::now();
-                let outcome = lister.list(&request);
-                let took = started.elapsed();
-                let (result, bytes) = found(outcome, &mut projects);
-                let listed = Listed {
-                    source: name,
-                    number,
-                    result,
-                    took,
-                    bytes,
-                    projects,
-                };
-                inbox.send(Message::Listed(Box::new(listed)));
-            });
-        match thread {
-            Ok(_) => self.stats.spawned(),
-            Err(error) => self.inbox.send(Message::Listed(Box::new(Listed {
-                source: source.clone(),
-                number,
-                result: Err(Failure {
-                    kind: "thread",
-                    reason: format!("no thread to list with: {error}"),
-                }),
-                took: Duration::ZERO,
-                bytes: 0,
-                projects: work.reached.projects(),
-            }))),
+        if work.list(request, &self.inbox) {
+            self.stats.spawned();
         }
     }
 
@@ -721,7 +566,7 @@ impl Owner {
                 let work = self.work.get(known.name())?;
                 Some(Asked {
                     reached: work.reached.clone(),
-                    given_up: given_up(&work.reached.source, known.health()),
+                    given_up: work.given_up(known.health()),
                 })
             });
             let asked: Vec<_> = asked.collect();
@@ -844,35 +689,15 @@ impl Owner {
 
     fn save(&mut self) {
         let now = self.now();
-        let Some(saver) = &mut self.saver else { return };
-        saver.not_before = now + SAVE;
-        saver.saved = Some(self.index.changes());
-        match snapshot::encode(&self.index, self.marker.as_ref()) {
-            Ok(bytes) => {
-                saver.writing += 1;
-                let _ = saver.to.send(bytes);
-            }
-            Err(error) => {
-                saver.writing += 1;
-                self.saved(Err(error.to_string()));
-            }
+        if let Some(saver) = &mut self.saver {
+            saver.save(&self.index, self.marker.as_ref(), now);
         }
     }
 
     fn saved(&mut self, result: Result<(), String>) {
         let now = self.now();
-        let Some(saver) = &mut self.saver else { return };
-        saver.writing = saver.writing.saturating_sub(1);
-        match result {
-            Ok(()) => saver.failing = false,
-            Err(why) => {
-                if !saver.failing {
-                    warn!(why = %one_line(&why), "the snapshot cannot be written; a restart will begin with what is there");
-                }
-                saver.failing = true;
-                saver.saved = None;
-                saver.not_before = now + SAVE_AGAIN;
-            }
+        if let Some(saver) = &mut self.saver {
+            saver.done(result, now);
         }
     }
 
@@ -903,11 +728,11 @@ impl Owner {
         if self
             .saver
             .as_ref()
-            .is_some_and(|saver| saver.saved != Some(self.index.changes()))
+            .is_some_and(|saver| !saver.has_all(self.index.changes()))
         {
             self.save();
         }
-        while self.saver.as_ref().is_some_and(|saver| saver.writing > 0) {
+        while self.saver.as_ref().is_some_and(Saver::is_writing) {
             match inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(Message::Saved(result)) => self.saved(result),
                 Ok(_) => {}
@@ -923,77 +748,9 @@ impl Owner {
     }
 }
 
-impl Saver {
-    fn start(state: StateDir, changes: u64, inbox: Inbox) -> io::Result<Self> {
-        let (to, from) = mpsc::channel::<Vec<u8>>();
-        let path: PathBuf = state.snapshot();
-        thread::Builder::new()
-            .name("snapshot".into())
-            .spawn(move || {
-                for bytes in from {
-                    let result = file::save(&path, &bytes).map_err(|error| error.to_string());
-                    inbox.send(Message::Saved(result));
-                }
-            })?;
-        Ok(Self {
-            _state: state,
-            to,
-            saved: Some(changes),
-            writing: 0,
-            not_before: Duration::ZERO,
-            failing: false,
-        })
-    }
-
-    fn due(&self, changes: u64) -> Option<Duration> {
-        (self.writing == 0 && self.saved != Some(changes)).then_some(self.not_before)
-    }
-}
-
-/// Puts the last snapshot into the index, or sets it aside.
-fn restore(index: &mut Index, state: &StateDir, marker: Option<&MarkerText>) {
-    let path = state.snapshot();
-    let unusable = match file::load(&path, codec::HEADER + codec::MAX_BODY) {
-        Ok(None) => return,
-        Ok(Some(bytes)) => match snapshot::restore(index, &bytes, marker) {
-            Ok(()) => return,
-            Err(why) => why.to_string(),
-        },
-        Err(why) => why.to_string(),
-    };
-    let aside = file::set_aside(&path).is_ok();
-    warn!(why = %one_line(&unusable), aside, "the snapshot is of no use; the first listings rebuild it");
-}
-
-/// What an outcome means for the index.
-fn found(outcome: Outcome, projects: &mut Projects) -> (Result<Complete, Failure>, u64) {
-    let (kind, reason) = match outcome {
-        Outcome::Complete(listing) => {
-            let (scan, bytes) = (listing.end.scan, listing.bytes);
-            let found = gather::found(listing, projects);
-            return (Ok(Complete { found, scan }), bytes);
-        }
-        Outcome::Refused(refusal) => (refusal.failure.kind.as_str(), refusal.to_string()),
-        Outcome::Broken(breakage) => (breakage.what.kind(), breakage.to_string()),
-        Outcome::TimedOut(timeout) => ("timeout", timeout.to_string()),
-        cancelled @ Outcome::Cancelled => ("cancelled", cancelled.to_string()),
-    };
-    (Err(Failure { kind, reason }), 0)
-}
-
 fn health_of(known: &Known) -> SourceHealth {
     SourceHealth {
         source: known.name().clone(),
         health: known.health().clone(),
     }
-}
-
-/// Why a source is not asked for single sessions: its listings show that it answers
-/// nothing, or not in time, and everybody who asks would wait for it.
-fn given_up(source: &Source, health: &Health) -> Option<String> {
-    let Health::Failing(failing) = health else {
-        return None;
-    };
-    let is_remote = matches!(source.place, Place::Remote(_));
-    (is_remote || failing.kind == "timeout").then(|| failing.reason.clone())
 }

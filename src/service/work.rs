@@ -1,0 +1,193 @@
+//! The work on one source: how its changes are noticed, when it is listed, and the
+//! listing itself, on a thread of its own.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::schedule::{Ask, Schedule};
+use super::watch::{Looks, Watch, watch};
+use super::{Inbox, Message};
+use crate::file;
+use crate::gather::{self, Reached};
+use crate::index::{Found, Health};
+use crate::lister::{Cancel, ListRequest, Outcome, ScanCache};
+use crate::project::Projects;
+use crate::source::{Place, SourceName};
+use crate::text::told;
+use crate::wire::Scan;
+
+/// What the owner knows of a source beside its sessions.
+pub(super) struct Work {
+    pub(super) reached: Reached,
+    /// Another one for each source that ever was: a listing that outlives its source
+    /// says nothing of the next one of that name.
+    pub(super) number: u64,
+    scan_cache: Option<ScanCache>,
+    pub(super) schedule: Schedule,
+    /// Of a database.
+    _watch: Option<Watch>,
+    pub(super) how_watched: String,
+    /// What the files look like now.
+    pub(super) looks: Option<Looks>,
+    /// What they looked like when the listing in flight began.
+    pub(super) listing: Option<Looks>,
+    /// What they looked like when the last complete listing began.
+    pub(super) listed: Option<Looks>,
+    /// How the marker was last looked for.
+    pub(super) scan: Option<Scan>,
+    pub(super) cancel: Cancel,
+    /// Lent to the listing in flight.
+    pub(super) projects: Option<Projects>,
+    /// Refreshes that wait for a listing that begins from now on.
+    pub(super) waiting: Vec<u64>,
+    /// Refreshes that wait for the listing in flight.
+    pub(super) running: Vec<u64>,
+}
+
+impl Work {
+    /// Begins to watch the source, which causes its first listing.
+    pub(super) fn begin(
+        reached: Reached,
+        number: u64,
+        state_dir: Option<&Path>,
+        inbox: &Inbox,
+        now: Duration,
+    ) -> io::Result<Self> {
+        let mut schedule = Schedule::default();
+        let (watch, scan_cache, how_watched) = match &reached.source.place {
+            Place::Database(path) => (
+                Some(watch(&reached.source.name, number, path, inbox.clone())?),
+                state_dir.map(|directory| ScanCache::At(file::scan_cache_in(directory, path))),
+                "not yet".to_owned(),
+            ),
+            Place::Remote(remote) => {
+                schedule = Schedule::polled(remote.every);
+                schedule.ask(Ask::Changed, now);
+                let how = format!("asked every {}", told(remote.every));
+                (None, Some(ScanCache::Auto), how)
+            }
+        };
+        Ok(Self {
+            projects: Some(reached.projects()),
+            reached,
+            number,
+            scan_cache,
+            schedule,
+            _watch: watch,
+            how_watched,
+            looks: None,
+            listing: None,
+            listed: None,
+            scan: None,
+            cancel: Cancel::default(),
+            waiting: Vec::new(),
+            running: Vec::new(),
+        })
+    }
+
+    /// Begins a listing on a thread of its own: of this source, otherwise as asked. What
+    /// comes of it goes to the inbox, also where there is no thread, which is false.
+    pub(super) fn list(&mut self, request: ListRequest, inbox: &Inbox) -> bool {
+        self.listing = self.looks;
+        self.running = std::mem::take(&mut self.waiting);
+        self.cancel = request.cancel.clone();
+        let request = ListRequest {
+            db: self.reached.source.db(),
+            scan_cache: self.scan_cache.clone(),
+            ..request
+        };
+        let mut projects = self
+            .projects
+            .take()
+            .unwrap_or_else(|| self.reached.projects());
+        let lister = Arc::clone(&self.reached.lister);
+        let (source, number) = (self.reached.source.name.clone(), self.number);
+        let to = inbox.clone();
+        let thread = thread::Builder::new()
+            .name("listing".into())
+            .spawn(move || {
+                let started = Instant::now();
+                let outcome = lister.list(&request);
+                let took = started.elapsed();
+                let (result, bytes) = found(outcome, &mut projects);
+                to.send(Message::Listed(Box::new(Listed {
+                    source,
+                    number,
+                    result,
+                    took,
+                    bytes,
+                    projects,
+                })));
+            });
+        let Err(error) = thread else {
+            return true;
+        };
+        inbox.send(Message::Listed(Box::new(Listed {
+            source: self.reached.source.name.clone(),
+            number: self.number,
+            result: Err(Failure {
+                kind: "thread",
+                reason: format!("no thread to list with: {error}"),
+            }),
+            took: Duration::ZERO,
+            bytes: 0,
+            projects: self.reached.projects(),
+        })));
+        false
+    }
+
+    /// Why a source is not asked for single sessions: its listings show that it answers
+    /// nothing, or not in time, and everybody who asks would wait for it.
+    pub(super) fn given_up(&self, health: &Health) -> Option<String> {
+        let Health::Failing(failing) = health else {
+            return None;
+        };
+        let is_remote = matches!(self.reached.source.place, Place::Remote(_));
+        (is_remote || failing.kind == "timeout").then(|| failing.reason.clone())
+    }
+}
+
+/// What a listing's thread brings back.
+#[derive(Debug)]
+pub(super) struct Listed {
+    pub(super) source: SourceName,
+    /// The [`Work::number`] that it was launched for.
+    pub(super) number: u64,
+    pub(super) result: Result<Complete, Failure>,
+    pub(super) took: Duration,
+    pub(super) bytes: u64,
+    pub(super) projects: Projects,
+}
+
+/// What a complete listing brought.
+#[derive(Debug)]
+pub(super) struct Complete {
+    pub(super) found: Found,
+    pub(super) scan: Scan,
+}
+
+/// Why a listing failed.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) kind: &'static str,
+    pub(super) reason: String,
+}
+
+/// What an outcome means for the index.
+fn found(outcome: Outcome, projects: &mut Projects) -> (Result<Complete, Failure>, u64) {
+    let (kind, reason) = match outcome {
+        Outcome::Complete(listing) => {
+            let (scan, bytes) = (listing.end.scan, listing.bytes);
+            let found = gather::found(listing, projects);
+            return (Ok(Complete { found, scan }), bytes);
+        }
+        Outcome::Refused(refusal) => (refusal.failure.kind.as_str(), refusal.to_string()),
+        Outcome::Broken(breakage) => (breakage.what.kind(), breakage.to_string()),
+        Outcome::TimedOut(timeout) => ("timeout", timeout.to_string()),
+        cancelled @ Outcome::Cancelled => ("cancelled", cancelled.to_string()),
+    };
+    (Err(Failure { kind, reason }), 0)
+}
