@@ -705,6 +705,15 @@ fn another_command_of_the_same_name_is_not_taken_for_the_old_one() {
     host.signal(Signal::HUP);
     host.until("its listing", |model| model.state() == "ok");
     assert_eq!(host.model.ids(), ["ses_new"]);
+    // That the old listings were ended says nothing of the new source.
+    host.take_for(Duration::from_millis(300));
+    let health = host.model.of_type("health", 0);
+    assert!(
+        health
+            .iter()
+            .all(|event| event["health"]["kind"] != "cancelled"),
+        "{health:?}"
+    );
 }
 
 #[test]
