@@ -431,7 +431,8 @@ impl Config {
             Place::Database(path) => Some(path.clone()),
             Place::Remote(_) => None,
         });
-        let mut nameless = source::sources_of(&nameless.collect::<Vec<_>>()).into_iter();
+        let mut nameless =
+            source::called_after_their_files(&nameless.collect::<Vec<_>>()).into_iter();
         let taken: Vec<_> = all.iter().filter_map(|one| one.name.clone()).collect();
         let sources = all.into_iter().filter_map(|one| match one.name {
             Some(name) => Some(Source {

@@ -142,6 +142,11 @@ pub fn sources_of(databases: &[PathBuf]) -> Vec<Source> {
             paths.push(path);
         }
     }
+    called_after_their_files(&paths)
+}
+
+/// The sources of these databases, whose paths are canonical and different.
+pub(crate) fn called_after_their_files(paths: &[PathBuf]) -> Vec<Source> {
     paths
         .iter()
         .map(|path| {

@@ -72,13 +72,16 @@ pub fn list(sources: &[Reached], request: impl Fn(&Source) -> ListRequest + Sync
     )
 }
 
-/// Does `ask` for each source on a thread of its own, and waits for all. The thread
-/// that launches a helper must outlive it.
+/// Does `ask` for each source on a thread of its own, where there are several, and waits
+/// for all. The thread that launches a helper must outlive it.
 fn at_once<S: Sync, T: Send>(
     sources: &[S],
     ask: impl Fn(&S) -> T + Sync,
     failed: impl Fn(String) -> T,
 ) -> Vec<T> {
+    if let [only] = sources {
+        return vec![ask(only)];
+    }
     let ask = &ask;
     thread::scope(|scope| {
         let threads = sources.iter().map(|source| {
