@@ -106,6 +106,9 @@ fn load(path: &Path) -> Result<Option<Config>, String> {
 
 /// The sources that this configuration comes to now.
 pub(super) fn sources(config: Config) -> Result<Vec<Source>, NoSources> {
+    if !config.discover {
+        return Ok(config.sources(&[]));
+    }
     let located = locate::databases();
     let found = match &located {
         // What is not there is of interest where nothing else is.

@@ -371,7 +371,7 @@ function startService() {
     const event = JSON.parse(line);
     if (event.type === "snapshot") known.clear();
     for (const { id, marked } of event.sessions ?? event.upserted ?? []) known.set(id, marked);
-    for (const { id } of event.removed ?? []) known.delete(id);
+    for (const id of event.removed ?? []) known.delete(id);
     if (event.type === "reply") replies.get(event.id)?.(event);
   });
 }
