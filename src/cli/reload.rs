@@ -5,6 +5,7 @@
 //! a directory that is away for a moment takes no source with it.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
@@ -12,8 +13,9 @@ use std::time::Duration;
 use tracing::{error, info};
 
 use super::sources::{Chosen, SourceArgs, sources};
+use crate::locate::{self, Located};
 use crate::service::Handle;
-use crate::source::Source;
+use crate::source::{Place, Source};
 use crate::text::one_line;
 
 /// How often a new channel's database is looked for.
@@ -81,7 +83,17 @@ impl Keeper {
         if !self.now.config.discover {
             return None;
         }
-        // Where nothing is found now, nothing is new.
+        let Located::At(paths) = locate::databases() else {
+            return None;
+        };
+        // As a rule there is nothing new, and this is all.
+        let is_known = |path: &PathBuf| {
+            let mut places = self.now.sources.iter().map(|source| &source.place);
+            places.any(|place| matches!(place, Place::Database(known) if known == path))
+        };
+        if paths.iter().all(|path| is_known(path) || !path.exists()) {
+            return None;
+        }
         let found = sources(self.now.config.clone()).ok()?;
         let is_new = |source: &Source| {
             let mut known = self.now.sources.iter();
