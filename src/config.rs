@@ -8,7 +8,7 @@
 //!
 //! [[source]]
 //! name = "devbox"
-//! command = ["ssh", "-o", "BatchMode=yes", "devbox", "opencode-lister"]
+//! command = ["ssh", "-o", "BatchMode=yes", "-o", "ControlMaster=no", "devbox", "opencode-lister"]
 //! every = "15s"
 //! ```
 //!
@@ -190,27 +190,18 @@ pub fn parse(text: &str, home: Option<&Path>) -> Result<Config, Wrong> {
             ));
         }
         for (earlier, other) in &sources {
-            let line = || line_of(text.as_bytes(), *earlier);
-            if one.name.is_some() && one.name == other.name {
-                let key = table.get("name").map_or(at, |name| name.span().start);
-                return Err(wrong(
-                    key,
-                    format!(
-                        "the source in line {} has this `name` too; give each its own",
-                        line()
-                    ),
-                ));
-            }
-            if matches!(one.place, Place::Database(_)) && one.place == other.place {
-                let key = table.get("db").map_or(at, |db| db.span().start);
-                return Err(wrong(
-                    key,
-                    format!(
-                        "the source in line {} has this `db` too; name it once",
-                        line()
-                    ),
-                ));
-            }
+            let is_name = one.name.is_some() && one.name == other.name;
+            let is_db = matches!(one.place, Place::Database(_)) && one.place == other.place;
+            let (key, way_out) = match (is_name, is_db) {
+                (true, _) => ("name", "give each its own"),
+                (false, true) => ("db", "name it once"),
+                (false, false) => continue,
+            };
+            let line = line_of(text.as_bytes(), *earlier);
+            return Err(wrong(
+                table.get(key).map_or(at, |value| value.span().start),
+                format!("the source in line {line} has this `{key}` too; {way_out}"),
+            ));
         }
         sources.push((at, one));
     }
