@@ -7,10 +7,11 @@
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
-/// The name of a session, OpenCode's own: `ses_` and 26 letters and digits.
+/// The id of a session. OpenCode makes it of `ses_` and 26 or more letters and
+/// digits, and checks only that it begins with `ses`.
 ///
-/// What is promised here is less, since a database can hold anything: 1 to 256
-/// bytes of UTF-8 without control characters.
+/// A database can hold anything, so this type promises less: 1 to 256 bytes of
+/// UTF-8 without control characters.
 #[derive(
     Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode,
 )]
@@ -164,14 +165,15 @@ pub struct Session {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub untitled: bool,
     /// For an untitled session, the start of its first prompt: one line, at
-    /// most 200 characters.
+    /// most as many characters as the request names, 200 by default.
     pub first_prompt: Option<String>,
     /// When it was created.
     pub time_created: Option<Millis>,
     /// When OpenCode says it was last active. Stale during turns, and for
     /// sessions driven by the newer routes.
     pub time_updated: Option<Millis>,
-    /// When it was archived; `None` for a session that is not.
+    /// When it was archived; `None` for a session that is not. OpenCode's clients
+    /// write 0 to restore a session, which is read as `None`.
     pub time_archived: Option<Millis>,
     /// When its newest message was created, where an index makes that a seek.
     pub last_message_at: Option<Millis>,
@@ -206,13 +208,24 @@ pub struct Session {
     /// What it changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<Summary>,
-    /// When it last came to rest. OpenCode 2 only.
+    /// When a compaction of it began that has not ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_compacting: Option<Millis>,
+    /// When its turn began that has not ended: it is at work, or its program was
+    /// killed. OpenCode 2 only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_suspended: Option<Millis>,
+    /// The session that it is a copy of. OpenCode 2 only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forked_from: Option<String>,
+    /// When its last turn ended. OpenCode 2 only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_idle: Option<Millis>,
-    /// When a person last looked at it. OpenCode 2 only.
+    /// The newest `time_idle` that a person has seen. OpenCode 2 only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_viewed: Option<Millis>,
-    /// How it came to rest. OpenCode 2 only.
+    /// How its last turn ended: `succeeded`, `failed` or `interrupted`. OpenCode 2
+    /// only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_outcome: Option<String>,
 }
@@ -226,10 +239,13 @@ impl Session {
         prompt.or(self.title.as_deref())
     }
 
-    /// When something last happened in it, as far as the database tells.
+    /// When something last happened in it, as far as the database tells: the
+    /// newest of its update, its newest message and its last turn's end.
     #[must_use]
     pub fn active_at(&self) -> Option<Millis> {
-        self.time_updated.max(self.last_message_at)
+        self.time_updated
+            .max(self.last_message_at)
+            .max(self.time_idle)
     }
 
     /// True where it came to rest after a person last looked at it; `None` where the

@@ -286,6 +286,7 @@ fn the_library_looks_up_by_a_process_and_within_this_one() {
             Answer::Root {
                 id: id("ses_b"),
                 root: id("ses_a"),
+                directory: Some("/work".to_owned()),
             },
         ];
         assert_eq!(answers.answers, expected);

@@ -21,8 +21,8 @@ use opencode_sessions::session::{
     Millis, Model, Session, SessionId, Store, Summary, Tokens, is_untitled,
 };
 use opencode_sessions::wire::{
-    Checker, DatabaseState, End, ErrorKind, Failure, Listing, Progress, Scan, ScanMode, Skipped,
-    Verdict, Violation, WriteError, Writer, limits,
+    Checker, DatabaseState, Degraded, End, ErrorKind, Failure, Listing, OptionalPart, Progress,
+    Scan, ScanMode, Skipped, Verdict, Violation, WriteError, Writer, limits,
 };
 use support::{Made, helper, real_database};
 
@@ -114,6 +114,9 @@ fn session(id: &str) -> Session {
         summary: None,
         time_idle: None,
         time_viewed: None,
+        time_compacting: None,
+        time_suspended: None,
+        forked_from: None,
         idle_outcome: None,
     }
 }
@@ -126,6 +129,8 @@ fn end(sessions: u64) -> End {
         flat: false,
         skipped: Skipped::default(),
         scan: Scan::NONE,
+        degraded: Vec::new(),
+        log_elsewhere: false,
         elapsed_ms: 1,
     }
 }
@@ -191,6 +196,9 @@ fn each_line_the_writer_writes_is_exactly_as_documented() {
             }),
             time_idle: Some(Millis(9)),
             time_viewed: Some(Millis(10)),
+            time_compacting: Some(Millis(7)),
+            time_suspended: Some(Millis(8)),
+            forked_from: Some("ses_of".to_owned()),
             idle_outcome: Some("completed".to_owned()),
             ..session("ses_full")
         })
@@ -216,6 +224,11 @@ fn each_line_the_writer_writes_is_exactly_as_documented() {
                 frames: 7,
                 bytes: 8,
             },
+            degraded: vec![Degraded {
+                what: OptionalPart::LastMessageAt,
+                reason: "damaged".to_owned(),
+            }],
+            log_elsewhere: true,
             elapsed_ms: 9,
             ..end(2)
         })
@@ -238,7 +251,8 @@ fn each_line_the_writer_writes_is_exactly_as_documented() {
             r#""workspaceId":"wrk_1","model":{"id":"claude","providerId":"anthropic","variant":null},"#,
             r#""cost":0.25,"tokens":{"input":1,"output":2,"reasoning":3,"cacheRead":4,"cacheWrite":5},"#,
             r#""summary":{"additions":6,"deletions":7,"files":8},"#,
-            r#""timeIdle":9,"timeViewed":10,"idleOutcome":"completed"}"#,
+            r#""timeCompacting":7,"timeSuspended":8,"forkedFrom":"ses_of","timeIdle":9,"#,
+            r#""timeViewed":10,"idleOutcome":"completed"}"#,
         ),
         concat!(
             r#"{"type":"session","id":"ses_min","directory":null,"worktree":null,"projectId":null,"#,
@@ -249,7 +263,8 @@ fn each_line_the_writer_writes_is_exactly_as_documented() {
         concat!(
             r#"{"type":"end","sessions":2,"database":"ready","tables":["session"],"flat":true,"#,
             r#""skipped":{"invalidId":1,"duplicateId":2,"truncated":3},"#,
-            r#""scan":{"mode":"full","progress":0.5,"frames":7,"bytes":8},"elapsedMs":9}"#,
+            r#""scan":{"mode":"full","progress":0.5,"frames":7,"bytes":8},"#,
+            r#""degraded":[{"what":"lastMessageAt","reason":"damaged"}],"logElsewhere":true,"elapsedMs":9}"#,
         ),
         r#"{"type":"error","kind":"not_a_database","message":"it is none"}"#,
     ];

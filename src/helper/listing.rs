@@ -131,6 +131,8 @@ fn read<W: Write>(task: &Task, out: &mut Writer<W>) -> Result<(End, Option<Remem
         flat: listed.flat,
         skipped: listed.skipped,
         scan: rows.scan,
+        degraded: Vec::new(),
+        log_elsewhere: false,
         elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
     };
     Ok((end, rows.remember))

@@ -93,6 +93,7 @@ fn one(finder: &mut Finder<'_>, what: LookUp, id: &SessionId) -> Result<Answer, 
             Ok(root) => Answer::Root {
                 id: id.clone(),
                 root,
+                directory: finder.directory(id)?,
             },
             Err(reason) => Answer::Unresolved {
                 id: id.clone(),

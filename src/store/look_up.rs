@@ -150,6 +150,15 @@ impl<'a> Finder<'a> {
         Ok(found)
     }
 
+    /// The working directory of the session with this id.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if SQLite fails.
+    pub fn directory(&mut self, id: &SessionId) -> Result<Option<String>, StoreError> {
+        Ok(self.session(id)?.and_then(|session| session.directory))
+    }
+
     /// Where the newest row with this id is, the later table's of equally new ones.
     fn place(&mut self, id: &SessionId) -> Result<Option<Place>, StoreError> {
         let mut newest: Option<Place> = None;

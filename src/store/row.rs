@@ -25,7 +25,7 @@ const LARGE: &str = "opencode-lister: a large text";
 const GLOBAL_PROJECT: &str = "global";
 
 /// The texts of a session, in the order in which [`RowQuery::row`] selects them.
-const TEXTS: [&str; 12] = [
+const TEXTS: [&str; 13] = [
     "id",
     "directory",
     "project_id",
@@ -38,10 +38,11 @@ const TEXTS: [&str; 12] = [
     "workspace_id",
     "model",
     "idle_outcome",
+    "fork_session_id",
 ];
 
 /// The numbers of a session, in the order in which [`RowQuery::row`] selects them.
-const NUMBERS: [&str; 14] = [
+const NUMBERS: [&str; 16] = [
     "time_created",
     "time_updated",
     "time_archived",
@@ -56,6 +57,8 @@ const NUMBERS: [&str; 14] = [
     "summary_files",
     "time_idle",
     "time_viewed",
+    "time_compacting",
+    "time_suspended",
 ];
 
 /// Where the worktree stands in a row.
@@ -234,6 +237,8 @@ impl Reader<'_> {
             files,
             idle,
             viewed,
+            compacting,
+            suspended,
         ] = counts.map(integer);
         let tokens = input.map(|input| Tokens {
             input,
@@ -278,6 +283,9 @@ impl Reader<'_> {
             },
             tokens,
             summary,
+            time_compacting: compacting.map(Millis),
+            time_suspended: suspended.map(Millis),
+            forked_from: self.own_text(row, 12)?,
             time_idle: idle.map(Millis),
             time_viewed: viewed.map(Millis),
             idle_outcome: self.own_text(row, 11)?,

@@ -574,6 +574,9 @@ fn overlong(session: &Session) -> Option<&'static str> {
         summary: _,
         time_idle: _,
         time_viewed: _,
+        time_compacting: _,
+        time_suspended: _,
+        forked_from,
         idle_outcome,
     } = session;
     let model = model.as_ref();
@@ -589,6 +592,7 @@ fn overlong(session: &Session) -> Option<&'static str> {
         ("slug", slug.as_deref()),
         ("shareUrl", share_url.as_deref()),
         ("workspaceId", workspace_id.as_deref()),
+        ("forkedFrom", forked_from.as_deref()),
         ("idleOutcome", idle_outcome.as_deref()),
         ("model", model.map(|model| model.id.as_str())),
         ("model", model.map(|model| model.provider_id.as_str())),

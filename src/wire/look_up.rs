@@ -41,6 +41,9 @@ pub enum Answer<S = Session> {
         id: SessionId,
         /// That one's; the same where it has no parent.
         root: SessionId,
+        /// The working directory of the session that was asked for.
+        #[serde(default)]
+        directory: Option<String>,
     },
     /// It has none.
     Unresolved {
@@ -78,7 +81,15 @@ impl Answer {
         match self {
             Self::Session(session) => Answer::Session(Box::new(of(*session))),
             Self::Absent { id } => Answer::Absent { id },
-            Self::Root { id, root } => Answer::Root { id, root },
+            Self::Root {
+                id,
+                root,
+                directory,
+            } => Answer::Root {
+                id,
+                root,
+                directory,
+            },
             Self::Unresolved { id, reason } => Answer::Unresolved { id, reason },
         }
     }

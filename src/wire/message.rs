@@ -86,8 +86,61 @@ pub struct End {
     pub skipped: Skipped,
     /// How the marker was looked for.
     pub scan: Scan,
+    /// What could not be read and is null in the sessions, each at most once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub degraded: Vec<Degraded>,
+    /// The database says that it has a write-ahead log, none is beside it, and the
+    /// file has another name or is a mount of its own: its log can be elsewhere, and
+    /// what is in it is missing here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub log_elsewhere: bool,
     /// How long the listing took, in milliseconds.
     pub elapsed_ms: u64,
+}
+
+/// An optional part of the sessions that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Degraded {
+    /// Which part.
+    pub what: OptionalPart,
+    /// Why, for people.
+    pub reason: String,
+}
+
+/// The optional parts of a session: a database that cannot give them is listed
+/// without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OptionalPart {
+    /// The newest message's time.
+    LastMessageAt,
+    /// The first prompt of an untitled session.
+    FirstPrompt,
+    /// The worktree of its project.
+    Worktree,
+    /// Whether it carries the marker.
+    Marked,
+    /// Whether a session of OpenCode 1 was deleted in OpenCode 2: where that is not
+    /// known it is listed.
+    Deleted,
+    /// A part that a newer helper knows.
+    #[serde(other)]
+    Unknown,
+}
+
+impl OptionalPart {
+    /// The part's name on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::LastMessageAt => "lastMessageAt",
+            Self::FirstPrompt => "firstPrompt",
+            Self::Worktree => "worktree",
+            Self::Marked => "marked",
+            Self::Deleted => "deleted",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 /// Rows left out and texts cut, because the wire does not carry them.

@@ -30,7 +30,8 @@ pub use check::{
 pub use json::{line, to_json};
 pub use look_up::{Answer, AnswerLine, Answers, AnswersEnd, Asked, LookUp, Unresolved};
 pub use message::{
-    DatabaseState, End, ErrorKind, Failure, Hello, Message, Scan, ScanMode, Skipped,
+    DatabaseState, Degraded, End, ErrorKind, Failure, Hello, Message, OptionalPart, Scan, ScanMode,
+    Skipped,
 };
 pub use request::{InvalidMarker, MarkerText, Request};
 pub use write::{WriteError, Writer};
@@ -53,6 +54,10 @@ pub mod limits {
     pub const IDS: usize = 1_000;
     /// Bytes of one text: 4 KiB.
     pub const TEXT: usize = 4 << 10;
-    /// Characters of a first prompt.
+    /// Characters of a first prompt, where the request names no other limit.
     pub const FIRST_PROMPT: usize = 200;
+    /// The largest limit that a request may name for a first prompt, in characters.
+    pub const FIRST_PROMPT_MOST: usize = 4_000;
+    /// Parts that an `end` may say it is without.
+    pub const DEGRADED: usize = 32;
 }
