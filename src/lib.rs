@@ -100,6 +100,7 @@ compile_error!(
 pub mod cli;
 pub mod codec;
 pub mod config;
+pub mod database_files;
 pub mod file;
 pub mod gather;
 pub mod helper;
