@@ -12,7 +12,7 @@ use std::cell::Cell;
 use std::fs;
 use std::io;
 
-use opencode_sessions::marker::wal::{Log, Lost, Part, Read, ReadAt};
+use opencode_sessions::marker::wal::{Log, LogGap, Part, Read, ReadAt};
 use opencode_sessions::store::Position;
 use rusqlite::Connection;
 
@@ -70,7 +70,7 @@ impl Written {
         Self::word(self.frame(number), 4) != 0
     }
 
-    fn read(&self, from: Position, to: Position) -> Result<Vec<(Part, u32, Vec<u8>)>, Lost> {
+    fn read(&self, from: Position, to: Position) -> Result<Vec<(Part, u32, Vec<u8>)>, LogGap> {
         let mut all = Vec::new();
         let mut log = Log::new(&self.bytes[..], self.page_size);
         let each = |part, page, image: &[u8]| all.push((part, page, image.to_vec()));

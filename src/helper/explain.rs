@@ -115,6 +115,7 @@ fn explain_open(
         marks,
         scan,
         why,
+        degraded,
         remember: _,
     } = marker::scan(database, &task.marker)?;
     phases.end("marker");

@@ -157,6 +157,7 @@ fn send_rows<W: Write>(
         marks,
         scan,
         remember,
+        degraded,
         why: _,
     } = marker::scan(database, &task.marker)?;
     let Some(query) = Query::new(&schema, task.filter)? else {

@@ -99,8 +99,8 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    /// Whatever comes, it counts as found.
-    pub(super) fn give_in(&mut self) {
+    /// Whatever comes, a half counts as found.
+    pub(super) fn assume_found(&mut self) {
         self.found = true;
     }
 

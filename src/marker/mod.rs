@@ -15,17 +15,18 @@
 //! finds the rows here, `LIKE` or its exact equal judges them, so the answer is
 //! that of the definition. [`scan`] is the one way in.
 
-mod cell;
-mod ground;
+mod cache;
+mod confirm;
+mod file_scan;
 mod halves;
-mod judge;
-mod links;
-mod memory;
+mod large_cell;
 mod needle;
+mod overflow;
 mod page;
-mod pass;
+mod pages;
 mod record;
 mod scan;
+mod sql_scan;
 pub mod wal;
 
 use std::collections::{BTreeSet, HashSet};
@@ -33,21 +34,11 @@ use std::collections::{BTreeSet, HashSet};
 use rusqlite::Connection;
 
 use crate::session::SessionId;
-use crate::store::{STORES, Schema, StoreError, Table};
+use crate::store::{CONTENT, STORES, Schema, StoreError, Table};
 use crate::wire::MarkerText;
 
 pub use needle::Needle;
 pub use scan::{Found, Options, Remember, scan};
-
-/// The tables that hold what was said, and the column that holds it. The last
-/// two are written by the newer `/api/session` routes, which write nothing to
-/// the first two.
-pub const CONTENT: [(&str, &str); 4] = [
-    ("part", "data"),
-    ("message", "data"),
-    ("session_message", "data"),
-    ("session_input", "prompt"),
-];
 
 /// What is known of the marker in each session.
 #[derive(Debug, Clone)]
@@ -87,8 +78,8 @@ pub fn definition(
     marker: &MarkerText,
 ) -> Result<BTreeSet<String>, StoreError> {
     let mut marked = BTreeSet::new();
-    for (table, column) in content_tables(schema) {
-        judge::plain(conn, schema, table, column, marker, &mut |id| {
+    for content in content_tables(schema) {
+        confirm::plain(conn, schema, content, marker, &mut |id| {
             marked.insert(id);
         })?;
     }
@@ -105,11 +96,43 @@ fn session_tables(schema: &Schema) -> impl Iterator<Item = &Table> {
 
 /// The content tables that `schema` has and whose rows name a session that
 /// could be listed.
-fn content_tables(schema: &Schema) -> impl Iterator<Item = (&Table, &'static str)> {
+fn content_tables(schema: &Schema) -> impl Iterator<Item = ContentTable<'_>> {
     let listable = session_tables(schema).next().is_some();
     CONTENT
         .into_iter()
+        .zip(0_u8..)
         .filter(move |_| listable)
-        .filter_map(|(name, column)| Some((schema.table(name)?, column)))
-        .filter(|(table, column)| table.has("session_id") && table.has(column))
+        .filter_map(|(content, number)| {
+            Some(ContentTable {
+                table: schema.table(content.table)?,
+                column: content.column,
+                number,
+            })
+        })
+        .filter(|content| content.table.has("session_id") && content.table.has(content.column))
+}
+
+/// A content table of one database.
+#[derive(Debug, Clone, Copy)]
+struct ContentTable<'s> {
+    table: &'s Table,
+    /// The column that holds what was said.
+    column: &'static str,
+    /// Its place in [`CONTENT`].
+    number: u8,
+}
+
+impl<'s> ContentTable<'s> {
+    /// The rowid's name, if what a row's columns read as is what the row stores: no
+    /// column is computed, and the content has no default that rows of before read as.
+    fn stored_rowid(&self) -> Option<&'s str> {
+        let has_default = self
+            .table
+            .columns
+            .iter()
+            .any(|known| known.name == self.column && known.has_default);
+        self.table
+            .rowid()
+            .filter(|_| !self.table.computes() && !has_default)
+    }
 }

@@ -4,10 +4,10 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, MAIN_DB, Row};
 
-use super::Needle;
+use super::confirm::WHOLE_CELL;
 use super::halves::{Halves, Stream};
-use super::judge::WHOLE_CELL;
-use crate::store::{CellLimit, Column, RowById, Shape, StoreError, Table, quoted};
+use super::{ContentTable, Needle};
+use crate::store::{CellLimit, RowById, Shape, StoreError, Table, quoted};
 
 /// The records of one table.
 pub(super) struct Records<'a> {
@@ -30,11 +30,11 @@ pub(super) enum Watched {
 }
 
 impl<'a> Records<'a> {
-    /// The records of `table`, whose content is in `column` and whose rowid goes by
-    /// the name `rowid`.
+    /// The records of a table whose rowid goes by the name `rowid`.
     pub(super) fn new(
         conn: &'a Connection,
-        (table, column, rowid): (&'a Table, &str, &str),
+        ContentTable { table, column, .. }: ContentTable<'a>,
+        rowid: &str,
         needle: &'a Needle,
         halves: &'a Halves,
     ) -> Result<Self, StoreError> {
@@ -118,13 +118,13 @@ impl Search<'_> {
                         watched = Watched::Maybe;
                     }
                 }
-                Some(ValueRef::Integer(value)) if !is_rowid(column) => {
-                    stream.push(integer(value, &mut [0; 8]));
-                }
+                // A record does not have the rowid under its other name.
+                Some(ValueRef::Integer(_)) if self.table.rowid_alias() == Some(&column.name) => {}
+                Some(ValueRef::Integer(value)) => stream.push(integer(value, &mut [0; 8])),
                 // Stored as an integer where it is one.
-                Some(ValueRef::Real(value)) if value.fract() == 0.0 => stream.give_in(),
+                Some(ValueRef::Real(value)) if value.fract() == 0.0 => stream.assume_found(),
                 Some(ValueRef::Real(value)) => stream.push(&value.to_be_bytes()),
-                Some(ValueRef::Integer(_) | ValueRef::Null) => {}
+                Some(ValueRef::Null) => {}
                 None => {
                     let (table, name) = (self.table.name.as_str(), column.name.as_str());
                     stream.read(self.conn.blob_open(MAIN_DB, table, name, rowid, true)?)?;
@@ -136,11 +136,6 @@ impl Search<'_> {
         }
         Ok(stream.has_found().then_some(watched))
     }
-}
-
-/// The rowid under another name, which a record does not have.
-fn is_rowid(column: &Column) -> bool {
-    column.in_primary_key && column.declared.eq_ignore_ascii_case("integer")
 }
 
 /// An integer as a record has it: as few bytes as it needs, none for 0 and 1.

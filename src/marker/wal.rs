@@ -8,8 +8,15 @@
 //! front, with the first salt one higher (section 4.5): the frames behind the new
 //! ones are still those of the generation before.
 //!
+//! The chain of checksums can have holes that are no damage: SQLite before 3.51 commits
+//! frames whose salts and checksum are zero, after a spilled transaction wrote a page
+//! twice and rolled a savepoint back (<https://sqlite.org/forum/forumpost/b490f726db>).
+//! Within the generation of a snapshot such frames are read all the same, since the
+//! published end vouches for them as long as the log's header is that of the generation.
+//! Where a generation before ends nobody says, so there a hole is a gap.
+//!
 //! Nothing here opens a file or allocates for a frame. Whatever does not fit is
-//! [`Lost`], never a wrong frame.
+//! [`LogGap`], never a wrong frame.
 
 use std::fs::File;
 use std::io;
@@ -63,14 +70,14 @@ const PIECE: usize = 256 << 10;
 
 /// The frames that are wanted cannot be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lost {
+pub struct LogGap {
     /// Why.
     pub why: &'static str,
     /// It happened while they were read: from another snapshot they may be had.
     pub meanwhile: bool,
 }
 
-impl Lost {
+impl LogGap {
     /// Written over while they were read.
     pub const MEANWHILE: Self = Self {
         why: "the log was written over while it was read",
@@ -137,8 +144,8 @@ enum Why {
     Reached,
     /// Time is up.
     Stopped,
-    /// The next frame is not of this generation, or not whole.
-    Broken,
+    /// The next frame does not go on with the checksums; these are its salts.
+    Broken([u32; 2]),
     /// The file ends before another whole frame.
     FileEnds,
 }
@@ -170,7 +177,7 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
         to: Position,
         mut each: impl FnMut(Part, u32, &[u8]),
         stop: impl Fn() -> bool,
-    ) -> io::Result<Result<Read, Lost>> {
+    ) -> io::Result<Result<Read, LogGap>> {
         if from.salts == to.salts {
             return self.same_generation(
                 from,
@@ -180,30 +187,40 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
             );
         }
         if from.salts[0].wrapping_add(1) != to.salts[0] {
-            return Ok(Err(Lost::for_good("the log was restarted more than once")));
+            return Ok(Err(LogGap::for_good(
+                "the log was restarted more than once",
+            )));
         }
         if from.frames == 0 {
-            return Ok(Err(Lost::for_good(
+            return Ok(Err(LogGap::for_good(
                 "the log was restarted before any of it was read",
             )));
         }
         if to.frames >= from.frames {
-            return Ok(Err(Lost::for_good(
+            return Ok(Err(LogGap::for_good(
                 "the log was restarted and has grown past the last place",
             )));
         }
         if !self.is_intact(from)? {
-            return Ok(Err(Lost::for_good(
+            return Ok(Err(LogGap::for_good(
                 "the log was restarted and written over",
             )));
         }
         // Where the old generation ends nobody says, so it is found first.
         let old = self.walk(from, u32::MAX, |_, _| {}, || false)?;
-        if old.why != Why::Broken {
+        match old.why {
+            Why::Broken(next) if is_older(next, from.salts) => {}
+            Why::Broken(_) => {
+                return Ok(Err(LogGap::for_good(
+                    "the log was restarted, and has frames before that without a checksum",
+                )));
+            }
             // The file may have been cut off there, with frames that were not read.
-            return Ok(Err(Lost::for_good(
-                "the log was restarted and may have been truncated",
-            )));
+            _ => {
+                return Ok(Err(LogGap::for_good(
+                    "the log was restarted and may have been truncated",
+                )));
+            }
         }
         let (before, end) = (old.before.frames, old.committed.frames);
         let mut at = from.frames;
@@ -215,7 +232,7 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
         let old = self.walk(from, end, in_its_part, &stop)?;
         // A writer writes over the frame at `from` before any that was read here.
         if !matches!(old.why, Why::Reached | Why::Stopped) || !self.is_intact(from)? {
-            return Ok(Err(Lost::MEANWHILE));
+            return Ok(Err(LogGap::MEANWHILE));
         }
         let frames = u64::from(old.to.frames - from.frames);
         if old.why == Why::Stopped {
@@ -237,28 +254,81 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
         &mut self,
         from: Position,
         to: Position,
-        each: impl FnMut(u32, &[u8]),
+        mut each: impl FnMut(u32, &[u8]),
         stop: impl Fn() -> bool,
-    ) -> io::Result<Result<Read, Lost>> {
+    ) -> io::Result<Result<Read, LogGap>> {
         if from == to {
             return Ok(Ok(Read { to, frames: 0 }));
         }
         if from.frames >= to.frames || from.big_endian != to.big_endian {
-            return Ok(Err(Lost::for_good("the log is another one")));
+            return Ok(Err(LogGap::for_good("the log is another one")));
         }
         let Some(seed) = self.seed(from)? else {
-            return Ok(Err(Lost::for_good("the log is not what it was")));
+            return Ok(Err(LogGap::for_good("the log is not what it was")));
         };
-        let walk = self.walk(seed, to.frames, each, stop)?;
-        let frames = u64::from(walk.to.frames - from.frames);
+        let walk = self.walk(seed, to.frames, &mut each, &stop)?;
+        let read = |to: Position| Read {
+            to,
+            frames: u64::from(to.frames - from.frames),
+        };
         Ok(match walk.why {
-            Why::Reached if walk.to == to => Ok(Read { to, frames }),
-            Why::Stopped => Ok(Read {
-                to: walk.to,
-                frames,
-            }),
-            _ => Err(Lost::MEANWHILE),
+            Why::Reached if walk.to == to => Ok(read(to)),
+            Why::Stopped => Ok(read(walk.to)),
+            Why::Broken([0, 0]) => match self.walk_on(walk.to, to, each, stop)? {
+                Some(reached) => Ok(read(reached)),
+                None => Err(LogGap::MEANWHILE),
+            },
+            _ => Err(LogGap::MEANWHILE),
         })
+    }
+
+    /// Reads on to a published end past frames without a checksum, or to an earlier
+    /// frame that has one if `stop` says so. `None` if the log was restarted meanwhile: a
+    /// writer then writes its header first, so that it vouches for all frames before.
+    fn walk_on(
+        &mut self,
+        from: Position,
+        to: Position,
+        mut each: impl FnMut(u32, &[u8]),
+        stop: impl Fn() -> bool,
+    ) -> io::Result<Option<Position>> {
+        let size = FRAME + self.page_size;
+        let mut at = from;
+        let mut last_with_sum = None;
+        while at.frames < to.frames {
+            let wanted = (to.frames - at.frames).min(self.frames_at_once());
+            let offset = self.offset(at.frames);
+            let piece = &mut self.buffer[..wanted as usize * size];
+            if self.file.read_at(piece, offset)? < piece.len() {
+                return Ok(None);
+            }
+            for frame in piece.chunks_exact(size) {
+                let (header, image) = frame.split_at(FRAME);
+                let salts = [word(header, 8), word(header, 12)];
+                if salts != to.salts && salts != [0, 0] {
+                    return Ok(None);
+                }
+                each(word(header, 0), image);
+                at.frames += 1;
+                if salts == to.salts {
+                    at.checksum = [word(header, 16), word(header, 20)];
+                    last_with_sum = Some(at);
+                }
+            }
+            if stop()
+                && let Some(place) = last_with_sum
+                && place.frames < to.frames
+            {
+                at = place;
+                break;
+            }
+        }
+        let is_whole = at.frames < to.frames || at == to;
+        Ok((is_whole && self.seed(to.start())?.is_some()).then_some(at))
+    }
+
+    fn frames_at_once(&self) -> u32 {
+        u32::try_from(self.buffer.len() / (FRAME + self.page_size)).unwrap_or(1)
     }
 
     /// The place with the checksum to go on from; nothing where the log is not
@@ -310,26 +380,41 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
             if to.frames >= until {
                 break Why::Reached;
             }
-            let wanted =
-                (until - to.frames).min(u32::try_from(self.buffer.len() / size).unwrap_or(1));
+            let wanted = (until - to.frames).min(self.frames_at_once());
             let at = self.offset(to.frames);
             let piece = &mut self.buffer[..wanted as usize * size];
             let got = self.file.read_at(piece, at)?;
-            for frame in piece[..got].chunks_exact(size) {
+            for (index, frame) in piece[..got].chunks_exact(size).enumerate() {
                 let (header, image) = frame.split_at(FRAME);
+                let salts = [word(header, 8), word(header, 12)];
                 let sum = checksum(to.big_endian, to.checksum, &header[..8]);
-                if [word(header, 8), word(header, 12)] != to.salts {
-                    break 'walk Why::Broken;
+                if salts != to.salts {
+                    break 'walk Why::Broken(salts);
                 }
                 let sum = checksum(to.big_endian, sum, image);
                 if [word(header, 16), word(header, 20)] != sum {
-                    break 'walk Why::Broken;
+                    break 'walk Why::Broken(salts);
                 }
                 each(word(header, 0), image);
+                let follows_a_commit = committed == to && to.frames > from.frames;
                 to.frames += 1;
                 to.checksum = sum;
                 if word(header, 4) != 0 {
-                    before = committed;
+                    // A commit that is padded to a sector repeats its last frame, and
+                    // that is no transaction of its own.
+                    let repeats = follows_a_commit
+                        && match index.checked_sub(1) {
+                            Some(last) => same_page(&piece[last * size..][..size], frame),
+                            None => {
+                                let mut last = vec![0; size];
+                                let offset = at - size as u64;
+                                self.file.read_at(&mut last, offset)? == size
+                                    && same_page(&last, frame)
+                            }
+                        };
+                    if !repeats {
+                        before = committed;
+                    }
                     committed = to;
                 }
             }
@@ -347,6 +432,18 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
             why,
         })
     }
+}
+
+/// True for two frames with the same image of the same page.
+fn same_page(one: &[u8], other: &[u8]) -> bool {
+    one[..4] == other[..4] && one[FRAME..] == other[FRAME..]
+}
+
+/// True for the salts of a generation before this one: what was left of it is where
+/// this one has no frames. Others are this one's own, or those of a hole.
+fn is_older(salts: [u32; 2], than: [u32; 2]) -> bool {
+    let behind = than[0].wrapping_sub(salts[0]);
+    salts != [0, 0] && (1..1 << 31).contains(&behind)
 }
 
 /// A big-endian word.

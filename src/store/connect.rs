@@ -4,17 +4,21 @@ use std::fs::File;
 use std::io;
 use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use bincode::{Decode, Encode};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction};
+use rusqlite::{Connection, ErrorCode, FileControl, OpenFlags, Transaction};
 
 use super::StoreError;
-use super::log::{IndexHeader, Position};
+use super::interrupt::Interrupt;
+use super::lock;
+use super::log::{Position, WalIndex};
 use super::look::{Look, look};
+use super::stamp::FileStamp;
+use crate::database_files::DatabaseFiles;
 
 /// How to open a database.
 #[derive(Debug, Clone)]
@@ -50,14 +54,37 @@ const ATTEMPTS: usize = 16;
 pub struct Snapshot<'a> {
     transaction: Transaction<'a>,
     end: Option<Position>,
+    blocks_writers: bool,
 }
 
 impl Snapshot<'_> {
-    /// Where in the log it ends: it has these frames, no more and no fewer.
-    /// `None` without a log, or where that could not be made certain.
+    /// Where in the log it ends: it has these frames, no more and no fewer;
+    /// [nowhere](Position::is_nowhere) if the file alone is the database. `None` where
+    /// that is not certain.
     #[must_use]
     pub fn end(&self) -> Option<Position> {
         self.end
+    }
+
+    /// True if no other program can commit while this snapshot is held: the database
+    /// is in rollback mode.
+    #[must_use]
+    pub fn blocks_writers(&self) -> bool {
+        self.blocks_writers
+    }
+
+    /// The bytes at the end of each page that SQLite leaves alone, in this snapshot:
+    /// the file's own header can be older.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if SQLite fails.
+    pub fn reserved_bytes(&self) -> Result<usize, StoreError> {
+        // A negative number asks and sets nothing.
+        let mut reserved = -1;
+        let ask = FileControl::ReserveBytes(&mut reserved);
+        self.transaction.file_control(None::<&str>, ask)?;
+        Ok(usize::try_from(reserved).unwrap_or(0))
     }
 }
 
@@ -69,21 +96,6 @@ impl Deref for Snapshot<'_> {
     }
 }
 
-/// What a file looks like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-pub struct FileLooks {
-    /// The device it is on.
-    pub device: u64,
-    /// Its inode there.
-    pub inode: u64,
-    /// Its size in bytes.
-    pub size: u64,
-    /// When its content changed, in seconds and nanoseconds.
-    pub modified: (i64, i64),
-    /// When its inode changed.
-    pub changed: (i64, i64),
-}
-
 /// A database, open for reading.
 #[derive(Debug)]
 pub struct Database {
@@ -91,15 +103,27 @@ pub struct Database {
     // `look`).
     conn: Connection,
     file: File,
-    /// The `-shm` file of a database in WAL mode.
-    shm: Option<File>,
-    path: PathBuf,
-    /// For a database opened as unchanging: what it looked like before.
-    before: Option<Unchanging>,
+    kind: Kind,
+    files: DatabaseFiles,
+    interrupt: Arc<Interrupt>,
+    log_elsewhere: bool,
+}
+
+/// What tells where a snapshot of a database ends.
+#[derive(Debug)]
+enum Kind {
+    /// The published end of its log.
+    Wal(WalIndex),
+    /// The log's end is not known: the wal-index cannot be opened.
+    WalUnknown,
+    /// The file, which nobody can write to while a snapshot is held.
+    Rollback,
+    /// The file, which looked so when it was opened as unchanging.
+    Unchanging(Unchanging),
 }
 
 impl Database {
-    /// Opens the database at `path`.
+    /// Opens the database that `path` leads to.
     ///
     /// In a directory that cannot be written to, where SQLite can make no
     /// wal-index, a database whose log is absent or empty is opened as
@@ -107,42 +131,48 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// Where the file is no database, or cannot be read.
+    /// Returns an error if the file is not a database or cannot be read.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Opened, StoreError> {
-        // SQLite takes a relative name that begins with `file:` for a URI.
-        let path = std::path::absolute(path)?;
-        let held = match look(&path)? {
+        let files = DatabaseFiles::resolve(path)?;
+        let (held, header) = match look(&files.main)? {
             Look::Missing => return Ok(Opened::Missing),
             Look::Young => return Ok(Opened::Young),
             Look::Empty => return Ok(Opened::Empty),
-            Look::Open(file) => file,
+            Look::Open(file, header) => (file, header),
         };
-        let conn = connect(&path, OpenFlags::empty(), options)?;
+        let log_elsewhere = false;
+        let _ = header;
+        let interrupt = Arc::new(Interrupt::new(options.deadline));
+        let conn = connect(&files.main, OpenFlags::empty(), options, &interrupt)?;
         let (conn, before) = match touch(&conn) {
             Ok(()) => (conn, None),
             Err(error) if needs_a_wal_index(&error) => {
-                let Some(before) = Unchanging::look(&path) else {
-                    return Err(error.into());
+                let Some(before) = Unchanging::look(&files) else {
+                    return Err(StoreError::of_wal_index(error, &files));
                 };
-                let conn = connect(&immutable_uri(&path), OpenFlags::SQLITE_OPEN_URI, options)?;
+                let uri = immutable_uri(&files.main);
+                let conn = connect(&uri, OpenFlags::SQLITE_OPEN_URI, options, &interrupt)?;
                 touch(&conn)?;
                 (conn, Some(before))
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(lock::explain(error, &held, &files)),
         };
         let journal: String = conn.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
-        let shm = if journal == "wal" && before.is_none() {
-            // While the connection is open nobody can put another in its place.
-            File::open(with_suffix(&path, "-shm")).ok()
-        } else {
-            None
+        let kind = match before {
+            Some(before) => Kind::Unchanging(before),
+            None if journal == "wal" => {
+                // While the connection is open nobody can put another in its place.
+                WalIndex::open(&files.shm).map_or(Kind::WalUnknown, Kind::Wal)
+            }
+            None => Kind::Rollback,
         };
         Ok(Opened::Ready(Self {
             conn,
             file: held,
-            shm,
-            path,
-            before,
+            kind,
+            files,
+            interrupt,
+            log_elsewhere,
         }))
     }
 
@@ -150,29 +180,45 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// Where SQLite fails.
+    /// Returns an error if SQLite fails.
     pub fn begin(&self) -> Result<Snapshot<'_>, StoreError> {
         let mut attempts = 0;
         loop {
-            let before = self.index_header()?;
+            let before = self.published()?;
             let transaction = self.conn.unchecked_transaction()?;
             // BEGIN alone takes no snapshot.
-            touch(&transaction)?;
+            touch(&transaction).map_err(|error| lock::explain(error, &self.file, &self.files))?;
             attempts += 1;
-            // The same header before and after: it is this one that was taken.
-            let after = self.index_header()?;
-            let taken = before.filter(|before| after == Some(*before));
-            if taken.is_some() || self.shm.is_none() || attempts == ATTEMPTS {
-                let end = taken.map(|header| header.position());
-                return Ok(Snapshot { transaction, end });
+            if matches!(self.kind, Kind::Rollback) && is_in_wal_mode(&self.file)? {
+                // Somebody switched since it was opened: its log would be ignored.
+                return Err(StoreError::Changed);
             }
+            let end = match self.kind {
+                Kind::Rollback | Kind::Unchanging(_) => Some(Position::NOWHERE),
+                Kind::WalUnknown => None,
+                Kind::Wal(_) => {
+                    // The same header before and after: it is this one that was taken.
+                    let after = self.published()?;
+                    let taken = before.filter(|before| after == Some(*before));
+                    if taken.is_none() && attempts < ATTEMPTS {
+                        continue;
+                    }
+                    taken.map(|header| header.position())
+                }
+            };
+            return Ok(Snapshot {
+                transaction,
+                end,
+                blocks_writers: matches!(self.kind, Kind::Rollback),
+            });
         }
     }
 
-    fn index_header(&self) -> Result<Option<IndexHeader>, StoreError> {
-        Ok(match &self.shm {
-            Some(shm) => IndexHeader::read(shm)?,
-            None => None,
+    /// The published end of the log, where SQLite trusts it.
+    fn published(&self) -> Result<Option<super::log::IndexHeader>, StoreError> {
+        Ok(match &self.kind {
+            Kind::Wal(index) => index.published()?,
+            _ => None,
         })
     }
 
@@ -187,62 +233,64 @@ impl Database {
     ///
     /// # Errors
     ///
-    /// Where it cannot be opened.
+    /// Returns an error if it cannot be opened.
     pub fn log(&self) -> io::Result<Option<File>> {
-        match File::open(with_suffix(&self.path, "-wal")) {
+        match File::open(&self.files.log) {
             Ok(log) => Ok(Some(log)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// What the file looks like now; `None` where another one is in its place.
+    /// The file's stamp now; `None` where another file is in its place.
     ///
     /// # Errors
     ///
-    /// Where the system refuses.
-    pub fn looks(&self) -> io::Result<Option<FileLooks>> {
-        let ours = self.file.metadata()?;
-        let same = match std::fs::metadata(&self.path) {
-            Ok(there) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+    /// Returns an error if one of both cannot be inspected.
+    pub fn stamp(&self) -> io::Result<Option<FileStamp>> {
+        let ours = FileStamp::of(&self.file)?;
+        let same = match std::fs::metadata(&self.files.main) {
+            Ok(there) => (ours.device, ours.inode) == (there.dev(), there.ino()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(error) => return Err(error),
         };
-        Ok(same.then(|| FileLooks {
-            device: ours.dev(),
-            inode: ours.ino(),
-            size: ours.len(),
-            modified: (ours.mtime(), ours.mtime_nsec()),
-            changed: (ours.ctime(), ours.ctime_nsec()),
-        }))
+        Ok(same.then_some(ours))
     }
 
-    /// The connection, for what needs no transaction.
-    #[must_use]
-    pub fn connection(&self) -> &Connection {
-        &self.conn
+    /// Does `work` with statements that are interrupted at `until`; they then fail as
+    /// [`StoreError::is_interrupted`] tells.
+    pub(crate) fn interrupted_at<T>(&self, until: Option<Instant>, work: impl FnOnce() -> T) -> T {
+        self.interrupt.during(until, work)
     }
 
-    /// The database's absolute path.
+    /// The database's files.
     #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn files(&self) -> &DatabaseFiles {
+        &self.files
     }
 
     /// True where it was opened as unchanging.
     #[must_use]
     pub fn is_immutable(&self) -> bool {
-        self.before.is_some()
+        matches!(self.kind, Kind::Unchanging(_))
+    }
+
+    /// True where its log can be elsewhere, and what is in it is missing here: see
+    /// [`DatabaseFiles::log_can_be_elsewhere`].
+    #[must_use]
+    pub fn log_elsewhere(&self) -> bool {
+        self.log_elsewhere
     }
 
     /// Closes the database. What was read counts only if this succeeds.
     ///
     /// # Errors
     ///
-    /// Where the file was opened as unchanging and has changed.
+    /// Returns [`StoreError::Changed`] if the file was opened as unchanging and has
+    /// changed.
     pub fn close(self) -> Result<(), StoreError> {
-        match &self.before {
-            Some(before) if Unchanging::look(&self.path).as_ref() != Some(before) => {
+        match &self.kind {
+            Kind::Unchanging(before) if Unchanging::look(&self.files).as_ref() != Some(before) => {
                 Err(StoreError::Changed)
             }
             _ => Ok(()),
@@ -250,7 +298,12 @@ impl Database {
     }
 }
 
-fn connect(path: &Path, more: OpenFlags, options: &OpenOptions) -> Result<Connection, StoreError> {
+fn connect(
+    path: &Path,
+    more: OpenFlags,
+    options: &OpenOptions,
+    interrupt: &Arc<Interrupt>,
+) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
     #[expect(clippy::disallowed_methods, reason = "this is the place")]
     let mut conn = Connection::open_with_flags(path, flags)?;
@@ -272,10 +325,11 @@ fn connect(path: &Path, more: OpenFlags, options: &OpenOptions) -> Result<Connec
             i64::try_from(limit).unwrap_or(i64::MAX),
         )?;
     }
-    if let Some(deadline) = options.deadline {
-        // Every ten thousand instructions: some microseconds to a millisecond.
-        conn.progress_handler(10_000, Some(move || Instant::now() >= deadline))?;
-    }
+    // What SQLite sorts here is small; a directory for temporary files may not be had.
+    conn.pragma_update(None, "temp_store", "memory")?;
+    let interrupt = Arc::clone(interrupt);
+    // Every ten thousand instructions: some microseconds to a millisecond.
+    conn.progress_handler(10_000, Some(move || interrupt.is_due()))?;
     Ok(conn)
 }
 
@@ -285,6 +339,13 @@ fn touch(conn: &Connection) -> rusqlite::Result<()> {
     // for more would be taken and given back for nothing.
     conn.pragma_update(None, "cache_size", 64)?;
     conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+}
+
+/// The database's header says so (<https://sqlite.org/fileformat2.html>, section 1.3.3).
+fn is_in_wal_mode(file: &File) -> io::Result<bool> {
+    let mut versions = [0; 2];
+    file.read_exact_at(&mut versions, 18)?;
+    Ok(versions == [2, 2])
 }
 
 /// SQLite could not make or open the wal-index, or not recover the log.
@@ -304,23 +365,17 @@ struct Unchanging {
 }
 
 impl Unchanging {
-    fn look(path: &Path) -> Option<Self> {
-        let writable = rustix::fs::access(path.parent()?, rustix::fs::Access::WRITE_OK).is_ok();
-        let log = |suffix| std::fs::metadata(with_suffix(path, suffix)).map_or(0, |log| log.len());
-        let logs = log("-wal") + log("-journal");
-        let about = std::fs::metadata(path).ok()?;
+    fn look(files: &DatabaseFiles) -> Option<Self> {
+        let directory = files.main.parent()?;
+        let writable = rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_ok();
+        let size = |path: &Path| std::fs::metadata(path).map_or(0, |log| log.len());
+        let logs = size(&files.log) + size(&files.journal());
+        let about = std::fs::metadata(&files.main).ok()?;
         (!writable && logs == 0).then_some(Self {
             len: about.len(),
             changed: about.modified().ok()?,
         })
     }
-}
-
-/// The file beside the database at `path` whose name has `suffix` more.
-pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 /// <https://sqlite.org/uri.html>

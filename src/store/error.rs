@@ -1,23 +1,45 @@
 //! SQLite's result codes as policy, in one table.
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 
 use rusqlite::ErrorCode;
+use rustix::fs::Access;
+use rustix::io::Errno;
 
+use super::lock::LockHolder;
+use crate::database_files::DatabaseFiles;
 use crate::text::Shown;
 use crate::wire::{ErrorKind, Failure};
 
 /// Reading a database failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// SQLite said no.
+    /// SQLite failed.
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
-    /// The file could not be looked at.
+    /// A system call failed.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The file is no SQLite database, for this reason.
+    /// Another program has it locked.
+    #[error("it is locked by {}", holder(.0.as_ref()))]
+    Locked(Option<LockHolder>),
+    /// SQLite needs this file beside the database to read its log, and cannot open or
+    /// create it.
+    #[error(
+        "cannot {what} {}, which SQLite needs to read the write-ahead log: {error}",
+        Shown(path)
+    )]
+    BesideIt {
+        /// Open or create.
+        what: &'static str,
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        error: io::Error,
+    },
+    /// The file is not an SQLite database, for this reason.
     #[error("it {0}")]
     NotADatabase(&'static str),
     /// A table is not of a kind that can be read, for this reason.
@@ -29,7 +51,44 @@ pub enum StoreError {
     Changed,
 }
 
+fn holder(holder: Option<&LockHolder>) -> String {
+    holder.map_or_else(|| "another program".to_owned(), ToString::to_string)
+}
+
 impl StoreError {
+    /// The cause of an error that says that SQLite could not open a file beside the
+    /// database. No connection to the database may be in use any more.
+    pub(super) fn of_wal_index(error: rusqlite::Error, files: &DatabaseFiles) -> Self {
+        let beside = |what, path: &Path, error| Self::BesideIt {
+            what,
+            path: path.to_owned(),
+            error,
+        };
+        for file in [&files.log, &files.shm] {
+            match File::open(file).and_then(|file| file.metadata()) {
+                Ok(about) if about.is_dir() => {
+                    return beside("open", file, Errno::ISDIR.into());
+                }
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return beside("open", file, error);
+                }
+                _ => {}
+            }
+        }
+        let directory = files.main.parent().unwrap_or(&files.main);
+        match rustix::fs::access(directory, Access::WRITE_OK) {
+            Err(why) if !files.shm.exists() => beside("create", &files.shm, why.into()),
+            _ => error.into(),
+        }
+    }
+
+    /// True if a statement was interrupted, because its time was over.
+    #[must_use]
+    pub fn is_interrupted(&self) -> bool {
+        matches!(self, Self::Sqlite(error)
+            if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted))
+    }
+
     /// What the caller of the helper can act on.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
@@ -38,38 +97,88 @@ impl StoreError {
                 sqlite_kind(error.code, error.extended_code)
             }),
             Self::Io(error) => io_kind(error),
+            Self::BesideIt { error, .. } => io_kind(error),
             Self::NotADatabase(_) => ErrorKind::NotADatabase,
             Self::Schema(_) => ErrorKind::Schema,
-            Self::Changed => ErrorKind::Busy,
+            Self::Changed | Self::Locked(_) => ErrorKind::Busy,
         }
     }
 
     /// The `error` line about the database at `path`: what happened to it, and
-    /// the way out.
+    /// the way out. It names no option: whoever shows it may have others.
     #[must_use]
     pub fn failure(&self, path: &Path) -> Failure {
-        let kind = self.kind();
-        let way_out = match kind {
-            ErrorKind::Busy => {
-                "it is locked by another program: try again, or wait longer with --busy-timeout"
-            }
+        Failure {
+            kind: self.kind(),
+            message: format!("cannot read {}: {self} ({})", Shown(path), self.way_out()),
+        }
+    }
+
+    fn way_out(&self) -> &'static str {
+        let of_io = match self {
+            Self::Io(error) => io_way_out(error),
+            Self::BesideIt { error, .. } if io_kind(error) == ErrorKind::Permission => Some(
+                "make the directory writable, or copy the database and its -wal file to one that is",
+            ),
+            Self::BesideIt { error, .. } => io_way_out(error),
+            Self::Sqlite(error) => error
+                .sqlite_error()
+                .and_then(|error| sqlite_way_out(error.extended_code)),
+            _ => None,
+        };
+        of_io.unwrap_or(match self.kind() {
+            ErrorKind::Busy => "try again when that program is done",
             ErrorKind::Corrupt => {
                 "the database is damaged: see https://sqlite.org/recovery.html before OpenCode writes to it again"
             }
-            ErrorKind::NotADatabase => "is it the right file?",
-            ErrorKind::Permission => "see who may read it and its directory",
-            ErrorKind::Io => "see whether its disk is well",
-            ErrorKind::Schema => "is it a database of OpenCode?",
-            ErrorKind::OutOfMemory => "raise --memory-limit",
+            ErrorKind::NotADatabase => "check that the path names the right file",
+            ErrorKind::Permission => "check who may read it, its -wal and -shm files and its directory",
+            ErrorKind::Io => "the system refused a file operation: see its log",
+            ErrorKind::Schema => "check that it is a database of OpenCode",
+            ErrorKind::OutOfMemory => "the helper's memory limit was reached",
             ErrorKind::Usage | ErrorKind::Internal => {
-                "run `opencode-lister explain` on it and report what it says"
+                "run `opencode-lister explain` on it and report what it prints"
             }
-        };
-        Failure {
-            kind,
-            message: format!("cannot list {}: {self}; {way_out}", Shown(path)),
-        }
+        })
     }
+}
+
+/// The way out of a failed system call, where there is a better one than that of its
+/// kind.
+fn io_way_out(error: &io::Error) -> Option<&'static str> {
+    Some(match Errno::from_io_error(error)? {
+        Errno::IO => "check the disk and the system log",
+        Errno::MFILE | Errno::NFILE => "too many files are open: raise the limit (ulimit -n)",
+        Errno::STALE => "the network file system has lost the file: mount it again",
+        Errno::LOOP => "its path is a loop of symbolic links",
+        Errno::NAMETOOLONG => "its path is too long",
+        Errno::NOLCK => "its file system cannot lock files",
+        Errno::ROFS => "its file system is read-only",
+        _ => return None,
+    })
+}
+
+/// <https://sqlite.org/rescode.html#extrc>: `SQLITE_IOERR` and this, shifted.
+const fn ioerr(detail: i32) -> i32 {
+    10 | detail << 8
+}
+
+/// The way out of an extended result code, where there is a better one than that of its
+/// kind.
+fn sqlite_way_out(extended: i32) -> Option<&'static str> {
+    Some(match extended {
+        // READ, SHORT_READ, WRITE, FSYNC.
+        code if [1, 2, 3, 4].map(ioerr).contains(&code) => "check the disk and the system log",
+        // UNLOCK, RDLOCK, CHECKRESERVEDLOCK, LOCK.
+        code if [8, 9, 14, 15].map(ioerr).contains(&code) => "its file system cannot lock files",
+        // SHMOPEN, SHMSIZE, SHMLOCK, SHMMAP.
+        code if [18, 19, 20, 21].map(ioerr).contains(&code) => {
+            "its -shm file cannot be mapped: its file system may not share memory between programs"
+        }
+        // GETTEMPPATH.
+        code if code == ioerr(25) => "no directory for temporary files can be written to",
+        _ => return None,
+    })
 }
 
 /// <https://sqlite.org/rescode.html>
@@ -77,9 +186,9 @@ fn sqlite_kind(code: ErrorCode, extended: i32) -> ErrorKind {
     /// `SQLITE_CANTOPEN_ISDIR`
     const CANTOPEN_ISDIR: i32 = 14 | 2 << 8;
     /// `SQLITE_IOERR_NOMEM`
-    const IOERR_NOMEM: i32 = 10 | 12 << 8;
+    const IOERR_NOMEM: i32 = ioerr(12);
     /// `SQLITE_IOERR_CORRUPTFS`
-    const IOERR_CORRUPTFS: i32 = 10 | 33 << 8;
+    const IOERR_CORRUPTFS: i32 = ioerr(33);
     match code {
         // A lock, or a race with recovery or with a writer that a retry settles.
         ErrorCode::DatabaseBusy
@@ -112,7 +221,9 @@ fn sqlite_kind(code: ErrorCode, extended: i32) -> ErrorKind {
 
 fn io_kind(error: &io::Error) -> ErrorKind {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => ErrorKind::Permission,
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            ErrorKind::Permission
+        }
         io::ErrorKind::OutOfMemory => ErrorKind::OutOfMemory,
         _ => ErrorKind::Io,
     }

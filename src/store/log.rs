@@ -4,12 +4,20 @@
 //! `-shm` file, twice (<https://sqlite.org/walformat.html>, section 2.1). The
 //! log file itself does not tell: it can hold frames of transactions that are
 //! not committed, that were rolled back, or whose commit is not published yet.
+//!
+//! It is believed only where SQLite believes it. If this process may not write to the
+//! `-shm` file and no other process has it open, SQLite builds a private wal-index
+//! from the log instead (`walBeginShmUnreliable` in `wal.c`): what the file says can
+//! then be of any earlier time, and this module says nothing.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use bincode::{Decode, Encode};
+
+use super::lock;
 
 /// A place in the log: so many frames of one generation, and the checksum there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -25,6 +33,14 @@ pub struct Position {
 }
 
 impl Position {
+    /// There is no log: the file alone is the database.
+    pub const NOWHERE: Self = Self {
+        salts: [0; 2],
+        frames: 0,
+        checksum: [0; 2],
+        big_endian: false,
+    };
+
     /// The beginning of this generation.
     #[must_use]
     pub fn start(self) -> Self {
@@ -42,6 +58,40 @@ impl Position {
     }
 }
 
+/// The wal-index of an open database.
+#[derive(Debug)]
+pub(super) struct WalIndex {
+    file: File,
+    is_writable: bool,
+}
+
+impl WalIndex {
+    /// Opens the wal-index at `path`, to which a connection of this process must stay
+    /// open for as long as this lives; `None` if it cannot be opened.
+    pub(super) fn open(path: &Path) -> Option<Self> {
+        // Written by SQLite alone. It is opened for writing to know whether SQLite,
+        // which does the same, may write to it.
+        if let Ok(file) = File::options().read(true).write(true).open(path) {
+            return Some(Self {
+                file,
+                is_writable: true,
+            });
+        }
+        Some(Self {
+            file: File::open(path).ok()?,
+            is_writable: false,
+        })
+    }
+
+    /// The header; `None` where SQLite does not trust it, or it is being written.
+    pub(super) fn published(&self) -> io::Result<Option<IndexHeader>> {
+        if !self.is_writable && !lock::is_in_use(&self.file) {
+            return Ok(None);
+        }
+        IndexHeader::read(&self.file)
+    }
+}
+
 /// The wal-index header as it was at one moment. It is another one after each
 /// commit, recovery and restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +105,11 @@ impl IndexHeader {
         // A writer writes the second copy first.
         let got = shm.read_at(&mut first, 0)? + shm.read_at(&mut second, 48)?;
         let word = u32::from_ne_bytes([first[0], first[1], first[2], first[3]]);
-        let whole = got == 96 && first == second && word == 3_007_000 && first[12] == 1;
+        let whole = got == 96
+            && first == second
+            && word == 3_007_000
+            && first[12] == 1
+            && first[40..] == checksum(&first[..40]);
         Ok(whole.then_some(Self(first)))
     }
 
@@ -78,6 +132,19 @@ impl IndexHeader {
     }
 }
 
+/// The header's checksum: that of the log, in the byte order of the machine.
+fn checksum(header: &[u8]) -> [u8; 8] {
+    let mut sums = [0_u32; 2];
+    let (pairs, _) = header.as_chunks::<8>();
+    for [a, b, c, d, e, f, g, h] in pairs {
+        let [first, second] = [[*a, *b, *c, *d], [*e, *f, *g, *h]].map(u32::from_ne_bytes);
+        sums[0] = sums[0].wrapping_add(first).wrapping_add(sums[1]);
+        sums[1] = sums[1].wrapping_add(second).wrapping_add(sums[0]);
+    }
+    let [[a, b, c, d], [e, f, g, h]] = sums.map(u32::to_ne_bytes);
+    [a, b, c, d, e, f, g, h]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +159,8 @@ mod tests {
             copies[at + 16..at + 20].copy_from_slice(&7_u32.to_ne_bytes());
             copies[at + 24..at + 28].copy_from_slice(&8_u32.to_ne_bytes());
             copies[at + 32..at + 40].copy_from_slice(&[0, 0, 0, 5, 0, 0, 0, 6]);
+            let sum = checksum(&copies[at..at + 40]);
+            copies[at + 40..at + 48].copy_from_slice(&sum);
         }
         let mut file = tempfile::tempfile().unwrap();
         let mut read = |copies: &[u8]| {
@@ -114,6 +183,11 @@ mod tests {
             broken[at] ^= 1;
             assert_eq!(read(&broken), None, "byte {at}");
         }
+        // Both copies alike, but not as their checksum says.
+        let mut forged = copies;
+        forged[16] ^= 1;
+        forged[64] ^= 1;
+        assert_eq!(read(&forged), None);
         assert_eq!(read(&copies[..95]), None);
         assert_eq!(read(&[]), None);
     }

@@ -3,8 +3,11 @@
 //! Opening a database is not harmless, even read-only:
 //!
 //! * OpenCode sets `journal_mode=WAL` before it sets a busy timeout. Whoever
-//!   holds a lock in that moment makes its start fail. So a file that is not in
-//!   WAL mode yet is left alone until it has not changed for two seconds.
+//!   holds a lock in that moment makes its start fail. So a file that is being made
+//!   is left alone until it has not changed for two seconds: one that is not in WAL
+//!   mode and has no whole page, no tables, or fewer pages than it says. A database in
+//!   rollback mode that somebody writes to is not being made: its locks say when it
+//!   can be read.
 //! * SQLite takes an empty file for a new database and deletes the log
 //!   beside it (`pagerOpenWalIfPresent`), also for a read-only connection. So
 //!   such a file is never opened.
@@ -21,7 +24,7 @@ use std::time::{Duration, SystemTime};
 
 use super::StoreError;
 
-/// How long a file that is not in WAL mode must not have changed.
+/// How long a file that looks as if it were being made must not have changed.
 const SETTLED: Duration = Duration::from_secs(2);
 
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
@@ -39,8 +42,8 @@ pub(super) enum Look {
     Young,
     /// No bytes, and not just made.
     Empty,
-    /// Good to open while this descriptor lives.
-    Open(File),
+    /// Good to open while this descriptor lives; with the first bytes of the file.
+    Open(File, Vec<u8>),
 }
 
 /// Looks at the file at `path`.
@@ -68,39 +71,60 @@ pub(super) fn look(path: &Path) -> Result<Look, StoreError> {
         return Err(StoreError::NotADatabase("is a directory"));
     }
     if !about.is_file() {
-        return Err(StoreError::NotADatabase("is no ordinary file"));
+        return Err(StoreError::NotADatabase("is not a regular file"));
     }
-    let mut header = [0; 100];
-    let got = read_up_to(&file, &mut header)?;
-    let header = &header[..got];
+    let mut start = vec![0; START];
+    let got = read_up_to(&file, &mut start)?;
+    start.truncate(got);
+    let header = &start[..];
     if !header.starts_with(&MAGIC[..got.min(MAGIC.len())]) {
         return Err(StoreError::NotADatabase(
             "does not begin like an SQLite database",
         ));
     }
     if in_wal_mode(header, about.len()) {
-        return Ok(Look::Open(file));
+        return Ok(Look::Open(file, start));
     }
-    if is_young(about.modified()?, SystemTime::now()) {
+    if !is_made(header, about.len()) && is_young(about.modified()?, SystemTime::now()) {
         return Ok(Look::Young);
     }
     Ok(if about.len() <= EMPTY {
         Look::Empty
     } else {
-        Look::Open(file)
+        Look::Open(file, start)
     })
+}
+
+/// The database's header, and that of the first page of the schema.
+const START: usize = 108;
+
+fn page_size(header: &[u8]) -> u64 {
+    match u16::from_be_bytes([header[16], header[17]]) {
+        1 => 65536,
+        size => u64::from(size),
+    }
 }
 
 /// A whole first page that says WAL
 /// (<https://sqlite.org/fileformat2.html>, sections 1.3.2 and 1.3.3).
 fn in_wal_mode(header: &[u8], len: u64) -> bool {
-    header.len() == 100 && {
-        let page_size = match u16::from_be_bytes([header[16], header[17]]) {
-            1 => 65536,
-            size => u64::from(size),
-        };
-        header[18] == 2 && header[19] == 2 && len >= page_size
-    }
+    header.len() == START && header[18] == 2 && header[19] == 2 && len >= page_size(header)
+}
+
+/// A whole database that has tables: as many pages as it says (section 1.3.8), and
+/// something in its schema (section 1.6).
+fn is_made(header: &[u8], len: u64) -> bool {
+    let word = |at: usize| header.get(at..at + 4);
+    let pages = word(28).map_or(0, |bytes| {
+        u64::from(u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+    });
+    // The number of pages counts if the same version wrote it as changed the file last.
+    let is_counted = word(24) == word(92);
+    header.len() == START
+        && len >= page_size(header)
+        && (!is_counted || len >= pages * page_size(header))
+        // A leaf without cells is an empty schema.
+        && !(header[100] == 0x0d && header[103..105] == [0, 0])
 }
 
 /// A change in the future is no change just now either: clocks are set back.
@@ -129,11 +153,11 @@ mod tests {
 
     #[test]
     fn wal_mode_is_two_twos_and_a_whole_page() {
-        let mut header = [0; 100];
+        let mut header = [0; START];
         header[16..20].copy_from_slice(&[0x10, 0, 2, 2]);
         assert!(in_wal_mode(&header, 4096));
         assert!(!in_wal_mode(&header, 4095));
-        assert!(!in_wal_mode(&header[..99], 4096));
+        assert!(!in_wal_mode(&header[..START - 1], 4096));
         header[16..18].copy_from_slice(&[0, 1]);
         assert!(in_wal_mode(&header, 65536));
         assert!(!in_wal_mode(&header, 65535));
@@ -141,6 +165,29 @@ mod tests {
             header[18..20].copy_from_slice(&modes);
             assert!(!in_wal_mode(&header, 1 << 20), "{modes:?}");
         }
+    }
+
+    #[test]
+    fn a_database_is_made_with_its_pages_and_a_table() {
+        let mut header = [0; START];
+        header[16..18].copy_from_slice(&[0x10, 0]);
+        header[27] = 7;
+        header[95] = 7;
+        header[31] = 2;
+        header[100] = 0x0d;
+        header[104] = 1;
+        assert!(is_made(&header, 8192));
+        assert!(!is_made(&header, 8191));
+        assert!(!is_made(&header[..START - 1], 8192));
+        // Another version wrote last, and did not count.
+        header[95] = 6;
+        assert!(is_made(&header, 4096));
+        assert!(!is_made(&header, 4095));
+        // No tables; and so many that they have a tree.
+        header[104] = 0;
+        assert!(!is_made(&header, 8192));
+        header[100] = 0x05;
+        assert!(is_made(&header, 8192));
     }
 
     #[test]

@@ -16,7 +16,10 @@
 mod activity;
 mod cell_limit;
 mod connect;
+mod content;
 mod error;
+mod interrupt;
+mod lock;
 mod log;
 mod look;
 mod look_up;
@@ -25,15 +28,19 @@ mod row;
 mod rows;
 mod schema;
 mod sessions;
+mod stamp;
 
 pub(crate) use cell_limit::{CellLimit, RowById, Shape};
-pub use connect::{Database, FileLooks, OpenOptions, Opened, Snapshot};
+pub use connect::{Database, OpenOptions, Opened, Snapshot};
+pub use content::{CONTENT, Content};
 pub use error::StoreError;
+pub use lock::LockHolder;
 pub use log::Position;
 pub use look_up::{Finder, LookUpQuery};
 pub use rows::{Filter, Listed, Query};
 pub use schema::{Column, Index, Schema, Table, TableKind};
 pub(crate) use sessions::STORES;
+pub use stamp::FileStamp;
 
 /// A name as an SQL identifier.
 pub(crate) fn quoted(name: &str) -> String {

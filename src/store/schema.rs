@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension as _, Statement};
 use super::StoreError;
 
 /// The tables that are read, as far as the database has them.
-const TABLES: [&str; 7] = [
+const TABLES: [&str; 11] = [
     "session",
     "session_v2",
     "project",
@@ -17,6 +17,10 @@ const TABLES: [&str; 7] = [
     "part",
     "session_message",
     "session_input",
+    "session_inbox",
+    "session_pending",
+    "kv",
+    "event_sequence",
 ];
 
 /// What is known of the tables this crate reads.
@@ -76,6 +80,8 @@ pub struct Index {
     pub unique: bool,
     /// It holds only some rows.
     pub partial: bool,
+    /// It is the table's primary key, which then is not the rowid.
+    pub primary: bool,
     /// Its key: columns in lower case, or nothing for an expression; and
     /// whether they are ordered by their bytes.
     pub key: Vec<(Option<String>, bool)>,
@@ -134,7 +140,9 @@ impl<'c> Statements<'c> {
                  coalesce(dflt_value, 'null') <> 'null' COLLATE NOCASE \
                  FROM pragma_table_xinfo(?1) ORDER BY cid",
             )?,
-            indexes: conn.prepare("SELECT name, \"unique\", partial FROM pragma_index_list(?1)")?,
+            indexes: conn.prepare(
+                "SELECT name, \"unique\", partial, origin = 'pk' FROM pragma_index_list(?1)",
+            )?,
             key: conn.prepare(
                 "SELECT lower(name), coll = 'BINARY' COLLATE NOCASE FROM pragma_index_xinfo(?1) \
                  WHERE key ORDER BY seqno",
@@ -202,6 +210,19 @@ impl Table {
         }
     }
 
+    /// The column that is the rowid under another name (in lower case): the primary
+    /// key, if it has no index of its own (<https://sqlite.org/lang_createtable.html>,
+    /// section 5).
+    #[must_use]
+    pub fn rowid_alias(&self) -> Option<&String> {
+        self.rowid()?;
+        if self.indexes.iter().any(|index| index.primary) {
+            return None;
+        }
+        let key = self.columns.iter().find(|column| column.in_primary_key);
+        key.map(|column| &column.name)
+    }
+
     /// An index over all rows whose key begins with these columns, ordered by
     /// their bytes.
     #[must_use]
@@ -237,6 +258,7 @@ impl Index {
                     name: row.get(0)?,
                     unique: row.get(1)?,
                     partial: row.get(2)?,
+                    primary: row.get(3)?,
                     key: Vec::new(),
                 })
             })?

@@ -17,7 +17,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use super::halves::Halves;
-use super::links::Links;
+use super::overflow::OverflowLinks;
 use super::page::{self, Kind, Layout};
 use super::wal::ReadAt;
 
@@ -32,7 +32,7 @@ const ALIGNMENT: usize = 4096;
 const PIECES_A_THREAD: u32 = 16;
 
 /// The file of a database.
-pub(super) struct Ground<'a> {
+pub(super) struct FileScan<'a> {
     file: &'a File,
     layout: Layout,
     threads: usize,
@@ -42,14 +42,14 @@ pub(super) struct Ground<'a> {
 
 /// What was found on pages that hold a half of the marker.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Hits {
+pub(super) struct Candidates {
     /// The rows of leaves, of whatever table.
     pub(super) rowids: BTreeSet<i64>,
     /// Overflow pages, of whatever row.
     pub(super) overflow: BTreeSet<u32>,
 }
 
-impl Hits {
+impl Candidates {
     /// Takes the page with this number, which holds a half.
     pub(super) fn take(&mut self, layout: Layout, number: u32, image: &[u8]) {
         match page::kind(number, image) {
@@ -71,7 +71,7 @@ impl Hits {
     }
 }
 
-impl<'a> Ground<'a> {
+impl<'a> FileScan<'a> {
     pub(super) fn new(file: &'a File, layout: Layout, threads: usize) -> Self {
         let at_once = u32::try_from(PIECE / layout.page_size).unwrap_or(1).max(1);
         Self {
@@ -95,19 +95,19 @@ impl<'a> Ground<'a> {
         done: u32,
         halves: &Halves,
         stop: impl Fn() -> bool + Sync,
-    ) -> io::Result<(u32, Hits)> {
+    ) -> io::Result<(u32, Candidates)> {
         let pages = self.pages()?;
-        let all = Mutex::new(Hits::default());
+        let all = Mutex::new(Candidates::default());
         let (from, to) = (done / self.at_once, pages.div_ceil(self.at_once));
         let reached = self.each_piece(from, to, stop, |piece, buffer| {
             let first = piece * self.at_once;
             let read = self.read(first, buffer)?;
-            let mut found = Hits::default();
+            let mut found = Candidates::default();
             halves.pages_with(self.layout.page_size, read, |index| {
                 let image = &read[index * self.layout.page_size..][..self.layout.page_size];
                 found.take(self.layout, number(first, index), image);
             });
-            if found != Hits::default() {
+            if found != Candidates::default() {
                 all.lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .add(found);
@@ -118,41 +118,42 @@ impl<'a> Ground<'a> {
         Ok((reached.saturating_mul(self.at_once).min(pages), hits))
     }
 
-    /// Looks for what leads to `members` on the first `pages` pages, of which the
+    /// Looks for what leads to `unowned_pages` on the first `pages` pages, of which the
     /// last `done` were looked at, until there are no more or `stop` says so: rows
-    /// become `owners`, overflow pages members. Returns how many are done then, and
+    /// become `owners`, overflow pages unowned_pages. Returns how many are done then, and
     /// whether all of them were seen together.
     ///
     /// From the end: SQLite takes new pages from the end of the file, so that a
     /// page of a row mostly comes before the next one. In what is seen together the
     /// order does not matter.
-    pub(super) fn lead_to(
+    pub(super) fn trace_owners(
         &self,
-        members: &mut BTreeSet<u32>,
+        unowned_pages: &mut BTreeSet<u32>,
         owners: &mut BTreeSet<i64>,
         pages: u32,
         done: u32,
         stop: impl Fn() -> bool + Sync,
     ) -> io::Result<(u32, bool)> {
         let (from, to) = (done / self.at_once, pages.div_ceil(self.at_once));
-        let all = Mutex::new((Links::default(), &mut *members, &mut *owners));
+        let all = Mutex::new((OverflowLinks::default(), &mut *unowned_pages, &mut *owners));
         let reached = self.each_piece(from, to, stop, |piece, buffer| {
             let first = (to - 1 - piece) * self.at_once;
             let read = self.read(first, buffer)?;
-            let mut found = Links::default();
+            let mut found = OverflowLinks::default();
             for (index, image) in read.chunks_exact(self.layout.page_size).enumerate() {
                 found.take(self.layout, number(first, index), image);
             }
-            let (links, members, owners) = &mut *all.lock().unwrap_or_else(PoisonError::into_inner);
+            let (links, unowned_pages, owners) =
+                &mut *all.lock().unwrap_or_else(PoisonError::into_inner);
             links.add(&found);
             if links.are_many() {
-                links.lead_to(members, owners);
+                links.trace_owners(unowned_pages, owners);
                 links.forget();
             }
             Ok(())
         })?;
         let mut links = all.into_inner().unwrap_or_else(PoisonError::into_inner).0;
-        links.lead_to(members, owners);
+        links.trace_owners(unowned_pages, owners);
         let done = reached.saturating_mul(self.at_once).min(pages);
         Ok((done, !links.have_gaps()))
     }
@@ -179,12 +180,16 @@ impl<'a> Ground<'a> {
             let mut memory = vec![0; size + ALIGNMENT];
             let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
             let buffer = &mut memory[start..][..size];
-            while !stop() {
+            // One piece at least, so that every scan comes further.
+            loop {
                 let piece = next.fetch_add(1, Ordering::Relaxed);
                 if piece >= to {
                     break;
                 }
                 work(piece, buffer)?;
+                if stop() {
+                    break;
+                }
             }
             io::Result::Ok(())
         };

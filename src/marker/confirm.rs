@@ -4,7 +4,7 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Rows, Statement};
 
-use super::{Needle, cell, session_tables};
+use super::{ContentTable, Needle, large_cell, session_tables};
 use crate::session::SessionId;
 use crate::store::{Schema, StoreError, Table, quoted};
 use crate::wire::MarkerText;
@@ -12,8 +12,8 @@ use crate::wire::MarkerText;
 /// The largest cell that is loaded, in bytes; larger ones are read in pieces.
 pub(super) const WHOLE_CELL: i32 = 1 << 20;
 
-/// Judges the rows of one table.
-pub(super) struct Judge<'a> {
+/// Confirms rows of one table.
+pub(super) struct Confirmer<'a> {
     conn: &'a Connection,
     table: &'a Table,
     column: &'static str,
@@ -24,13 +24,13 @@ pub(super) struct Judge<'a> {
     of_row: Vec<Statement<'a>>,
 }
 
-impl<'a> Judge<'a> {
-    /// A judge of the rows of `table`, whose content is in `column` and whose rowid
-    /// goes by the name `rowid`.
+impl<'a> Confirmer<'a> {
+    /// A confirmer of the rows of a table whose rowid goes by the name `rowid`.
     pub(super) fn new(
         conn: &'a Connection,
         schema: &Schema,
-        (table, column, rowid): (&'a Table, &'static str, &str),
+        ContentTable { table, column, .. }: ContentTable<'a>,
+        rowid: &str,
         marker: &MarkerText,
         needle: &'a Needle,
     ) -> Result<Self, StoreError> {
@@ -56,13 +56,14 @@ impl<'a> Judge<'a> {
 
     /// Calls `found` with the row's session if the row has the marker; a row with a
     /// large content is not loaded.
-    pub(super) fn judge(
+    pub(super) fn confirm(
         &mut self,
         rowid: i64,
         is_large: bool,
         found: &mut impl FnMut(String),
     ) -> Result<(), StoreError> {
-        if is_large && !cell::is_like(self.conn, &self.table.name, self.column, rowid, self.needle)?
+        if is_large
+            && !large_cell::is_like(self.conn, &self.table.name, self.column, rowid, self.needle)?
         {
             return Ok(());
         }
@@ -78,8 +79,7 @@ impl<'a> Judge<'a> {
 pub(super) fn plain(
     conn: &Connection,
     schema: &Schema,
-    table: &Table,
-    column: &str,
+    ContentTable { table, column, .. }: ContentTable<'_>,
     marker: &MarkerText,
     found: &mut impl FnMut(String),
 ) -> Result<(), StoreError> {
@@ -97,7 +97,10 @@ pub(super) fn plain(
 }
 
 /// Only a TEXT is the id of a session that can be listed.
-fn text_ids(mut ids: Rows<'_>, found: &mut impl FnMut(String)) -> Result<(), StoreError> {
+pub(super) fn text_ids(
+    mut ids: Rows<'_>,
+    found: &mut impl FnMut(String),
+) -> Result<(), StoreError> {
     while let Some(id) = ids.next()? {
         if let ValueRef::Text(id) = id.get_ref(0)?
             && let Ok(id) = std::str::from_utf8(id)
@@ -109,7 +112,7 @@ fn text_ids(mut ids: Rows<'_>, found: &mut impl FnMut(String)) -> Result<(), Sto
 }
 
 /// `%`, `_` and the escape itself are literal in a marker.
-fn like_pattern(marker: &MarkerText) -> String {
+pub(super) fn like_pattern(marker: &MarkerText) -> String {
     let mut pattern = String::from("%");
     for c in marker.as_str().chars() {
         if matches!(c, '%' | '_' | '\\') {

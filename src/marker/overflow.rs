@@ -18,13 +18,13 @@ const MOST: usize = 200_000;
 
 /// What the pages of some frames lead to.
 #[derive(Debug, Default)]
-pub(super) struct Links {
+pub(super) struct OverflowLinks {
     to: Vec<(u32, Link)>,
     sorted: bool,
     forgot: bool,
 }
 
-impl Links {
+impl OverflowLinks {
     /// Takes the page with this number.
     pub(super) fn take(&mut self, layout: Layout, number: u32, image: &[u8]) {
         self.sorted = false;
@@ -66,16 +66,20 @@ impl Links {
         self.forgot = true;
     }
 
-    /// Follows the links back from `members`: pages become members, rows `owners`.
-    pub(super) fn lead_to(&mut self, members: &mut BTreeSet<u32>, owners: &mut BTreeSet<i64>) {
-        let mut left: Vec<u32> = members.iter().copied().collect();
+    /// Follows the links back from `unowned_pages`: pages become unowned_pages, rows `owners`.
+    pub(super) fn trace_owners(
+        &mut self,
+        unowned_pages: &mut BTreeSet<u32>,
+        owners: &mut BTreeSet<i64>,
+    ) {
+        let mut left: Vec<u32> = unowned_pages.iter().copied().collect();
         while let Some(page) = left.pop() {
             for link in self.of(page) {
                 match *link {
                     (_, Link::Row(rowid)) => {
                         owners.insert(rowid);
                     }
-                    (_, Link::Page(before)) if members.insert(before) => left.push(before),
+                    (_, Link::Page(before)) if unowned_pages.insert(before) => left.push(before),
                     (_, Link::Page(_)) => {}
                 }
             }
@@ -90,7 +94,7 @@ impl Links {
         }
         pages.retain(|page| {
             let mut found = BTreeSet::new();
-            self.lead_to(&mut BTreeSet::from([*page]), &mut found);
+            self.trace_owners(&mut BTreeSet::from([*page]), &mut found);
             let is_unknown = found.is_empty();
             owners.append(&mut found);
             is_unknown

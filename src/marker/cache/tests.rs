@@ -1,0 +1,283 @@
+//! The phases, driven without a database: links between pages stand for the file and
+//! the log, and time is up at any step.
+
+use super::*;
+use fastrand::Rng;
+
+fn key() -> CacheKey {
+    CacheKey {
+        device: 1,
+        inode: 2,
+        page_size: 512,
+        reserved: 0,
+        marker: "a marker for a test".to_owned(),
+        schema_version: 3,
+        tables: Vec::new(),
+    }
+}
+
+fn end(frames: u32) -> Position {
+    Position {
+        salts: [5, 6],
+        frames,
+        checksum: [frames, 0],
+        big_endian: false,
+    }
+}
+
+/// What leads to a page: another page, or a row.
+#[derive(Clone, Copy)]
+enum Link {
+    Page(u32, u32),
+    Row(u32, i64),
+}
+
+/// Follows links back from `unowned` until nothing more is found.
+fn trace(links: &[Link], unowned: &mut BTreeSet<u32>, owners: &mut BTreeSet<i64>) {
+    loop {
+        let before = unowned.len();
+        for link in links {
+            match *link {
+                Link::Page(to, from) if unowned.contains(&to) => {
+                    unowned.insert(from);
+                }
+                Link::Row(to, row) if unowned.contains(&to) => {
+                    owners.insert(row);
+                }
+                _ => {}
+            }
+        }
+        if unowned.len() == before {
+            return;
+        }
+    }
+}
+
+/// A file whose pages hold one link each, and a log whose frames do.
+struct World {
+    file: Vec<Link>,
+    log: Vec<Link>,
+}
+
+impl World {
+    fn of(random: &mut Rng) -> Self {
+        let mut link = || match random.u32(0..3) {
+            0 => Link::Row(random.u32(0..8), random.i64(0..40)),
+            _ => Link::Page(random.u32(0..8), random.u32(0..8)),
+        };
+        Self {
+            file: (0..6).map(|_| link()).collect(),
+            log: (0..4).map(|_| link()).collect(),
+        }
+    }
+
+    fn file_pages(&self) -> u32 {
+        u32::try_from(self.file.len()).unwrap()
+    }
+}
+
+/// One scan of it, as `pages::run` does one, whose time is up at random.
+fn scan(world: &World, state: &mut ScanState, owners: &mut BTreeSet<i64>, random: &mut Rng) {
+    let pages = world.file_pages();
+    let log_end = u32::try_from(world.log.len()).unwrap();
+    let mut time = random.u32(0..8);
+    loop {
+        let from = state.position().frames;
+        let most = if time == 0 { 1 } else { log_end };
+        let to = log_end.min(from + most);
+        let mut unowned = state.unowned_pages().clone();
+        trace(&world.log[from as usize..to as usize], &mut unowned, owners);
+        state.log_was_read(end(to), end(log_end), unowned, pages);
+        state.advance(pages);
+        if state.is_complete() || time == 0 {
+            return;
+        }
+        if let Phase::Owners { pages, done, .. } = state.phase() {
+            let reached = (done + random.u32(1..=pages)).min(pages);
+            let mut unowned = state.unowned_pages().clone();
+            // From the end of the file.
+            let (first, last) = ((pages - reached) as usize, (pages - done) as usize);
+            trace(&world.file[first..last], &mut unowned, owners);
+            state.owners_were_looked_for(reached, true, unowned);
+        }
+        time -= 1;
+    }
+}
+
+#[test]
+fn owners_end_with_every_link_held_against_the_final_set() {
+    let mut ended = 0;
+    for seed in 0..20_000 {
+        let mut random = Rng::with_seed(seed);
+        let world = World::of(&mut random);
+        let mut state = ScanState::new(key(), end(0), 0);
+        state.pages_were_searched(world.file_pages(), BTreeSet::from([random.u32(0..8)]));
+        let start = state.unowned_pages().clone();
+        let mut owners = BTreeSet::new();
+        for _ in 0..100 {
+            scan(&world, &mut state, &mut owners, &mut random);
+            if state.is_complete() {
+                break;
+            }
+        }
+        ended += u32::from(state.is_complete());
+        if state.is_complete() {
+            let (mut all, mut expected) = (start, BTreeSet::new());
+            let links = [&world.file[..], &world.log[..]].concat();
+            trace(&links, &mut all, &mut expected);
+            assert_eq!(owners, expected, "seed {seed}");
+            assert!(state.unowned_pages().is_empty());
+        }
+    }
+    assert!(ended > 19_000, "{ended} of 20000 ended");
+}
+
+#[test]
+fn pages_seen_after_the_log_need_another_round() {
+    let mut state = ScanState::new(key(), end(0), 0);
+    state.pages_were_searched(10, BTreeSet::from([3]));
+    state.log_was_read(end(0), end(0), BTreeSet::from([3]), 10);
+    state.advance(10);
+    assert!(matches!(state.phase(), Phase::Owners { done: 0, .. }));
+    // Time was up; somebody wrote, and the next scan begins with the log.
+    state.log_was_read(end(2), end(2), BTreeSet::from([3]), 10);
+    state.owners_were_looked_for(10, true, BTreeSet::from([3, 4]));
+    state.log_was_read(end(2), end(2), BTreeSet::from([3, 4]), 10);
+    state.advance(10);
+    assert!(!state.is_complete());
+    // The round after reads the pages first, and the log with the final set.
+    assert_eq!(state.position().frames, 0);
+    state.owners_were_looked_for(10, true, BTreeSet::from([3, 4]));
+    state.log_was_read(end(2), end(2), BTreeSet::from([3, 4]), 10);
+    state.advance(10);
+    assert!(state.is_complete());
+}
+
+#[test]
+fn search_ends_only_with_all_pages_and_the_whole_log() {
+    let mut state = ScanState::new(key(), end(4), 0);
+    state.pages_were_searched(10, BTreeSet::new());
+    state.log_was_read(end(2), end(4), BTreeSet::new(), 10);
+    state.advance(10);
+    assert!(!state.is_complete());
+    assert!(!state.is_between_transactions());
+    // The file has grown.
+    state.log_was_read(end(4), end(4), BTreeSet::new(), 11);
+    state.advance(11);
+    assert!(!state.is_complete());
+    state.pages_were_searched(11, BTreeSet::new());
+    state.log_was_read(end(4), end(4), BTreeSet::new(), 11);
+    state.advance(11);
+    assert!(state.is_complete());
+}
+
+#[test]
+fn new_unowned_pages_undo_what_was_complete() {
+    let mut state = ScanState::new(key(), end(0), 0);
+    state.log_was_read(end(0), end(0), BTreeSet::new(), 0);
+    state.advance(0);
+    assert!(state.is_complete());
+    assert!(state.log_was_read(end(3), end(3), BTreeSet::from([7]), 5));
+    assert!(!state.is_complete());
+    assert_eq!(state.position().frames, 0);
+}
+
+#[test]
+fn renewal_reads_all_again_and_forgets_nothing() {
+    let mut state = ScanState::new(key(), end(0), 1_000);
+    state.log_was_read(end(0), end(0), BTreeSet::new(), 0);
+    state.advance(0);
+    let day = RENEW_AFTER_MS;
+    assert!(!state.is_due_for_renewal(1_000 + day));
+    assert!(state.is_due_for_renewal(1_001 + day));
+    // The clock was set back.
+    assert!(state.is_due_for_renewal(999));
+    state.begin_renewal(5_000);
+    assert!(state.is_complete() && state.is_renewing());
+    assert_eq!(state.position().frames, 0);
+    assert!(!state.is_due_for_renewal(1_001 + day));
+    state.pages_were_searched(4, BTreeSet::new());
+    state.log_was_read(end(9), end(9), BTreeSet::new(), 4);
+    state.advance(4);
+    assert!(state.is_complete() && !state.is_renewing());
+}
+
+#[test]
+fn only_the_same_database_in_the_same_state_goes_on() {
+    let stamp = FileStamp {
+        device: 1,
+        inode: 2,
+        size: 3,
+        modified: (4, 5),
+        changed: (6, 7),
+        change_counter: 8,
+    };
+    let mut state = ScanState::new(key(), Position::NOWHERE, 0);
+    state.keep_stamp(Some(stamp));
+    assert!(state.is_about(&key(), Position::NOWHERE, stamp));
+    let others = [
+        FileStamp { device: 9, ..stamp },
+        FileStamp { inode: 9, ..stamp },
+        FileStamp { size: 9, ..stamp },
+        FileStamp {
+            modified: (4, 9),
+            ..stamp
+        },
+        FileStamp {
+            changed: (6, 9),
+            ..stamp
+        },
+        FileStamp {
+            change_counter: 9,
+            ..stamp
+        },
+    ];
+    for other in others {
+        assert!(
+            !state.is_about(&key(), Position::NOWHERE, other),
+            "{other:?}"
+        );
+    }
+    state.keep_stamp(None);
+    assert!(!state.is_about(&key(), Position::NOWHERE, stamp));
+    let other_keys = [
+        CacheKey {
+            page_size: 1024,
+            ..key()
+        },
+        CacheKey {
+            reserved: 12,
+            ..key()
+        },
+        CacheKey {
+            schema_version: 4,
+            ..key()
+        },
+        CacheKey {
+            marker: "another marker".to_owned(),
+            ..key()
+        },
+        CacheKey {
+            tables: vec![("table".to_owned(), "part".to_owned(), 2, None)],
+            ..key()
+        },
+    ];
+    let in_log = ScanState::new(key(), end(3), 0);
+    assert!(in_log.is_about(&key(), end(7), stamp));
+    for other in other_keys {
+        assert!(!in_log.is_about(&other, end(7), stamp), "{other:?}");
+        // Nor are its rows.
+        let mut earlier = ScanState::new(other, end(3), 0);
+        earlier.watched.insert((0, 1));
+        let state = ScanState::new(key(), end(3), 0).with_rows_of(Some(earlier));
+        assert!(state.watched.is_empty());
+    }
+    let mut earlier = ScanState::new(key(), end(3), 0);
+    earlier.watched.insert((0, 1));
+    assert_eq!(
+        ScanState::new(key(), end(3), 0)
+            .with_rows_of(Some(earlier))
+            .watched,
+        BTreeSet::from([(0, 1)])
+    );
+}

@@ -1,0 +1,354 @@
+//! The pages of a database and the frames of its log, read past SQLite.
+//!
+//! Three kinds of knowledge come together, and each is exact:
+//!
+//! * Every frame of the log from a remembered position to the snapshot
+//!   ([`super::wal`]). A page that was written since then is among them.
+//! * Every page of the file ([`super::file_scan`]), read once, outside of any
+//!   transaction; where there is no log, while a snapshot keeps writers away.
+//! * The rows that held a half of the marker when they were last read. A row
+//!   that is marked and of which no page was written is among them.
+//!
+//! A page with a half leads to rows: a leaf by its cells, an overflow page by the
+//! pages that lead to it. More rows than necessary do no harm: SQL has the last
+//! word about each ([`super::confirm`]), in the snapshot of the listing. What is known
+//! when, and why that is enough, is in [`super::cache`].
+//!
+//! A database that is not in WAL mode has no log, and its snapshot keeps writers from
+//! committing. So it is held for a slice at a time, and what was read counts only as
+//! long as the file's stamp stays the same.
+
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::cache::{Phase, ScanCache, ScanState};
+use super::confirm::{Confirmer, plain};
+use super::content_tables;
+use super::file_scan::{Candidates, FileScan};
+use super::overflow::OverflowLinks;
+use super::page::Layout;
+use super::record::{Records, Watched};
+use super::scan::{Rows, Scanner, View, now_ms};
+use super::wal::{Log, LogGap};
+use crate::store::{Position, StoreError};
+
+/// So long is read between two reads of the log, which could restart twice.
+const SLICE: Duration = Duration::from_millis(250);
+
+/// So long at most a snapshot is held that keeps writers from committing.
+const BLOCKING_SLICE: Duration = Duration::from_millis(100);
+
+/// So long writers are let in between two of those.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// So long is read in each listing of what is known, once a day.
+const RENEWAL: Duration = Duration::from_millis(100);
+
+/// A log with more frames is not read once more for that.
+const RENEWABLE: u32 = 16 << 10;
+
+/// How often a scan begins anew because the log was lost meanwhile.
+const ATTEMPTS: usize = 4;
+
+/// With more rows or pages to follow than these, SQL reads everything.
+const MANY: usize = 200_000;
+
+/// How it ended.
+pub(super) enum Ended<'a> {
+    /// With what is known in this snapshot.
+    Known(View<'a>, ScanState),
+    /// Only SQL can read this snapshot; and the cache, if it was not used.
+    OnlySql(View<'a>, Option<ScanCache>),
+}
+
+/// Reads what is new since the cache, and as much of the file as the budget allows.
+pub(super) fn run<'a>(
+    scanner: &mut Scanner<'a, '_>,
+    first: View<'a>,
+    cache: Option<ScanCache>,
+) -> Result<Ended<'a>, StoreError> {
+    if !scanner.can_read_pages(&first) {
+        return Ok(Ended::OnlySql(first, cache));
+    }
+    let mut known = match cache {
+        Some(ScanCache::Pages(state)) => Some(state),
+        _ => None,
+    };
+    let mut next = Some(first);
+    // What was known before the log was lost: its rows are worth a look.
+    let mut lost = None;
+    let mut is_ours = false;
+    let mut rows = Rows::new();
+    let mut attempts = 0;
+    loop {
+        let view = match next.take() {
+            Some(view) => view,
+            None => scanner.view(None)?,
+        };
+        let Some((key, end, stamp)) = view.key(scanner.marker)? else {
+            return Ok(Ended::OnlySql(view, None));
+        };
+        let file_pages = scanner.file(view.layout).pages()?;
+        // SQL says what is wrong with a file that was cut off.
+        let is_cut_off = end.frames == 0 && view.pages > file_pages;
+        if attempts >= ATTEMPTS && !(view.snapshot.blocks_writers() && scanner.until.is_some())
+            || rows.len() > MANY
+            || is_cut_off
+            || !scanner.can_read_pages(&view)
+        {
+            return Ok(Ended::OnlySql(view, None));
+        }
+        let before = known.take();
+        let (mut state, is_new) = match before {
+            Some(state) if state.is_about(&key, end, stamp) => (state, false),
+            before => {
+                // Somebody wrote to a file without a log.
+                attempts += usize::from(scanner.has_read_pages && before.is_some());
+                rows.clear();
+                scanner
+                    .why
+                    .get_or_insert("nothing is remembered of this database, schema and marker");
+                (
+                    ScanState::new(key, end, now_ms()).with_rows_of(before.or(lost.take())),
+                    true,
+                )
+            }
+        };
+        is_ours |= is_new;
+        let frames = scanner.frames;
+        if let Err(gap) = catch_up(scanner, &mut state, &view, end, file_pages, &mut rows)? {
+            attempts += 1;
+            scanner.why = Some(gap.why);
+            if gap.meanwhile && attempts == 1 {
+                // The position may still be good, only this snapshot was not.
+                known = Some(state);
+            } else {
+                lost = Some(state);
+            }
+            continue;
+        }
+        if state.unowned_pages().len() > MANY || state.watched.len() > MANY {
+            return Ok(Ended::OnlySql(view, None));
+        }
+        if scanner.frames > frames || !rows.is_empty() || is_ours {
+            confirm(scanner, &view, &mut state, &rows)?;
+            rows.clear();
+        }
+        let Some(slice) = next_slice(scanner, &mut state, &view, end) else {
+            let stays = stamp.is_settled() && scanner.database.stamp()? == Some(stamp);
+            state.keep_stamp(Some(stamp).filter(|_| stays));
+            return Ok(Ended::Known(view, state));
+        };
+        let layout = view.layout;
+        if end.is_nowhere() {
+            // Nobody can write to the file while the snapshot is held, so that what is
+            // read is of this stamp.
+            read_pages(scanner, &mut state, layout, slice, &mut rows)?;
+            state.keep_stamp(Some(stamp));
+            if view.snapshot.blocks_writers() {
+                drop(view);
+                thread::sleep(PAUSE.min(scanner.left().unwrap_or(PAUSE)));
+            } else {
+                next = Some(scanner.view(Some(view.snapshot))?);
+            }
+        } else {
+            drop(view);
+            read_pages(scanner, &mut state, layout, slice, &mut rows)?;
+        }
+        known = Some(state);
+        is_ours = true;
+    }
+}
+
+/// Reads what the log has since the remembered position.
+fn catch_up(
+    scanner: &mut Scanner<'_, '_>,
+    state: &mut ScanState,
+    view: &View<'_>,
+    end: Position,
+    file_pages: u32,
+    rows: &mut Rows,
+) -> Result<Result<(), LogGap>, StoreError> {
+    let layout = view.layout;
+    let from = state.position();
+    // With auto-vacuum pages move behind their rows' backs.
+    let may_resolve = !view.auto_vacuum && state.is_between_transactions();
+    let mut parts: [(Candidates, OverflowLinks); 3] = Default::default();
+    let (mut owners, mut unowned) = (BTreeSet::new(), state.unowned_pages().clone());
+    let (mut frames, mut bytes) = (0, 0);
+    let mut to = from;
+    if from != end {
+        let Ok(Some(file)) = scanner.database.log() else {
+            return Ok(Err(LogGap::for_good("there is no log any more")));
+        };
+        let halves = &scanner.halves;
+        let each = |part, number, image: &[u8]| {
+            bytes += image.len() as u64;
+            let (candidates, links) = &mut parts[part as usize];
+            if halves.are_in(image) {
+                candidates.take(layout, number, image);
+            }
+            links.take(layout, number, image);
+            if links.are_many() {
+                links.trace_owners(&mut unowned, &mut owners);
+                links.forget();
+            }
+        };
+        match Log::new(&file, layout.page_size).read(from, end, each, || scanner.is_over()) {
+            Ok(Ok(read)) => {
+                to = read.to;
+                frames = read.frames;
+            }
+            Ok(Err(gap)) => return Ok(Err(gap)),
+            Err(_) => return Ok(Err(LogGap::for_good("the log cannot be read"))),
+        }
+    }
+    scanner.frames += frames;
+    scanner.bytes += bytes;
+
+    // The way to what is looked for may go through several parts.
+    loop {
+        let before = unowned.len();
+        for (_, links) in &mut parts {
+            links.trace_owners(&mut unowned, &mut owners);
+        }
+        if unowned.len() == before {
+            break;
+        }
+    }
+    for (mut candidates, mut links) in parts {
+        // A row whose leaf is not in the part has owned its pages all the while,
+        // and no other row's leads to them there, where all is committed. (The
+        // last transaction of a generation may not be; then what it holds means
+        // nothing.) A part that was not read to its end can be cut within a
+        // transaction.
+        if may_resolve && to == end {
+            links.resolve(&mut candidates.overflow, &mut owners);
+        }
+        rows.append(&mut candidates.rowids);
+        unowned.append(&mut candidates.overflow);
+    }
+    rows.append(&mut owners);
+    if state.log_was_read(to, end, unowned, file_pages) {
+        scanner.why =
+            Some("an overflow page with a half of the marker is of a row that was not written");
+    }
+    state.advance(file_pages);
+    Ok(Ok(()))
+}
+
+/// Confirms the watched rows and these, of whatever table they are.
+fn confirm(
+    scanner: &Scanner<'_, '_>,
+    view: &View<'_>,
+    state: &mut ScanState,
+    rows: &Rows,
+) -> Result<(), StoreError> {
+    let (snapshot, schema) = (&view.snapshot, &view.schema);
+    let mut watched = BTreeSet::new();
+    let mut marked = BTreeSet::new();
+    let mut found = |id| {
+        marked.insert(id);
+    };
+    for content in content_tables(schema) {
+        let Some(rowid) = content.stored_rowid() else {
+            plain(snapshot, schema, content, scanner.marker, &mut found)?;
+            continue;
+        };
+        let number = content.number;
+        let of_table = state.watched.range((number, i64::MIN)..=(number, i64::MAX));
+        let rows: Rows = of_table
+            .map(|(_, row)| *row)
+            .chain(rows.iter().copied())
+            .collect();
+        if rows.is_empty() {
+            continue;
+        }
+        let needle = &scanner.needle;
+        let mut confirmer =
+            Confirmer::new(snapshot, schema, content, rowid, scanner.marker, needle)?;
+        let mut records = Records::new(snapshot, content, rowid, needle, &scanner.halves)?;
+        for row in rows {
+            let Some(holds) = records.with_a_half(row)? else {
+                continue;
+            };
+            watched.insert((number, row));
+            if holds != Watched::Unmarked {
+                confirmer.confirm(row, holds == Watched::MaybeLarge, &mut found)?;
+            }
+        }
+    }
+    state.watched = watched;
+    state.marked = marked;
+    Ok(())
+}
+
+/// How long to read the file's pages now; `None` if the answer is there, or has to be.
+fn next_slice(
+    scanner: &Scanner<'_, '_>,
+    state: &mut ScanState,
+    view: &View<'_>,
+    end: Position,
+) -> Option<Duration> {
+    let most = match view.snapshot.blocks_writers() {
+        true => BLOCKING_SLICE,
+        false => SLICE,
+    };
+    if !state.is_complete() {
+        let left = scanner.left().unwrap_or(most).min(most);
+        // Each scan reads one piece at least.
+        return (!left.is_zero() || !scanner.has_read_pages).then_some(left);
+    }
+    // Only while somebody writes, and in a listing that has time.
+    if state.is_due_for_renewal(now_ms()) && scanner.frames > 0 && end.frames < RENEWABLE {
+        state.begin_renewal(now_ms());
+        return Some(RENEWAL);
+    }
+    (state.is_renewing() && !scanner.has_read_pages && scanner.frames > 0).then_some(RENEWAL)
+}
+
+/// Reads the file's pages for so long, one piece at least.
+fn read_pages(
+    scanner: &mut Scanner<'_, '_>,
+    state: &mut ScanState,
+    layout: Layout,
+    slice: Duration,
+    rows: &mut Rows,
+) -> Result<(), StoreError> {
+    let until = Instant::now() + slice;
+    let stop = || Instant::now() >= until;
+    let file = scanner.file(layout);
+    let (before, after);
+    match state.phase() {
+        Phase::Search { done } => {
+            let (reached, mut candidates) = file.search(done, &scanner.halves, stop)?;
+            (before, after) = (done, reached);
+            rows.append(&mut candidates.rowids);
+            state.pages_were_searched(reached, candidates.overflow);
+        }
+        Phase::Owners { pages, done, .. } => {
+            let mut unowned = state.unowned_pages().clone();
+            let (reached, together) = file.trace_owners(&mut unowned, rows, pages, done, stop)?;
+            (before, after) = (done, reached);
+            state.owners_were_looked_for(reached, together, unowned);
+        }
+        // The log is not read to its end yet.
+        Phase::Complete => (before, after) = (0, 0),
+    }
+    scanner.bytes += u64::from(after.saturating_sub(before)) * layout.page_size as u64;
+    scanner.has_read_pages = true;
+    Ok(())
+}
+
+impl<'a> Scanner<'a, '_> {
+    fn file(&self, layout: Layout) -> FileScan<'a> {
+        FileScan::new(self.database.file(), layout, self.options.threads)
+    }
+
+    /// What is left of the budget, if there is one.
+    fn left(&self) -> Option<Duration> {
+        self.until
+            .map(|until| until.saturating_duration_since(Instant::now()))
+    }
+}
