@@ -10,6 +10,7 @@ use super::listing::{Ended, Task};
 use crate::marker::{self, Found};
 use crate::store::{Database, Opened, Position, Query, StoreError, Table, TableKind};
 use crate::text::{Shown, one_line};
+use crate::wire::limits;
 
 /// Explains the listing of `task` to a person.
 ///
@@ -170,21 +171,33 @@ fn explain_open(
             scan.bytes,
             scan.progress * 100.0
         )?;
-        if let Some(why) = why {
-            writeln!(out, "          {why}")?;
+        for why in why.into_iter().chain(degraded.as_deref()) {
+            writeln!(out, "          {}", one_line(why))?;
         }
     }
     for (name, sql) in query.statements() {
         writeln!(out, "\n{name}:\n  {}", one_line(sql))?;
-        print_plan(&snapshot, sql, out)?;
+        // One of an optional part may not be possible; the listing goes on without.
+        match plan_of(&snapshot, sql) {
+            Ok(steps) => {
+                for step in steps {
+                    writeln!(out, "    {}", one_line(&step))?;
+                }
+            }
+            Err(error) => writeln!(out, "    {}", one_line(&error.to_string()))?,
+        }
     }
     phases.end("explain");
     let (mut sessions, mut marked) = (0_u64, 0_u64);
-    let listed = query.run(&snapshot, |session| -> Result<(), StoreError> {
-        sessions += 1;
-        marked += u64::from(marks.of(&session.id) == Some(true));
-        Ok(())
-    })?;
+    let listed = query.run(
+        &snapshot,
+        limits::FIRST_PROMPT,
+        |session| -> Result<(), StoreError> {
+            sessions += 1;
+            marked += u64::from(marks.of(&session.id) == Some(true));
+            Ok(())
+        },
+    )?;
     phases.end("rows");
     let skipped = listed.skipped;
     writeln!(
@@ -193,6 +206,21 @@ fn explain_open(
          duplicates; {} texts cut",
         skipped.invalid_id, skipped.duplicate_id, skipped.truncated
     )?;
+    for part in listed.degraded.into_vec() {
+        writeln!(
+            out,
+            "degraded: {}: {}",
+            part.what.as_str(),
+            one_line(&part.reason)
+        )?;
+    }
+    if database.log_elsewhere() {
+        writeln!(
+            out,
+            "log:      may be elsewhere: the file is in WAL mode, has another name or is a \
+             mount of its own, and no -wal file is beside it"
+        )?;
+    }
     Ok(())
 }
 
@@ -241,13 +269,9 @@ fn print_table(table: &Table, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-fn print_plan(conn: &Connection, sql: &str, out: &mut impl Write) -> Result<(), Trouble> {
+fn plan_of(conn: &Connection, sql: &str) -> rusqlite::Result<Vec<String>> {
     let mut plan = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
     let unbound = vec![rusqlite::types::Null; plan.parameter_count()];
-    let mut steps = plan.query(rusqlite::params_from_iter(unbound))?;
-    while let Some(step) = steps.next()? {
-        let detail: String = step.get(3)?;
-        writeln!(out, "    {}", one_line(&detail))?;
-    }
-    Ok(())
+    let steps = plan.query_map(rusqlite::params_from_iter(unbound), |step| step.get(3))?;
+    steps.collect()
 }

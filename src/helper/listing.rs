@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use crate::marker::{self, Found, Remember};
 use crate::store::{Database, Filter, Listed, OpenOptions, Opened, Query, StoreError};
-use crate::wire::{DatabaseState, End, ErrorKind, Failure, Scan, WriteError, Writer};
+use crate::wire::{
+    DatabaseState, End, ErrorKind, Failure, OptionalPart, Scan, WriteError, Writer, limits,
+};
 
 /// What to list, and how.
 #[derive(Debug, Clone)]
@@ -107,6 +109,7 @@ fn read<W: Write>(task: &Task, out: &mut Writer<W>) -> Result<(End, Option<Remem
     };
     let mut rows = Rows {
         listed: None,
+        log_elsewhere: false,
         scan: Scan::NONE,
         remember: None,
     };
@@ -131,8 +134,8 @@ fn read<W: Write>(task: &Task, out: &mut Writer<W>) -> Result<(End, Option<Remem
         flat: listed.flat,
         skipped: listed.skipped,
         scan: rows.scan,
-        degraded: Vec::new(),
-        log_elsewhere: false,
+        degraded: listed.degraded.into_vec(),
+        log_elsewhere: rows.log_elsewhere,
         elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
     };
     Ok((end, rows.remember))
@@ -141,6 +144,7 @@ fn read<W: Write>(task: &Task, out: &mut Writer<W>) -> Result<(End, Option<Remem
 struct Rows {
     /// `None` where there are no session tables.
     listed: Option<Listed>,
+    log_elsewhere: bool,
     scan: Scan,
     remember: Option<Remember>,
 }
@@ -160,19 +164,25 @@ fn send_rows<W: Write>(
         degraded,
         why: _,
     } = marker::scan(database, &task.marker)?;
+    let log_elsewhere = database.log_elsewhere();
     let Some(query) = Query::new(&schema, task.filter)? else {
         return Ok(Rows {
             listed: None,
+            log_elsewhere,
             scan: Scan::NONE,
             remember: None,
         });
     };
-    let listed = query.run(&snapshot, |mut session| {
+    let mut listed = query.run(&snapshot, limits::FIRST_PROMPT, |mut session| {
         session.marked = marks.of(&session.id);
         out.session(session).map_err(Trouble::Write)
     })?;
+    if let Some(reason) = degraded {
+        listed.degraded.note(OptionalPart::Marked, &reason);
+    }
     Ok(Rows {
         listed: Some(listed),
+        log_elsewhere,
         scan,
         remember,
     })

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::listing::{Ended, Trouble};
 use crate::session::SessionId;
 use crate::store::{Database, Finder, LookUpQuery, OpenOptions, Opened, Schema, StoreError};
-use crate::wire::{Answer, AnswersEnd, DatabaseState, LookUp, Unresolved, Writer};
+use crate::wire::{Answer, AnswersEnd, DatabaseState, LookUp, Unresolved, Writer, limits};
 
 /// What to look up, and where.
 #[derive(Debug, Clone)]
@@ -72,7 +72,7 @@ fn answer_from<W: Write>(
     let snapshot = database.begin()?;
     let schema = Schema::read(&snapshot)?;
     let query = LookUpQuery::new(&schema)?;
-    let mut finder = Finder::new(&snapshot, &query)?;
+    let mut finder = Finder::new(&snapshot, &query, limits::FIRST_PROMPT)?;
     for id in &task.ids {
         out.answer(&one(&mut finder, task.what, id)?)?;
     }

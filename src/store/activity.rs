@@ -2,9 +2,11 @@
 
 use rusqlite::{Connection, OptionalExtension, Statement};
 
+use super::degraded::DegradedParts;
 use super::row::millis;
 use super::{Schema, quoted};
 use crate::session::{Millis, SessionId};
+use crate::wire::OptionalPart;
 
 /// The newest message's time, for each content table in which an index makes
 /// that a seek.
@@ -24,24 +26,33 @@ pub(super) fn newest_message(schema: &Schema) -> Vec<String> {
         .collect()
 }
 
-/// Asks them.
+/// Finds them.
 pub(super) struct Activity<'a>(Vec<Statement<'a>>);
 
 impl<'a> Activity<'a> {
-    pub(super) fn new(conn: &'a Connection, newest: &[String]) -> rusqlite::Result<Self> {
-        let statements = newest.iter().map(|sql| conn.prepare(sql));
-        Ok(Self(statements.collect::<Result<_, _>>()?))
+    pub(super) fn new(
+        conn: &'a Connection,
+        newest: &[String],
+        degraded: &mut DegradedParts,
+    ) -> Self {
+        let mut prepare = |sql| degraded.accept(OptionalPart::LastMessageAt, conn.prepare(sql));
+        Self(newest.iter().filter_map(|sql| prepare(sql)).collect())
     }
 
-    /// The newest of all.
-    pub(super) fn of(&mut self, id: &SessionId) -> rusqlite::Result<Option<Millis>> {
+    /// The newest of all; `None` if one table cannot be read: what is in the others need
+    /// not be the newest.
+    pub(super) fn of(&mut self, id: &SessionId, degraded: &mut DegradedParts) -> Option<Millis> {
         let mut newest = None;
         for statement in &mut self.0 {
             let time = statement
                 .query_row([id.as_str()], |row| Ok(millis(row.get_ref(0)?)))
-                .optional()?;
-            newest = newest.max(time.flatten());
+                .optional();
+            newest = newest.max(
+                degraded
+                    .accept(OptionalPart::LastMessageAt, time)?
+                    .flatten(),
+            );
         }
-        Ok(newest)
+        newest
     }
 }

@@ -85,11 +85,18 @@ impl<'c> RowById<'c> {
             Err(error) => return Err(error.into()),
         }
         drop(rows);
-        let large_row = match &mut self.large_row {
-            Some(statement) => statement,
-            none => none.insert(self.conn.prepare(&self.large_sql)?),
-        };
+        let Self {
+            conn,
+            large_sql,
+            large_row,
+            ..
+        } = self;
         limit.lifted(|| {
+            let large_row = match large_row {
+                Some(statement) => statement,
+                // A column's default can be large, too.
+                none => none.insert(conn.prepare(large_sql)?),
+            };
             let mut rows = large_row.query([rowid])?;
             let row = rows.next()?;
             row.map(|row| read(Shape::Large, row)).transpose()

@@ -6,7 +6,8 @@ use std::collections::{HashMap, HashSet};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, Statement};
 
-use super::row::{RowQuery, id, millis, time_updated};
+use super::degraded::DegradedParts;
+use super::row::{RowQuery, has_text, id, millis, time_updated};
 use super::schema::Schema;
 use super::sessions::{SessionQuery, Sessions};
 use super::{StoreError, quoted};
@@ -47,8 +48,9 @@ fn by_id(rows: &RowQuery<'_>) -> String {
     let parent = if table.has("parent_id") {
         // What is longer than an id is none, and is not loaded.
         format!(
-            "CASE WHEN octet_length(s.parent_id) <= {} THEN s.parent_id \
-             WHEN s.parent_id IS NOT NULL THEN x'' END",
+            "CASE WHEN {} THEN CASE WHEN octet_length(s.parent_id) <= {} \
+             THEN s.parent_id ELSE x'' END END",
+            has_text("parent_id"),
             SessionId::MAX_BYTES
         )
     } else {
@@ -87,16 +89,21 @@ enum Parent {
 }
 
 impl<'a> Finder<'a> {
-    /// A finder in `conn`'s transaction.
+    /// A finder in `conn`'s transaction, whose first prompts have at most `prompt_limit`
+    /// characters.
     ///
     /// # Errors
     ///
-    /// Where SQLite fails.
-    pub fn new(conn: &'a Connection, query: &'a LookUpQuery<'a>) -> Result<Self, StoreError> {
+    /// Returns an error if SQLite fails.
+    pub fn new(
+        conn: &'a Connection,
+        query: &'a LookUpQuery<'a>,
+        prompt_limit: usize,
+    ) -> Result<Self, StoreError> {
         let by_id = query.by_id.iter().map(|sql| conn.prepare(sql));
         Ok(Self {
             by_id: by_id.collect::<Result<_, _>>()?,
-            sessions: Sessions::new(conn, &query.sessions)?,
+            sessions: Sessions::new(conn, &query.sessions, prompt_limit)?,
             roots: HashMap::new(),
         })
     }
@@ -173,7 +180,14 @@ impl<'a> Finder<'a> {
             };
             newest = found.filter(is_newer).or(newest);
         }
-        Ok(newest)
+        let sessions = &mut self.sessions;
+        Ok(newest.filter(|place| !sessions.is_deleted(place.table, id.as_str(), place.updated)))
+    }
+
+    /// What could not be read.
+    #[must_use]
+    pub fn degraded(&self) -> &DegradedParts {
+        &self.sessions.degraded
     }
 }
 

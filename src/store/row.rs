@@ -20,10 +20,6 @@ pub(super) const WHOLE_CELL: i32 = 64 << 10;
 /// only a TEXT counts.
 const LARGE: &str = "opencode-lister: a large text";
 
-/// OpenCode's project of all directories without a git history. Its one row's
-/// worktree is whichever of them was opened last, so it says nothing.
-const GLOBAL_PROJECT: &str = "global";
-
 /// The texts of a session, in the order in which [`RowQuery::row`] selects them.
 const TEXTS: [&str; 13] = [
     "id",
@@ -61,15 +57,12 @@ const NUMBERS: [&str; 16] = [
     "time_suspended",
 ];
 
-/// Where the worktree stands in a row.
-const WORKTREE: usize = TEXTS.len() + NUMBERS.len();
-
 /// The SQL of a row, made for one table.
 #[derive(Debug, Clone)]
 pub(super) struct RowQuery<'a> {
     pub(super) table: &'a Table,
     pub(super) rowid: &'static str,
-    store: Store,
+    pub(super) store: Store,
     utf8: bool,
     pub(super) row: String,
     /// The same of a row with a large cell.
@@ -95,18 +88,7 @@ impl<'a> RowQuery<'a> {
             };
             let texts = TEXTS.iter().map(|column| own(column, text("s", column)));
             let numbers = NUMBERS.iter().map(|column| own(column, number(column)));
-            let worktree = match schema.table("project") {
-                Some(project)
-                    if table.has("project_id") && project.has("id") && project.has("worktree") =>
-                {
-                    let (worktree, project) = (text("p", "worktree"), quoted(&project.name));
-                    format!(
-                        "(SELECT {worktree} FROM {project} AS p WHERE p.id = s.project_id LIMIT 1)"
-                    )
-                }
-                _ => "NULL".to_owned(),
-            };
-            let columns: Vec<_> = texts.chain(numbers).chain([worktree]).collect();
+            let columns: Vec<_> = texts.chain(numbers).collect();
             format!(
                 "SELECT {} FROM {name} AS s WHERE s.{rowid} = ?1",
                 columns.join(", ")
@@ -144,6 +126,27 @@ pub(super) fn time_updated(table: &Table) -> String {
     }
 }
 
+/// What is blank: spaces and line ends of ASCII.
+const BLANKS: &str = "char(9, 10, 12, 13, 32)";
+
+/// True, in SQL, for a row whose column is a text that is not blank. One that is larger
+/// than the wire carries is not loaded to be looked at.
+pub(super) fn has_text(column: &str) -> String {
+    format!(
+        "(typeof(s.{column}) = 'text' AND CASE WHEN octet_length(s.{column}) <= {} \
+         THEN trim(s.{column}, {BLANKS}) <> '' ELSE 1 END)",
+        limits::TEXT
+    )
+}
+
+/// True, in SQL, for a row whose column is a time. OpenCode's clients cannot write null
+/// and write 0 instead.
+pub(super) fn has_time(column: &str) -> String {
+    format!(
+        "(typeof(s.{column}) IN ('integer', 'real') AND NOT (s.{column} >= 0 AND s.{column} < 1))"
+    )
+}
+
 /// A column where it is a number. `typeof` loads nothing.
 fn number(column: &str) -> String {
     format!("CASE WHEN typeof(s.{column}) IN ('integer', 'real') THEN s.{column} END")
@@ -179,7 +182,7 @@ impl<'a> Rows<'a> {
         })
     }
 
-    /// The session of this rowid, without `marked`, `first_prompt` and
+    /// The session of this rowid, without `marked`, `worktree`, `first_prompt` and
     /// `last_message_at`, and how many of its texts were cut. `None` where it has no
     /// valid id. The limit must be [`WHOLE_CELL`].
     pub(super) fn session(
@@ -191,11 +194,11 @@ impl<'a> Rows<'a> {
             query: self.query,
             conn: self.conn,
             rowid,
-            truncated: 0,
+            cut: Cut::default(),
         };
         let found = self.row.read(rowid, limit, |_, row| reader.session(row))?;
         let session = found.flatten();
-        Ok(session.map(|session| (session, reader.truncated)))
+        Ok(session.map(|session| (session, reader.cut.count)))
     }
 }
 
@@ -204,7 +207,7 @@ struct Reader<'a> {
     query: &'a RowQuery<'a>,
     conn: &'a Connection,
     rowid: i64,
-    truncated: u64,
+    cut: Cut,
 }
 
 impl Reader<'_> {
@@ -213,14 +216,7 @@ impl Reader<'_> {
         let Some(id) = id(row.get_ref(0)?) else {
             return Ok(None);
         };
-        let title = self.own_text(row, 4)?;
-        let project_id = self.own_text(row, 2)?;
-        let worktree = match project_id.as_deref() {
-            Some(GLOBAL_PROJECT) | None => None,
-            Some(_) => self
-                .text(row.get_ref(WORKTREE)?, None)
-                .filter(|worktree| !matches!(worktree.trim(), "" | "/")),
-        };
+        let title = self.text(row, 4)?;
         let mut numbers = [ValueRef::Null; NUMBERS.len()];
         for (at, number) in numbers.iter_mut().enumerate() {
             *number = row.get_ref(TEXTS.len() + at)?;
@@ -256,24 +252,24 @@ impl Reader<'_> {
             });
         Ok(Some(Session {
             id,
-            directory: self.own_text(row, 1)?,
-            worktree,
-            parent_id: self.own_text(row, 3)?,
+            directory: self.some_text(row, 1)?,
+            worktree: None,
+            parent_id: self.some_text(row, 3)?,
             untitled: is_untitled(title.as_deref()),
             title,
-            project_id,
+            project_id: self.some_text(row, 2)?,
             first_prompt: None,
             time_created: millis(created),
             time_updated: millis(updated),
-            time_archived: millis(archived),
+            time_archived: some_time(integer(archived)),
             last_message_at: None,
             marked: None,
             store: self.query.store,
-            agent: self.own_text(row, 5)?,
-            version: self.own_text(row, 6)?,
-            slug: self.own_text(row, 7)?,
-            share_url: self.own_text(row, 8)?,
-            workspace_id: self.own_text(row, 9)?,
+            agent: self.some_text(row, 5)?,
+            version: self.some_text(row, 6)?,
+            slug: self.some_text(row, 7)?,
+            share_url: self.some_text(row, 8)?,
+            workspace_id: self.some_text(row, 9)?,
             model: self.model(row.get_ref(10)?),
             cost: match cost {
                 #[expect(clippy::cast_precision_loss, reason = "dollars")]
@@ -283,41 +279,32 @@ impl Reader<'_> {
             },
             tokens,
             summary,
-            time_compacting: compacting.map(Millis),
-            time_suspended: suspended.map(Millis),
-            forked_from: self.own_text(row, 12)?,
-            time_idle: idle.map(Millis),
-            time_viewed: viewed.map(Millis),
-            idle_outcome: self.own_text(row, 11)?,
+            time_compacting: some_time(compacting),
+            time_suspended: some_time(suspended),
+            forked_from: self.some_text(row, 12)?,
+            time_idle: some_time(idle),
+            time_viewed: some_time(viewed),
+            idle_outcome: self.some_text(row, 11)?,
         }))
     }
 
-    /// A text of the session's own row.
-    fn own_text(&mut self, row: &Row<'_>, at: usize) -> rusqlite::Result<Option<String>> {
-        Ok(self.text(row.get_ref(at)?, Some(TEXTS[at])))
-    }
-
-    /// A text as the wire carries it: UTF-8, at most 4 KiB. `column` names the
-    /// column of the session's row that it comes from.
-    fn text(&mut self, value: ValueRef<'_>, column: Option<&str>) -> Option<String> {
-        match value {
-            ValueRef::Text(bytes) => Some(self.cut(bytes)),
+    /// A text as the wire carries it.
+    fn text(&mut self, row: &Row<'_>, at: usize) -> rusqlite::Result<Option<String>> {
+        Ok(match row.get_ref(at)? {
+            ValueRef::Text(bytes) => Some(self.cut.text(bytes)),
             ValueRef::Blob(bytes) if bytes == LARGE.as_bytes() => {
-                let start = column.and_then(|column| self.start_of(column));
-                self.truncated += u64::from(start.is_none());
-                start.map(|start| self.cut(&start))
+                let start = self.start_of(TEXTS[at]);
+                self.cut.count += u64::from(start.is_none());
+                start.map(|start| self.cut.text(&start))
             }
             _ => None,
-        }
+        })
     }
 
-    fn cut(&mut self, bytes: &[u8]) -> String {
-        // Replacing invalid bytes makes a text longer, so cut before and after.
-        let start = &bytes[..bytes.len().min(limits::TEXT + 4)];
-        let text = String::from_utf8_lossy(start);
-        let cut = cut(&text, limits::TEXT);
-        self.truncated += u64::from(start.len() < bytes.len() || cut.len() < text.len());
-        cut.to_owned()
+    /// The same of a column that can be null, for which a blank text stands, too.
+    fn some_text(&mut self, row: &Row<'_>, at: usize) -> rusqlite::Result<Option<String>> {
+        let text = self.text(row, at)?;
+        Ok(text.filter(|text| !text.bytes().all(|byte| byte.is_ascii_whitespace())))
     }
 
     /// The start of a large text. Any failure means none: what is not there is
@@ -352,10 +339,35 @@ impl Reader<'_> {
         };
         let stored: Stored = serde_json::from_slice(json).ok()?;
         Some(Model {
-            id: self.cut(stored.id.as_bytes()),
-            provider_id: self.cut(stored.provider_id.as_bytes()),
-            variant: stored.variant.map(|variant| self.cut(variant.as_bytes())),
+            id: self.cut.text(stored.id.as_bytes()),
+            provider_id: self.cut.text(stored.provider_id.as_bytes()),
+            variant: stored
+                .variant
+                .map(|variant| self.cut.text(variant.as_bytes())),
         })
+    }
+}
+
+/// A time of a column that can be null, for which 0 stands, too.
+fn some_time(value: Option<i64>) -> Option<Millis> {
+    value.filter(|value| *value != 0).map(Millis)
+}
+
+/// Texts as the wire carries them: UTF-8, at most 4 KiB.
+#[derive(Debug, Default)]
+pub(super) struct Cut {
+    /// How many were cut.
+    pub(super) count: u64,
+}
+
+impl Cut {
+    pub(super) fn text(&mut self, bytes: &[u8]) -> String {
+        // Replacing invalid bytes makes a text longer, so cut before and after.
+        let start = &bytes[..bytes.len().min(limits::TEXT + 4)];
+        let text = String::from_utf8_lossy(start);
+        let cut = cut(&text, limits::TEXT);
+        self.count += u64::from(start.len() < bytes.len() || cut.len() < text.len());
+        cut.to_owned()
     }
 }
 

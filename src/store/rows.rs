@@ -1,25 +1,27 @@
 //! The sessions of a database, one by one.
 //!
-//! Two steps: the keys (rowids, newest activity first) from SQLite's sorter,
-//! which spills to disk when there are many, then each row by its rowid. So
-//! rows stream in their order, and memory does not follow the size of cells: one
-//! larger than 64 KiB is not loaded but read from its start.
+//! Two steps: the keys of all rows that count (rowid, time, id), sorted here so that
+//! SQLite needs no temporary file (24 bytes and the id for each), then each row by its
+//! rowid. So rows stream in their order, and memory does not follow the size of cells:
+//! one larger than 64 KiB is not loaded but read from its start.
 //!
 //! OpenCode 1 keeps sessions in the table `session`, OpenCode 2 in `session_v2`.
 //! One file can have both, and a session can be in both: the newer row is the
 //! session, that of `session_v2` where they are equally new. So the filter comes
-//! after: what was archived since in one table is not listed out of the other.
+//! after: what was archived since in one table is not listed out of the other. What was
+//! deleted in OpenCode 2 is not listed out of `session` either ([`super::deleted`]).
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::cmp::Reverse;
 
 use rusqlite::Connection;
+use rusqlite::types::ValueRef;
 
-use super::row::{RowQuery, id, time_updated};
+use super::degraded::DegradedParts;
+use super::row::{RowQuery, has_text, has_time, millis, time_updated};
 use super::schema::Schema;
 use super::sessions::{SessionQuery, Sessions};
 use super::{StoreError, quoted};
-use crate::session::{Session, SessionId};
+use crate::session::{Millis, Session, SessionId};
 use crate::wire::Skipped;
 
 /// Which sessions to list.
@@ -40,15 +42,16 @@ pub struct Listed {
     pub flat: bool,
     /// What was left out or cut.
     pub skipped: Skipped,
+    /// What could not be read.
+    pub degraded: DegradedParts,
 }
 
 /// The SQL of a listing, made for one schema.
 #[derive(Debug, Clone)]
 pub struct Query<'a> {
     sessions: SessionQuery<'a>,
-    /// No two rows have the same id.
-    unique: bool,
-    keys: String,
+    /// Of each table of sessions.
+    keys: Vec<String>,
 }
 
 impl<'a> Query<'a> {
@@ -56,49 +59,36 @@ impl<'a> Query<'a> {
     ///
     /// # Errors
     ///
-    /// Where a table is not one whose rows can be told apart and named.
+    /// Returns [`StoreError::Schema`] for a table whose rows cannot be told apart and
+    /// named.
     pub fn new(schema: &'a Schema, filter: Filter) -> Result<Option<Self>, StoreError> {
         let sessions = SessionQuery::new(schema)?;
-        let tables = &sessions.tables;
-        let keys = tables.iter().enumerate();
-        let keys: Vec<_> = keys
-            .map(|(place, rows)| keys_of(rows, place, filter))
-            .collect();
-        let keys = match &keys[..] {
-            [] => return Ok(None),
-            [(select, wanted)] => format!("{select} WHERE {wanted}"),
-            _ => {
-                let selects: Vec<_> = keys.into_iter().map(|(select, _)| select).collect();
-                selects.join(" UNION ALL ")
-            }
-        };
-        // OpenCode's ids descend with time: where no time is known, the newest comes
-        // first too.
-        let keys = format!("{keys} ORDER BY time DESC, id, place DESC");
-        Ok(Some(Self {
-            // Texts that differ in UTF-16 can be the same once they are UTF-8.
-            unique: schema.utf8 && tables.len() == 1 && tables[0].table.is_unique("id"),
-            sessions,
-            keys,
-        }))
+        let is_alone = sessions.tables.len() == 1;
+        let keys = sessions
+            .tables
+            .iter()
+            .map(|rows| keys_of(rows, filter, is_alone));
+        let keys: Vec<_> = keys.collect();
+        Ok((!keys.is_empty()).then_some(Self { sessions, keys }))
     }
 
     /// Each statement's SQL, with a name for it.
     #[must_use]
     pub fn statements(&self) -> Vec<(&'static str, &str)> {
-        let keys = [("keys", self.keys.as_str())];
-        keys.into_iter().chain(self.sessions.statements()).collect()
+        let keys = self.keys.iter().map(|sql| ("keys", sql.as_str()));
+        keys.chain(self.sessions.statements()).collect()
     }
 
-    /// Hands the sessions to `sink`, newest activity first, ties by id. It sets
-    /// every field but `marked`.
+    /// Hands the sessions to `sink`, newest activity first, ties by id, with first
+    /// prompts of at most `prompt_limit` characters. It sets every field but `marked`.
     ///
     /// # Errors
     ///
-    /// Where SQLite fails, or `sink` does.
+    /// Returns an error if SQLite fails or `sink` does.
     pub fn run<E: From<StoreError>>(
         &self,
         conn: &Connection,
+        prompt_limit: usize,
         mut sink: impl FnMut(Session) -> Result<(), E>,
     ) -> Result<Listed, E> {
         let store = |error: rusqlite::Error| E::from(StoreError::from(error));
@@ -106,68 +96,169 @@ impl<'a> Query<'a> {
         let mut listed = Listed {
             tables: tables().map(|table| table.name.clone()).collect(),
             flat: tables().any(|table| !table.has("parent_id")),
-            skipped: Skipped::default(),
+            ..Listed::default()
         };
-        let mut keys = conn.prepare(&self.keys).map_err(store)?;
-        let mut sessions = Sessions::new(conn, &self.sessions).map_err(store)?;
-        let mut seen: HashMap<SessionId, usize> = HashMap::new();
-        let mut keys = keys.query([]).map_err(store)?;
-        while let Some(key) = keys.next().map_err(store)? {
-            let place = usize::from(key.get::<_, u8>(0).map_err(store)?);
-            let rowid = key.get(1).map_err(store)?;
-            let is_wanted: bool = key.get(3).map_err(store)?;
-            // Newest first, so the first of several is the one to keep. Where
-            // the database promises that there are none, nothing is remembered.
-            if !self.unique
-                && let Some(id) = id(key.get_ref(2).map_err(store)?)
+        let mut keys = Keys::default();
+        for (place, sql) in (0..).zip(&self.keys) {
+            keys.read(conn, place, sql).map_err(store)?;
+        }
+        listed.skipped.duplicate_id = keys.sort();
+        let mut sessions = Sessions::new(conn, &self.sessions, prompt_limit).map_err(store)?;
+        for key in &keys.keys {
+            let table = usize::from(key.place);
+            if let Some(id) = keys.id(key)
+                && sessions.is_deleted(table, id, key.updated().map(Millis))
             {
-                match seen.entry(id) {
-                    Entry::Vacant(new) => drop(new.insert(place)),
-                    Entry::Occupied(first) => {
-                        // In the other table it is the same session.
-                        listed.skipped.duplicate_id +=
-                            u64::from(is_wanted && *first.get() == place);
-                        continue;
-                    }
-                }
-            }
-            if !is_wanted {
                 continue;
             }
-            let session = sessions.session(place, rowid).map_err(store)?;
+            let session = sessions.session(table, key.rowid).map_err(store)?;
             let Some((session, truncated)) = session else {
                 listed.skipped.invalid_id += 1;
                 continue;
             };
+            if self.sessions.tables[table].table.has("directory") && session.directory.is_none() {
+                continue;
+            }
             listed.skipped.truncated += truncated;
             sink(session)?;
         }
+        listed.degraded = sessions.degraded;
         Ok(listed)
     }
 }
 
-/// The select of the keys of a table, and which of them are wanted.
-fn keys_of(rows: &RowQuery<'_>, place: usize, filter: Filter) -> (String, String) {
+/// The select of the keys of a table: all of them if rows of another table can hide
+/// them, else those that are wanted.
+fn keys_of(rows: &RowQuery<'_>, filter: Filter, is_alone: bool) -> String {
     let (table, rowid) = (rows.table, rows.rowid);
-    let mut wanted = vec!["1"];
+    let mut wanted = vec!["1".to_owned()];
     if table.has("parent_id") && !filter.children {
-        wanted.push("s.parent_id IS NULL");
+        wanted.push(format!("NOT {}", has_text("parent_id")));
     }
     if table.has("time_archived") && !filter.archived {
-        wanted.push("s.time_archived IS NULL");
+        wanted.push(format!("NOT {}", has_time("time_archived")));
     }
     if table.has("directory") {
         // A session without a directory belongs nowhere in a list.
-        wanted.push("typeof(s.directory) = 'text' AND octet_length(s.directory) > 0");
+        wanted.push(has_text("directory"));
     }
     let wanted = wanted.join(" AND ");
-    let select = format!(
-        "SELECT {place} AS place, s.{rowid}, \
-         CASE WHEN octet_length(s.id) <= {} THEN s.id END COLLATE BINARY AS id, \
-         ({wanted}), {} AS time FROM {} AS s",
-        SessionId::MAX_BYTES,
+    let which = if is_alone {
+        format!(" WHERE {wanted}")
+    } else {
+        String::new()
+    };
+    format!(
+        "SELECT s.{rowid}, {}, CASE WHEN octet_length(s.id) <= {} THEN s.id END, ({wanted}) \
+         FROM {} AS s{which}",
         time_updated(table),
+        SessionId::MAX_BYTES,
         quoted(&table.name)
-    );
-    (select, wanted)
+    )
+}
+
+/// The keys of rows, in 24 bytes each, and their ids one after the other.
+#[derive(Default)]
+struct Keys {
+    keys: Vec<Key>,
+    ids: Vec<u8>,
+}
+
+struct Key {
+    /// In milliseconds since 1970; the least where it is not known, which sorts last.
+    time: i64,
+    rowid: i64,
+    /// Where its id begins.
+    id_at: u32,
+    /// [`NO_ID`] where it has none.
+    id_len: u16,
+    /// Which table.
+    place: u8,
+    is_wanted: bool,
+}
+
+/// The length of an id that is not a text.
+const NO_ID: u16 = u16::MAX;
+
+const _: () = assert!(SessionId::MAX_BYTES < NO_ID as usize);
+
+impl Key {
+    fn updated(&self) -> Option<i64> {
+        (self.time != i64::MIN).then_some(self.time)
+    }
+}
+
+impl Keys {
+    fn read(&mut self, conn: &Connection, place: u8, sql: &str) -> rusqlite::Result<()> {
+        let mut rows = conn.prepare(sql)?;
+        let mut rows = rows.query([])?;
+        while let Some(row) = rows.next()? {
+            let id = match row.get_ref(2)? {
+                ValueRef::Text(id) => Some(id),
+                _ => None,
+            };
+            self.keys.push(Key {
+                time: millis(row.get_ref(1)?).map_or(i64::MIN, |time| time.0),
+                rowid: row.get(0)?,
+                // 4 GiB of ids are more rows than a listing may have by far.
+                id_at: u32::try_from(self.ids.len()).unwrap_or(u32::MAX),
+                id_len: id.map_or(NO_ID, |id| u16::try_from(id.len()).unwrap_or(NO_ID)),
+                place,
+                is_wanted: row.get(3)?,
+            });
+            self.ids.extend_from_slice(id.unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    fn id(&self, key: &Key) -> Option<&str> {
+        std::str::from_utf8(id_of(&self.ids, key)?).ok()
+    }
+
+    /// Keeps of rows with the same id the newest, of those the ones that are wanted, and
+    /// puts them in order. Returns how many duplicates there were within a table.
+    ///
+    /// A unique index is no promise: it can be damaged.
+    fn sort(&mut self) -> u64 {
+        let Self { keys, ids } = self;
+        let newest_first = |key: &Key| (Reverse(key.time), Reverse(key.place), key.rowid);
+        keys.sort_unstable_by(|a, b| {
+            let by_id = id_of(ids, a).cmp(&id_of(ids, b));
+            by_id.then_with(|| newest_first(a).cmp(&newest_first(b)))
+        });
+        let mut duplicates = 0;
+        let mut first: Option<(u32, u16, u8)> = None;
+        keys.retain(|key| {
+            let is_repeated = first
+                .filter(|(at, len, _)| *len != NO_ID && slice(ids, *at, *len) == id_of(ids, key));
+            match is_repeated {
+                Some((.., place)) => {
+                    // In the other table it is the same session.
+                    duplicates += u64::from(key.is_wanted && key.place == place);
+                    false
+                }
+                None => {
+                    first = Some((key.id_at, key.id_len, key.place));
+                    key.is_wanted
+                }
+            }
+        });
+        // OpenCode's ids descend with time: where no time is known, the newest comes
+        // first, too.
+        keys.sort_unstable_by(|a, b| {
+            let by_time = b.time.cmp(&a.time);
+            by_time
+                .then_with(|| id_of(ids, a).cmp(&id_of(ids, b)))
+                .then_with(|| newest_first(a).cmp(&newest_first(b)))
+        });
+        duplicates
+    }
+}
+
+fn id_of<'i>(ids: &'i [u8], key: &Key) -> Option<&'i [u8]> {
+    slice(ids, key.id_at, key.id_len)
+}
+
+fn slice(ids: &[u8], at: u32, len: u16) -> Option<&[u8]> {
+    (len != NO_ID).then(|| ids.get(at as usize..at as usize + usize::from(len)))?
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::{Connection, OptionalExtension as _, Statement};
+use rusqlite::{Connection, Statement};
 
 use super::StoreError;
 
@@ -100,9 +100,17 @@ impl Schema {
             utf8: encoding == "UTF-8",
         };
         let mut statements = Statements::new(conn)?;
-        for name in TABLES {
-            if let Some(table) = Table::read(&mut statements, name)? {
-                schema.tables.insert(name.to_owned(), table);
+        // All at once: each of them reads the whole list.
+        let mut list =
+            conn.prepare("SELECT name, type, wr FROM pragma_table_list WHERE schema = 'main'")?;
+        let mut list = list.query([])?;
+        while let Some(row) = list.next()? {
+            let name = row.get_ref(0)?.as_bytes().unwrap_or_default();
+            let is_it = |known: &&&str| name.eq_ignore_ascii_case(known.as_bytes());
+            if let Some(known) = TABLES.iter().find(is_it) {
+                let listed = (row.get(0)?, row.get(1)?, row.get(2)?);
+                let table = Table::read(&mut statements, listed)?;
+                schema.tables.insert((*known).to_owned(), table);
             }
         }
         Ok(schema)
@@ -122,7 +130,6 @@ impl Schema {
 
 /// What the schema is asked with, made once for all tables.
 struct Statements<'c> {
-    list: Statement<'c>,
     columns: Statement<'c>,
     indexes: Statement<'c>,
     key: Statement<'c>,
@@ -131,10 +138,6 @@ struct Statements<'c> {
 impl<'c> Statements<'c> {
     fn new(conn: &'c Connection) -> rusqlite::Result<Self> {
         Ok(Self {
-            list: conn.prepare(
-                "SELECT name, type, wr FROM pragma_table_list \
-                 WHERE schema = 'main' AND name = ?1 COLLATE NOCASE",
-            )?,
             columns: conn.prepare(
                 "SELECT lower(name), type, hidden IN (2, 3), pk > 0, \
                  coalesce(dflt_value, 'null') <> 'null' COLLATE NOCASE \
@@ -152,14 +155,11 @@ impl<'c> Statements<'c> {
 }
 
 impl Table {
-    fn read(statements: &mut Statements<'_>, name: &str) -> Result<Option<Self>, StoreError> {
-        let listed = statements
-            .list
-            .query_row([name], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-            .optional()?;
-        let Some((name, kind, without_rowid)): Option<(String, String, bool)> = listed else {
-            return Ok(None);
-        };
+    /// Reads the table of this name, type and kind.
+    fn read(
+        statements: &mut Statements<'_>,
+        (name, kind, without_rowid): (String, String, bool),
+    ) -> Result<Self, StoreError> {
         let columns = statements
             .columns
             .query_map([&name], |row| {
@@ -181,12 +181,12 @@ impl Table {
             _ => TableKind::Other(kind),
         };
         let indexes = Index::read(statements, &name)?;
-        Ok(Some(Self {
+        Ok(Self {
             name,
             kind,
             columns,
             indexes,
-        }))
+        })
     }
 
     /// True where there is a column of this name (in lower case).
