@@ -1,0 +1,706 @@
+//! Histories in which a scan for the marker once gave a wrong answer, or read far
+//! more than had changed. Each is made step by step, so that it is the same in every
+//! run; what happens by chance is in `scan.rs`.
+//!
+//! After each listing the marks are compared with what the literal query says.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, starts programs and makes databases"
+)]
+
+#[path = "support/log.rs"]
+mod log;
+#[cfg(target_os = "linux")]
+#[path = "support/preload.rs"]
+mod preload;
+#[path = "support/read_only.rs"]
+mod read_only;
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use log::{Log, beside};
+use read_only::{ReadOnly, WAYS};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+use serde_json::Value;
+
+const MARKER: &str = "<freshell-session-metadata origin=3-views";
+
+type Marks = BTreeMap<String, Option<bool>>;
+
+const TABLES: &str = "
+CREATE TABLE session (id TEXT PRIMARY KEY, directory TEXT, time_updated INTEGER);
+CREATE TABLE part (id INTEGER PRIMARY KEY, session_id TEXT, data TEXT);
+CREATE TABLE message (session_id TEXT, data TEXT);
+INSERT INTO session VALUES ('s0', '/x', 1), ('s1', '/x', 1), ('s2', '/x', 1), ('s3', '/x', 1);
+";
+
+/// A database, and what is remembered of it from one listing to the next.
+struct Database {
+    directory: tempfile::TempDir,
+    db: PathBuf,
+    conn: Connection,
+}
+
+impl Database {
+    fn new(page_size: u32) -> Self {
+        Self::with(&format!("PRAGMA page_size = {page_size}"), TABLES)
+    }
+
+    fn with(before: &str, tables: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let db = directory.path().join("opencode.db");
+        let conn = Connection::open(&db).unwrap();
+        conn.execute_batch(before).unwrap();
+        conn.execute_batch("PRAGMA journal_mode = wal; PRAGMA wal_autocheckpoint = 0")
+            .unwrap();
+        conn.execute_batch(tables).unwrap();
+        Self {
+            directory,
+            db,
+            conn,
+        }
+    }
+
+    fn run(&self, sql: &str) {
+        self.conn.execute_batch(sql).unwrap();
+    }
+
+    fn part(&self, id: i64, session: &str, data: &str) {
+        let insert = "INSERT INTO part VALUES (?1, ?2, ?3)";
+        self.conn.execute(insert, (id, session, data)).unwrap();
+    }
+
+    fn messages(&self, count: u32, data: &str) {
+        for _ in 0..count {
+            let insert = "INSERT INTO message VALUES ('s0', ?1)";
+            self.conn.execute(insert, [data]).unwrap();
+        }
+    }
+
+    /// All of the log is in the file afterwards.
+    fn checkpoint(&self, mode: &str) {
+        checkpoint(&self.conn, mode);
+    }
+
+    fn cache(&self) -> String {
+        cache_in(self.directory.path())
+    }
+
+    /// A listing with the cache, which must be right: how it was found.
+    fn scan(&self) -> String {
+        let (marks, scan) = listed(&self.db, &[&self.cache()]);
+        assert_eq!(marks, definition(&self.conn), "{scan}");
+        scan["mode"].as_str().unwrap().to_owned()
+    }
+}
+
+fn checkpoint(conn: &Connection, mode: &str) {
+    let sql = format!("PRAGMA wal_checkpoint({mode})");
+    let checked = conn.query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+    let (busy, frames, done): (i64, i64, i64) = checked.unwrap();
+    assert_eq!((busy, frames), (0, done));
+}
+
+fn cache_in(directory: &Path) -> String {
+    format!("--scan-cache={}", directory.join("cache").display())
+}
+
+/// What the literal query says of each session.
+fn definition(conn: &Connection) -> Marks {
+    let has = |table| {
+        format!(
+            "EXISTS (SELECT 1 FROM {table} x WHERE x.session_id = s.id AND x.data LIKE '%{MARKER}%')"
+        )
+    };
+    let sql = format!(
+        "SELECT id, {} OR {} FROM session s",
+        has("part"),
+        has("message")
+    );
+    let mut marks = conn.prepare(&sql).unwrap();
+    let marks = marks.query_map([], |row| Ok((row.get(0)?, Some(row.get(1)?))));
+    marks.unwrap().collect::<Result<_, _>>().unwrap()
+}
+
+/// The marks of a listing that must be complete, and its scan.
+fn marks_of(output: &Output) -> (Marks, Value) {
+    let (sessions, end) = support::complete(output);
+    let marks = sessions.iter().map(|session| {
+        let id = session["id"].as_str().unwrap().to_owned();
+        (id, session["marked"].as_bool())
+    });
+    (marks.collect(), end["scan"].clone())
+}
+
+fn listed(db: &Path, arguments: &[&str]) -> (Marks, Value) {
+    marks_of(&support::helper(db, arguments))
+}
+
+fn marked(ids: &[&str]) -> Marks {
+    let mark = |id: &str| (id.to_owned(), Some(ids.contains(&id)));
+    ["s0", "s1", "s2", "s3"].into_iter().map(mark).collect()
+}
+
+// ---- Links.
+
+/// OpenCode was killed, the file was moved to a larger disk, and a link was left
+/// where it had been, beside the log that it had then.
+#[test]
+fn link_beside_a_dead_log_is_scanned_by_the_log_of_its_target() {
+    let _limit = support::limit(60);
+    let made = Database::new(4096);
+    made.part(1, "s0", "nothing");
+    made.checkpoint("FULL");
+    let place = tempfile::tempdir().unwrap();
+    let link = place.path().join("opencode.db");
+    // As they lie there while it is open: as a killed process leaves them.
+    log::copy(&made.db, &link, &["-wal", "-shm"]);
+    made.checkpoint("TRUNCATE");
+    symlink(&made.db, &link).unwrap();
+    let cache = cache_in(place.path());
+    assert_eq!(listed(&link, &[&cache]).0, marked(&[]));
+    made.part(2, "s1", MARKER);
+    for _ in 0..2 {
+        assert_eq!(listed(&link, &[&cache]).0, marked(&["s1"]));
+    }
+}
+
+#[test]
+fn link_to_a_database_is_scanned_by_what_is_new() {
+    let _limit = support::limit(60);
+    let made = Database::new(4096);
+    made.part(1, "s1", MARKER);
+    let root = made.directory.path();
+    fs::create_dir(root.join("links")).unwrap();
+    symlink(&made.db, root.join("links/absolute.db")).unwrap();
+    symlink("../opencode.db", root.join("links/relative.db")).unwrap();
+    symlink("relative.db", root.join("links/of-a-link.db")).unwrap();
+    symlink(root, root.join("links/directory")).unwrap();
+    for (n, link) in [
+        "absolute.db",
+        "relative.db",
+        "of-a-link.db",
+        "directory/opencode.db",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let path = root.join("links").join(link);
+        let cache = format!("--scan-cache={}", root.join(format!("cache {n}")).display());
+        let scan = || {
+            let (marks, scan) = listed(&path, &[&cache]);
+            assert_eq!(marks, marked(&["s1"]), "{link}: {scan}");
+            scan["mode"].clone()
+        };
+        assert_eq!(scan(), "full", "{link}");
+        assert_eq!(scan(), "unchanged", "{link}");
+        made.messages(1, "new");
+        assert_eq!(scan(), "tail", "{link}");
+    }
+}
+
+/// What the helper must never do is to leave out what only the log has.
+#[test]
+fn link_to_a_read_only_database_lists_all_or_nothing() {
+    let _limit = support::limit(120);
+    for way in WAYS {
+        for has_log in [true, false] {
+            let made = Database::new(4096);
+            if has_log {
+                made.checkpoint("TRUNCATE");
+                made.run("DELETE FROM session WHERE id = 's3'");
+                made.run("INSERT INTO session VALUES ('in the log', '/x', 1)");
+            }
+            let place = tempfile::tempdir().unwrap();
+            let (real, links) = (place.path().join("real"), place.path().join("links"));
+            fs::create_dir(&real).unwrap();
+            fs::create_dir(&links).unwrap();
+            let target = real.join("opencode.db");
+            if has_log {
+                log::copy(&made.db, &target, &["", "-wal"]);
+            } else {
+                made.checkpoint("TRUNCATE");
+                log::copy(&made.db, &target, &[""]);
+            }
+            let link = links.join("opencode.db");
+            symlink(&target, &link).unwrap();
+            read_only::reachable(place.path());
+            let Some(_links) = ReadOnly::new(way, &links) else {
+                continue;
+            };
+            let Some(real) = ReadOnly::new(way, &real) else {
+                continue;
+            };
+            let output = real.helper(&link, &[]);
+            let last = support::lines(&output).pop().unwrap();
+            if !has_log || last["type"] == "end" {
+                let (marks, _) = marks_of(&output);
+                let expected = definition(&made.conn);
+                assert_eq!(marks, expected, "{way:?}, with a log: {has_log}");
+            } else {
+                let message = last["message"].as_str().unwrap();
+                assert!(!message.contains("disk"), "{message}");
+            }
+        }
+    }
+}
+
+// ---- A chain of checksums that is broken.
+
+/// Where the chain is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Break {
+    /// The first frame of a transaction has no checksum, and the next one follows
+    /// from there.
+    First,
+    /// No frame of it has one, and what is published is that of a frame that was
+    /// rolled back.
+    All,
+}
+
+/// Breaks the chain of the log from this frame to its end, as SQLite before 3.51
+/// does: a transaction that wrote a page to the log twice, and then rolled back to a
+/// savepoint before both, is committed with frames that have neither salts nor
+/// checksums (<https://sqlite.org/forum/forumpost/b490f726db>).
+fn break_chain(log: &mut Log, first: usize, which: Break) -> [u32; 2] {
+    let end = log.frames();
+    match which {
+        Break::First => {
+            log.unseal(first, first + 1);
+            log.seal(first + 1, end);
+            log.stored_checksum(end - 1)
+        }
+        Break::All => {
+            log.unseal(first, end);
+            [0x1795_02fd, 0x452a_9c7d]
+        }
+    }
+}
+
+/// Everything of the archive, in a directory.
+fn written_by_3_40_1() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let archive = support::fixtures().join("sqlite-3.40.1-rollback-to.tar.gz");
+    let archive = flate2::read::GzDecoder::new(File::open(archive).unwrap());
+    tar::Archive::new(archive).unpack(directory.path()).unwrap();
+    directory
+}
+
+/// Puts a state in the place of the one before it, in the same files.
+fn put(state: &Path, db: &Path) {
+    for suffix in ["", "-wal"] {
+        fs::write(beside(db, suffix), fs::read(beside(state, suffix)).unwrap()).unwrap();
+    }
+    let _ = fs::remove_file(beside(db, "-shm"));
+}
+
+/// That the tests below break logs as SQLite does.
+#[test]
+fn broken_chain_is_made_as_an_older_sqlite_makes_it() {
+    let _limit = support::limit(30);
+    let states = written_by_3_40_1();
+    let written = Log::of(&states.path().join("broken.db"));
+    let (first, end) = (5, written.frames());
+    let mut ours = Log::from(written.bytes.clone());
+    ours.seal(0, end);
+    assert!(ours.bytes != written.bytes, "it is not broken");
+    break_chain(&mut ours, first, Break::First);
+    assert!(ours.bytes == written.bytes);
+}
+
+#[test]
+fn broken_chain_of_sqlite_3_40_1_keeps_the_marks() {
+    let _limit = support::limit(60);
+    let states = written_by_3_40_1();
+    let place = tempfile::tempdir().unwrap();
+    let (db, cache) = (place.path().join("opencode.db"), cache_in(place.path()));
+    for (state, expected) in [("before", false), ("after", true), ("after", true)] {
+        put(&states.path().join(format!("{state}.db")), &db);
+        let (marks, scan) = listed(&db, &[&cache]);
+        assert_eq!(marks["s1"], Some(expected), "{state}: {scan}");
+    }
+}
+
+/// A database whose log has been restarted, so that old frames are behind the new.
+fn restarted() -> Database {
+    let made = Database::new(512);
+    for id in 1000..1040 {
+        made.part(id, "s0", &"z".repeat(300));
+    }
+    made.messages(60, &"long".repeat(120));
+    made.checkpoint("RESTART");
+    made.messages(3, "a");
+    made
+}
+
+/// Commits a transaction that marks a session, and breaks the chain in it.
+fn commit_broken(made: &Database, session: &str, which: Break) -> File {
+    let first = Log::of(&made.db).frames();
+    made.run("BEGIN");
+    made.run("UPDATE session SET time_updated = time_updated + 1");
+    let id = 5000 + i64::try_from(first).unwrap();
+    made.part(id, session, &format!("{}{MARKER}", "x".repeat(100)));
+    made.run("COMMIT");
+    let mut log = Log::of(&made.db);
+    assert!(log.frames() >= first + 2);
+    let published = break_chain(&mut log, first, which);
+    log::publish(&made.db, &log, published)
+}
+
+#[test]
+fn broken_chain_before_a_restart_keeps_the_marks() {
+    let _limit = support::limit(60);
+    for which in [Break::First, Break::All] {
+        let made = restarted();
+        assert_eq!(made.scan(), "full");
+        let _index = commit_broken(&made, "s1", which);
+        made.messages(1, "b");
+        made.checkpoint("RESTART");
+        made.messages(1, "c");
+        let frames = Log::of(&made.db).frames();
+        assert_eq!(frames, 1, "the log was not restarted");
+        made.scan();
+        assert_eq!(made.scan(), "unchanged");
+        drop(made.conn);
+    }
+}
+
+/// Reading everything is right, but not each time until the log restarts.
+#[test]
+fn broken_chain_is_followed_from_behind_it() {
+    let _limit = support::limit(60);
+    for (which, most) in [(Break::First, 1), (Break::All, 2)] {
+        let made = restarted();
+        // It holds the marker, behind the end of its text.
+        let hidden = format!("\0{}{MARKER}", "y".repeat(4000));
+        made.part(9000, "s2", &hidden);
+        assert_eq!(made.scan(), "full");
+        let _index = commit_broken(&made, "s1", which);
+        let mut modes = Vec::new();
+        for _ in 0..most {
+            modes.push(made.scan());
+            made.messages(1, "b");
+        }
+        for _ in 0..3 {
+            let mode = made.scan();
+            assert_ne!(mode, "full", "{which:?}, after {modes:?}");
+            made.messages(1, "c");
+        }
+        // One byte in the row's first page, and its text goes on to the marker.
+        made.run("UPDATE part SET data = 'y' || substr(CAST(data AS BLOB), 2) WHERE id = 9000");
+        assert_ne!(made.scan(), "full");
+        made.part(9001, "s3", MARKER);
+        assert_eq!(made.scan(), "tail");
+        drop(made.conn);
+    }
+}
+
+// ---- A budget that ends at any moment.
+
+/// A row that holds the marker in an overflow page, and whose cell is in the log
+/// alone, while the file still has it where it was before: a checkpoint wrote its old
+/// page, and could not write its new one, which a reader was in the way of.
+fn moved_while_a_checkpoint_was_held_up() -> Database {
+    let made = Database::new(512);
+    made.run("CREATE TABLE filler (x)");
+    for id in 1..9 {
+        made.part(id, "s0", &"x".repeat(20));
+    }
+    made.part(9, "s1", &format!("{}{MARKER}", "y".repeat(6090)));
+    // So many pages that they are not read in one piece.
+    made.run("INSERT INTO filler VALUES (zeroblob(400 * 1024))");
+    made.checkpoint("TRUNCATE");
+    made.run("BEGIN");
+    for id in 1..7 {
+        let update = "UPDATE part SET data = ?2 WHERE id = ?1";
+        made.conn.execute(update, (id, "x".repeat(150))).unwrap();
+    }
+    made.run("COMMIT");
+    let reader = Connection::open(&made.db).unwrap();
+    reader.execute_batch("BEGIN; SELECT * FROM part").unwrap();
+    made.part(10, "s0", "z");
+    made.run("PRAGMA wal_checkpoint(PASSIVE)");
+    reader.execute_batch("COMMIT").unwrap();
+    made
+}
+
+/// The same, for a checkpoint that was killed before it wrote the last page.
+fn moved_while_a_checkpoint_was_killed() -> Database {
+    let made = Database::new(4096);
+    for id in 1..11 {
+        made.part(id, "s0", &"f".repeat(200));
+    }
+    made.part(
+        1000,
+        "s1",
+        &format!("{}{MARKER}{}", "x".repeat(12000), "x".repeat(760)),
+    );
+    made.checkpoint("TRUNCATE");
+    for id in 11..21 {
+        made.part(id, "s0", &"f".repeat(200));
+    }
+    let Database {
+        directory,
+        db,
+        conn,
+    } = made;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .unwrap();
+    conn.close().unwrap();
+    let log = Log::of(&db);
+    let pages: BTreeMap<_, _> = (0..log.frames())
+        .map(|frame| (log.page(frame), log.image(frame)))
+        .collect();
+    let file = File::options().write(true).open(&db).unwrap();
+    for (number, image) in pages.iter().take(pages.len() - 1) {
+        let at = u64::from(number - 1) * 4096;
+        file.write_all_at(image, at).unwrap();
+    }
+    drop(file);
+    let conn = Connection::open(&db).unwrap();
+    conn.execute_batch("PRAGMA wal_autocheckpoint = 0").unwrap();
+    Database {
+        directory,
+        db,
+        conn,
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn budget_that_ends_at_any_read_keeps_the_marks() {
+    let _limit = support::limit(240);
+    let disk = preload::Library::of("stalling_disk.c");
+    for made in [
+        moved_while_a_checkpoint_was_held_up(),
+        moved_while_a_checkpoint_was_killed(),
+    ] {
+        let expected = definition(&made.conn);
+        assert_eq!(expected["s1"], Some(true));
+        let cache = made.directory.path().join("cache");
+        let (mut partial, mut stalled) = (0, true);
+        let mut read = 0;
+        while stalled {
+            read += 1;
+            let _ = fs::remove_file(&cache);
+            let _ = fs::remove_file(disk.beside("stalled"));
+            let mut command = support::command(support::lister());
+            command.arg("--db").arg(&made.db).arg(made.cache());
+            command.args(["--scan-budget=20", "--threads=1"]);
+            command.env("LD_PRELOAD", disk.path());
+            command.env("STALLED", disk.beside("stalled"));
+            command
+                .env("STALL_AT", read.to_string())
+                .env("STALL_MS", "40");
+            let (marks, scan) = marks_of(&command.output().unwrap());
+            stalled = disk.beside("stalled").exists();
+            let wrong =
+                |(id, mark): (&String, &Option<bool>)| mark.is_some() && expected[id] != *mark;
+            assert!(!marks.iter().any(wrong), "read {read}: {marks:?} {scan}");
+            partial += u32::from(scan["progress"] != 1.0);
+            // The next one has time.
+            let (marks, scan) = listed(&made.db, &[&made.cache()]);
+            assert_eq!(marks, expected, "after read {read}: {scan}");
+        }
+        assert!(partial > 0, "no budget ended in {read} reads");
+    }
+}
+
+// ---- What the pages of the file do not say.
+
+/// Sets how many bytes of each page are left to extensions, from the next `VACUUM` on.
+#[expect(unsafe_code, reason = "no statement sets it")]
+fn reserve(conn: &Connection, mut bytes: std::ffi::c_int) {
+    // SAFETY: the connection is open, and SQLite reads and writes one integer.
+    let result = unsafe {
+        rusqlite::ffi::sqlite3_file_control(
+            conn.handle(),
+            c"main".as_ptr(),
+            rusqlite::ffi::SQLITE_FCNTL_RESERVE_BYTES,
+            std::ptr::from_mut(&mut bytes).cast(),
+        )
+    };
+    assert_eq!(result, rusqlite::ffi::SQLITE_OK);
+}
+
+#[test]
+fn reserve_that_only_the_log_has_keeps_the_marks() {
+    let _limit = support::limit(60);
+    let made = Database::new(4096);
+    for id in 1..60 {
+        made.part(id, "s0", &"f".repeat(500));
+    }
+    made.checkpoint("TRUNCATE");
+    reserve(&made.conn, 32);
+    made.run("VACUUM");
+    let mut in_the_file = [0];
+    let file = File::open(&made.db).unwrap();
+    file.read_exact_at(&mut in_the_file, 20).unwrap();
+    let log = Log::of(&made.db);
+    let first = (0..log.frames())
+        .find(|frame| log.page(*frame) == 1)
+        .unwrap();
+    assert_eq!((in_the_file[0], log.image(first)[20]), (0, 32));
+    made.scan();
+    let content = format!("{}{MARKER}{}", "y".repeat(14_000), "y".repeat(3000));
+    made.part(9000, "s2", &content);
+    made.scan();
+    assert_eq!(made.scan(), "unchanged");
+    // And the other way round.
+    made.checkpoint("TRUNCATE");
+    reserve(&made.conn, 0);
+    made.run("VACUUM");
+    made.scan();
+    made.part(9001, "s3", &content);
+    made.scan();
+    drop(made.conn);
+    drop(file);
+}
+
+/// Where an overwrite can damage its neighbours, SQLite fills the sector with copies
+/// of the last frame: each ends a transaction. The sync after them failed, so that
+/// none was published.
+#[test]
+fn padded_commit_whose_sync_failed_keeps_the_marks() {
+    let _limit = support::limit(60);
+    let made = Database::new(1024);
+    let padding = |db: &Path| {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_URI;
+        let path = format!("file:{}?psow=0", db.display());
+        let conn = Connection::open_with_flags(path, flags).unwrap();
+        let settings = "PRAGMA synchronous = full; PRAGMA wal_autocheckpoint = 0";
+        conn.execute_batch(settings).unwrap();
+        conn
+    };
+    let writer = padding(&made.db);
+    let part = |id: i64, session: &str, data: &str| {
+        let insert = "INSERT INTO part VALUES (?1, ?2, ?3)";
+        writer.execute(insert, (id, session, data)).unwrap();
+    };
+    part(1, "s1", &"x".repeat(9000));
+    made.checkpoint("TRUNCATE");
+    for id in 100..140 {
+        part(id, "s0", &"r".repeat(2000));
+    }
+    made.checkpoint("RESTART");
+    for id in 200..204 {
+        part(id, "s0", &"t".repeat(2000));
+    }
+    assert_eq!(made.scan(), "full");
+    let update = "UPDATE part SET data = ?1 WHERE id = 1";
+    let content = format!("{}{MARKER}{}", "x".repeat(5000), "x".repeat(3959));
+    writer.execute(update, [content]).unwrap();
+
+    // The frames of a transaction that takes the row's pages: written by a copy of the
+    // database, which goes on with the same log.
+    let copied = made.directory.path().join("copied.db");
+    log::copy(&made.db, &copied, &["", "-wal"]);
+    let other = padding(&copied);
+    let unpublished = format!(
+        "BEGIN; DELETE FROM part WHERE id = 1;
+         INSERT INTO part VALUES (77, 's0', printf('%.9000c', 'y')); COMMIT"
+    );
+    other.execute_batch(&unpublished).unwrap();
+    let (before, after) = (Log::of(&made.db), Log::of(&copied));
+    let (start, end) = (before.frames(), after.frames());
+    assert!(after.bytes[..before.offset(start)] == before.bytes[..before.offset(start)]);
+    let commits = (start..end).filter(|frame| after.bytes[after.offset(*frame) + 7] != 0);
+    assert!(commits.count() > 1, "the commit is not padded");
+    let file = File::options()
+        .write(true)
+        .open(beside(&made.db, "-wal"))
+        .unwrap();
+    let frames = &after.bytes[after.offset(start)..after.offset(end)];
+    file.write_all_at(frames, u64::try_from(after.offset(start)).unwrap())
+        .unwrap();
+
+    drop(writer);
+    made.checkpoint("FULL");
+    made.messages(1, "restart");
+    assert_eq!(Log::of(&made.db).frames(), 1, "the log was not restarted");
+    assert_eq!(definition(&made.conn), marked(&["s1"]));
+    made.scan();
+    assert_eq!(made.scan(), "unchanged");
+}
+
+/// A key that is not the rowid is stored in the record like any other column, and
+/// text can lie on both sides of it.
+#[test]
+fn integer_keys_are_part_of_the_record_that_is_searched() {
+    let _limit = support::limit(60);
+    for (column, constraint) in [
+        ("n INTEGER", ", PRIMARY KEY (id, n)"),
+        ("n INTEGER", ", PRIMARY KEY (n, id)"),
+        ("n INTEGER PRIMARY KEY DESC", ""),
+    ] {
+        let made = Database::with(
+            "",
+            &format!(
+                "{TABLES} DROP TABLE part;
+                 CREATE TABLE part (id TEXT, session_id TEXT, pad TEXT, {column}, data TEXT{constraint});
+                 INSERT INTO part VALUES ('a', 's0', 'pad', 0, 'data'), ('b', 's0', 'pad', 1, 'data')"
+            ),
+        );
+        // The integer's eight bytes are the end of one half and the start of the other.
+        let number = i64::from_be_bytes(MARKER.as_bytes()[16..24].try_into().unwrap());
+        let pad = "x".repeat(9000);
+        let insert = "INSERT INTO part VALUES ('p', 's1', ?1, ?2, ?3)";
+        let pieces = (format!("{pad}{}", &MARKER[..16]), number, &MARKER[24..]);
+        made.conn.execute(insert, pieces).unwrap();
+        made.checkpoint("TRUNCATE");
+        made.run("UPDATE session SET time_updated = 2");
+        assert_eq!(made.scan(), "full");
+        // The same bytes as one text: only the page with the record's header is written.
+        let update = "UPDATE part SET pad = NULL, n = NULL, data = ?1 WHERE id = 'p'";
+        made.conn
+            .execute(update, [format!("{pad}{MARKER}")])
+            .unwrap();
+        assert_eq!(definition(&made.conn), marked(&["s1"]));
+        made.scan();
+    }
+}
+
+// ---- A wal-index that SQLite does not trust.
+
+/// A copy that was made while OpenCode wrote, on a disk that cannot be written to:
+/// SQLite then reads the log itself, not the older index of it.
+#[test]
+fn wal_index_older_than_its_log_keeps_the_marks() {
+    let _limit = support::limit(120);
+    for way in WAYS {
+        let made = Database::new(4096);
+        let place = tempfile::tempdir().unwrap();
+        let copied = place.path().join("copied");
+        fs::create_dir(&copied).unwrap();
+        let db = copied.join("opencode.db");
+        log::copy(&made.db, &db, &["-shm"]);
+        made.part(1, "s1", MARKER);
+        made.run("INSERT INTO session VALUES ('in the log', '/x', 1)");
+        made.part(2, "in the log", MARKER);
+        log::copy(&made.db, &db, &["", "-wal"]);
+        read_only::reachable(place.path());
+        let Some(read_only) = ReadOnly::new(way, &copied) else {
+            continue;
+        };
+        let cache = format!("--scan-cache={}", read_only.writable("cache").display());
+        for _ in 0..2 {
+            let (marks, scan) = marks_of(&read_only.helper(&db, &[&cache]));
+            assert_eq!(marks, definition(&made.conn), "{way:?}: {scan}");
+        }
+        // A later copy of the log beside the same index.
+        drop(read_only);
+        made.part(3, "s2", MARKER);
+        log::copy(&made.db, &db, &["-wal"]);
+        let read_only = ReadOnly::new(way, &copied).unwrap();
+        let (marks, scan) = marks_of(&read_only.helper(&db, &[&cache]));
+        assert_eq!(marks, definition(&made.conn), "{way:?}: {scan}");
+    }
+}
