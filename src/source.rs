@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::database_files::DatabaseFiles;
 use crate::text::{Shown, escaped};
 
 /// What a source is called.
@@ -183,32 +184,23 @@ fn ends_in(path: &Path, name: &str) -> bool {
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The canonical path, as far as it is there; the path as it is where the disk does not
-/// answer within a second.
+/// answer within a second, or refuses to resolve it.
 #[must_use]
 pub fn canonical(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let (tell, told) = mpsc::channel();
     let asked = path.clone();
     let thread = thread::Builder::new().name("path".into()).spawn(move || {
-        let _ = tell.send(canonical_there(asked));
+        let _ = tell.send(DatabaseFiles::resolve(&asked));
     });
-    match thread {
-        Ok(_) => told.recv_timeout(PATIENCE).unwrap_or(path),
-        Err(_) => canonical_there(path),
+    let files = match thread {
+        Ok(_) => told.recv_timeout(PATIENCE).ok(),
+        Err(_) => Some(DatabaseFiles::resolve(&path)),
+    };
+    match files {
+        Some(Ok(files)) => files.main,
+        _ => path,
     }
-}
-
-fn canonical_there(path: PathBuf) -> PathBuf {
-    for ancestor in path.ancestors() {
-        if let (Ok(real), Ok(rest)) = (ancestor.canonicalize(), path.strip_prefix(ancestor)) {
-            return if rest.as_os_str().is_empty() {
-                real
-            } else {
-                real.join(rest)
-            };
-        }
-    }
-    path
 }
 
 #[cfg(test)]
@@ -253,5 +245,13 @@ mod tests {
             sources[0].db().unwrap(),
             place.path().canonicalize().unwrap().join("real/not yet.db")
         );
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_resolved_stays_as_written() {
+        let place = tempfile::tempdir().unwrap();
+        let looped = place.path().join("loop.db");
+        std::os::unix::fs::symlink("loop.db", &looped).unwrap();
+        assert_eq!(canonical(&looped), looped);
     }
 }

@@ -897,6 +897,30 @@ fn a_copied_database_shows_each_session_once_and_names_both() {
     assert_eq!(host.model.sessions["ses_1"]["also"], Value::Null);
 }
 
+// ---- One database under several names.
+
+#[test]
+fn links_to_one_database_share_its_scan_cache() {
+    let _limit = support::limit(60);
+    let (place, machine) = (Place::new(), Machine::new(&["ses_1"]));
+    let db = &machine.made.db;
+    let link = |target: &Path, name: &str| {
+        let path = place.path(name);
+        std::os::unix::fs::symlink(target, &path).unwrap();
+        path
+    };
+    let directory = link(db.parent().unwrap(), "directory");
+    let file = link(db, "file.db");
+    let chain = link(&file, "chain.db");
+    for path in [db, &directory.join("opencode.db"), &file, &chain] {
+        let mut command = support::command(support::lister());
+        command.env("HOME", place.path("")).arg("--db").arg(path);
+        support::complete(&command.args(["--scan-cache", "auto"]).output().unwrap());
+        let caches = fs::read_dir(place.path(".cache/opencode-sessions")).unwrap();
+        assert_eq!(caches.count(), 1, "{}", path.display());
+    }
+}
+
 // ---- What is found, and what is written down.
 
 #[test]
