@@ -416,6 +416,49 @@ fn directories_of_another_machine_are_not_looked_at_here() {
 }
 
 #[test]
+fn a_session_with_a_workspace_has_no_local_git_root() {
+    let _limit = support::limit(60);
+    let (place, made) = (Place::new(), Made::new());
+    fs::create_dir_all(place.path("repo/.git")).unwrap();
+    fs::write(place.path("repo/.git/HEAD"), "").unwrap();
+    fs::create_dir(place.path("repo/sub")).unwrap();
+    let (root, sub) = (place.path("repo"), place.path("repo/sub"));
+    made.run("INSERT INTO project VALUES ('own', '/worktree', NULL, NULL, 1, 1, '[]')");
+    let cases = [
+        ("NULL", "global", root.as_path()),
+        ("' '", "global", &root),
+        ("'wrk_1'", "global", &sub),
+        ("'wrk_1'", "own", Path::new("/worktree")),
+    ];
+    for (at, (workspace, project, _)) in (1..).zip(cases) {
+        let id = format!("ses_{at}");
+        made.session(&id, 10 - at);
+        made.run(&format!(
+            "UPDATE session SET workspace_id = {workspace}, project_id = '{project}', \
+             directory = '{}' WHERE id = '{id}'",
+            sub.display()
+        ));
+    }
+    place.config(&database("here", &made.db));
+    let sessions = stdout(&place.run(&["list", "--format", "ndjson"]));
+    let looked_up = stdout(&place.run(&["get", "ses_1", "ses_2", "ses_3", "ses_4"]));
+    let mut host = Host::well(&mut place.serve());
+    for (at, (workspace, project, expected)) in cases.into_iter().enumerate() {
+        let id = format!("ses_{}", at + 1);
+        let known = &host.model.sessions[&id];
+        for session in [&sessions[at], &looked_up[at], known] {
+            assert_eq!(session["id"], *id);
+            assert_eq!(
+                session["project"],
+                *expected.to_str().unwrap(),
+                "{workspace} {project}"
+            );
+        }
+    }
+    host.leave();
+}
+
+#[test]
 #[cfg_attr(not(target_os = "linux"), ignore = "there is no parent-death signal")]
 fn a_command_dies_with_the_service_however_that_ends() {
     let _limit = support::limit(60);
