@@ -432,8 +432,7 @@ impl Config {
             }),
             None => nameless.next().map(|source| match &source.place {
                 Place::Database(path) if taken.contains(&source.name) => Source {
-                    // No written name begins with a slash.
-                    name: escaped(&path.to_string_lossy()).into(),
+                    name: source::whole_name(path),
                     ..source
                 },
                 _ => source,

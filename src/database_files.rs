@@ -8,6 +8,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::project::normal;
+
 /// A database, its write-ahead log and its wal-index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseFiles {
@@ -38,14 +40,9 @@ impl DatabaseFiles {
     /// The files of the database at `main`, which is a canonical path.
     #[must_use]
     pub fn of_canonical(main: PathBuf) -> Self {
-        let with = |suffix: &str| {
-            let mut name = main.as_os_str().to_owned();
-            name.push(suffix);
-            PathBuf::from(name)
-        };
         Self {
-            log: with("-wal"),
-            shm: with("-shm"),
+            log: with_suffix(&main, "-wal"),
+            shm: with_suffix(&main, "-shm"),
             main,
         }
     }
@@ -53,10 +50,14 @@ impl DatabaseFiles {
     /// The rollback journal, `-journal`.
     #[must_use]
     pub fn journal(&self) -> PathBuf {
-        let mut name = self.main.as_os_str().to_owned();
-        name.push("-journal");
-        name.into()
+        with_suffix(&self.main, "-journal")
     }
+}
+
+fn with_suffix(main: &Path, suffix: &str) -> PathBuf {
+    let mut name = main.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
 /// As many links as the kernel follows.
@@ -65,28 +66,34 @@ const MOST_LINKS: u32 = 40;
 fn resolved(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..MOST_LINKS {
-        match path.canonicalize() {
-            Err(error) if is_missing(&error) => {}
-            other => return other,
-        }
-        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
-            return Ok(path);
+        let (real, missing) = existing_part(&path)?;
+        let mut missing = missing.components();
+        let Some(first) = missing.next() else {
+            return Ok(real);
         };
-        let directory = match directory.canonicalize() {
-            Ok(directory) => directory,
-            Err(error) if is_missing(&error) => return Ok(path),
-            Err(error) => return Err(error),
-        };
-        path = directory.join(name);
-        match path.read_link() {
-            // A link to a file that is not there yet: SQLite would make that one.
-            Ok(target) => path = directory.join(target),
-            Err(_) => return Ok(path),
+        match real.join(first).read_link() {
+            // A link to what is not there yet: SQLite would make the file there.
+            Ok(target) => path = real.join(target).join(missing.as_path()),
+            Err(_) => return Ok(normal(&real.join(first).join(missing.as_path()))),
         }
     }
     Err(io::Error::from_raw_os_error(
         rustix::io::Errno::LOOP.raw_os_error(),
     ))
+}
+
+/// The longest start of an absolute path that is there, resolved, and the rest.
+fn existing_part(path: &Path) -> io::Result<(PathBuf, &Path)> {
+    for ancestor in path.ancestors() {
+        let real = match ancestor.canonicalize() {
+            Ok(real) => real,
+            Err(error) if is_missing(&error) => continue,
+            Err(error) => return Err(error),
+        };
+        let rest = path.strip_prefix(ancestor).map_err(io::Error::other)?;
+        return Ok((real, rest));
+    }
+    Err(io::ErrorKind::NotFound.into())
 }
 
 fn is_missing(error: &io::Error) -> bool {
@@ -112,6 +119,7 @@ mod tests {
         symlink("real/a.db", root.join("file.db")).unwrap();
         symlink("file.db", root.join("link to a link.db")).unwrap();
         symlink(root.join("real/none.db"), root.join("dangling.db")).unwrap();
+        symlink("directory/later", root.join("dangling directory")).unwrap();
         symlink("loop.db", root.join("loop.db")).unwrap();
         for (path, expected) in [
             ("real/a.db", "real/a.db"),
@@ -120,9 +128,13 @@ mod tests {
             ("link to a link.db", "real/a.db"),
             ("real/deep/../a.db", "real/a.db"),
             ("real//./a.db", "real/a.db"),
+            ("real/a.db/", "real/a.db"),
             ("directory/not yet.db", "real/not yet.db"),
             ("dangling.db", "real/none.db"),
+            ("dangling directory/deep/a.db", "real/later/deep/a.db"),
+            ("directory/later/a.db", "real/later/a.db"),
             ("nowhere/a.db", "nowhere/a.db"),
+            ("nowhere/.././/nowhere/a.db", "nowhere/a.db"),
         ] {
             let files = DatabaseFiles::resolve(&root.join(path)).unwrap();
             assert_eq!(files.main, root.join(expected), "{path}");

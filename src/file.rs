@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tempfile::NamedTempFile;
 
-use crate::source::canonical;
+use crate::database_files::DatabaseFiles;
 
 /// The bytes of the file at `path`; `None` where there is none. A file larger
 /// than `limit` bytes is cut one byte after that.
@@ -135,11 +135,11 @@ fn own_directory(variable: &str, default: &str) -> Option<PathBuf> {
     Some(base.join("opencode-sessions"))
 }
 
-/// The scan cache of the database at `db` in this directory.
+/// The scan cache of this database in this directory.
 #[must_use]
-pub fn scan_cache_in(directory: &Path, db: &Path) -> PathBuf {
+pub fn scan_cache_in(directory: &Path, files: &DatabaseFiles) -> PathBuf {
     // Two paths of one checksum only cost each other their caches.
-    let name = crc32fast::hash(db.as_os_str().as_encoded_bytes());
+    let name = crc32fast::hash(files.main.as_os_str().as_encoded_bytes());
     directory.join(format!("scan-{name:08x}"))
 }
 
@@ -148,7 +148,7 @@ const LEFT_OVER: Duration = Duration::from_secs(60 * 60);
 
 /// The scan cache of the database at `db` in the user's cache directory, which is made
 /// where it is not there, and rid of what killed helpers left; `None` where it cannot be
-/// had.
+/// had. It asks the disk what the path leads to, and waits for it.
 #[must_use]
 pub fn own_scan_cache(db: &Path) -> Option<PathBuf> {
     let directory = cache_dir()?;
@@ -159,7 +159,9 @@ pub fn own_scan_cache(db: &Path) -> Option<PathBuf> {
     made.ok()?;
     // Other listings may be writing theirs.
     remove_leftovers(&directory, LEFT_OVER);
-    Some(scan_cache_in(&directory, &canonical(db)))
+    let files = DatabaseFiles::resolve(db);
+    let files = files.unwrap_or_else(|_| DatabaseFiles::of_canonical(db.to_owned()));
+    Some(scan_cache_in(&directory, &files))
 }
 
 #[cfg(test)]

@@ -150,14 +150,6 @@ fn channels(directory: &Path) -> Vec<PathBuf> {
     channels
 }
 
-/// The write-ahead log of a database.
-#[must_use]
-pub fn log_of(database: &Path) -> PathBuf {
-    let mut log = database.as_os_str().to_owned();
-    log.push("-wal");
-    log.into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

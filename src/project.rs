@@ -2,7 +2,8 @@
 //!
 //! The project's worktree; else the git root of the session's directory, where
 //! a linked worktree counts as its main repository and a submodule as itself;
-//! else the directory. Finding it reads a few small files and never runs `git`
+//! else the directory. A session with a workspace ran somewhere else, so its
+//! directory is not looked for here. Finding it reads a few small files and never runs `git`
 //! (<https://git-scm.com/docs/gitrepository-layout>).
 //!
 //! A directory may be on a disk that does not answer. So the files are read by a
@@ -90,7 +91,7 @@ impl Projects {
             return Some(worktree.clone());
         }
         let directory = session.directory.as_deref()?;
-        if self.is_elsewhere {
+        if self.is_elsewhere || has_workspace(session) {
             return Some(directory.to_owned());
         }
         if let Some(known) = self.known.get(directory) {
@@ -125,6 +126,13 @@ impl Projects {
         self.patience = self.patience.saturating_sub(asked.elapsed());
         answer
     }
+}
+
+/// Whether the session's directory is one of its workspace, in a container or on
+/// another machine: the same path here can be anything.
+fn has_workspace(session: &Session) -> bool {
+    let id = session.workspace_id.as_deref();
+    id.is_some_and(|id| !id.trim().is_empty())
 }
 
 impl Finder {

@@ -5,7 +5,9 @@
 //! command was given; what it is *called* is for people, and distinct among the
 //! sources of one service.
 
+use std::ffi::OsStr;
 use std::fmt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -13,7 +15,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::text::{Shown, escaped};
+use crate::database_files::DatabaseFiles;
+use crate::text::{Shown, escaped_bytes};
 
 /// What a source is called.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -103,13 +106,16 @@ impl Source {
         }
     }
 
-    /// What it is, in one text that no other source has. A path that is no UTF-8 is
-    /// not told apart from one that looks the same.
+    /// What it is, in one text that no other source has: a path as it is, where it is
+    /// UTF-8.
     #[must_use]
     pub fn identity(&self) -> String {
         match &self.place {
-            Place::Database(path) => path.to_string_lossy().into_owned(),
-            // No absolute path begins so.
+            Place::Database(path) => match path.to_str() {
+                Some(path) => path.to_owned(),
+                // No absolute path begins with either prefix.
+                None => format!("bytes:{}", escaped_bytes(path.as_os_str().as_bytes())),
+            },
             Place::Remote(_) => format!("command:{}", self.name),
         }
     }
@@ -150,32 +156,39 @@ pub(crate) fn called_after_their_files(paths: &[PathBuf]) -> Vec<Source> {
     paths
         .iter()
         .map(|path| {
-            let alike = |name: &str| paths.iter().filter(|other| ends_in(other, name)).count();
+            let alike = |name: &[u8]| paths.iter().filter(|other| ends_in(other, name)).count();
             let name = endings(path).into_iter().find(|name| alike(name) == 1);
-            let name = name.unwrap_or_else(|| path.to_string_lossy().into_owned());
+            let name = name.as_deref().map_or_else(|| whole_name(path), name_of);
             Source {
-                name: escaped(&name).into(),
+                name,
                 place: Place::Database(path.clone()),
             }
         })
         .collect()
 }
 
+/// The name of a database that is called after its whole path. No name in a
+/// configuration begins with a slash.
+pub(crate) fn whole_name(path: &Path) -> SourceName {
+    name_of(path.as_os_str().as_bytes())
+}
+
+fn name_of(bytes: &[u8]) -> SourceName {
+    escaped_bytes(bytes).into()
+}
+
 /// The ends of a path, shortest first: `c.db`, `b/c.db`, `/a/b/c.db`.
-fn endings(path: &Path) -> Vec<String> {
-    let parts: Vec<_> = path
-        .iter()
-        .map(|part| part.to_string_lossy().into_owned())
-        .collect();
+fn endings(path: &Path) -> Vec<Vec<u8>> {
+    let parts: Vec<_> = path.iter().map(OsStr::as_bytes).collect();
     let mut endings: Vec<_> = (1..parts.len())
         .rev()
-        .map(|from| parts[from..].join("/"))
+        .map(|from| parts[from..].join(&b'/'))
         .collect();
-    endings.push(path.to_string_lossy().into_owned());
+    endings.push(path.as_os_str().as_bytes().to_owned());
     endings
 }
 
-fn ends_in(path: &Path, name: &str) -> bool {
+fn ends_in(path: &Path, name: &[u8]) -> bool {
     endings(path).iter().any(|ending| ending == name)
 }
 
@@ -183,32 +196,23 @@ fn ends_in(path: &Path, name: &str) -> bool {
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The canonical path, as far as it is there; the path as it is where the disk does not
-/// answer within a second.
+/// answer within a second, or refuses to resolve it.
 #[must_use]
 pub fn canonical(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let (tell, told) = mpsc::channel();
     let asked = path.clone();
     let thread = thread::Builder::new().name("path".into()).spawn(move || {
-        let _ = tell.send(canonical_there(asked));
+        let _ = tell.send(DatabaseFiles::resolve(&asked));
     });
-    match thread {
-        Ok(_) => told.recv_timeout(PATIENCE).unwrap_or(path),
-        Err(_) => canonical_there(path),
+    let files = match thread {
+        Ok(_) => told.recv_timeout(PATIENCE).ok(),
+        Err(_) => Some(DatabaseFiles::resolve(&path)),
+    };
+    match files {
+        Some(Ok(files)) => files.main,
+        _ => path,
     }
-}
-
-fn canonical_there(path: PathBuf) -> PathBuf {
-    for ancestor in path.ancestors() {
-        if let (Ok(real), Ok(rest)) = (ancestor.canonicalize(), path.strip_prefix(ancestor)) {
-            return if rest.as_os_str().is_empty() {
-                real
-            } else {
-                real.join(rest)
-            };
-        }
-    }
-    path
 }
 
 #[cfg(test)]
@@ -242,6 +246,29 @@ mod tests {
     }
 
     #[test]
+    fn different_bytes_are_different_sources() {
+        let paths: [(&[u8], &str, &str); 7] = [
+            (b"/n/a\xff.db", r"bytes:/n/a\xff.db", r"a\xff.db"),
+            (b"/n/a\xfe.db", r"bytes:/n/a\xfe.db", r"a\xfe.db"),
+            // What the first is shown as, and other ways to show it.
+            (br"/n/a\xff.db", r"/n/a\xff.db", r"a\\xff.db"),
+            (
+                "/n/a\u{fffd}.db".as_bytes(),
+                "/n/a\u{fffd}.db",
+                "a\u{fffd}.db",
+            ),
+            (b"/n/\xff/a.db", r"bytes:/n/\xff/a.db", r"\xff/a.db"),
+            (b"/n/\xfe/a.db", r"bytes:/n/\xfe/a.db", r"\xfe/a.db"),
+            (b"/n/a\x1b.db", "/n/a\x1b.db", r"a\u{1b}.db"),
+        ];
+        let given = paths.map(|(path, ..)| PathBuf::from(OsStr::from_bytes(path)));
+        let sources = sources_of(&given);
+        let sources = sources.iter().map(|s| (s.identity(), s.name.to_string()));
+        let expected = paths.map(|(_, identity, name)| (identity.to_owned(), name.to_owned()));
+        assert_eq!(sources.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
     fn one_file_by_two_names_is_one_source() {
         let place = tempfile::tempdir().unwrap();
         std::fs::create_dir(place.path().join("real")).unwrap();
@@ -253,5 +280,13 @@ mod tests {
             sources[0].db().unwrap(),
             place.path().canonicalize().unwrap().join("real/not yet.db")
         );
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_resolved_stays_as_written() {
+        let place = tempfile::tempdir().unwrap();
+        let looped = place.path().join("loop.db");
+        std::os::unix::fs::symlink("loop.db", &looped).unwrap();
+        assert_eq!(canonical(&looped), looped);
     }
 }

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -80,6 +81,24 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// The bytes as [`escaped`] writes a text, and each byte that is not part of UTF-8 as
+/// `\xff`: reversible, so that different bytes are never written alike.
+#[must_use]
+pub fn escaped_bytes(bytes: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return escaped(text);
+    }
+    let mut out = String::with_capacity(bytes.len() + 8);
+    for chunk in bytes.utf8_chunks() {
+        out.push_str(&escaped(chunk.valid()));
+        for byte in chunk.invalid() {
+            // Writing to a String cannot fail.
+            let _ = write!(out, "\\x{byte:02x}");
+        }
+    }
+    Cow::Owned(out)
+}
+
 /// Shows a path in a message: quoted where it holds anything but plain
 /// characters, so that it can be pasted into a shell, and never with a
 /// character that a terminal would act on.
@@ -88,28 +107,36 @@ pub struct Shown<'a>(pub &'a Path);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.0.to_string_lossy();
+        let bytes = self.0.as_os_str().as_bytes();
+        let text = std::str::from_utf8(bytes).ok();
         let plain = |c: char| c.is_alphanumeric() || "_-./=:@%+,~".contains(c);
-        if !text.is_empty() && text.chars().all(plain) {
-            return f.write_str(&text);
+        match text.filter(|text| !text.chars().any(unsafe_on_a_terminal)) {
+            Some(text) if !text.is_empty() && text.chars().all(plain) => f.write_str(text),
+            Some(text) => write!(f, "'{}'", text.replace('\'', r"'\''")),
+            None => ansi_c_quoted(bytes, f),
         }
-        if text.chars().any(unsafe_on_a_terminal) {
-            // ANSI-C quoting, which bash, zsh and ksh understand.
-            f.write_str("$'")?;
-            for c in text.chars() {
-                match c {
-                    '\\' | '\'' => write!(f, "\\{c}")?,
-                    c if unsafe_on_a_terminal(c) && u32::from(c) < 0x80 => {
-                        write!(f, "\\x{:02x}", u32::from(c))?;
-                    }
-                    c if unsafe_on_a_terminal(c) => write!(f, "\\u{:04x}", u32::from(c))?,
-                    c => f.write_char(c)?,
-                }
-            }
-            return f.write_char('\'');
-        }
-        write!(f, "'{}'", text.replace('\'', r"'\''"))
     }
+}
+
+/// ANSI-C quoting, which bash, zsh and ksh understand.
+fn ansi_c_quoted(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str("$'")?;
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\\' | '\'' => write!(f, "\\{c}")?,
+                c if unsafe_on_a_terminal(c) && u32::from(c) < 0x80 => {
+                    write!(f, "\\x{:02x}", u32::from(c))?;
+                }
+                c if unsafe_on_a_terminal(c) => write!(f, "\\u{:04x}", u32::from(c))?,
+                c => f.write_char(c)?,
+            }
+        }
+        for byte in chunk.invalid() {
+            write!(f, "\\x{byte:02x}")?;
+        }
+    }
+    f.write_char('\'')
 }
 
 /// The duration in a text such as `500ms`, `15s` or `2m`.
@@ -137,6 +164,8 @@ pub fn cut(text: &str, limit: usize) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use super::*;
 
     #[test]
@@ -174,6 +203,26 @@ mod tests {
         assert_eq!(Shown(Path::new("/a b/$(x)")).to_string(), "'/a b/$(x)'");
         assert_eq!(Shown(Path::new("/it's")).to_string(), r"'/it'\''s'");
         assert_eq!(Shown(Path::new("/a\x1b'")).to_string(), r"$'/a\x1b\''");
+        let bytes = |bytes: &'static [u8]| Path::new(OsStr::from_bytes(bytes));
+        assert_eq!(Shown(bytes(b"/a\xff")).to_string(), r"$'/a\xff'");
+    }
+
+    #[test]
+    fn different_bytes_are_escaped_differently() {
+        let all: [(&[u8], &str); 8] = [
+            (b"a\xff", r"a\xff"),
+            (b"a\xfe", r"a\xfe"),
+            (br"a\xff", r"a\\xff"),
+            ("a\u{fffd}".as_bytes(), "a\u{fffd}"),
+            // The first two bytes of three.
+            (b"a\xe2\x82", r"a\xe2\x82"),
+            (b"\xff\t\\\xff", r"\xff\t\\\xff"),
+            (b"\t", r"\t"),
+            (br"\t", r"\\t"),
+        ];
+        for (bytes, expected) in all {
+            assert_eq!(escaped_bytes(bytes), expected);
+        }
     }
 
     #[test]

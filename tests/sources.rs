@@ -16,7 +16,9 @@ mod sshd;
 mod support;
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -79,6 +81,17 @@ impl Place {
         let path = support::misbehaving(&self.path(""), way);
         path.to_str().unwrap().to_owned()
     }
+}
+
+/// A database with these sessions at this path, without a log, made a while ago.
+fn copy_of(ids: &[&str], path: &Path) {
+    let made = Made::new();
+    for (at, id) in (1..).zip(ids) {
+        made.session(id, at);
+    }
+    made.run("PRAGMA wal_checkpoint(truncate)");
+    fs::copy(&made.db, path).unwrap();
+    support::settle(path);
 }
 
 /// Another machine: a data home with a database, and a cache of its own.
@@ -400,6 +413,49 @@ fn directories_of_another_machine_are_not_looked_at_here() {
             );
         }
     }
+}
+
+#[test]
+fn a_session_with_a_workspace_has_no_local_git_root() {
+    let _limit = support::limit(60);
+    let (place, made) = (Place::new(), Made::new());
+    fs::create_dir_all(place.path("repo/.git")).unwrap();
+    fs::write(place.path("repo/.git/HEAD"), "").unwrap();
+    fs::create_dir(place.path("repo/sub")).unwrap();
+    let (root, sub) = (place.path("repo"), place.path("repo/sub"));
+    made.run("INSERT INTO project VALUES ('own', '/worktree', NULL, NULL, 1, 1, '[]')");
+    let cases = [
+        ("NULL", "global", root.as_path()),
+        ("' '", "global", &root),
+        ("'wrk_1'", "global", &sub),
+        ("'wrk_1'", "own", Path::new("/worktree")),
+    ];
+    for (at, (workspace, project, _)) in (1..).zip(cases) {
+        let id = format!("ses_{at}");
+        made.session(&id, 10 - at);
+        made.run(&format!(
+            "UPDATE session SET workspace_id = {workspace}, project_id = '{project}', \
+             directory = '{}' WHERE id = '{id}'",
+            sub.display()
+        ));
+    }
+    place.config(&database("here", &made.db));
+    let sessions = stdout(&place.run(&["list", "--format", "ndjson"]));
+    let looked_up = stdout(&place.run(&["get", "ses_1", "ses_2", "ses_3", "ses_4"]));
+    let mut host = Host::well(&mut place.serve());
+    for (at, (workspace, project, expected)) in cases.into_iter().enumerate() {
+        let id = format!("ses_{}", at + 1);
+        let known = &host.model.sessions[&id];
+        for session in [&sessions[at], &looked_up[at], known] {
+            assert_eq!(session["id"], *id);
+            assert_eq!(
+                session["project"],
+                *expected.to_str().unwrap(),
+                "{workspace} {project}"
+            );
+        }
+    }
+    host.leave();
 }
 
 #[test]
@@ -895,6 +951,94 @@ fn a_copied_database_shows_each_session_once_and_names_both() {
     });
     assert_eq!(host.model.sessions["ses_1"]["title"], "Title of ses_1");
     assert_eq!(host.model.sessions["ses_1"]["also"], Value::Null);
+}
+
+// ---- One database under several names.
+
+#[test]
+fn links_to_one_database_share_its_scan_cache() {
+    let _limit = support::limit(60);
+    let (place, machine) = (Place::new(), Machine::new(&["ses_1"]));
+    let db = &machine.made.db;
+    let link = |target: &Path, name: &str| {
+        let path = place.path(name);
+        std::os::unix::fs::symlink(target, &path).unwrap();
+        path
+    };
+    let directory = link(db.parent().unwrap(), "directory");
+    let file = link(db, "file.db");
+    let chain = link(&file, "chain.db");
+    for path in [db, &directory.join("opencode.db"), &file, &chain] {
+        let mut command = support::command(support::lister());
+        command.env("HOME", place.path("")).arg("--db").arg(path);
+        let _ = support::complete(&command.args(["--scan-cache", "auto"]).output().unwrap());
+        let caches = fs::read_dir(place.path(".cache/opencode-sessions")).unwrap();
+        assert_eq!(caches.count(), 1, "{}", path.display());
+    }
+}
+
+#[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "file names must be UTF-8")]
+fn databases_that_differ_in_odd_bytes_are_all_listed() {
+    let _limit = support::limit(60);
+    let place = Place::new();
+    let names: [&[u8]; 3] = [b"a\xff.db", b"a\xfe.db", br"a\xff.db"];
+    let shown = [r"a\xff.db", r"a\xfe.db", r"a\\xff.db"];
+    let with_dbs = |mut command: Command| {
+        for (name, id) in names.iter().zip(["ses_0", "ses_1", "ses_2"]) {
+            let path = place.path("").join(OsStr::from_bytes(name));
+            if !path.exists() {
+                copy_of(&[id], &path);
+            }
+            command.arg("--db").arg(&path);
+        }
+        command
+    };
+    let by_source = |sessions: &[Value]| {
+        let pairs = sessions
+            .iter()
+            .map(|one| (text(&one["source"]), text(&one["id"])));
+        pairs.collect::<BTreeMap<_, _>>()
+    };
+    let expected = shown.into_iter().zip(["ses_0", "ses_1", "ses_2"]);
+    let expected: BTreeMap<_, _> = expected
+        .map(|(name, id)| (name.to_owned(), id.to_owned()))
+        .collect();
+
+    let list = || {
+        with_dbs(place.command(&["list", "--format", "ndjson"]))
+            .output()
+            .unwrap()
+    };
+    let output = list();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(by_source(&stdout(&output)), expected);
+
+    let serve = || {
+        let mut command = place.command(&["serve", "--stdio"]);
+        command.env("XDG_RUNTIME_DIR", place.path(""));
+        with_dbs(command)
+    };
+    let known = |host: &Host| by_source(&host.model.sessions.values().cloned().collect::<Vec<_>>());
+    let mut host = Host::greeted(&mut serve());
+    host.until("all", |model| {
+        model.health.values().all(|health| health["state"] == "ok")
+    });
+    assert_eq!(known(&host), expected);
+    // Other commands recognise its sources.
+    let mut command = place.command(&["doctor"]);
+    command.env("XDG_RUNTIME_DIR", place.path(""));
+    let output = with_dbs(command).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("with these sources\n"), "{said}");
+    // Each comes back from the snapshot.
+    host.leave();
+    host.end();
+    for name in names {
+        fs::remove_file(place.path("").join(OsStr::from_bytes(name))).unwrap();
+        fs::create_dir(place.path("").join(OsStr::from_bytes(name))).unwrap();
+    }
+    assert_eq!(known(&Host::greeted(&mut serve())), expected);
 }
 
 // ---- What is found, and what is written down.

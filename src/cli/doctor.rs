@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::sources::{NoSources, SourceArgs, reached};
 use super::status::places;
 use super::{DeadlineArgs, FAILED, process_lister};
+use crate::database_files::DatabaseFiles;
 use crate::gather::{self, OLD_STORE};
 use crate::lister::{Cancel, ListRequest, Outcome};
 use crate::locate::{self, Located};
@@ -139,7 +140,7 @@ impl<W: Write> Report<W> {
         };
         // The disk answers.
         if let Place::Database(path) = &source.place {
-            self.files(path)?;
+            self.files(&DatabaseFiles::of_canonical(path.clone()))?;
         }
         self.listing(&listing)?;
         let state = listing.end.database;
@@ -155,9 +156,9 @@ impl<W: Write> Report<W> {
         }
     }
 
-    fn files(&mut self, database: &Path) -> io::Result<()> {
+    fn files(&mut self, files: &DatabaseFiles) -> io::Result<()> {
         let size = |path: &Path| fs::metadata(path).map(|about| about.len());
-        match (size(database), size(&locate::log_of(database))) {
+        match (size(&files.main), size(&files.log)) {
             (Ok(database), Ok(log)) => {
                 self.line("size", &format!("{database} bytes, and {log} in its log"))
             }

@@ -57,7 +57,8 @@ pub struct Hello {
 pub struct SourcePlace {
     /// What it is called.
     pub source: SourceName,
-    /// The canonical path of its database; what of it is no UTF-8 is replaced.
+    /// The canonical path of its database. One that is not UTF-8 begins with `bytes:`, and
+    /// has its other bytes as `\xff` and each backslash doubled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// The command that runs the helper elsewhere.
@@ -73,7 +74,7 @@ impl SourcePlace {
     #[must_use]
     pub fn of(source: &Source) -> Self {
         let (path, command, db) = match &source.place {
-            Place::Database(path) => (Some(path.to_string_lossy().into_owned()), None, None),
+            Place::Database(_) => (Some(source.identity()), None, None),
             Place::Remote(remote) => (None, Some(remote.command.clone()), remote.db.clone()),
         };
         Self {
@@ -97,14 +98,11 @@ impl SourcePlace {
             .all(|ours| theirs.iter().any(|theirs| theirs.is(ours)))
     }
 
-    /// True where this is that source. A database is one under any name; a path that is no
-    /// UTF-8 is not the same as what it is shown as.
+    /// True where this is that source. A database is one under any name.
     #[must_use]
     pub fn is(&self, source: &Source) -> bool {
         match &source.place {
-            Place::Database(path) => {
-                path.to_str().is_some() && self.path.as_deref() == path.to_str()
-            }
+            Place::Database(_) => self.path == Some(source.identity()),
             Place::Remote(_) => *self == Self::of(source),
         }
     }

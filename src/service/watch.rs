@@ -13,7 +13,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::Inbox;
-use crate::locate::log_of;
+use crate::database_files::DatabaseFiles;
 use crate::source::SourceName;
 
 /// How often the files are looked at in any case.
@@ -60,8 +60,8 @@ struct FileLooks {
 }
 
 impl Looks {
-    fn at(database: &Path) -> Self {
-        let (db, log) = (file(database), file(&log_of(database)));
+    fn at(files: &DatabaseFiles) -> Self {
+        let (db, log) = (file(&files.main), file(&files.log));
         let failed = db.is_err() || log.is_err();
         let (db, log) = (
             db.ok().flatten(),
@@ -116,14 +116,14 @@ fn file(path: &Path) -> io::Result<Option<FileLooks>> {
 pub(super) fn watch(
     name: &SourceName,
     number: u64,
-    path: &Path,
+    files: DatabaseFiles,
     inbox: Inbox,
 ) -> io::Result<Watch> {
     let (wake, woken) = mpsc::channel();
     let looker = Looker {
         name: name.clone(),
         number,
-        path: path.to_owned(),
+        files,
         inbox,
         wake: wake.clone(),
         watcher: None,
@@ -156,7 +156,7 @@ struct Looker {
     name: SourceName,
     /// Which source of that name.
     number: u64,
-    path: PathBuf,
+    files: DatabaseFiles,
     inbox: Inbox,
     wake: Sender<Wake>,
     /// The watcher, and which directory it watches.
@@ -178,7 +178,7 @@ impl Looker {
                     .watched(self.name.clone(), self.number, how.clone());
                 self.told = Some(how);
             }
-            let looks = Looks::at(&self.path);
+            let looks = Looks::at(&self.files);
             if last != Some(looks) {
                 last = Some(looks);
                 self.inbox.looked(self.name.clone(), self.number, looks);
@@ -203,7 +203,7 @@ impl Looker {
 
     /// Sees to it that the directory is watched that is there now.
     fn keep_watching(&mut self) -> Result<(), String> {
-        let directory = self.path.parent().unwrap_or(Path::new("/"));
+        let directory = self.files.main.parent().unwrap_or(Path::new("/"));
         let Ok(about) = fs::metadata(directory) else {
             self.watcher = None;
             return Err("its directory is not there".to_owned());
@@ -221,7 +221,8 @@ impl Looker {
             return Err(format!("{kind} tells of no changes made elsewhere"));
         }
         // The directory itself: it is gone, or elsewhere.
-        let ours = [self.path.clone(), log_of(&self.path), directory.to_owned()];
+        let files = &self.files;
+        let ours = [&files.main, &files.log, directory].map(|path| path.to_owned());
         let wake = self.wake.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let counts = match &event {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::schedule::{Ask, Schedule};
 use super::watch::{Looks, Watch, watch};
 use super::{Inbox, Message};
+use crate::database_files::DatabaseFiles;
 use crate::file;
 use crate::gather::{self, Reached};
 use crate::index::{Found, Health};
@@ -58,11 +59,13 @@ impl Work {
     ) -> io::Result<Self> {
         let mut schedule = Schedule::default();
         let (watch, scan_cache, how_watched) = match &reached.source.place {
-            Place::Database(path) => (
-                Some(watch(&reached.source.name, number, path, inbox.clone())?),
-                state_dir.map(|directory| ScanCache::At(file::scan_cache_in(directory, path))),
-                "not yet".to_owned(),
-            ),
+            Place::Database(path) => {
+                let files = DatabaseFiles::of_canonical(path.clone());
+                let cache = state_dir.map(|directory| file::scan_cache_in(directory, &files));
+                let watch = watch(&reached.source.name, number, files, inbox.clone())?;
+                let how = "not yet".to_owned();
+                (Some(watch), cache.map(ScanCache::At), how)
+            }
             Place::Remote(remote) => {
                 schedule = Schedule::polled(remote.every);
                 schedule.ask(Ask::Changed, now);
