@@ -16,7 +16,9 @@ use opencode_sessions::lister::{
     Broke, InProcessLister, Lister, LookUpRequest, Outcome, ProcessLister,
 };
 use opencode_sessions::session::SessionId;
-use opencode_sessions::wire::{Answer, Asked, Checker, LookUp, Unresolved, Verdict, Violation};
+use opencode_sessions::wire::{
+    Answer, Asked, Checker, LookUp, Unresolved, Verdict, Violation, limits,
+};
 use serde_json::{Value, json};
 use support::Made;
 
@@ -201,8 +203,7 @@ fn a_root_is_found_from_any_depth_and_a_cycle_is_no_hang() {
     );
     let source = "opencode.db";
     let unresolved = |id: &str, reason: &str| json!({"type": "unresolved", "id": id, "reason": reason, "source": source});
-    let root =
-        |id: &str, root: &str| json!({"type": "root", "id": id, "root": root, "source": source});
+    let root = |id: &str, root: &str| json!({"type": "root", "id": id, "root": root, "directory": "/work", "source": source});
     let (lines, status) = ask(
         "roots",
         &made.db,
@@ -248,6 +249,41 @@ fn a_root_is_found_from_any_depth_and_a_cycle_is_no_hang() {
     // No parents at all.
     made.run("DROP INDEX session_parent_idx; ALTER TABLE session DROP COLUMN parent_id");
     assert_eq!(ask("roots", &made.db, &["d7"]), (vec![root("d7", "d7")], 0));
+}
+
+/// The directory is that of the session that was asked for, not its root's.
+#[test]
+fn root_has_the_directory_of_the_session_asked_for() {
+    let _limit = support::limit(60);
+    let made = Made::new();
+    made.session("ses_root", 1);
+    for (session, directory) in [
+        ("ses_here", "'/home/me/shop'"),
+        ("ses_none", "''"),
+        ("ses_long", "'/' || printf('%.5000c', 'x')"),
+        ("ses_blob", "x'00'"),
+    ] {
+        child(&made, session, "ses_root");
+        made.run(&format!(
+            "UPDATE session SET directory = {directory} WHERE id = '{session}'"
+        ));
+    }
+    let ids = ["ses_root", "ses_here", "ses_none", "ses_long", "ses_blob"];
+    let (lines, status) = ask("roots", &made.db, &ids);
+    assert_eq!(status, 0);
+    let directories: Vec<_> = lines.iter().map(|line| line["directory"].clone()).collect();
+    let long = format!("/{}", "x".repeat(limits::TEXT - 1));
+    assert_eq!(
+        directories,
+        [
+            json!("/work"),
+            json!("/home/me/shop"),
+            json!(""),
+            json!(long),
+            Value::Null
+        ]
+    );
+    assert!(lines.iter().all(|line| line["root"] == "ses_root"));
 }
 
 #[test]
@@ -361,6 +397,30 @@ fn an_answer_counts_only_to_what_was_asked_and_in_order() {
         matches!(unknown, Err(Violation::UnknownType { .. })),
         "{unknown:?}"
     );
+    let roots = |directory: Value| {
+        let root = |id: &str| json!({"type": "root", "id": id, "root": "r"});
+        let mut a = root("a");
+        a["directory"] = directory;
+        check(
+            LookUp::Roots,
+            &[a.to_string(), root("b").to_string(), end(2)],
+        )
+    };
+    let longest = "é".repeat(limits::TEXT / 2);
+    for directory in [json!(longest), json!(""), Value::Null] {
+        assert!(matches!(roots(directory), Ok(Verdict::Whole(_))));
+    }
+    for (directory, why) in [
+        (
+            json!(longest + "x"),
+            "its directory is longer than 4096 bytes",
+        ),
+        (json!(1), "invalid type"),
+    ] {
+        let violation = roots(directory).unwrap_err();
+        assert!(matches!(violation, Violation::Invalid { line: 2, .. }));
+        assert!(violation.to_string().contains(why), "{violation}");
+    }
     let other = check(LookUp::Roots, &[absent("a"), absent("b"), end(2)]);
     assert!(matches!(other, Err(Violation::Invalid { .. })), "{other:?}");
 }

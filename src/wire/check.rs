@@ -417,11 +417,7 @@ impl Sessions {
 /// What holds of a session wherever it comes.
 pub(super) fn check_session(session: &Session, line: usize) -> Result<(), Violation> {
     if let Some(field) = overlong(session) {
-        let limit = limits::TEXT;
-        return Err(invalid(
-            line,
-            &format!("its {field} is longer than {limit} bytes"),
-        ));
+        return Err(overlong_text(line, field));
     }
     if let Some(prompt) = &session.first_prompt {
         if !session.untitled {
@@ -502,6 +498,12 @@ pub(super) fn invalid(line: usize, why: &str) -> Violation {
         line,
         why: shown(why.as_bytes()),
     }
+}
+
+/// The violation of a line whose text `field` is longer than a text may be.
+pub(super) fn overlong_text(line: usize, field: &str) -> Violation {
+    let limit = limits::TEXT;
+    invalid(line, &format!("its {field} is longer than {limit} bytes"))
 }
 
 /// What a line says its type is.

@@ -11,8 +11,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::check::{check_session, invalid};
-use super::{Content, DatabaseState, Failure, Hello, Taken, Violation};
+use super::check::{check_session, invalid, overlong_text};
+use super::{Content, DatabaseState, Failure, Hello, Taken, Violation, limits};
 use crate::session::{Session, SessionId};
 
 /// What is looked up.
@@ -25,7 +25,7 @@ pub enum LookUp {
 }
 
 /// What is known of one id; of a session, what `S` holds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Answer<S = Session> {
     /// It is this session.
@@ -42,7 +42,6 @@ pub enum Answer<S = Session> {
         /// That one's; the same where it has no parent.
         root: SessionId,
         /// The working directory of the session that was asked for.
-        #[serde(default)]
         directory: Option<String>,
     },
     /// It has none.
@@ -115,7 +114,8 @@ pub struct AnswersEnd {
     pub elapsed_ms: u64,
 }
 
-/// One line of an output with answers.
+/// One line of an output with answers. The answers are spelled out: an untagged
+/// variant would lose what is wrong with a line.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum AnswerLine {
@@ -123,11 +123,32 @@ pub enum AnswerLine {
     Hello(Hello),
     /// The last line.
     End(AnswersEnd),
-    /// Or this.
+    /// The last line of a failed look-up.
     Error(Failure),
-    /// One of those between.
-    #[serde(untagged)]
-    Answer(Answer),
+    /// [`Answer::Session`].
+    Session(Box<Session>),
+    /// [`Answer::Absent`].
+    Absent {
+        /// The id that was asked for.
+        id: SessionId,
+    },
+    /// [`Answer::Root`].
+    Root {
+        /// The id that was asked for.
+        id: SessionId,
+        /// The id of its root.
+        root: SessionId,
+        /// Its working directory; absent in the output of older helpers.
+        #[serde(default)]
+        directory: Option<String>,
+    },
+    /// [`Answer::Unresolved`].
+    Unresolved {
+        /// The id that was asked for.
+        id: SessionId,
+        /// Why it has no root.
+        reason: Unresolved,
+    },
 }
 
 /// The answers of one look-up.
@@ -168,8 +189,15 @@ impl Asked {
         if !answer.is_to(self.what) {
             return Err(invalid(at, "it answers another question"));
         }
-        if let Answer::Session(session) = &answer {
-            check_session(session, at)?;
+        match &answer {
+            Answer::Session(session) => check_session(session, at)?,
+            Answer::Root {
+                directory: Some(directory),
+                ..
+            } if directory.len() > limits::TEXT => {
+                return Err(overlong_text(at, "directory"));
+            }
+            Answer::Root { .. } | Answer::Absent { .. } | Answer::Unresolved { .. } => {}
         }
         self.answers.push(answer);
         Ok(Taken::More)
@@ -192,10 +220,21 @@ impl Content for Asked {
     ];
 
     fn take(&mut self, line: AnswerLine, at: usize) -> Result<Taken<AnswersEnd>, Violation> {
-        match line {
-            AnswerLine::Hello(_) => Ok(Taken::Hello),
-            AnswerLine::Error(failure) => Ok(Taken::Error(failure)),
-            AnswerLine::Answer(answer) => self.answer(answer, at),
+        let answer = match line {
+            AnswerLine::Hello(_) => return Ok(Taken::Hello),
+            AnswerLine::Error(failure) => return Ok(Taken::Error(failure)),
+            AnswerLine::Session(session) => Answer::Session(session),
+            AnswerLine::Absent { id } => Answer::Absent { id },
+            AnswerLine::Root {
+                id,
+                root,
+                directory,
+            } => Answer::Root {
+                id,
+                root,
+                directory,
+            },
+            AnswerLine::Unresolved { id, reason } => Answer::Unresolved { id, reason },
             AnswerLine::End(end) => {
                 let got = self.answers.len() as u64;
                 if end.answers != got {
@@ -205,9 +244,10 @@ impl Content for Asked {
                 if self.answers.len() < self.ids.len() {
                     return Err(invalid(at, "it did not answer all that was asked"));
                 }
-                Ok(Taken::End(end))
+                return Ok(Taken::End(end));
             }
-        }
+        };
+        self.answer(answer, at)
     }
 
     fn count(&self) -> usize {
