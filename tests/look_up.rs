@@ -98,7 +98,7 @@ fn any_session_can_be_looked_up_by_its_id() {
     );
     assert_eq!(status, 0);
     assert_eq!(lines[0]["id"], "$(reboot) 'x' \"y\" -- é");
-    assert_eq!(lines[1]["directory"], "");
+    assert_eq!(lines[1]["directory"], Value::Null);
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn a_root_is_found_from_any_depth_and_a_cycle_is_no_hang() {
     child(&made, "orphan", "nobody");
     child(&made, "childs_orphan", "orphan");
     made.run(
-        "UPDATE session SET parent_id = x'00' WHERE id = 'orphan';
+        "UPDATE session SET parent_id = printf('%.300c', 'x') WHERE id = 'orphan';
          COMMIT",
     );
     let source = "opencode.db";
@@ -278,7 +278,7 @@ fn root_has_the_directory_of_the_session_asked_for() {
         [
             json!("/work"),
             json!("/home/me/shop"),
-            json!(""),
+            Value::Null,
             json!(long),
             Value::Null
         ]

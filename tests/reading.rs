@@ -124,6 +124,8 @@ fn roots_that_are_not_archived_come_newest_first_and_ties_by_id() {
     );
     let roots = [
         "ses_new",
+        "ses_of_blank",
+        "ses_at_zero",
         "ses_real",
         "ses_B",
         "ses_c",
@@ -143,24 +145,17 @@ fn roots_that_are_not_archived_come_newest_first_and_ties_by_id() {
     assert_eq!(ids(&made.db, &[]), merged(&[], &[]));
     assert_eq!(
         ids(&made.db, &["--children"]),
-        merged(&["ses_child", "ses_orphan", "ses_of_blank"], &[1, 2, 3])
+        merged(&["ses_child", "ses_orphan"], &[1, 2])
     );
     assert_eq!(
         ids(&made.db, &["--archived"]),
-        merged(&["ses_archived", "ses_at_zero"], &[0, 2])
+        merged(&["ses_archived"], &[0])
     );
     assert_eq!(
         ids(&made.db, &ALL),
         merged(
-            &[
-                "ses_both",
-                "ses_archived",
-                "ses_child",
-                "ses_orphan",
-                "ses_of_blank",
-                "ses_at_zero"
-            ],
-            &[0, 1, 3, 4, 5, 6]
+            &["ses_both", "ses_archived", "ses_child", "ses_orphan",],
+            &[0, 1, 3, 4]
         )
     );
     let (sessions, _) = listing(&made.db, &ALL);
@@ -201,9 +196,19 @@ fn times_are_integers_reals_are_floored_and_other_types_are_null() {
     let (mut sessions, end) = listing(&made.db, &["--archived"]);
     sessions.sort_by_key(|session| session["id"].to_string());
     let expected: Vec<_> = times.into_iter().map(|(_, expected)| expected).collect();
-    for field in ["timeCreated", "timeUpdated", "timeArchived"] {
+    for field in ["timeCreated", "timeUpdated"] {
         assert_eq!(each(&sessions, field), expected, "{field}");
     }
+    // Where null can stand, 0 stands for it.
+    let or_null = |time: &Value| {
+        if *time == 0 {
+            Value::Null
+        } else {
+            time.clone()
+        }
+    };
+    let expected: Vec<_> = expected.iter().map(or_null).collect();
+    assert_eq!(each(&sessions, "timeArchived"), expected);
     assert_eq!(end["skipped"], skipped(0, 0, 0));
 }
 
@@ -246,7 +251,7 @@ fn a_worktree_that_means_nothing_is_null_and_always_for_the_project_global() {
         Value::Null,
         Value::Null,
         Value::Null,
-        json!("/blank"),
+        Value::Null,
         Value::Null,
     ]);
     assert_eq!(each(&sessions, "worktree"), expected);
@@ -263,8 +268,8 @@ fn a_session_without_a_directory_is_not_listed() {
            ('ses_f', ' '), ('ses_g', CAST(x'2fff' AS TEXT)), ('ses_h', CAST(x'00' AS TEXT))",
     );
     let (sessions, end) = listing(&made.db, &[]);
-    assert_eq!(each(&sessions, "id"), ["ses_a", "ses_f", "ses_g", "ses_h"]);
-    assert_eq!(each(&sessions, "directory"), ["/w", " ", "/\u{fffd}", "\0"]);
+    assert_eq!(each(&sessions, "id"), ["ses_a", "ses_g", "ses_h"]);
+    assert_eq!(each(&sessions, "directory"), ["/w", "/\u{fffd}", "\0"]);
     assert_eq!(end["skipped"], skipped(0, 0, 0));
 }
 
@@ -318,7 +323,7 @@ fn the_newest_message_is_of_either_table_and_found_by_a_seek() {
         assert!(plan.contains(step), "{step}: {plan}");
     }
     // The marker's pass has its own names for them.
-    for scan in ["SCAN message", "SCAN session_message", "SCAN s\n"] {
+    for scan in ["SCAN message", "SCAN session_message"] {
         assert!(!plan.contains(scan), "{scan}: {plan}");
     }
 
@@ -805,7 +810,7 @@ fn a_memory_limit_that_is_too_low_is_an_error_of_that_kind() {
     let (_directory, db) = at_rest(&format!("{ONE_SESSION}{tables}"));
     let (kind, message) = error(&db, &["--memory-limit", "8"]);
     assert_eq!(kind, "out_of_memory");
-    assert!(message.contains("--memory-limit"), "{message}");
+    assert!(message.contains("memory limit"), "{message}");
     assert_eq!(ids(&db, &["--memory-limit", "256"]), ["ses_a"]);
 }
 
@@ -988,7 +993,9 @@ fn a_database_cut_off_anywhere_is_never_listed_in_part() {
     let _limit = support::limit(120);
     let (_directory, db) = several_pages();
     let whole = fs::read(&db).unwrap();
-    assert_eq!(listing(&db, &[]).0.len(), 60);
+    let (whole_listing, _) = listing(&db, &[]);
+    assert_eq!(whole_listing.len(), 60);
+    let mut listed = 0;
     let page = usize::from(u16::from_be_bytes([whole[16], whole[17]]));
     let pages = whole.len() / page;
     assert!(pages > 20, "{pages}");
@@ -999,19 +1006,49 @@ fn a_database_cut_off_anywhere_is_never_listed_in_part() {
     for cut in cuts {
         fs::write(&db, &whole[..cut]).unwrap();
         settle(&db);
-        let (kind, message) = error(&db, &[]);
+        let mut lines = lines(&helper(&db, &[]));
+        let last = lines.pop().unwrap();
+        if last["type"] == "end" {
+            // All sessions are there, and what is not was optional.
+            assert_same_but_degraded(&whole_listing, &lines.split_off(1), &last);
+            listed += 1;
+            continue;
+        }
+        let kind = last["kind"].as_str().unwrap();
         let expected = if cut > page {
             &["corrupt"][..]
         } else {
             &["corrupt", "not_a_database"]
         };
-        assert!(
-            expected.contains(&kind.as_str()),
-            "{cut} bytes: {kind} {message}"
-        );
+        assert!(expected.contains(&kind), "{cut} bytes: {last}");
         if kind == "corrupt" {
-            assert!(message.contains("damaged"), "{message}");
+            assert!(
+                last["message"].as_str().unwrap().contains("damaged"),
+                "{last}"
+            );
         }
+    }
+    assert!(listed < pages / 2, "{listed} of {pages}");
+}
+
+/// The same sessions but for the marks, for which content is read past SQLite, and for
+/// what the end of the listing says could not be read, which is null.
+fn assert_same_but_degraded(expected: &[Value], sessions: &[Value], end: &Value) {
+    let degraded = end["degraded"].as_array().cloned().unwrap_or_default();
+    let parts: Vec<_> = degraded
+        .iter()
+        .map(|part| part["what"].as_str().unwrap())
+        .collect();
+    assert_eq!(expected.len(), sessions.len());
+    for (expected, session) in expected.iter().zip(sessions) {
+        let mut session = session.clone();
+        session["marked"] = expected["marked"].clone();
+        for part in &parts {
+            if session[part].is_null() {
+                session[part] = expected[part].clone();
+            }
+        }
+        assert_eq!(session, *expected, "{degraded:?}");
     }
 }
 
@@ -1038,12 +1075,8 @@ fn damage_to_any_page_is_said_or_does_not_matter() {
                 // The page was of an index that is not read, or in the middle
                 // of a text, of which nobody can tell.
                 assert_eq!(output.status.code(), Some(0));
-                // The same but for the marks, for which content is read past SQLite.
-                let mut sessions = lines.split_off(1);
-                for (session, expected) in sessions.iter_mut().zip(&expected) {
-                    session["marked"] = expected["marked"].clone();
-                }
-                assert_eq!(sessions, expected, "page {}", at + 1);
+                // Or it was optional, and the listing says so.
+                assert_same_but_degraded(&expected, &lines.split_off(1), &last);
                 harmless += 1;
             } else {
                 assert_eq!(output.status.code(), Some(1));
@@ -1052,7 +1085,7 @@ fn damage_to_any_page_is_said_or_does_not_matter() {
             }
         }
     }
-    assert!(corrupt > 10 && harmless > 0, "{corrupt} {harmless}");
+    assert!(corrupt > 0 && harmless > 0, "{corrupt} {harmless}");
     // The header is what makes it a database.
     let mut damaged = whole;
     damaged[..page].copy_from_slice(&noise(0).take(page).collect::<Vec<_>>());
@@ -1063,17 +1096,18 @@ fn damage_to_any_page_is_said_or_does_not_matter() {
 // Its owner does not notice.
 
 #[test]
-fn a_database_that_is_not_in_wal_mode_is_left_alone_until_it_has_settled() {
+fn a_file_without_tables_is_left_alone_until_it_has_settled() {
     let _limit = support::limit(30);
-    let made = rollback_mode(ONE_SESSION);
-    assert_eq!(state(&made.db), "young");
-    // Young is not even opened: whoever holds a lock does not matter.
+    // Not even opened: who holds a lock does not matter.
+    let made = rollback_mode("CREATE TABLE x (y); DROP TABLE x; VACUUM");
     made.run("BEGIN EXCLUSIVE");
     assert_eq!(state(&made.db), "young");
     made.run("ROLLBACK");
     settle(&made.db);
+    assert_eq!(state(&made.db), "empty");
+    // With its tables it is listed, however new it is, in either mode.
+    let made = rollback_mode(ONE_SESSION);
     assert_eq!(ids(&made.db, &[]), ["ses_a"]);
-    // A database in WAL mode may be as new as it likes.
     made.conn
         .pragma_update(None, "journal_mode", "wal")
         .unwrap();
@@ -1112,7 +1146,8 @@ fn a_locked_database_is_busy_after_the_busy_timeout() {
         let started = Instant::now();
         let (kind, message) = error(&db, &["--busy-timeout", timeout]);
         assert_eq!(kind, "busy");
-        assert!(message.contains("--busy-timeout"), "{message}");
+        let holder = format!("locked by process {}", std::process::id());
+        assert!(message.contains(&holder), "{message}");
         assert!(started.elapsed() < Duration::from_secs(4), "{timeout}");
     }
     let started = Instant::now();
@@ -1511,7 +1546,7 @@ fn pretty_says_what_failed_and_where_there_is_nothing() {
     let (status, stderr) = run();
     assert_eq!(status, Some(1));
     assert!(
-        stderr.starts_with("opencode-lister: cannot list"),
+        stderr.starts_with("opencode-lister: cannot read"),
         "{stderr}"
     );
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
@@ -1550,8 +1585,8 @@ fn explain_shows_the_state_the_tables_the_log_the_plan_and_the_phases() {
         "  columns: id TEXT, session_id TEXT, time_created INTEGER, time_updated INTEGER, data TEXT",
         "  index part_session_idx (session_id)\n",
         "  unique index sqlite_autoindex_session_1 (id)\n",
-        "\nkeys:\n  SELECT 0 AS place, s.rowid, ",
-        "USE TEMP B-TREE FOR ORDER BY\n",
+        "\nkeys:\n  SELECT s.rowid, ",
+        "SEARCH project USING INDEX sqlite_autoindex_project_1 (id=?)\n",
         "\nmarker:   full scan, ",
         " 100 % known\n",
         "\nsessions: 1, 1 of them marked; ",
