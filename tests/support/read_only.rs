@@ -1,6 +1,8 @@
 //! The helper where it cannot write: to a directory of a database and to what is in
 //! it. There are two ways, and a machine may have one of them or none.
 
+#![allow(dead_code, reason = "every test file uses some of it")]
+
 use std::fs::{self, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
