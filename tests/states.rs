@@ -225,7 +225,7 @@ fn log_in_a_read_only_directory_is_read_or_named_as_the_cause() {
         let db = directory.join(db.file_name().unwrap());
         log::copy(&made.db, &db, &["", "-wal"]);
         read_only::reachable(place.path());
-        let Some(read_only) = ReadOnly::new(way, &directory) else {
+        let Some(read_only) = ReadOnly::new(way, &[&directory]) else {
             continue;
         };
         let output = read_only.helper(&db, &[]);
@@ -244,6 +244,10 @@ fn log_in_a_read_only_directory_is_read_or_named_as_the_cause() {
     }
 }
 
+/// A way to hold a lock, and what it is.
+#[cfg(target_os = "linux")]
+type Hold = (&'static str, fn(&Made));
+
 /// The system's table of locks tells who holds one.
 #[cfg(target_os = "linux")]
 #[test]
@@ -255,7 +259,7 @@ fn lock_is_said_to_be_held_by_its_process() {
     }
     let process = std::process::id();
     let name = fs::read_to_string("/proc/self/comm").unwrap();
-    let holds: [(&str, fn(&Made)); 3] = [
+    let holds: [Hold; 3] = [
         ("a transaction in rollback mode", |made| {
             made.conn
                 .pragma_update(None, "journal_mode", "delete")
