@@ -233,13 +233,10 @@ fn link_to_a_read_only_database_lists_all_or_nothing() {
             let link = links.join("opencode.db");
             symlink(&target, &link).unwrap();
             read_only::reachable(place.path());
-            let Some(_links) = ReadOnly::new(way, &links) else {
+            let Some(read_only) = ReadOnly::new(way, &[&real, &links]) else {
                 continue;
             };
-            let Some(real) = ReadOnly::new(way, &real) else {
-                continue;
-            };
-            let output = real.helper(&link, &[]);
+            let output = read_only.helper(&link, &[]);
             let last = support::lines(&output).pop().unwrap();
             if !has_log || last["type"] == "end" {
                 let (marks, _) = marks_of(&output);
@@ -604,11 +601,9 @@ fn padded_commit_whose_sync_failed_keeps_the_marks() {
     let copied = made.directory.path().join("copied.db");
     log::copy(&made.db, &copied, &["", "-wal"]);
     let other = padding(&copied);
-    let unpublished = format!(
-        "BEGIN; DELETE FROM part WHERE id = 1;
-         INSERT INTO part VALUES (77, 's0', printf('%.9000c', 'y')); COMMIT"
-    );
-    other.execute_batch(&unpublished).unwrap();
+    let unpublished = "BEGIN; DELETE FROM part WHERE id = 1;
+                       INSERT INTO part VALUES (77, 's0', printf('%.9000c', 'y')); COMMIT";
+    other.execute_batch(unpublished).unwrap();
     let (before, after) = (Log::of(&made.db), Log::of(&copied));
     let (start, end) = (before.frames(), after.frames());
     assert!(after.bytes[..before.offset(start)] == before.bytes[..before.offset(start)]);
@@ -687,7 +682,7 @@ fn wal_index_older_than_its_log_keeps_the_marks() {
         made.part(2, "in the log", MARKER);
         log::copy(&made.db, &db, &["", "-wal"]);
         read_only::reachable(place.path());
-        let Some(read_only) = ReadOnly::new(way, &copied) else {
+        let Some(read_only) = ReadOnly::new(way, &[&copied]) else {
             continue;
         };
         let cache = format!("--scan-cache={}", read_only.writable("cache").display());
@@ -699,7 +694,7 @@ fn wal_index_older_than_its_log_keeps_the_marks() {
         drop(read_only);
         made.part(3, "s2", MARKER);
         log::copy(&made.db, &db, &["-wal"]);
-        let read_only = ReadOnly::new(way, &copied).unwrap();
+        let read_only = ReadOnly::new(way, &[&copied]).unwrap();
         let (marks, scan) = marks_of(&read_only.helper(&db, &[&cache]));
         assert_eq!(marks, definition(&made.conn), "{way:?}: {scan}");
     }

@@ -3,6 +3,8 @@
 //! (<https://sqlite.org/fileformat2.html>, section 4;
 //! <https://sqlite.org/walformat.html>, section 2.1).
 
+#![allow(dead_code, reason = "every test file uses some of it")]
+
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};

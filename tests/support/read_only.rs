@@ -1,5 +1,7 @@
-//! The helper where it cannot write: to a directory of a database and to what is in
-//! it. There are two ways, and a machine may have one of them or none.
+//! The helper where it cannot write: to the directories of a database and to what is
+//! in them. There are two ways, and a machine may have one of them or none.
+
+#![allow(dead_code, reason = "every test file uses some of it")]
 
 use std::fs::{self, Permissions};
 use std::io::ErrorKind;
@@ -12,32 +14,37 @@ use std::time::Duration;
 
 use crate::support;
 
-/// How a directory is made one that cannot be written to.
+/// How directories are made such that cannot be written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     /// By its mode and those of its files. Root may write everywhere, so root's
     /// helper runs as nobody.
     Mode,
-    /// By a read-only mount of its own, for the helper alone.
+    /// By read-only mounts of their own, for the helper alone.
     Mount,
 }
 
 pub(crate) const WAYS: [Way; 2] = [Way::Mode, Way::Mount];
 
-/// A directory that the helper cannot write to while this lives.
+/// Directories that the helper cannot write to while this lives.
 pub(crate) struct ReadOnly {
     way: Way,
-    directory: PathBuf,
+    directories: Vec<PathBuf>,
     /// Where the helper is that anybody may run, and may write to.
     place: tempfile::TempDir,
 }
 
-const MOUNTED: &str =
-    "mount --bind \"$1\" \"$1\" && mount -o remount,bind,ro \"$1\" && shift && exec \"$@\"";
+const MOUNTED: &str = r#"
+while [ "$1" != -- ]; do
+    mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" || exit 5
+    shift
+done
+shift
+exec "$@""#;
 
 impl ReadOnly {
     /// `None` where this way is not possible here, which is said.
-    pub(crate) fn new(way: Way, directory: &Path) -> Option<Self> {
+    pub(crate) fn new(way: Way, directories: &[&Path]) -> Option<Self> {
         let place = tempfile::tempdir().unwrap();
         let program = place.path().join("opencode-lister");
         fs::copy(support::lister(), &program).unwrap();
@@ -45,7 +52,7 @@ impl ReadOnly {
         fs::set_permissions(place.path(), Permissions::from_mode(0o777)).unwrap();
         let made = Self {
             way,
-            directory: directory.to_owned(),
+            directories: directories.iter().map(PathBuf::from).collect(),
             place,
         };
         if way == Way::Mode {
@@ -53,7 +60,7 @@ impl ReadOnly {
         }
         let works = made.is_read_only();
         if !works {
-            eprintln!("skipped: {directory:?} cannot be made read-only by its {way:?}");
+            eprintln!("skipped: {directories:?} cannot be made read-only by {way:?}");
         }
         works.then_some(made)
     }
@@ -80,22 +87,20 @@ impl ReadOnly {
     }
 
     fn is_read_only(&self) -> bool {
-        let probe = self.directory.join("probe");
-        let mut touch = self.command(Path::new("sh"));
-        // Reading must do, writing must not.
-        touch.args([
-            "-c",
-            "ls \"$1\" >/dev/null || exit 3; touch \"$2\" 2>/dev/null && exit 4; exit 0",
-            "sh",
-        ]);
-        touch.args([&self.directory, &probe]);
-        let done = touch.output();
-        let _ = fs::remove_file(probe);
-        done.is_ok_and(|output| output.status.success())
-            && self
-                .helper(&self.directory.join("nothing.db"), &[])
-                .status
-                .success()
+        self.directories.iter().all(|directory| {
+            let probe = directory.join("probe");
+            let mut touch = self.command(Path::new("sh"));
+            // Reading must do, writing must not.
+            let script = "ls \"$1\" >/dev/null || exit 3; ! touch \"$2\" 2>/dev/null";
+            touch.args(["-c", script, "sh"]).args([directory, &probe]);
+            let done = touch.output();
+            let _ = fs::remove_file(probe);
+            done.is_ok_and(|output| output.status.success())
+                && self
+                    .helper(&directory.join("nothing.db"), &[])
+                    .status
+                    .success()
+        })
     }
 
     fn command(&self, program: &Path) -> Command {
@@ -112,22 +117,24 @@ impl ReadOnly {
                 let mut command = support::command(Path::new("unshare"));
                 command.arg(if is_root { "-m" } else { "-rm" });
                 command.args(["sh", "-c", MOUNTED, "sh"]);
-                command.arg(&self.directory).arg(program);
+                command.args(&self.directories).arg("--").arg(program);
                 command
             }
         }
     }
 
-    fn set_modes(&self, directory: u32, files: u32) {
+    fn set_modes(&self, directories: u32, files: u32) {
         let set = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode));
-        set(&self.directory, 0o755).unwrap();
-        for entry in fs::read_dir(&self.directory).unwrap() {
-            let path = entry.unwrap().path();
-            if !path.is_symlink() {
-                set(&path, files).unwrap();
+        for directory in &self.directories {
+            set(directory, 0o755).unwrap();
+            for entry in fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if !path.is_symlink() {
+                    set(&path, files).unwrap();
+                }
             }
+            set(directory, directories).unwrap();
         }
-        set(&self.directory, directory).unwrap();
     }
 }
 
