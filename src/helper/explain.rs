@@ -31,7 +31,7 @@ pub fn print(task: &Task, mut out: impl Write, err: impl Write) -> io::Result<En
         Err(Trouble::Io(error)) => Err(error),
         Err(Trouble::Store(error)) => {
             out.flush()?;
-            complain(&error, path, err)
+            complain(error, path, err)
         }
     }
 }

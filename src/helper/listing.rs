@@ -93,7 +93,10 @@ impl Trouble {
                 kind: ErrorKind::Internal,
                 message: error.to_string(),
             },
-            Self::Store(error) => error.failure(db.unwrap_or("no database".as_ref())),
+            Self::Store(error) => match db {
+                Some(db) => error.with_its_cause(db).failure(db),
+                None => error.failure("no database".as_ref()),
+            },
         };
         let kind = failure.kind;
         out.error(failure)?;

@@ -19,8 +19,8 @@ use crate::text::one_line;
 use listing::Ended;
 
 /// Says to a person how the database at `path` failed.
-fn complain(error: &StoreError, path: &Path, mut err: impl Write) -> io::Result<Ended> {
-    let failure = error.failure(path);
+fn complain(error: StoreError, path: &Path, mut err: impl Write) -> io::Result<Ended> {
+    let failure = error.with_its_cause(path).failure(path);
     let (message, kind) = (one_line(&failure.message), failure.kind);
     writeln!(err, "opencode-lister: {message} ({})", kind.as_str())?;
     Ok(Ended::Failed(kind))

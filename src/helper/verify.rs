@@ -31,7 +31,7 @@ pub fn print(task: &Task, mut out: impl Write, err: impl Write) -> io::Result<En
         }
         Err(error) => {
             out.flush()?;
-            return complain(&error, path, err);
+            return complain(error, path, err);
         }
     };
     writeln!(out, "{}", compared.how)?;

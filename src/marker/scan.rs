@@ -17,7 +17,7 @@ use super::cache::{CacheKey, ScanCache};
 use super::halves::Halves;
 use super::page::{Layout, TELLABLE};
 use super::{Marks, Needle, content_tables, pages, session_tables, sql_scan};
-use crate::store::{Database, FileStamp, Position, Schema, Snapshot, StoreError};
+use crate::store::{CONTENT, Database, FileStamp, Position, Schema, Snapshot, StoreError};
 use crate::wire::{ErrorKind, MarkerText, Scan, ScanMode};
 
 /// How to look for the marker.
@@ -182,6 +182,12 @@ impl<'a, 'o> Scanner<'a, 'o> {
     fn run(mut self) -> Result<Found<'a>, StoreError> {
         let cache = self.options.cache.as_deref().and_then(ScanCache::load);
         let view = self.view(None)?;
+        let is_content = |table: &str| CONTENT.iter().any(|content| content.table == table);
+        let mut unreadable = view.schema.unreadable.iter();
+        if let Some((_, why)) = unreadable.find(|(table, _)| is_content(table)) {
+            // What is in the other tables is not looked for: it is rare.
+            return Err(StoreError::Schema(why.clone()));
+        }
         if content_tables(&view.schema).next().is_none() {
             return Ok(self.found(view, Vec::new(), true, ScanMode::Full, None));
         }

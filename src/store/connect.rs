@@ -134,7 +134,7 @@ impl Database {
     /// Returns an error if the file is not a database or cannot be read.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Opened, StoreError> {
         let files = DatabaseFiles::resolve(path)?;
-        let (held, header) = match look(&files.main)? {
+        let (held, header) = match look(&files)? {
             Look::Missing => return Ok(Opened::Missing),
             Look::Young => return Ok(Opened::Young),
             Look::Empty => return Ok(Opened::Empty),

@@ -15,9 +15,10 @@
 //! continued.) Where one of these cannot be known the session is shown.
 
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension, Statement};
+use rusqlite::{Connection, OptionalExtension};
 use serde_json::Value;
 
 use super::row::millis;
@@ -35,48 +36,53 @@ pub(super) struct Deleted<'a> {
     in_v2: Ids<'a>,
 }
 
-/// Without an index so many ids are kept at most, else the rule is not applied.
-const MOST: usize = 200_000;
-
-/// The ids in a column.
-enum Ids<'a> {
-    /// Found by an index.
-    Indexed(Statement<'a>),
-    /// All of them, where each look-up would read the whole table.
-    Loaded(HashSet<Box<[u8]>>),
+/// The ids in a column, as hashes: two ids with the same one make a session shown.
+struct Ids<'a> {
+    conn: &'a Connection,
+    sql: String,
+    known: Option<HashSet<u64>>,
 }
 
 impl<'a> Ids<'a> {
-    /// `None` if there are too many to be kept.
-    fn of(conn: &'a Connection, table: &Table, column: &str) -> Result<Option<Self>, StoreError> {
-        let name = quoted(&table.name);
-        if table.index_on(&[column]).is_some() {
-            let sql = format!("SELECT 1 FROM {name} WHERE {column} = ?1 LIMIT 1");
-            return Ok(Some(Self::Indexed(conn.prepare(&sql)?)));
+    fn of(conn: &'a Connection, table: &Table, column: &str) -> Self {
+        // An index could be damaged and lack the row that keeps a session.
+        let sql = format!("SELECT {column} FROM {} NOT INDEXED", quoted(&table.name));
+        Self {
+            conn,
+            sql: format!(
+                "{sql} WHERE octet_length({column}) <= {}",
+                SessionId::MAX_BYTES
+            ),
+            known: None,
         }
-        let mut all = HashSet::new();
-        let mut rows = conn.prepare(&format!(
-            "SELECT {column} FROM {name} WHERE octet_length({column}) <= {}",
-            SessionId::MAX_BYTES
-        ))?;
-        let mut rows = rows.query([])?;
-        while let Some(row) = rows.next()? {
-            if let ValueRef::Text(id) = row.get_ref(0)? {
-                all.insert(id.into());
-            }
-            if all.len() > MOST {
-                return Ok(None);
-            }
-        }
-        Ok(Some(Self::Loaded(all)))
     }
 
     fn has(&mut self, id: &str) -> rusqlite::Result<bool> {
-        match self {
-            Self::Indexed(statement) => statement.exists([id]),
-            Self::Loaded(all) => Ok(all.contains(id.as_bytes())),
+        let known = match &mut self.known {
+            Some(known) => known,
+            // Read once, and only where a session could be deleted.
+            none => none.insert(read(self.conn, &self.sql)?),
+        };
+        Ok(known.contains(&hash(id.as_bytes())))
+    }
+}
+
+fn read(conn: &Connection, sql: &str) -> rusqlite::Result<HashSet<u64>> {
+    let mut all = HashSet::new();
+    let mut rows = conn.prepare(sql)?;
+    let mut rows = rows.query([])?;
+    while let Some(row) = rows.next()? {
+        if let ValueRef::Text(id) = row.get_ref(0)? {
+            all.insert(hash(id));
         }
     }
+    Ok(all)
+}
+
+fn hash(id: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl<'a> Deleted<'a> {
@@ -103,12 +109,10 @@ impl<'a> Deleted<'a> {
         let Some(completed) = completed_at(conn, &kv.name)? else {
             return Ok(None);
         };
-        let in_events = Ids::of(conn, events, "aggregate_id")?;
-        let in_v2 = Ids::of(conn, v2, "id")?;
-        Ok(in_events.zip(in_v2).map(|(in_events, in_v2)| Self {
+        Ok(Some(Self {
             completed,
-            in_events,
-            in_v2,
+            in_events: Ids::of(conn, events, "aggregate_id"),
+            in_v2: Ids::of(conn, v2, "id"),
         }))
     }
 

@@ -1,8 +1,9 @@
 //! SQLite's result codes as policy, in one table.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rusqlite::ErrorCode;
 use rustix::fs::Access;
@@ -17,13 +18,13 @@ use crate::wire::{ErrorKind, Failure};
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// SQLite failed.
-    #[error(transparent)]
+    #[error("{}", sqlite_text(.0))]
     Sqlite(#[from] rusqlite::Error),
     /// A system call failed.
     #[error(transparent)]
     Io(#[from] io::Error),
     /// Another program has it locked.
-    #[error("it is locked by {}", holder(.0.as_ref()))]
+    #[error("it is locked{}", holder(.0.as_ref()))]
     Locked(Option<LockHolder>),
     /// SQLite needs this file beside the database to read its log, and cannot open or
     /// create it.
@@ -52,7 +53,7 @@ pub enum StoreError {
 }
 
 fn holder(holder: Option<&LockHolder>) -> String {
-    holder.map_or_else(|| "another program".to_owned(), ToString::to_string)
+    holder.map_or_else(String::new, |holder| format!(" by {holder}"))
 }
 
 impl StoreError {
@@ -79,6 +80,20 @@ impl StoreError {
         match rustix::fs::access(directory, Access::WRITE_OK) {
             Err(why) if !files.shm.exists() => beside("create", &files.shm, why.into()),
             _ => error.into(),
+        }
+    }
+
+    /// The cause behind this error of the database at `path`, to which no connection of
+    /// this process is open any more: SQLite calls a file damaged that the disk cannot
+    /// read.
+    #[must_use]
+    pub fn with_its_cause(self, path: &Path) -> Self {
+        if self.kind() != ErrorKind::Corrupt {
+            return self;
+        }
+        match DatabaseFiles::resolve(path).and_then(|files| read_through(&files.main)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => error.into(),
+            _ => self,
         }
     }
 
@@ -121,6 +136,9 @@ impl StoreError {
                 "make the directory writable, or copy the database and its -wal file to one that is",
             ),
             Self::BesideIt { error, .. } => io_way_out(error),
+            Self::Locked(None) => Some(
+                "try again when the program that uses it is done; if none does, its file system cannot lock files",
+            ),
             Self::Sqlite(error) => error
                 .sqlite_error()
                 .and_then(|error| sqlite_way_out(error.extended_code)),
@@ -141,6 +159,38 @@ impl StoreError {
             }
         })
     }
+}
+
+/// So long a file is read at most to see whether it can be.
+const READ_THROUGH: Duration = Duration::from_millis(500);
+
+/// Reads a file, as far as it comes in half a second.
+fn read_through(path: &Path) -> io::Result<()> {
+    let until = Instant::now() + READ_THROUGH;
+    let mut file = File::open(path)?;
+    let mut piece = vec![0; 1 << 20];
+    while Instant::now() < until && file.read(&mut piece)? > 0 {}
+    Ok(())
+}
+
+/// What SQLite says, but for "disk I/O error", which it says of every refused system
+/// call.
+fn sqlite_text(error: &rusqlite::Error) -> String {
+    let failed = error
+        .sqlite_error()
+        .filter(|error| error.code == ErrorCode::SystemIoFailure);
+    let Some(failed) = failed else {
+        return error.to_string();
+    };
+    let what = match failed.extended_code >> 8 {
+        1 | 2 | 33 => "it cannot be read",
+        7 => "it cannot be inspected",
+        8 | 9 | 14 | 15 => "it cannot be locked",
+        18..=21 => "its -shm file cannot be used",
+        25 => "no temporary file can be made",
+        _ => "a file operation failed",
+    };
+    format!("{what} (SQLite error {})", failed.extended_code)
 }
 
 /// The way out of a failed system call, where there is a better one than that of its
@@ -167,8 +217,8 @@ const fn ioerr(detail: i32) -> i32 {
 /// kind.
 fn sqlite_way_out(extended: i32) -> Option<&'static str> {
     Some(match extended {
-        // READ, SHORT_READ, WRITE, FSYNC.
-        code if [1, 2, 3, 4].map(ioerr).contains(&code) => "check the disk and the system log",
+        // CORRUPTFS, which is what `EIO` becomes.
+        code if code == ioerr(33) => "check the disk and the system log",
         // UNLOCK, RDLOCK, CHECKRESERVEDLOCK, LOCK.
         code if [8, 9, 14, 15].map(ioerr).contains(&code) => "its file system cannot lock files",
         // SHMOPEN, SHMSIZE, SHMLOCK, SHMMAP.
@@ -187,8 +237,6 @@ fn sqlite_kind(code: ErrorCode, extended: i32) -> ErrorKind {
     const CANTOPEN_ISDIR: i32 = 14 | 2 << 8;
     /// `SQLITE_IOERR_NOMEM`
     const IOERR_NOMEM: i32 = ioerr(12);
-    /// `SQLITE_IOERR_CORRUPTFS`
-    const IOERR_CORRUPTFS: i32 = ioerr(33);
     match code {
         // A lock, or a race with recovery or with a writer that a retry settles.
         ErrorCode::DatabaseBusy
@@ -203,7 +251,6 @@ fn sqlite_kind(code: ErrorCode, extended: i32) -> ErrorKind {
         ErrorCode::OutOfMemory => ErrorKind::OutOfMemory,
         ErrorCode::SystemIoFailure => match extended {
             IOERR_NOMEM => ErrorKind::OutOfMemory,
-            IOERR_CORRUPTFS => ErrorKind::Corrupt,
             _ => ErrorKind::Io,
         },
         ErrorCode::CannotOpen if extended == CANTOPEN_ISDIR => ErrorKind::NotADatabase,

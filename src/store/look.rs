@@ -5,9 +5,9 @@
 //! * OpenCode sets `journal_mode=WAL` before it sets a busy timeout. Whoever
 //!   holds a lock in that moment makes its start fail. So a file that is being made
 //!   is left alone until it has not changed for two seconds: one that is not in WAL
-//!   mode and has no whole page, no tables, or fewer pages than it says. A database in
-//!   rollback mode that somebody writes to is not being made: its locks say when it
-//!   can be read.
+//!   mode and has no whole page or no tables, or has fewer pages than it says and no
+//!   log with the others. A database in rollback mode that somebody writes to is not
+//!   being made: its locks say when it can be read.
 //! * SQLite takes an empty file for a new database and deletes the log
 //!   beside it (`pagerOpenWalIfPresent`), also for a read-only connection. So
 //!   such a file is never opened.
@@ -19,10 +19,10 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use super::StoreError;
+use crate::database_files::DatabaseFiles;
 
 /// How long a file that looks as if it were being made must not have changed.
 const SETTLED: Duration = Duration::from_secs(2);
@@ -46,14 +46,14 @@ pub(super) enum Look {
     Open(File, Vec<u8>),
 }
 
-/// Looks at the file at `path`.
-pub(super) fn look(path: &Path) -> Result<Look, StoreError> {
+/// Looks at the main file of these.
+pub(super) fn look(files: &DatabaseFiles) -> Result<Look, StoreError> {
     // A FIFO in the file's place would block without NONBLOCK.
     let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = match OpenOptions::new()
         .read(true)
         .custom_flags(nonblock)
-        .open(path)
+        .open(&files.main)
     {
         Ok(file) => file,
         Err(error)
@@ -82,10 +82,13 @@ pub(super) fn look(path: &Path) -> Result<Look, StoreError> {
             "does not begin like an SQLite database",
         ));
     }
-    if in_wal_mode(header, about.len()) {
-        return Ok(Look::Open(file, start));
-    }
-    if !is_made(header, about.len()) && is_young(about.modified()?, SystemTime::now()) {
+    let is_made = if in_wal_mode(header, about.len()) {
+        let log = std::fs::metadata(&files.log).map_or(0, |log| log.len());
+        log > 0 || has_its_pages(header, about.len())
+    } else {
+        is_made(header, about.len())
+    };
+    if !is_made && is_young(about.modified()?, SystemTime::now()) {
         return Ok(Look::Young);
     }
     Ok(if about.len() <= EMPTY {
@@ -111,20 +114,24 @@ fn in_wal_mode(header: &[u8], len: u64) -> bool {
     header.len() == START && header[18] == 2 && header[19] == 2 && len >= page_size(header)
 }
 
-/// A whole database that has tables: as many pages as it says (section 1.3.8), and
-/// something in its schema (section 1.6).
+/// A whole database that has tables: something is in its schema (section 1.6).
 fn is_made(header: &[u8], len: u64) -> bool {
+    header.len() == START
+        && len >= page_size(header)
+        && has_its_pages(header, len)
+        // A leaf without cells is an empty schema.
+        && !(header[100] == 0x0d && header[103..105] == [0, 0])
+}
+
+/// As many pages as it says (section 1.3.8).
+fn has_its_pages(header: &[u8], len: u64) -> bool {
     let word = |at: usize| header.get(at..at + 4);
     let pages = word(28).map_or(0, |bytes| {
         u64::from(u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
     });
     // The number of pages counts if the same version wrote it as changed the file last.
     let is_counted = word(24) == word(92);
-    header.len() == START
-        && len >= page_size(header)
-        && (!is_counted || len >= pages * page_size(header))
-        // A leaf without cells is an empty schema.
-        && !(header[100] == 0x0d && header[103..105] == [0, 0])
+    !is_counted || len >= pages * page_size(header)
 }
 
 /// A change in the future is no change just now either: clocks are set back.

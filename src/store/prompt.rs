@@ -222,8 +222,8 @@ struct Cell<'r> {
 }
 
 impl Cell<'_> {
-    /// It without what is not wanted, which is not kept in memory.
-    fn without_text<T: DeserializeOwned>(&self) -> rusqlite::Result<Option<T>> {
+    /// What is wanted of it; the rest is not kept in memory.
+    fn parsed<T: DeserializeOwned>(&self) -> rusqlite::Result<Option<T>> {
         match self.small {
             Some(json) => Ok(serde_json::from_slice(json).ok()),
             None if !self.is_large() => Ok(None),
@@ -242,7 +242,11 @@ impl Cell<'_> {
             None => {
                 let mut start = Vec::new();
                 let read = self.open()?.take(START).read_to_end(&mut start);
-                Ok(read.ok().and_then(|_| text_of_start(&start)))
+                match read.ok().and_then(|_| text_of_start(&start)) {
+                    // Something else is large, and stands before it.
+                    None => Ok(self.parsed()?.map(|Text { text }| text)),
+                    text => Ok(text),
+                }
             }
         }
     }
@@ -322,7 +326,7 @@ fn of_messages(
     limit: usize,
 ) -> rusqlite::Result<Option<String>> {
     messages.first(id.as_str(), |message, row| {
-        let of: Option<Message> = message.without_text()?;
+        let of: Option<Message> = message.parsed()?;
         let ValueRef::Text(id) = row.get_ref(3)? else {
             return Ok(None);
         };
@@ -331,7 +335,7 @@ fn of_messages(
             return Ok(None);
         };
         parts.first(id, |part, _| {
-            let of: Option<Part> = part.without_text()?;
+            let of: Option<Part> = part.parsed()?;
             let is_said =
                 of.is_some_and(|part| part.r#type == "text" && !part.synthetic && !part.ignored);
             if !is_said {

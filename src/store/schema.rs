@@ -23,12 +23,20 @@ const TABLES: [&str; 11] = [
     "event_sequence",
 ];
 
+/// True for a table without which there is no listing.
+fn is_of_sessions(table: &str) -> bool {
+    matches!(table, "session" | "session_v2")
+}
+
 /// What is known of the tables this crate reads.
 #[derive(Debug, Clone, Default)]
 pub struct Schema {
     tables: BTreeMap<String, Table>,
     /// Text is stored as UTF-8. Otherwise its bytes are not those of a text.
     pub utf8: bool,
+    /// Tables that are optional and cannot be read, by their names above, and why: a view
+    /// of a table that is not there, for one.
+    pub unreadable: Vec<(&'static str, String)>,
 }
 
 /// One table.
@@ -98,6 +106,7 @@ impl Schema {
         let mut schema = Self {
             tables: BTreeMap::new(),
             utf8: encoding == "UTF-8",
+            unreadable: Vec::new(),
         };
         let mut statements = Statements::new(conn)?;
         // All at once: each of them reads the whole list.
@@ -109,8 +118,11 @@ impl Schema {
             let is_it = |known: &&&str| name.eq_ignore_ascii_case(known.as_bytes());
             if let Some(known) = TABLES.iter().find(is_it) {
                 let listed = (row.get(0)?, row.get(1)?, row.get(2)?);
-                let table = Table::read(&mut statements, listed)?;
-                schema.tables.insert((*known).to_owned(), table);
+                match Table::read(&mut statements, listed) {
+                    Ok(table) => drop(schema.tables.insert((*known).to_owned(), table)),
+                    Err(error) if is_of_sessions(known) => return Err(error),
+                    Err(error) => schema.unreadable.push((known, error.to_string())),
+                }
             }
         }
         Ok(schema)

@@ -83,6 +83,17 @@ impl<'a> SessionQuery<'a> {
     }
 }
 
+/// The optional parts, but for the marker, that are in this table.
+fn parts_of(table: &str) -> &'static [OptionalPart] {
+    use OptionalPart::{Deleted, FirstPrompt, LastMessageAt, Worktree};
+    match table {
+        "project" => &[Worktree],
+        "kv" | "event_sequence" => &[Deleted],
+        "message" | "session_message" => &[LastMessageAt, FirstPrompt],
+        _ => &[FirstPrompt],
+    }
+}
+
 /// Reads sessions. While it lives, no large cell is loaded by its connection.
 pub(super) struct Sessions<'a> {
     query: &'a SessionQuery<'a>,
@@ -106,6 +117,11 @@ impl<'a> Sessions<'a> {
     ) -> rusqlite::Result<Self> {
         let rows = query.tables.iter().map(|table| Rows::new(table, conn));
         let mut degraded = DegradedParts::default();
+        for (table, reason) in &query.schema.unreadable {
+            for part in parts_of(table) {
+                degraded.note(*part, reason);
+            }
+        }
         let worktrees = Worktrees::new(conn, &query.worktrees);
         let prompts = Prompts::new(conn, &query.prompts);
         let deleted = Deleted::new(conn, query.schema);
