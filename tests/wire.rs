@@ -21,9 +21,11 @@ use opencode_sessions::session::{
     Millis, Model, Session, SessionId, Store, Summary, Tokens, is_untitled,
 };
 use opencode_sessions::wire::{
-    Checker, DatabaseState, Degraded, End, ErrorKind, Failure, Listing, OptionalPart, Progress,
-    Scan, ScanMode, Skipped, Verdict, Violation, WriteError, Writer, limits,
+    Asked, Checker, Content, DatabaseState, Degraded, End, ErrorKind, Failure, Listing, LookUp,
+    OptionalPart, Progress, Scan, ScanMode, Sessions, Skipped, Verdict, Violation, WriteError,
+    Writer, limits,
 };
+use serde_json::{Value, json};
 use support::{Made, helper, real_database};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -553,7 +555,10 @@ fn a_request_on_standard_input_is_obeyed() {
     );
     // As long as a line may be, line end not counted.
     let request = "{\"type\":\"list\"}";
-    let longest = format!("{request}{}\n", " ".repeat(limits::LINE - request.len()));
+    let longest = request.replace(
+        '}',
+        &format!("{}}}\n", " ".repeat(limits::LINE - request.len())),
+    );
     assert_eq!(marked(&[], &longest), [Some(true), Some(false)]);
 }
 
@@ -563,7 +568,7 @@ fn a_request_that_is_not_understood_is_wrong_usage_and_nothing_is_listed() {
     let made = Made::new();
     made.session("ses_a", 1);
     let long = format!(
-        "{{\"type\":\"list\"}}{}\n",
+        "{{\"type\":\"list\"{}}}\n",
         " ".repeat(limits::LINE - 15 + 1)
     );
     for request in [
@@ -580,6 +585,13 @@ fn a_request_that_is_not_understood_is_wrong_usage_and_nothing_is_listed() {
         b"{\"type\":\"sing\"}\n",
         b"{\"marker\":null}\n",
         b"{\"type\":\"list\"} {}\n",
+        b"{\"type\":\"list\"}\r\n",
+        b"{\"type\":\"list\"} \n",
+        b" {\"type\":\"list\"}\n",
+        b"[\"list\",{\"marker\":null}]\n",
+        b"{\"type\":[\"list\"]}\n",
+        b"{\"type\":{\"list\":null}}\n",
+        b"{\"type\":0}\n",
         b"\xff\xfe\n",
         b"null\n",
         long.as_bytes(),
@@ -1006,17 +1018,190 @@ fn a_line_is_an_object_and_never_an_array_of_its_values() {
     ]));
 }
 
-/// JSON takes a carriage return for white space, so these are the same lines;
-/// none of it gets into a value.
+/// Every line, of a listing and of a look-up, with something around it that JSON
+/// ignores.
 #[test]
-fn white_space_around_a_line_changes_nothing() {
-    let _limit = support::limit(30);
-    let plain = lines(&[HELLO, &session_line("a"), &end_line(1)]);
-    let expected = accepted(&plain);
-    let with_cr = String::from_utf8(plain).unwrap().replace('\n', "\r\n");
-    assert_eq!(accepted(with_cr.as_bytes()), expected);
-    // A carriage return alone ends no line.
-    refused(with_cr.replace('\n', "").as_bytes());
+fn line_is_one_object_from_its_first_byte_to_its_last() {
+    let _limit = support::limit(60);
+    for sample in SAMPLES {
+        let output = golden(sample.name);
+        let all: Vec<_> = output.lines().collect();
+        assert_eq!(sample.check(&lines(&all)), None);
+        for at in 0..all.len() {
+            for (before, after, why) in [
+                ("", "\r", "CR LF"),
+                ("", " ", "blanks"),
+                ("", "\t", "blanks"),
+                ("", "\r\r", "blanks"),
+                ("", " \r", "blanks"),
+                (" ", "", "blanks"),
+                ("\t", "", "blanks"),
+                ("\r", "", "blanks"),
+                (" ", "\r", "blanks"),
+            ] {
+                let mut changed = all.clone();
+                let line = format!("{before}{}{after}", all[at]);
+                changed[at] = &line;
+                let violation = sample.refuses(&lines(&changed), &line);
+                let message = violation.to_string();
+                let named = matches!(violation, Violation::Invalid { line, .. } if line == at + 1);
+                assert!(named && message.contains(why), "{line:?}: {message}");
+            }
+        }
+        let with_cr = output.replace('\n', "\r\n");
+        let violation = sample.refuses(with_cr.as_bytes(), "CR LF everywhere");
+        assert!(violation.to_string().contains("line 1"), "{violation}");
+        // A carriage return alone ends no line.
+        sample.refuses(output.replace('\n', "\r").as_bytes(), "CR everywhere");
+    }
+    // A line of something else stays what it is: the greeting of a shell, say.
+    let violation = refused(b"Welcome!\r\n");
+    assert_eq!(violation, Violation::NoHello("Welcome!\\r".to_owned()));
+}
+
+/// An output with every field, and how it is checked.
+struct Sample {
+    name: &'static str,
+    /// Nothing for a listing.
+    asked: Option<(LookUp, &'static [&'static str])>,
+}
+
+const SAMPLES: [Sample; 4] = [
+    Sample {
+        name: "listing",
+        asked: None,
+    },
+    Sample {
+        name: "error",
+        asked: None,
+    },
+    Sample {
+        name: "get",
+        asked: Some((LookUp::Get, &["ses_full", "ses_none", "ses_untitled"])),
+    },
+    Sample {
+        name: "roots",
+        asked: Some((
+            LookUp::Roots,
+            &[
+                "ses_child",
+                "ses_root",
+                "ses_none",
+                "ses_circle",
+                "ses_orphan",
+            ],
+        )),
+    },
+];
+
+impl Sample {
+    /// What is wrong with this output.
+    fn check(&self, output: &[u8]) -> Option<Violation> {
+        fn violation<C: Content>(content: C, output: &[u8]) -> Option<Violation> {
+            let mut checker = Checker::of(content);
+            let pushed = checker.push(output);
+            pushed.and_then(|()| checker.finish().map(|_| ())).err()
+        }
+        match self.asked {
+            None => violation(Sessions::default(), output),
+            Some((what, ids)) => {
+                let ids: Vec<_> = ids.iter().map(|id| SessionId::new(*id).unwrap()).collect();
+                violation(Asked::new(what, &ids), output)
+            }
+        }
+    }
+
+    #[track_caller]
+    fn refuses(&self, output: &[u8], changed: &str) -> Violation {
+        let violation = self.check(output);
+        violation.unwrap_or_else(|| panic!("accepted in {}: {changed}", self.name))
+    }
+}
+
+fn golden(name: &str) -> String {
+    let path = support::fixtures().join(format!("golden/wire-1-{name}.jsonl"));
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// A place in a JSON value: the keys and positions that lead to it.
+type Place = Vec<String>;
+
+/// Every value within `value`, and where it is.
+fn places(value: &Value, at: &Place, to: &mut Vec<(Place, Value)>) {
+    let below = |key: String| [&at[..], &[key]].concat();
+    match value {
+        Value::Object(fields) => {
+            for (key, field) in fields {
+                places(field, &below(key.clone()), to);
+            }
+        }
+        Value::Array(values) => {
+            for (position, value) in values.iter().enumerate() {
+                places(value, &below(position.to_string()), to);
+            }
+        }
+        _ => {}
+    }
+    to.push((at.clone(), value.clone()));
+}
+
+/// The same value in forms that are not the documented one, among them all that serde's
+/// derives read as well. The derives read an array in the order of the line.
+fn other_forms(value: &Value, line: &str) -> Vec<Value> {
+    match value {
+        Value::Object(fields) => {
+            let mut fields: Vec<_> = fields.iter().collect();
+            fields.sort_by_key(|(key, _)| line.find(&format!("\"{key}\":")));
+            let values: Vec<_> = fields.into_iter().map(|(_, value)| value).collect();
+            vec![json!(values), json!([value]), json!(value.to_string())]
+        }
+        Value::Array(values) => {
+            let mut fields = serde_json::Map::new();
+            for (position, value) in values.iter().enumerate() {
+                fields.insert(position.to_string(), value.clone());
+            }
+            vec![json!(fields), json!(value.to_string()), Value::Null]
+        }
+        Value::String(text) => vec![json!({text: null}), json!([text]), json!(0), json!(true)],
+        Value::Number(number) => vec![json!(number.to_string()), json!([number]), json!(true)],
+        Value::Bool(truth) => vec![json!(u8::from(*truth)), json!(truth.to_string())],
+        Value::Null => Vec::new(),
+    }
+}
+
+/// The samples have every struct and every enum of the wire, so a new one that is read
+/// from another form as well fails here.
+#[test]
+fn value_in_another_form_is_refused_in_every_field() {
+    let _limit = support::limit(60);
+    let mut tried = 0;
+    for sample in SAMPLES {
+        let output = golden(sample.name);
+        let all: Vec<_> = output.lines().collect();
+        for at in 0..all.len() {
+            let line: Value = serde_json::from_str(all[at]).unwrap();
+            let mut found = Vec::new();
+            places(&line, &Place::new(), &mut found);
+            for (place, value) in found {
+                for other in other_forms(&value, all[at]) {
+                    let mut changed = line.clone();
+                    let pointer: String = place.iter().map(|key| format!("/{key}")).collect();
+                    *changed.pointer_mut(&pointer).unwrap() = other;
+                    let changed = changed.to_string();
+                    let mut lines_now = all.clone();
+                    lines_now[at] = &changed;
+                    let violation = sample.refuses(&lines(&lines_now), &changed);
+                    match violation {
+                        Violation::NoHello(_) => assert_eq!(at, 0, "{changed}"),
+                        Violation::Invalid { line, .. } => assert_eq!(line, at + 1, "{changed}"),
+                        other => panic!("{changed}: {other}"),
+                    }
+                    tried += 1;
+                }
+            }
+        }
+    }
+    assert!(tried > 300, "{tried}");
 }
 
 #[test]

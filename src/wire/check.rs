@@ -9,6 +9,7 @@ use std::collections::HashSet;
 
 use serde::de::DeserializeOwned;
 
+use super::parse::{LineError, parse};
 use super::{End, Failure, Hello, Message, PROTOCOL, VERSION, limits};
 use crate::packed::PackedList;
 use crate::session::{Session, SessionId};
@@ -512,17 +513,7 @@ fn kind(line: &[u8]) -> Option<String> {
     struct Kind {
         r#type: String,
     }
-    serde_json::from_slice::<Kind>(line)
-        .ok()
-        .map(|kind| kind.r#type)
-}
-
-fn parse<T: DeserializeOwned>(line: &[u8]) -> serde_json::Result<T> {
-    // serde takes an array of a type's values for the type.
-    if line.first() != Some(&b'{') {
-        return Err(serde::de::Error::custom("it is no object"));
-    }
-    serde_json::from_slice(line)
+    parse::<Kind>(line).ok().map(|kind| kind.r#type)
 }
 
 fn first_line(line: &[u8]) -> Result<Hello, Violation> {
@@ -535,6 +526,10 @@ fn first_line(line: &[u8]) -> Result<Hello, Violation> {
             theirs: hello.protocol,
             lister: shown(hello.lister.as_bytes()),
         }),
+        // It is a line of a helper, and only its ends are wrong.
+        Err(error @ (LineError::CarriageReturn | LineError::Blanks)) => {
+            Err(invalid(1, &error.to_string()))
+        }
         _ => Err(Violation::NoHello(shown(line))),
     }
 }

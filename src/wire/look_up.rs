@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::check::{check_session, invalid, overlong_text};
 use super::{Content, DatabaseState, Failure, Hello, Taken, Violation, limits};
 use crate::session::{Session, SessionId};
+use crate::strict;
 
 /// What is looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +110,7 @@ pub struct AnswersEnd {
     /// How many answers came before.
     pub answers: u64,
     /// What was found where the database should be.
+    #[serde(deserialize_with = "strict::name")]
     pub database: DatabaseState,
     /// How long it took, in milliseconds.
     pub elapsed_ms: u64,
@@ -147,6 +149,7 @@ pub enum AnswerLine {
         /// The id that was asked for.
         id: SessionId,
         /// Why it has no root.
+        #[serde(deserialize_with = "strict::name")]
         reason: Unresolved,
     },
 }

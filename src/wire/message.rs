@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::session::Session;
+use crate::strict;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,6 +75,7 @@ pub struct End {
     /// How many session lines came before.
     pub sessions: u64,
     /// What was found.
+    #[serde(deserialize_with = "strict::name")]
     pub database: DatabaseState,
     /// The session tables read.
     #[serde(default)]
@@ -82,12 +84,17 @@ pub struct End {
     #[serde(default)]
     pub flat: bool,
     /// What was left out or cut.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "strict::object")]
     pub skipped: Skipped,
     /// How the marker was looked for.
+    #[serde(deserialize_with = "strict::object")]
     pub scan: Scan,
     /// What could not be read and is null in the sessions, each at most once.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "strict::objects",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub degraded: Vec<Degraded>,
     /// The database says that it has a write-ahead log, none is beside it, and the
     /// file has another name or is a mount of its own: its log can be elsewhere, and
@@ -102,6 +109,7 @@ pub struct End {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Degraded {
     /// Which part.
+    #[serde(deserialize_with = "strict::name")]
     pub what: OptionalPart,
     /// Why, for people.
     pub reason: String,
@@ -161,6 +169,7 @@ pub struct Skipped {
 #[serde(rename_all = "camelCase")]
 pub struct Scan {
     /// What was read.
+    #[serde(deserialize_with = "strict::name")]
     pub mode: ScanMode,
     /// How much of the content is decided, from 0 to 1.
     pub progress: f64,
@@ -211,6 +220,7 @@ impl ScanMode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// What the caller can act on.
+    #[serde(deserialize_with = "strict::name")]
     pub kind: ErrorKind,
     /// What a person can act on: what happened to which object, and the way out.
     pub message: String,
