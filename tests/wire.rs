@@ -467,6 +467,18 @@ fn wrong_usage_is_a_hello_and_an_error_and_says_the_right_usage_on_standard_erro
         (&["--pretty", "--request-stdin"], "--pretty"),
         (&["--parent", "init"], "--parent"),
         (&["--cpu-limit", "0"], "--cpu-limit"),
+        (&["--first-prompt-limit", "0"], "--first-prompt-limit"),
+        (&["--first-prompt-limit", "4001"], "1 to 4000"),
+        (&["--first-prompt-limit", "-1"], "-1"),
+        (&["--first-prompt-limit", "all"], "--first-prompt-limit"),
+        (&["get", "--first-prompt-limit", "4001", "x"], "1 to 4000"),
+        (&["explain", "--first-prompt-limit", "0"], "1 to 4000"),
+        (
+            &["roots", "--first-prompt-limit", "9", "x"],
+            "--first-prompt-limit",
+        ),
+        (&["--scan-budget", "0"], "--scan-budget"),
+        (&["--scan-budget", "600001"], "--scan-budget"),
         (&["explain", "--nope"], "--nope"),
         (&["explain", "--pretty"], "--pretty"),
     ];
@@ -502,6 +514,57 @@ fn help_and_version_are_for_people_and_no_wrong_usage() {
         let stdout = String::from_utf8(output.stdout).unwrap();
         assert!(stdout.contains(text), "{stdout}");
         assert!(output.stderr.is_empty());
+    }
+}
+
+/// A title-less session whose first prompt is so long; the helper's lines about it, as
+/// listed and as looked up.
+fn first_prompts(characters: usize, args: &[&str]) -> [String; 2] {
+    let made = Made::new();
+    made.session("ses_a", 1);
+    made.run(&format!(
+        r#"UPDATE session SET title = '';
+           INSERT INTO message (id, session_id, time_created, time_updated, data)
+             VALUES ('m', 'ses_a', 1, 1, '{{"role":"user"}}');
+           INSERT INTO part (id, message_id, session_id, time_created, time_updated, data)
+             VALUES ('p', 'm', 'ses_a', 1, 1, '{{"type":"text","text":"{}"}}')"#,
+        "日".repeat(characters)
+    ));
+    let prompt = |command: &[&str]| {
+        let mut helper = support::command(support::lister());
+        helper.args(command).arg("--db").arg(&made.db).args(args);
+        let lines = support::lines(&helper.output().unwrap());
+        lines[1]["firstPrompt"].as_str().unwrap().to_owned()
+    };
+    [prompt(&[]), prompt(&["get", "ses_a"])]
+}
+
+#[test]
+fn first_prompt_is_whole_within_the_limit() {
+    let _limit = support::limit(60);
+    let whole = "日".repeat(150);
+    for args in [
+        &[][..],
+        &["--first-prompt-limit", "150"],
+        &["--first-prompt-limit", "4000"],
+    ] {
+        assert_eq!(
+            first_prompts(150, args),
+            [whole.as_str(), &whole],
+            "{args:?}"
+        );
+    }
+}
+
+#[test]
+#[ignore = "the helper does not yet cut first prompts at the limit that it is given"]
+fn first_prompt_is_cut_at_the_limit() {
+    let _limit = support::limit(60);
+    for (characters, limit) in [(5_000, 1), (5_000, 199), (5_000, 201), (5_000, 4_000)] {
+        let args = ["--first-prompt-limit", &limit.to_string()];
+        for prompt in first_prompts(characters, &args) {
+            assert_eq!(prompt, "日".repeat(limit), "{limit}");
+        }
     }
 }
 
@@ -1271,24 +1334,57 @@ fn a_text_has_at_most_four_kibibytes() {
     }
 }
 
+/// In a listing and in a look-up.
 #[test]
-fn a_first_prompt_is_one_short_line_of_an_untitled_session() {
-    let _limit = support::limit(30);
-    let output = |fields: &str| lines(&[HELLO, &session_with(fields), &end_line(1)]);
+fn first_prompt_is_one_line_within_the_limit_of_the_request() {
+    let _limit = support::limit(60);
+    let check = |limit: Option<usize>, fields: &str| {
+        fn verdict<C: Content>(content: C, output: &[u8]) -> Result<(), Violation> {
+            let mut checker = Checker::of(content);
+            checker.push(output)?;
+            checker.finish().map(|_| ())
+        }
+        let session = session_with(fields);
+        let answers = r#"{"type":"end","answers":1,"database":"ready","elapsedMs":1}"#;
+        let asked = Asked::new(LookUp::Get, &[SessionId::new("ses_a").unwrap()]);
+        let (sessions, asked) = match limit {
+            None => (Sessions::default(), asked),
+            Some(limit) => (Sessions::new(limit), asked.first_prompt_limit(limit)),
+        };
+        let listing = verdict(sessions, &lines(&[HELLO, &session, &end_line(1)]));
+        let look_up = verdict(asked, &lines(&[HELLO, &session, answers]));
+        assert_eq!(listing, look_up, "{limit:?}: {fields}");
+        listing
+    };
     let prompt = |prompt: &str| format!(r#""untitled":true,"firstPrompt":"{prompt}""#);
-    accepted(&output(&prompt(&"é".repeat(limits::FIRST_PROMPT))));
-    for fields in [
-        prompt(&"é".repeat(limits::FIRST_PROMPT + 1)),
-        prompt("two\\nlines"),
-        prompt("two\\rlines"),
-        r#""firstPrompt":"a""#.to_owned(),
-        r#""untitled":false,"title":"A title","firstPrompt":"a""#.to_owned(),
+    for (limit, longest) in [
+        (None, limits::FIRST_PROMPT),
+        (Some(1), 1),
+        (Some(limits::FIRST_PROMPT), limits::FIRST_PROMPT),
+        (Some(limits::FIRST_PROMPT_MOST), limits::FIRST_PROMPT_MOST),
     ] {
-        let violation = refused(&output(&fields));
-        assert!(
-            matches!(violation, Violation::Invalid { line: 2, .. }),
-            "{fields}: {violation:?}"
-        );
+        // Characters, not bytes: other texts have at most 4 KiB.
+        for character in ["x", "é", "日", "🚀", "\\u202e", "\\ud83d\\ude80"] {
+            let fields = prompt(&character.repeat(longest));
+            assert_eq!(check(limit, &fields), Ok(()), "{limit:?}: {character}");
+            let fields = prompt(&character.repeat(longest + 1));
+            let violation = check(limit, &fields).unwrap_err();
+            let why = format!("its firstPrompt is longer than {longest} characters");
+            let expected = Violation::Invalid { line: 2, why };
+            assert_eq!(violation, expected, "{limit:?}: {character}");
+        }
+    }
+    for (fields, why) in [
+        (prompt("two\\nlines"), "several lines"),
+        (prompt("two\\rlines"), "several lines"),
+        (r#""firstPrompt":"a""#.to_owned(), "a title"),
+        (
+            r#""untitled":false,"title":"A title","firstPrompt":"a""#.to_owned(),
+            "a title",
+        ),
+    ] {
+        let violation = check(None, &fields).unwrap_err();
+        assert!(violation.to_string().contains(why), "{fields}: {violation}");
     }
 }
 

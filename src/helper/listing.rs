@@ -19,6 +19,8 @@ pub struct Task {
     pub filter: Filter,
     /// How to open the database.
     pub open: OpenOptions,
+    /// The most characters of a first prompt.
+    pub first_prompt_limit: usize,
 }
 
 /// How a listing ended; the last line was written.

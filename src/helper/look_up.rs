@@ -20,6 +20,8 @@ pub struct Task {
     pub ids: Vec<SessionId>,
     /// How to open the database.
     pub open: OpenOptions,
+    /// The most characters of a first prompt.
+    pub first_prompt_limit: usize,
 }
 
 /// Writes the answers after the `hello`, down to the last line.

@@ -6,7 +6,7 @@ use super::listing::{Ended, Task, list};
 use crate::output::{self, Entry, Sourced, Terminal};
 use crate::project::Projects;
 use crate::text;
-use crate::wire::{Checked, DatabaseState, Verdict, Writer};
+use crate::wire::{Checked, DatabaseState, Sessions, Verdict, Writer};
 
 /// Prints the listing as a table to `out`, and what is to be said about it to
 /// `err`.
@@ -15,7 +15,7 @@ use crate::wire::{Checked, DatabaseState, Verdict, Writer};
 ///
 /// Where one of them fails.
 pub fn print(task: &Task, mut out: impl Write, mut err: impl Write) -> io::Result<Ended> {
-    let mut checked = Checked::default();
+    let mut checked = Checked::of(Sessions::new(task.first_prompt_limit));
     let mut writer = Writer::new(&mut checked);
     writer.hello()?;
     let ended = list(task, writer, &mut err)?;

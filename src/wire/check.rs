@@ -336,10 +336,30 @@ impl<C: Content> Checker<C> {
 }
 
 /// The content of a listing.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Sessions {
+    first_prompt_limit: usize,
     sessions: PackedList<Session>,
     ids: HashSet<SessionId>,
+}
+
+impl Sessions {
+    /// Of a listing whose request names this limit for first prompts, in characters.
+    #[must_use]
+    pub fn new(first_prompt_limit: usize) -> Self {
+        Self {
+            first_prompt_limit,
+            sessions: PackedList::default(),
+            ids: HashSet::new(),
+        }
+    }
+}
+
+/// With the default limit for first prompts.
+impl Default for Sessions {
+    fn default() -> Self {
+        Self::new(limits::FIRST_PROMPT)
+    }
 }
 
 impl Checker {
@@ -403,7 +423,7 @@ impl Sessions {
         if self.sessions.len() == limits::SESSIONS {
             return Err(Violation::TooMany);
         }
-        check_session(&session, line)?;
+        check_session(&session, self.first_prompt_limit, line)?;
         if !self.ids.insert(session.id.clone()) {
             return Err(Violation::DuplicateId {
                 line,
@@ -416,7 +436,11 @@ impl Sessions {
 }
 
 /// What holds of a session wherever it comes.
-pub(super) fn check_session(session: &Session, line: usize) -> Result<(), Violation> {
+pub(super) fn check_session(
+    session: &Session,
+    first_prompt_limit: usize,
+    line: usize,
+) -> Result<(), Violation> {
     if let Some(field) = overlong(session) {
         return Err(overlong_text(line, field));
     }
@@ -424,10 +448,13 @@ pub(super) fn check_session(session: &Session, line: usize) -> Result<(), Violat
         if !session.untitled {
             return Err(invalid(line, "it has a title and a firstPrompt"));
         }
-        if prompt.chars().count() > limits::FIRST_PROMPT || prompt.contains(['\n', '\r']) {
+        if prompt.contains(['\n', '\r']) {
+            return Err(invalid(line, "its firstPrompt has several lines"));
+        }
+        if prompt.chars().count() > first_prompt_limit {
             return Err(invalid(
                 line,
-                "its firstPrompt is longer than one short line",
+                &format!("its firstPrompt is longer than {first_prompt_limit} characters"),
             ));
         }
     }
@@ -553,7 +580,7 @@ fn overlong(session: &Session) -> Option<&'static str> {
         parent_id,
         title,
         untitled: _,
-        first_prompt,
+        first_prompt: _, // its limit is the request's
         time_created: _,
         time_updated: _,
         time_archived: _,
@@ -583,7 +610,6 @@ fn overlong(session: &Session) -> Option<&'static str> {
         ("projectId", project_id.as_deref()),
         ("parentId", parent_id.as_deref()),
         ("title", title.as_deref()),
-        ("firstPrompt", first_prompt.as_deref()),
         ("agent", agent.as_deref()),
         ("version", version.as_deref()),
         ("slug", slug.as_deref()),

@@ -168,6 +168,7 @@ pub struct Answers {
 pub struct Asked {
     what: LookUp,
     ids: Vec<SessionId>,
+    first_prompt_limit: usize,
     answers: Vec<Answer>,
 }
 
@@ -178,7 +179,17 @@ impl Asked {
         Self {
             what,
             ids: ids.to_vec(),
+            first_prompt_limit: limits::FIRST_PROMPT,
             answers: Vec::new(),
+        }
+    }
+
+    /// With the limit for first prompts that the request names, in characters.
+    #[must_use]
+    pub fn first_prompt_limit(self, first_prompt_limit: usize) -> Self {
+        Self {
+            first_prompt_limit,
+            ..self
         }
     }
 
@@ -193,7 +204,7 @@ impl Asked {
             return Err(invalid(at, "it answers another question"));
         }
         match &answer {
-            Answer::Session(session) => check_session(session, at)?,
+            Answer::Session(session) => check_session(session, self.first_prompt_limit, at)?,
             Answer::Root {
                 directory: Some(directory),
                 ..
