@@ -326,6 +326,106 @@ fn an_error_message_is_cut_at_a_character_to_what_the_wire_carries() {
 }
 
 #[test]
+fn reason_of_a_degraded_part_is_cut_at_a_character() {
+    let _limit = support::limit(30);
+    let mut out = Vec::new();
+    let mut writer = Writer::new(&mut out);
+    writer.hello().unwrap();
+    writer
+        .end(End {
+            degraded: vec![Degraded {
+                what: OptionalPart::Marked,
+                reason: format!("x{}", "é".repeat(4096)),
+            }],
+            ..end(0)
+        })
+        .unwrap();
+    let [degraded] = &accepted(&out).end.degraded[..] else {
+        panic!("not one part");
+    };
+    assert_eq!(degraded.reason, format!("x{}", "é".repeat(2047)));
+}
+
+#[test]
+fn degraded_parts_of_an_end_are_checked() {
+    let _limit = support::limit(30);
+    let part = |what: &str, reason: &str| json!({"what": what, "reason": reason});
+    let verdict = |degraded: Value, elsewhere: Value| {
+        let mut end: Value = serde_json::from_str(&end_line(0)).unwrap();
+        end["degraded"] = degraded;
+        end["logElsewhere"] = elsewhere;
+        check(&lines(&[HELLO, &end.to_string()]))
+    };
+    let parts = |count: usize| -> Value {
+        let parts = (0..count).map(|n| part(&format!("new{n}"), ""));
+        parts.collect()
+    };
+    let longest = "é".repeat(limits::TEXT / 2);
+    for degraded in [
+        json!([]),
+        json!([part("marked", &longest)]),
+        json!([
+            part("lastMessageAt", "a"),
+            part("firstPrompt", "a"),
+            part("worktree", "a"),
+            part("marked", "a"),
+            part("deleted", "a")
+        ]),
+        // Of a newer helper.
+        json!([part("colour", "a"), part("shape", "a"), {"what": "size", "reason": "", "new": 1}]),
+        parts(limits::DEGRADED),
+    ] {
+        for elsewhere in [true, false] {
+            let verdict = verdict(degraded.clone(), json!(elsewhere));
+            let Ok(Verdict::Whole(listing)) = verdict else {
+                panic!("{degraded}: {verdict:?}");
+            };
+            let count = degraded.as_array().unwrap().len();
+            assert_eq!(listing.end.degraded.len(), count);
+            assert_eq!(listing.end.log_elsewhere, elsewhere);
+        }
+    }
+    for (degraded, elsewhere, why) in [
+        (
+            parts(limits::DEGRADED + 1),
+            json!(true),
+            "more than 32 parts",
+        ),
+        (
+            json!([
+                part("marked", "a"),
+                part("worktree", "a"),
+                part("marked", "b")
+            ]),
+            json!(true),
+            "marked twice",
+        ),
+        (
+            json!([part("marked", &format!("{longest}x"))]),
+            json!(true),
+            "its reason is longer than 4096 bytes",
+        ),
+        (
+            json!([{"what": "marked"}]),
+            json!(true),
+            "missing field `reason`",
+        ),
+        (
+            json!([{"reason": "a"}]),
+            json!(true),
+            "missing field `what`",
+        ),
+        (json!([]), json!("yes"), "invalid type"),
+        (json!([]), Value::Null, "invalid type"),
+    ] {
+        let violation = verdict(degraded.clone(), elsewhere).unwrap_err();
+        let named = matches!(violation, Violation::Invalid { line: 2, .. });
+        let message = violation.to_string();
+        assert!(named && message.contains(why), "{degraded}: {message}");
+    }
+}
+
+#[test]
 fn the_writer_refuses_what_the_checker_would_refuse_for_its_size() {
     let _limit = support::limit(120);
     struct Counted(usize);
@@ -368,11 +468,15 @@ fn the_writer_refuses_what_the_checker_would_refuse_for_its_size() {
         assert!(matches!(refusal, WriteError::TooLarge(_)), "{refusal:?}");
         assert!(refusal.to_string().contains("256 MiB"), "{refusal}");
     }
-    // The last line still has its place.
+    // The last line still has its place, also the longest.
+    let longest = Degraded {
+        what: OptionalPart::Unknown,
+        reason: "\u{1}".repeat(limits::TEXT),
+    };
     writer
-        .error(Failure {
-            kind: ErrorKind::Internal,
-            message: "\u{1}".repeat(limits::TEXT),
+        .end(End {
+            degraded: vec![longest; limits::DEGRADED],
+            ..end(0)
         })
         .unwrap();
     assert!(out.0 <= limits::TOTAL, "{}", out.0);

@@ -156,6 +156,9 @@ fn list(args: &ListArgs, sources: &[Source], helper: &ProcessLister) -> io::Resu
             say(&why);
             why_empty = WhyEmpty::Said;
         }
+        for note in listing.end.notes() {
+            complain(NAME, &format!("{}: {note}", source.name));
+        }
         let invalid = listing.end.skipped.invalid_id;
         if invalid > 0 {
             let place = &source.place;

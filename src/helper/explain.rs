@@ -6,10 +6,11 @@ use std::time::Instant;
 use rusqlite::Connection;
 
 use super::complain;
-use super::listing::{Ended, Task};
+use super::listing::{Ended, Lacks, Task};
 use crate::marker::{self, Found};
 use crate::store::{Database, Opened, Position, Query, StoreError, Table, TableKind};
 use crate::text::{Shown, one_line};
+use crate::wire::notes;
 
 /// Explains the listing of `task` to a person.
 ///
@@ -192,6 +193,14 @@ fn explain_open(
          duplicates; {} texts cut",
         skipped.invalid_id, skipped.duplicate_id, skipped.truncated
     )?;
+    print_lacks(&Lacks::of(database, &listed), out)?;
+    Ok(())
+}
+
+fn print_lacks(lacks: &Lacks, out: &mut impl Write) -> io::Result<()> {
+    for note in notes(&lacks.degraded, lacks.log_elsewhere) {
+        writeln!(out, "lacks:    {note}")?;
+    }
     Ok(())
 }
 
@@ -249,4 +258,36 @@ fn print_plan(conn: &Connection, sql: &str, out: &mut impl Write) -> Result<(), 
         writeln!(out, "    {}", one_line(&detail))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Degraded, OptionalPart};
+
+    #[test]
+    fn what_the_listing_lacks_is_explained() {
+        let print = |lacks: &Lacks| {
+            let mut out = Vec::new();
+            print_lacks(lacks, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(print(&Lacks::default()), "");
+        let lacks = print(&Lacks {
+            degraded: vec![Degraded {
+                what: OptionalPart::FirstPrompt,
+                reason: "the table \"part\"\nis damaged".to_owned(),
+            }],
+            log_elsewhere: true,
+        });
+        let (first, second) = lacks.split_once('\n').unwrap();
+        assert_eq!(
+            first,
+            "lacks:    firstPrompt is missing: the table \"part\" is damaged"
+        );
+        assert!(
+            second.starts_with("lacks:    the newest sessions can be missing"),
+            "{second}"
+        );
+    }
 }

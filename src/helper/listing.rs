@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::marker::{self, Found, Remember};
 use crate::store::{Database, Filter, Listed, OpenOptions, Opened, Query, StoreError};
-use crate::wire::{DatabaseState, End, ErrorKind, Failure, Scan, WriteError, Writer};
+use crate::wire::{DatabaseState, Degraded, End, ErrorKind, Failure, Scan, WriteError, Writer};
 
 /// What to list, and how.
 #[derive(Debug, Clone)]
@@ -66,6 +66,20 @@ pub fn list<W: Write>(task: &Task, mut out: Writer<W>, mut err: impl Write) -> i
     }
 }
 
+/// What the listing of a database lacks.
+#[derive(Debug, Default)]
+pub(super) struct Lacks {
+    pub(super) degraded: Vec<Degraded>,
+    pub(super) log_elsewhere: bool,
+}
+
+impl Lacks {
+    /// What this listing lacks, as far as the store says.
+    pub(super) fn of(_database: &Database, _listed: &Listed) -> Self {
+        Self::default()
+    }
+}
+
 /// Why there is no end of what was begun.
 pub(super) enum Trouble {
     Store(StoreError),
@@ -110,6 +124,7 @@ fn read<W: Write>(task: &Task, out: &mut Writer<W>) -> Result<(End, Option<Remem
     let mut rows = Rows {
         listed: None,
         scan: Scan::NONE,
+        lacks: Lacks::default(),
         remember: None,
     };
     let state = match opened {
@@ -133,8 +148,8 @@ fn read<W: Write>(task: &Task, out: &mut Writer<W>) -> Result<(End, Option<Remem
         flat: listed.flat,
         skipped: listed.skipped,
         scan: rows.scan,
-        degraded: Vec::new(),
-        log_elsewhere: false,
+        degraded: rows.lacks.degraded,
+        log_elsewhere: rows.lacks.log_elsewhere,
         elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
     };
     Ok((end, rows.remember))
@@ -144,6 +159,7 @@ struct Rows {
     /// `None` where there are no session tables.
     listed: Option<Listed>,
     scan: Scan,
+    lacks: Lacks,
     remember: Option<Remember>,
 }
 
@@ -165,6 +181,7 @@ fn send_rows<W: Write>(
         return Ok(Rows {
             listed: None,
             scan: Scan::NONE,
+            lacks: Lacks::default(),
             remember: None,
         });
     };
@@ -173,6 +190,7 @@ fn send_rows<W: Write>(
         out.session(session).map_err(Trouble::Write)
     })?;
     Ok(Rows {
+        lacks: Lacks::of(database, &listed),
         listed: Some(listed),
         scan,
         remember,

@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use serde::de::DeserializeOwned;
 
 use super::parse::{LineError, parse};
-use super::{End, Failure, Hello, Message, PROTOCOL, VERSION, limits};
+use super::{Degraded, End, Failure, Hello, Message, OptionalPart, PROTOCOL, VERSION, limits};
 use crate::packed::PackedList;
 use crate::session::{Session, SessionId};
 use crate::text;
@@ -398,6 +398,7 @@ impl Content for Sessions {
                 if !(0.0..=1.0).contains(&end.scan.progress) {
                     return Err(invalid(at, "its progress is not between 0 and 1"));
                 }
+                check_degraded(&end.degraded, at)?;
                 Ok(Taken::End(end))
             }
             Message::Error(failure) => Ok(Taken::Error(failure)),
@@ -433,6 +434,29 @@ impl Sessions {
         self.sessions.push(&session);
         Ok(Taken::More)
     }
+}
+
+/// Returns an error if there are too many parts, a known one twice, or a reason that is
+/// too long. A newer helper may name several parts that this version does not know.
+fn check_degraded(degraded: &[Degraded], line: usize) -> Result<(), Violation> {
+    if degraded.len() > limits::DEGRADED {
+        let limit = limits::DEGRADED;
+        return Err(invalid(
+            line,
+            &format!("its degraded has more than {limit} parts"),
+        ));
+    }
+    let mut seen = HashSet::new();
+    for Degraded { what, reason } in degraded {
+        if *what != OptionalPart::Unknown && !seen.insert(what) {
+            let part = what.as_str();
+            return Err(invalid(line, &format!("its degraded has {part} twice")));
+        }
+        if reason.len() > limits::TEXT {
+            return Err(overlong_text(line, "reason"));
+        }
+    }
+    Ok(())
 }
 
 /// What holds of a session wherever it comes.

@@ -33,7 +33,7 @@ pub use json::{line, to_json};
 pub use look_up::{Answer, AnswerLine, Answers, AnswersEnd, Asked, LookUp, Unresolved};
 pub use message::{
     DatabaseState, Degraded, End, ErrorKind, Failure, Hello, Message, OptionalPart, Scan, ScanMode,
-    Skipped,
+    Skipped, notes,
 };
 pub use request::{InvalidMarker, MarkerText, Request};
 pub use write::{WriteError, Writer};
