@@ -115,5 +115,6 @@ pub mod service;
 pub mod session;
 pub mod source;
 pub mod store;
+mod strict;
 pub mod text;
 pub mod wire;

@@ -7,6 +7,8 @@
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
+use crate::strict;
+
 /// The id of a session. OpenCode makes it of `ses_` and 26 or more letters and
 /// digits, and checks only that it begins with `ses`.
 ///
@@ -181,6 +183,7 @@ pub struct Session {
     /// not asked for.
     pub marked: Option<bool>,
     /// The tables it came from.
+    #[serde(deserialize_with = "strict::name")]
     pub store: Store,
     /// The agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -198,15 +201,24 @@ pub struct Session {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace_id: Option<String>,
     /// The model; `None` also where what is stored does not parse.
+    #[serde(default, deserialize_with = "strict::object_or_null")]
     pub model: Option<Model>,
     /// What it cost, in US dollars.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<f64>,
     /// The tokens it used.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "strict::object_or_null",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub tokens: Option<Tokens>,
     /// What it changed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "strict::object_or_null",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub summary: Option<Summary>,
     /// When a compaction of it began that has not ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]

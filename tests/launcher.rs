@@ -22,11 +22,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use opencode_sessions::lister::{
-    Breakage, Broke, InProcessLister, ListRequest, Lister, Outcome, ProcessLister, Refusal, Timeout,
+    Breakage, Broke, InProcessLister, ListRequest, Lister, LookUpRequest, Outcome, ProcessLister,
+    Refusal, Timeout,
 };
+use opencode_sessions::session::SessionId;
 use opencode_sessions::text::unsafe_on_a_terminal;
 use opencode_sessions::wire::{
-    DatabaseState, ErrorKind, Listing, MarkerText, PROTOCOL, Progress, VERSION, Violation,
+    DatabaseState, ErrorKind, Listing, LookUp, MarkerText, PROTOCOL, Progress, VERSION, Violation,
 };
 use rustix::process::{Pid, Signal};
 use support::Made;
@@ -753,6 +755,57 @@ fn a_script_in_any_language_that_prints_a_listing_is_listened_to() {
     }
 }
 
+/// The limit of first prompts is that of the request, not that of the helper.
+#[test]
+fn first_prompt_longer_than_requested_is_refused() {
+    let _limit = support::limit(60);
+    let directory = tempfile::tempdir().unwrap();
+    let helper = directory.path().join("helper");
+    let session = format!(
+        r#"{{"type":"session","id":"ses_1","store":"v1","untitled":true,"firstPrompt":"{}"}}"#,
+        "x".repeat(1_000)
+    );
+    let [hello, listed, answered] = [
+        r#"{"type":"hello","protocol":1,"lister":"script"}"#,
+        r#"{"type":"end","sessions":1,"database":"ready","scan":{"mode":"none","progress":1,"frames":0,"bytes":0},"elapsedMs":0}"#,
+        r#"{"type":"end","answers":1,"database":"ready","elapsedMs":0}"#,
+    ];
+    script(
+        &helper,
+        &format!(
+            "#!/bin/sh\necho '{hello}'\necho '{session}'\n\
+             if [ \"$1\" = get ]; then echo '{answered}'; else echo '{listed}'; fi\n"
+        ),
+    );
+    let lister = ProcessLister::at(&helper);
+    for (first_prompt_limit, is_valid) in [(200, false), (999, false), (1_000, true), (4_000, true)]
+    {
+        let outcome = timely(
+            &lister,
+            &ListRequest {
+                first_prompt_limit,
+                ..ListRequest::of("/nowhere/opencode.db")
+            },
+        );
+        let id = SessionId::new("ses_1").unwrap();
+        let looked_up = lister.look_up(&LookUpRequest {
+            first_prompt_limit,
+            deadline: LONG,
+            ..LookUpRequest::of("/nowhere/opencode.db", LookUp::Get, vec![id])
+        });
+        if is_valid {
+            assert_eq!(listing(outcome).sessions.len(), 1);
+            assert!(matches!(looked_up, Outcome::Complete(_)), "{looked_up}");
+            continue;
+        }
+        let why = format!("its firstPrompt is longer than {first_prompt_limit} characters");
+        for said in [outcome.to_string(), looked_up.to_string()] {
+            assert!(said.contains(&why), "{said}");
+        }
+        assert!(matches!(broken(outcome).what, Broke::Wire(_)));
+    }
+}
+
 // ---- Where the helper is found.
 
 #[test]
@@ -900,13 +953,7 @@ fn a_marker_that_is_not_the_default_goes_by_standard_input() {
     let made = two_sessions(r#"it's $(another) \"marker\""#);
     made.part("ses_2", text);
     let arguments = made.directory.path().join("arguments");
-    let wrapper = made.directory.path().join("wrapper");
-    let [to, helper] = [&arguments, support::lister()].map(Path::display);
-    script(
-        &wrapper,
-        &format!("#!/bin/sh\nprintf '%s\\n' \"$@\" > '{to}'\nexec '{helper}' \"$@\"\n"),
-    );
-    let lister = ProcessLister::at(&wrapper);
+    let lister = ProcessLister::at(with_arguments_in(&arguments));
     let request = ListRequest {
         marker: Some(MarkerText::new(text).unwrap()),
         deadline: LONG,
@@ -918,6 +965,40 @@ fn a_marker_that_is_not_the_default_goes_by_standard_input() {
     let arguments = fs::read_to_string(arguments).unwrap();
     assert!(arguments.contains("--request-stdin"), "{arguments}");
     assert!(!arguments.contains("another"), "{arguments}");
+}
+
+/// A helper that writes its arguments to this file first.
+fn with_arguments_in(file: &Path) -> PathBuf {
+    let wrapper = file.with_extension("wrapper");
+    let [to, helper] = [file, support::lister()].map(Path::display);
+    script(
+        &wrapper,
+        &format!("#!/bin/sh\nprintf '%s\\n' \"$@\" > '{to}'\nexec '{helper}' \"$@\"\n"),
+    );
+    wrapper
+}
+
+/// Else a listing whose deadline is shorter than the two seconds of the scan fails each
+/// time, and what it has found out by then is lost.
+#[test]
+fn list_gives_the_scan_at_most_half_of_its_deadline() {
+    let _limit = support::limit(60);
+    let made = two_sessions(MarkerText::DEFAULT);
+    let arguments = made.directory.path().join("arguments");
+    let wrapper = with_arguments_in(&arguments);
+    for (deadline, expected) in [("20s", "2000"), ("3s", "1500")] {
+        let output = support::command(support::sessions())
+            .args(["list", "--format", "ids", "--deadline", deadline, "--db"])
+            .arg(&made.db)
+            .arg("--lister")
+            .arg(&wrapper)
+            .output()
+            .unwrap();
+        assert_eq!(output.stdout, b"ses_2\nses_1\n", "{output:?}");
+        let arguments = fs::read_to_string(&arguments).unwrap();
+        let passed = format!("\n--scan-budget\n{expected}\n");
+        assert!(arguments.contains(&passed), "{arguments}");
+    }
 }
 
 #[test]

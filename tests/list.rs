@@ -352,6 +352,79 @@ fn no_database_is_an_empty_list_a_hint_and_no_failure() {
     assert!(stderr(&output).contains("has no sessions yet"));
 }
 
+/// A helper that prints this as the last fields of its `end`, whatever the database.
+fn lacking(at: &Path, fields: &str) {
+    let text = format!(
+        r#"#!/bin/sh
+cat <<'.'
+{{"type":"hello","protocol":1,"lister":"0.1.0"}}
+{{"type":"session","id":"ses_1","store":"v1","directory":"/work"}}
+{{"type":"end","sessions":1,"database":"ready","scan":{{"mode":"none","progress":1,"frames":0,"bytes":0}},"elapsedMs":1{fields}}}
+.
+"#
+    );
+    // Another process writes it: were it open for writing here, a child of another thread
+    // could inherit that, and running it would fail.
+    let status = command(Path::new("/bin/sh"))
+        .args(["-c", r#"printf %s "$1" > "$2" && chmod 755 "$2""#, "sh"])
+        .args([text.as_ref(), at.as_os_str()])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+const ELSEWHERE: &str = "the newest sessions can be missing: the database is in WAL mode, no -wal \
+     file is beside it, and the file has another name or is a mount of its own (mount or share \
+     its directory, not the file alone)";
+
+#[test]
+fn what_a_listing_lacks_is_said_and_is_no_failure() {
+    let _limit = support::limit(60);
+    let place = tempfile::tempdir().unwrap();
+    let helper = place.path().join("helper");
+    let run = |databases: &[&str], fields: &str| {
+        lacking(&helper, fields);
+        let mut list = command(sessions());
+        list.args(["list", "--format", "ids", "--lister"])
+            .arg(&helper);
+        for database in databases {
+            list.arg("--db").arg(database);
+        }
+        let output = list.output().unwrap();
+        assert_eq!(stdout(&output), "ses_1\n");
+        let said = stderr(&output);
+        said.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let one = ["/nowhere/opencode.db"];
+    let two = ["/nowhere/a/x.db", "/nowhere/b/x.db"];
+    let degraded =
+        r#","degraded":[{"what":"lastMessageAt","reason":"the index\nis \u001b damaged"},
+        {"what":"deleted","reason":"no table"}]"#
+            .replace('\n', "");
+    assert_eq!(run(&one, ""), [] as [&str; 0]);
+    assert_eq!(
+        run(&one, &degraded),
+        [
+            "opencode-sessions: opencode.db: lastMessageAt is missing: the index is \u{fffd} damaged",
+            "opencode-sessions: opencode.db: deleted sessions can be listed: no table",
+        ]
+    );
+    assert_eq!(
+        run(&one, r#","logElsewhere":true"#),
+        [format!("opencode-sessions: opencode.db: {ELSEWHERE}")]
+    );
+    let marked = r#","degraded":[{"what":"marked","reason":"x"}],"logElsewhere":true"#;
+    assert_eq!(
+        run(&two, marked),
+        [
+            "opencode-sessions: a/x.db: marked is missing: x".to_owned(),
+            format!("opencode-sessions: a/x.db: {ELSEWHERE}"),
+            "opencode-sessions: b/x.db: marked is missing: x".to_owned(),
+            format!("opencode-sessions: b/x.db: {ELSEWHERE}"),
+        ]
+    );
+}
+
 #[test]
 fn a_failed_listing_is_one_sentence_and_exit_1_and_nothing_on_standard_output() {
     let _limit = support::limit(60);

@@ -108,6 +108,7 @@ impl<W: Write> Report<W> {
             deadline: args.deadline.deadline,
             scan_cache: None,
             scan_budget: None,
+            first_prompt_limit: crate::wire::limits::FIRST_PROMPT,
             cancel: Cancel::default(),
         });
         let found = match locate::databases() {

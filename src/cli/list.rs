@@ -19,6 +19,7 @@ use crate::service::SourcePlace;
 use crate::service::client::Client;
 use crate::session::{Millis, Session};
 use crate::source::Source;
+use crate::wire::limits;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ListArgs {
@@ -131,6 +132,7 @@ fn list(args: &ListArgs, sources: &[Source], helper: &ProcessLister) -> io::Resu
         deadline: args.deadline.deadline,
         scan_cache: Some(ScanCache::Auto),
         scan_budget: Some(SCAN_BUDGET),
+        first_prompt_limit: limits::FIRST_PROMPT,
         cancel: Cancel::default(),
     });
     let mut index = Index::new(sources);
@@ -153,6 +155,9 @@ fn list(args: &ListArgs, sources: &[Source], helper: &ProcessLister) -> io::Resu
         if let Some(why) = gather::why_empty(source, listing.end.database) {
             say(&why);
             why_empty = WhyEmpty::Said;
+        }
+        for note in listing.end.notes() {
+            complain(NAME, &format!("{}: {note}", source.name));
         }
         let invalid = listing.end.skipped.invalid_id;
         if invalid > 0 {

@@ -47,9 +47,25 @@ enum Command {
     /// Compare what is found of the marker with what SQL says of every row, in one snapshot
     Verify(Reading),
     /// Look up sessions by their ids, any of them: one JSON object each, "session" or "absent"
-    Get(LookingUp),
+    Get(Getting),
     /// Find the roots of sessions: one JSON object each, "root" or "unresolved"
     Roots(LookingUp),
+}
+
+#[derive(Debug, clap::Args)]
+struct Getting {
+    #[command(flatten)]
+    looking_up: LookingUp,
+
+    #[command(flatten)]
+    prompts: Prompts,
+}
+
+#[derive(Debug, clap::Args)]
+struct Prompts {
+    /// The most characters of the first prompt of an untitled session (1 to 4000)
+    #[arg(long = "first-prompt-limit", value_name = "N", default_value_t = limits::FIRST_PROMPT, value_parser = first_prompt_limit)]
+    limit: usize,
 }
 
 #[derive(Debug, clap::Args)]
@@ -127,6 +143,9 @@ struct Reading {
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=600_000))]
     scan_budget: Option<u64>,
 
+    #[command(flatten)]
+    prompts: Prompts,
+
     /// Threads that read the database (1 to 64)
     #[arg(long, value_name = "N", default_value_t = default_threads(), hide_default_value = true, value_parser = threads)]
     threads: usize,
@@ -174,16 +193,26 @@ impl Reading {
                 children: self.children,
                 archived: self.archived,
             },
+            first_prompt_limit: self.prompts.limit,
             db,
         })
     }
 }
 
 fn threads(text: &str) -> Result<usize, String> {
+    number(text, 64)
+}
+
+fn first_prompt_limit(text: &str) -> Result<usize, String> {
+    number(text, limits::FIRST_PROMPT_MOST)
+}
+
+/// A number from 1 to `most`.
+fn number(text: &str, most: usize) -> Result<usize, String> {
     text.parse()
         .ok()
-        .filter(|threads| (1..=64).contains(threads))
-        .ok_or_else(|| "not a number from 1 to 64".to_owned())
+        .filter(|number| (1..=most).contains(number))
+        .ok_or_else(|| format!("not a number from 1 to {most}"))
 }
 
 /// Runs the helper with the arguments of this process.
@@ -222,8 +251,10 @@ fn obey(args: Args) -> io::Result<u8> {
         Some(Command::Verify(reading)) => {
             for_a_person(reading, |task| verify::print(task, out, io::stderr()))
         }
-        Some(Command::Get(args)) => looking_up(LookUp::Get, args, out),
-        Some(Command::Roots(args)) => looking_up(LookUp::Roots, args, out),
+        Some(Command::Get(args)) => {
+            looking_up(LookUp::Get, args.looking_up, args.prompts.limit, out)
+        }
+        Some(Command::Roots(args)) => looking_up(LookUp::Roots, args, limits::FIRST_PROMPT, out),
         None if args.pretty => for_a_person(args.reading, |task| {
             let out = anstream::AutoStream::auto(io::stdout());
             pretty::print(task, out, io::stderr())
@@ -269,7 +300,12 @@ fn listing(args: Args, out: impl Write) -> io::Result<u8> {
     Ok(list(&task, out, io::stderr())?.exit_status())
 }
 
-fn looking_up(what: LookUp, args: LookingUp, out: impl Write) -> io::Result<u8> {
+fn looking_up(
+    what: LookUp,
+    args: LookingUp,
+    first_prompt_limit: usize,
+    out: impl Write,
+) -> io::Result<u8> {
     let mut out = Writer::new(out);
     let launched = args.launched;
     if !launched.begins() {
@@ -305,6 +341,7 @@ fn looking_up(what: LookUp, args: LookingUp, out: impl Write) -> io::Result<u8> 
         what,
         ids,
         open,
+        first_prompt_limit,
         db,
     };
     out.hello()?;

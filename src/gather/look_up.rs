@@ -12,7 +12,7 @@ use crate::project::Projects;
 use crate::session::SessionId;
 use crate::source::SourceName;
 use crate::text::one_line;
-use crate::wire::{Answer, DatabaseState, LookUp, Unresolved};
+use crate::wire::{Answer, DatabaseState, LookUp, Unresolved, limits};
 
 /// What was found of an id, and where.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -102,6 +102,7 @@ impl LookUpJob {
             what: self.what,
             ids: self.ids.clone(),
             deadline: self.deadline,
+            first_prompt_limit: limits::FIRST_PROMPT,
             cancel: self.cancel.clone(),
         });
         let answers = match outcome {

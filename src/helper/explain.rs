@@ -10,7 +10,7 @@ use super::listing::{Ended, Task};
 use crate::marker::{self, Found};
 use crate::store::{Database, Opened, Position, Query, StoreError, Table, TableKind};
 use crate::text::{Shown, one_line};
-use crate::wire::limits;
+use crate::wire::notes;
 
 /// Explains the listing of `task` to a person.
 ///
@@ -191,7 +191,7 @@ fn explain_open(
     let (mut sessions, mut marked) = (0_u64, 0_u64);
     let listed = query.run(
         &snapshot,
-        limits::FIRST_PROMPT,
+        task.first_prompt_limit,
         |session| -> Result<(), StoreError> {
             sessions += 1;
             marked += u64::from(marks.of(&session.id) == Some(true));
@@ -206,20 +206,8 @@ fn explain_open(
          duplicates; {} texts cut",
         skipped.invalid_id, skipped.duplicate_id, skipped.truncated
     )?;
-    for part in listed.degraded.into_vec() {
-        writeln!(
-            out,
-            "degraded: {}: {}",
-            part.what.as_str(),
-            one_line(&part.reason)
-        )?;
-    }
-    if database.log_elsewhere() {
-        writeln!(
-            out,
-            "log:      may be elsewhere: the file is in WAL mode, has another name or is a \
-             mount of its own, and no -wal file is beside it"
-        )?;
+    for note in notes(&listed.degraded.into_vec(), database.log_elsewhere()) {
+        writeln!(out, "lacks:    {note}")?;
     }
     Ok(())
 }

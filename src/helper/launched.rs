@@ -109,7 +109,7 @@ pub fn read_request(stdin: &mut impl BufRead) -> Result<Request, String> {
             false => "standard input has no request line".to_owned(),
         });
     }
-    serde_json::from_slice(&line).map_err(|error| format!("the request is not understood: {error}"))
+    Request::parse(&line)
 }
 
 /// Standard input, buffered once: a request and the parent's pipe share it.

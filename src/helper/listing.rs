@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::marker::{self, Found, Remember};
 use crate::store::{Database, Filter, Listed, OpenOptions, Opened, Query, StoreError};
 use crate::wire::{
-    DatabaseState, End, ErrorKind, Failure, OptionalPart, Scan, WriteError, Writer, limits,
+    DatabaseState, End, ErrorKind, Failure, OptionalPart, Scan, WriteError, Writer,
 };
 
 /// What to list, and how.
@@ -21,6 +21,8 @@ pub struct Task {
     pub filter: Filter,
     /// How to open the database.
     pub open: OpenOptions,
+    /// The most characters of a first prompt.
+    pub first_prompt_limit: usize,
 }
 
 /// How a listing ended; the last line was written.
@@ -173,10 +175,10 @@ fn send_rows<W: Write>(
             listed: None,
             log_elsewhere,
             scan: Scan::NONE,
-            remember: None,
+                remember: None,
         });
     };
-    let mut listed = query.run(&snapshot, limits::FIRST_PROMPT, |mut session| {
+    let mut listed = query.run(&snapshot, task.first_prompt_limit, |mut session| {
         session.marked = marks.of(&session.id);
         out.session(session).map_err(Trouble::Write)
     })?;

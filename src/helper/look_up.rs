@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::listing::{Ended, Trouble};
 use crate::session::SessionId;
 use crate::store::{Database, Finder, LookUpQuery, OpenOptions, Opened, Schema, StoreError};
-use crate::wire::{Answer, AnswersEnd, DatabaseState, LookUp, Unresolved, Writer, limits};
+use crate::wire::{Answer, AnswersEnd, DatabaseState, LookUp, Unresolved, Writer};
 
 /// What to look up, and where.
 #[derive(Debug, Clone)]
@@ -20,6 +20,8 @@ pub struct Task {
     pub ids: Vec<SessionId>,
     /// How to open the database.
     pub open: OpenOptions,
+    /// The most characters of a first prompt.
+    pub first_prompt_limit: usize,
 }
 
 /// Writes the answers after the `hello`, down to the last line.
@@ -72,7 +74,7 @@ fn answer_from<W: Write>(
     let snapshot = database.begin()?;
     let schema = Schema::read(&snapshot)?;
     let query = LookUpQuery::new(&schema)?;
-    let mut finder = Finder::new(&snapshot, &query, limits::FIRST_PROMPT)?;
+    let mut finder = Finder::new(&snapshot, &query, task.first_prompt_limit)?;
     for id in &task.ids {
         out.answer(&one(&mut finder, task.what, id)?)?;
     }

@@ -6,7 +6,7 @@ use super::listing::{Ended, Task, list};
 use crate::output::{self, Entry, Sourced, Terminal};
 use crate::project::Projects;
 use crate::text;
-use crate::wire::{Checked, DatabaseState, Verdict, Writer};
+use crate::wire::{Checked, DatabaseState, End, Sessions, Verdict, Writer};
 
 /// Prints the listing as a table to `out`, and what is to be said about it to
 /// `err`.
@@ -15,7 +15,7 @@ use crate::wire::{Checked, DatabaseState, Verdict, Writer};
 ///
 /// Where one of them fails.
 pub fn print(task: &Task, mut out: impl Write, mut err: impl Write) -> io::Result<Ended> {
-    let mut checked = Checked::default();
+    let mut checked = Checked::of(Sessions::new(task.first_prompt_limit));
     let mut writer = Writer::new(&mut checked);
     writer.hello()?;
     let ended = list(task, writer, &mut err)?;
@@ -37,19 +37,71 @@ pub fn print(task: &Task, mut out: impl Write, mut err: impl Write) -> io::Resul
             let sessions: Vec<_> = sessions.collect();
             output::table(&sessions, &Terminal::of_stdout(), &mut out)?;
             out.flush()?;
-            let end = listing.end;
-            let state = match end.database {
-                DatabaseState::Ready => "",
-                DatabaseState::Missing => "; there is no database",
-                DatabaseState::Empty => "; the database has no session tables",
-                DatabaseState::Young => "; the database is just being made, try again in a second",
-            };
-            writeln!(
-                err,
-                "{} sessions in {} ms, {} bytes searched for the marker{state}",
-                end.sessions, end.elapsed_ms, end.scan.bytes
-            )?;
+            summarize(&listing.end, err)?;
         }
     }
     Ok(ended)
+}
+
+fn summarize(end: &End, mut err: impl Write) -> io::Result<()> {
+    let state = match end.database {
+        DatabaseState::Ready => "",
+        DatabaseState::Missing => "; there is no database",
+        DatabaseState::Empty => "; the database has no session tables",
+        DatabaseState::Young => "; the database is just being made, try again in a second",
+    };
+    writeln!(
+        err,
+        "{} sessions in {} ms, {} bytes searched for the marker{state}",
+        end.sessions, end.elapsed_ms, end.scan.bytes
+    )?;
+    for note in end.notes() {
+        writeln!(err, "opencode-lister: {note}")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Degraded, OptionalPart, Scan, Skipped};
+
+    #[test]
+    fn summary_says_what_the_listing_lacks() {
+        let mut end = End {
+            sessions: 3,
+            database: DatabaseState::Ready,
+            tables: Vec::new(),
+            flat: false,
+            skipped: Skipped::default(),
+            scan: Scan::NONE,
+            degraded: Vec::new(),
+            log_elsewhere: false,
+            elapsed_ms: 4,
+        };
+        let summary = |end: &End| {
+            let mut said = Vec::new();
+            summarize(end, &mut said).unwrap();
+            String::from_utf8(said).unwrap()
+        };
+        let first = "3 sessions in 4 ms, 0 bytes searched for the marker\n";
+        assert_eq!(summary(&end), first);
+        end.log_elsewhere = true;
+        end.degraded.push(Degraded {
+            what: OptionalPart::Worktree,
+            reason: "the table \"project\" is damaged".to_owned(),
+        });
+        let said = summary(&end);
+        let said = said.strip_prefix(first).unwrap();
+        let lines: Vec<_> = said.lines().collect();
+        assert_eq!(lines.len(), 2, "{said}");
+        assert_eq!(
+            lines[0],
+            "opencode-lister: worktree is missing: the table \"project\" is damaged"
+        );
+        assert!(
+            lines[1].starts_with("opencode-lister: the newest sessions can be missing"),
+            "{said}"
+        );
+    }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::{ListRequest, LookUpRequest, MOST_THREADS, ScanCache, default_threads};
 use crate::source::is_plain_argument;
-use crate::wire::{LookUp, MarkerText, Request, line};
+use crate::wire::{LookUp, MarkerText, Request, limits, line};
 
 /// The largest `--cpu-limit` the helper takes: a day.
 const MOST_CPU_SECONDS: u64 = 86_400;
@@ -69,9 +69,11 @@ impl Told {
                     .extend(["--scan-cache", "auto"].map(Into::into));
             }
         }
-        if let Some(budget) = &request.scan_budget {
-            told.milliseconds("--scan-budget", *budget);
+        if request.marker.is_some() {
+            let budget = request.bounded_scan_budget(request.deadline);
+            told.milliseconds("--scan-budget", budget);
         }
+        told.first_prompt_limit(request.bounded_first_prompt_limit());
         told.launched(request.deadline, runs);
         told
     }
@@ -89,6 +91,9 @@ impl Told {
         };
         told.place(request.db.as_deref(), request.busy_timeout(), runs);
         told.arguments.push("--request-stdin".into());
+        if request.what == LookUp::Get {
+            told.first_prompt_limit(request.bounded_first_prompt_limit());
+        }
         told.launched(request.deadline, runs);
         told
     }
@@ -125,6 +130,13 @@ impl Told {
         self.arguments
             .extend(["--parent-pipe", "--background"].map(Into::into));
         self.number("--cpu-limit", cpu_seconds.min(MOST_CPU_SECONDS));
+    }
+
+    /// Not where it is the default: an older helper does not know the option.
+    fn first_prompt_limit(&mut self, limit: usize) {
+        if limit != limits::FIRST_PROMPT {
+            self.number("--first-prompt-limit", limit as u64);
+        }
     }
 
     fn number(&mut self, name: &str, value: u64) {
@@ -176,5 +188,73 @@ mod tests {
         let hostile = ListRequest::of("/srv/$(reboot)");
         let told = Told::to_list(&hostile, Runs::Elsewhere);
         assert_eq!(told.not_plain(), Some(&"/srv/$(reboot)".into()));
+    }
+
+    /// What follows this option; `None` where it is not among the arguments.
+    fn value<'a>(told: &'a Told, option: &str) -> Option<&'a str> {
+        let at = told.arguments.iter().position(|word| word == option)?;
+        told.arguments.get(at + 1)?.to_str()
+    }
+
+    #[test]
+    fn scan_budget_is_passed_in_whole_milliseconds() {
+        for (deadline, scan_budget, expected) in [
+            (15_000, Some(2_000), "2000"),
+            (15_000, None, "7500"),
+            (3_999, Some(2_000), "1999"),
+            (150, Some(2_000), "75"),
+            (1, Some(2_000), "1"),
+            (86_400_000, None, "600000"),
+        ] {
+            let request = ListRequest {
+                deadline: Duration::from_millis(deadline),
+                scan_budget: scan_budget.map(Duration::from_millis),
+                ..ListRequest::of("/x")
+            };
+            for runs in [Runs::Here, Runs::Elsewhere] {
+                let told = Told::to_list(&request, runs);
+                assert_eq!(value(&told, "--scan-budget"), Some(expected), "{deadline}");
+            }
+        }
+        let unmarked = ListRequest {
+            marker: None,
+            ..ListRequest::of("/x")
+        };
+        let told = Told::to_list(&unmarked, Runs::Here);
+        assert_eq!(value(&told, "--scan-budget"), None);
+    }
+
+    #[test]
+    fn first_prompt_limit_is_passed_unless_it_is_the_default() {
+        for (first_prompt_limit, expected) in [
+            (limits::FIRST_PROMPT, None),
+            (0, Some("1")),
+            (1, Some("1")),
+            (199, Some("199")),
+            (201, Some("201")),
+            (limits::FIRST_PROMPT_MOST, Some("4000")),
+            (usize::MAX, Some("4000")),
+        ] {
+            let list = ListRequest {
+                first_prompt_limit,
+                ..ListRequest::of("/x")
+            };
+            let look_up = |what| LookUpRequest {
+                first_prompt_limit,
+                ..LookUpRequest::of("/x", what, Vec::new())
+            };
+            for runs in [Runs::Here, Runs::Elsewhere] {
+                for (told, expected) in [
+                    (Told::to_list(&list, runs), expected),
+                    (Told::to_look_up(&look_up(LookUp::Get), runs), expected),
+                    // The answer has no prompt.
+                    (Told::to_look_up(&look_up(LookUp::Roots), runs), None),
+                ] {
+                    let passed = value(&told, "--first-prompt-limit");
+                    assert_eq!(passed, expected, "{first_prompt_limit}: {told:?}");
+                    assert_eq!(told.not_plain(), None);
+                }
+            }
+        }
     }
 }

@@ -56,7 +56,9 @@ pub struct InProcessLister;
 
 impl Lister for InProcessLister {
     fn list(&self, request: &ListRequest) -> Outcome {
-        in_turn(request.deadline, Sessions::default(), |deadline, out| {
+        let sessions = Sessions::new(request.bounded_first_prompt_limit());
+        in_turn(request.deadline, sessions, |deadline, out| {
+            let left = deadline.saturating_duration_since(Instant::now());
             let db = database(request.db.as_ref());
             let task = listing::Task {
                 marker: marker::Options {
@@ -65,12 +67,7 @@ impl Lister for InProcessLister {
                         .scan_cache
                         .clone()
                         .and_then(|cache| cache.prepare(db.as_ref()?)),
-                    // Nobody can kill it.
-                    budget: Some(
-                        deadline
-                            .saturating_duration_since(Instant::now())
-                            .min(request.scan_budget.unwrap_or(Duration::MAX)),
-                    ),
+                    budget: Some(request.bounded_scan_budget(left)),
                     threads: super::default_threads(),
                 },
                 filter: Filter {
@@ -78,6 +75,7 @@ impl Lister for InProcessLister {
                     archived: request.archived,
                 },
                 open: options(request.busy_timeout(), deadline),
+                first_prompt_limit: request.bounded_first_prompt_limit(),
                 db,
             };
             listing::list(&task, out, io::sink())
@@ -85,12 +83,14 @@ impl Lister for InProcessLister {
     }
 
     fn look_up(&self, request: &LookUpRequest) -> Outcome<Answers> {
-        let asked = Asked::new(request.what, &request.ids);
+        let limit = request.bounded_first_prompt_limit();
+        let asked = Asked::new(request.what, &request.ids).first_prompt_limit(limit);
         in_turn(request.deadline, asked, |deadline, out| {
             let task = look_up::Task {
                 db: database(request.db.as_ref()),
                 what: request.what,
                 ids: request.ids.clone(),
+                first_prompt_limit: limit,
                 open: options(request.busy_timeout(), deadline),
             };
             look_up::look_up(&task, out)

@@ -30,7 +30,7 @@ use crate::session::SessionId;
 use crate::text::{Shown, one_line};
 use crate::wire::{
     Answers, ErrorKind, Failure, Listing, LookUp, MarkerText, PROTOCOL, Progress, VERSION, Verdict,
-    Violation,
+    Violation, limits,
 };
 
 pub use guard::restore_sigchld;
@@ -73,8 +73,12 @@ pub struct ListRequest {
     /// listing reads only what is new.
     pub scan_cache: Option<ScanCache>,
     /// How long it may look for the marker; what it does not know by then is
-    /// unknown. Without it the listing waits for all of it.
+    /// unknown. Never more than half of the deadline or 10 minutes, which is also what
+    /// it may take without a budget.
     pub scan_budget: Option<Duration>,
+    /// How many characters of a first prompt are wanted, 1 to
+    /// [`limits::FIRST_PROMPT_MOST`]; a number outside of that is taken for the nearest.
+    pub first_prompt_limit: usize,
     /// Ends the listing early.
     pub cancel: Cancel,
 }
@@ -144,8 +148,23 @@ impl ListRequest {
             deadline: Self::DEADLINE,
             scan_cache: None,
             scan_budget: None,
+            first_prompt_limit: limits::FIRST_PROMPT,
             cancel: Cancel::default(),
         }
+    }
+
+    /// How long the helper may look for the marker where the listing has `left` until
+    /// its deadline: the budget, but at most half of that, so that the sessions can be
+    /// read in the rest; 1 millisecond to 10 minutes, as the helper's option takes it.
+    fn bounded_scan_budget(&self, left: Duration) -> Duration {
+        self.scan_budget
+            .unwrap_or(Duration::MAX)
+            .min(left / 2)
+            .clamp(SHORTEST_SCAN, LONGEST_SCAN)
+    }
+
+    fn bounded_first_prompt_limit(&self) -> usize {
+        bounded_first_prompt_limit(self.first_prompt_limit)
     }
 
     /// How long the helper waits for another program's lock: less than the
@@ -162,10 +181,12 @@ pub struct LookUpRequest {
     pub db: Option<PathBuf>,
     /// What is asked of each id.
     pub what: LookUp,
-    /// The ids, at most [`limits::IDS`](crate::wire::limits::IDS).
+    /// The ids, at most [`limits::IDS`].
     pub ids: Vec<SessionId>,
     /// How long it may take, from spawn to exit.
     pub deadline: Duration,
+    /// As [`ListRequest::first_prompt_limit`].
+    pub first_prompt_limit: usize,
     /// Ends it early.
     pub cancel: Cancel,
 }
@@ -185,8 +206,13 @@ impl LookUpRequest {
             what,
             ids,
             deadline: Self::DEADLINE,
+            first_prompt_limit: limits::FIRST_PROMPT,
             cancel: Cancel::default(),
         }
+    }
+
+    fn bounded_first_prompt_limit(&self) -> usize {
+        bounded_first_prompt_limit(self.first_prompt_limit)
     }
 
     fn busy_timeout(&self) -> Duration {
@@ -204,6 +230,15 @@ fn until(deadline: Duration) -> Instant {
 /// How long a listing looks for the marker at most, where what it does not know
 /// by then may wait for the next one.
 pub const SCAN_BUDGET: Duration = Duration::from_secs(2);
+
+/// The least and the most that the helper's `--scan-budget` takes.
+const SHORTEST_SCAN: Duration = Duration::from_millis(1);
+const LONGEST_SCAN: Duration = Duration::from_millis(600_000);
+
+/// A limit that the helper's `--first-prompt-limit` takes.
+fn bounded_first_prompt_limit(limit: usize) -> usize {
+    limit.clamp(1, limits::FIRST_PROMPT_MOST)
+}
 
 /// The most threads a helper reads with where nobody says how many.
 const MOST_THREADS: usize = 4;
@@ -575,4 +610,45 @@ fn outcome_of<T>(verdict: Verdict<T>) -> Outcome<T> {
 /// The path of the helper that belongs to the program at `program`: beside it.
 fn beside(program: &Path) -> PathBuf {
     program.with_file_name("opencode-lister")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scan_budget_is_at_most_half_of_the_deadline() {
+        let ms = Duration::from_millis;
+        let (none, two_seconds) = (None, Some(SCAN_BUDGET));
+        for (deadline, budget, expected) in [
+            // The default.
+            (ms(15_000), two_seconds, ms(2_000)),
+            (ms(15_000), none, ms(7_500)),
+            (ms(4_000), two_seconds, ms(2_000)),
+            (ms(3_999), two_seconds, Duration::from_micros(1_999_500)),
+            (ms(150), two_seconds, ms(75)),
+            (ms(150), none, ms(75)),
+            (ms(150), Some(ms(10)), ms(10)),
+            // As short as `--deadline` takes it, and shorter.
+            (ms(10), two_seconds, ms(5)),
+            (ms(2), two_seconds, ms(1)),
+            (ms(1), two_seconds, ms(1)),
+            (Duration::ZERO, none, ms(1)),
+            (Duration::from_nanos(1), none, ms(1)),
+            (ms(15_000), Some(Duration::ZERO), ms(1)),
+            // As long as it takes it, and longer.
+            (Duration::from_secs(24 * 60 * 60), two_seconds, ms(2_000)),
+            (Duration::from_secs(24 * 60 * 60), none, ms(600_000)),
+            (Duration::MAX, none, ms(600_000)),
+            (Duration::MAX, Some(Duration::MAX), ms(600_000)),
+        ] {
+            let request = ListRequest {
+                deadline,
+                scan_budget: budget,
+                ..ListRequest::of("/x")
+            };
+            let bounded = request.bounded_scan_budget(request.deadline);
+            assert_eq!(bounded, expected, "{budget:?} of {deadline:?}");
+        }
+    }
 }

@@ -199,7 +199,7 @@ impl Lister for ProcessLister {
         let told = Told::to_list(request, self.launches.runs());
         self.run(
             &told,
-            Sessions::default(),
+            Sessions::new(request.bounded_first_prompt_limit()),
             request.deadline,
             &request.cancel,
         )
@@ -207,7 +207,8 @@ impl Lister for ProcessLister {
 
     fn look_up(&self, request: &LookUpRequest) -> Outcome<Answers> {
         let told = Told::to_look_up(request, self.launches.runs());
-        let asked = Asked::new(request.what, &request.ids);
+        let asked = Asked::new(request.what, &request.ids)
+            .first_prompt_limit(request.bounded_first_prompt_limit());
         self.run(&told, asked, request.deadline, &request.cancel)
     }
 

@@ -29,7 +29,7 @@ use crate::lister::{Cancel, ListRequest, LookUpRequest, SCAN_BUDGET};
 use crate::session::{Millis, SessionId};
 use crate::source::{Source, SourceName};
 use crate::text::one_line;
-use crate::wire::{LookUp, MarkerText, VERSION};
+use crate::wire::{LookUp, MarkerText, VERSION, limits};
 
 /// How long ending may take for what is in flight.
 const END: Duration = Duration::from_millis(1200);
@@ -332,6 +332,7 @@ impl Owner {
             deadline: self.deadline,
             scan_cache: None,
             scan_budget: Some(SCAN_BUDGET),
+            first_prompt_limit: limits::FIRST_PROMPT,
             cancel: Cancel::default(),
         };
         let Some(work) = self.work.get_mut(source) else {

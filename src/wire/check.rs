@@ -9,7 +9,8 @@ use std::collections::HashSet;
 
 use serde::de::DeserializeOwned;
 
-use super::{End, Failure, Hello, Message, PROTOCOL, VERSION, limits};
+use super::parse::{LineError, parse};
+use super::{Degraded, End, Failure, Hello, Message, OptionalPart, PROTOCOL, VERSION, limits};
 use crate::packed::PackedList;
 use crate::session::{Session, SessionId};
 use crate::text;
@@ -335,10 +336,30 @@ impl<C: Content> Checker<C> {
 }
 
 /// The content of a listing.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Sessions {
+    first_prompt_limit: usize,
     sessions: PackedList<Session>,
     ids: HashSet<SessionId>,
+}
+
+impl Sessions {
+    /// Of a listing whose request names this limit for first prompts, in characters.
+    #[must_use]
+    pub fn new(first_prompt_limit: usize) -> Self {
+        Self {
+            first_prompt_limit,
+            sessions: PackedList::default(),
+            ids: HashSet::new(),
+        }
+    }
+}
+
+/// With the default limit for first prompts.
+impl Default for Sessions {
+    fn default() -> Self {
+        Self::new(limits::FIRST_PROMPT)
+    }
 }
 
 impl Checker {
@@ -377,6 +398,7 @@ impl Content for Sessions {
                 if !(0.0..=1.0).contains(&end.scan.progress) {
                     return Err(invalid(at, "its progress is not between 0 and 1"));
                 }
+                check_degraded(&end.degraded, at)?;
                 Ok(Taken::End(end))
             }
             Message::Error(failure) => Ok(Taken::Error(failure)),
@@ -402,7 +424,7 @@ impl Sessions {
         if self.sessions.len() == limits::SESSIONS {
             return Err(Violation::TooMany);
         }
-        check_session(&session, line)?;
+        check_session(&session, self.first_prompt_limit, line)?;
         if !self.ids.insert(session.id.clone()) {
             return Err(Violation::DuplicateId {
                 line,
@@ -414,8 +436,35 @@ impl Sessions {
     }
 }
 
+/// Returns an error if there are too many parts, a known one twice, or a reason that is
+/// too long. A newer helper may name several parts that this version does not know.
+fn check_degraded(degraded: &[Degraded], line: usize) -> Result<(), Violation> {
+    if degraded.len() > limits::DEGRADED {
+        let limit = limits::DEGRADED;
+        return Err(invalid(
+            line,
+            &format!("its degraded has more than {limit} parts"),
+        ));
+    }
+    let mut seen = HashSet::new();
+    for Degraded { what, reason } in degraded {
+        if *what != OptionalPart::Unknown && !seen.insert(what) {
+            let part = what.as_str();
+            return Err(invalid(line, &format!("its degraded has {part} twice")));
+        }
+        if reason.len() > limits::TEXT {
+            return Err(overlong_text(line, "reason"));
+        }
+    }
+    Ok(())
+}
+
 /// What holds of a session wherever it comes.
-pub(super) fn check_session(session: &Session, line: usize) -> Result<(), Violation> {
+pub(super) fn check_session(
+    session: &Session,
+    first_prompt_limit: usize,
+    line: usize,
+) -> Result<(), Violation> {
     if let Some(field) = overlong(session) {
         return Err(overlong_text(line, field));
     }
@@ -423,10 +472,13 @@ pub(super) fn check_session(session: &Session, line: usize) -> Result<(), Violat
         if !session.untitled {
             return Err(invalid(line, "it has a title and a firstPrompt"));
         }
-        if prompt.chars().count() > limits::FIRST_PROMPT || prompt.contains(['\n', '\r']) {
+        if prompt.contains(['\n', '\r']) {
+            return Err(invalid(line, "its firstPrompt has several lines"));
+        }
+        if prompt.chars().count() > first_prompt_limit {
             return Err(invalid(
                 line,
-                "its firstPrompt is longer than one short line",
+                &format!("its firstPrompt is longer than {first_prompt_limit} characters"),
             ));
         }
     }
@@ -512,17 +564,7 @@ fn kind(line: &[u8]) -> Option<String> {
     struct Kind {
         r#type: String,
     }
-    serde_json::from_slice::<Kind>(line)
-        .ok()
-        .map(|kind| kind.r#type)
-}
-
-fn parse<T: DeserializeOwned>(line: &[u8]) -> serde_json::Result<T> {
-    // serde takes an array of a type's values for the type.
-    if line.first() != Some(&b'{') {
-        return Err(serde::de::Error::custom("it is no object"));
-    }
-    serde_json::from_slice(line)
+    parse::<Kind>(line).ok().map(|kind| kind.r#type)
 }
 
 fn first_line(line: &[u8]) -> Result<Hello, Violation> {
@@ -535,6 +577,10 @@ fn first_line(line: &[u8]) -> Result<Hello, Violation> {
             theirs: hello.protocol,
             lister: shown(hello.lister.as_bytes()),
         }),
+        // It is a line of a helper, and only its ends are wrong.
+        Err(error @ (LineError::CarriageReturn | LineError::Blanks)) => {
+            Err(invalid(1, &error.to_string()))
+        }
         _ => Err(Violation::NoHello(shown(line))),
     }
 }
@@ -558,7 +604,7 @@ fn overlong(session: &Session) -> Option<&'static str> {
         parent_id,
         title,
         untitled: _,
-        first_prompt,
+        first_prompt: _, // its limit is the request's
         time_created: _,
         time_updated: _,
         time_archived: _,
@@ -588,7 +634,6 @@ fn overlong(session: &Session) -> Option<&'static str> {
         ("projectId", project_id.as_deref()),
         ("parentId", parent_id.as_deref()),
         ("title", title.as_deref()),
-        ("firstPrompt", first_prompt.as_deref()),
         ("agent", agent.as_deref()),
         ("version", version.as_deref()),
         ("slug", slug.as_deref()),

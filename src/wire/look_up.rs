@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::check::{check_session, invalid, overlong_text};
 use super::{Content, DatabaseState, Failure, Hello, Taken, Violation, limits};
 use crate::session::{Session, SessionId};
+use crate::strict;
 
 /// What is looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +110,7 @@ pub struct AnswersEnd {
     /// How many answers came before.
     pub answers: u64,
     /// What was found where the database should be.
+    #[serde(deserialize_with = "strict::name")]
     pub database: DatabaseState,
     /// How long it took, in milliseconds.
     pub elapsed_ms: u64,
@@ -147,6 +149,7 @@ pub enum AnswerLine {
         /// The id that was asked for.
         id: SessionId,
         /// Why it has no root.
+        #[serde(deserialize_with = "strict::name")]
         reason: Unresolved,
     },
 }
@@ -165,6 +168,7 @@ pub struct Answers {
 pub struct Asked {
     what: LookUp,
     ids: Vec<SessionId>,
+    first_prompt_limit: usize,
     answers: Vec<Answer>,
 }
 
@@ -175,7 +179,17 @@ impl Asked {
         Self {
             what,
             ids: ids.to_vec(),
+            first_prompt_limit: limits::FIRST_PROMPT,
             answers: Vec::new(),
+        }
+    }
+
+    /// With the limit for first prompts that the request names, in characters.
+    #[must_use]
+    pub fn first_prompt_limit(self, first_prompt_limit: usize) -> Self {
+        Self {
+            first_prompt_limit,
+            ..self
         }
     }
 
@@ -190,7 +204,7 @@ impl Asked {
             return Err(invalid(at, "it answers another question"));
         }
         match &answer {
-            Answer::Session(session) => check_session(session, at)?,
+            Answer::Session(session) => check_session(session, self.first_prompt_limit, at)?,
             Answer::Root {
                 directory: Some(directory),
                 ..

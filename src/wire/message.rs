@@ -4,6 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::session::Session;
+use crate::strict;
+use crate::text::one_line;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,6 +76,7 @@ pub struct End {
     /// How many session lines came before.
     pub sessions: u64,
     /// What was found.
+    #[serde(deserialize_with = "strict::name")]
     pub database: DatabaseState,
     /// The session tables read.
     #[serde(default)]
@@ -82,12 +85,17 @@ pub struct End {
     #[serde(default)]
     pub flat: bool,
     /// What was left out or cut.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "strict::object")]
     pub skipped: Skipped,
     /// How the marker was looked for.
+    #[serde(deserialize_with = "strict::object")]
     pub scan: Scan,
     /// What could not be read and is null in the sessions, each at most once.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "strict::objects",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub degraded: Vec<Degraded>,
     /// The database says that it has a write-ahead log, none is beside it, and the
     /// file has another name or is a mount of its own: its log can be elsewhere, and
@@ -98,13 +106,55 @@ pub struct End {
     pub elapsed_ms: u64,
 }
 
+impl End {
+    /// What a person must be told about what the listing lacks: one sentence each,
+    /// without the name of the database.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        notes(&self.degraded, self.log_elsewhere)
+    }
+}
+
+/// See [`End::notes`].
+#[must_use]
+pub fn notes(degraded: &[Degraded], log_elsewhere: bool) -> Vec<String> {
+    let mut notes: Vec<_> = degraded.iter().map(Degraded::note).collect();
+    if log_elsewhere {
+        notes.push(LOG_ELSEWHERE.to_owned());
+    }
+    notes
+}
+
+/// What [`End::log_elsewhere`] means, and the way out.
+const LOG_ELSEWHERE: &str = "the newest sessions can be missing: the database is in WAL mode, no \
+     -wal file is beside it, and the file has another name or is a mount of its own (mount or \
+     share its directory, not the file alone)";
+
 /// An optional part of the sessions that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Degraded {
     /// Which part.
+    #[serde(deserialize_with = "strict::name")]
     pub what: OptionalPart,
     /// Why, for people.
     pub reason: String,
+}
+
+impl Degraded {
+    fn note(&self) -> String {
+        let what = match self.what {
+            OptionalPart::LastMessageAt
+            | OptionalPart::FirstPrompt
+            | OptionalPart::Worktree
+            | OptionalPart::Marked => format!("{} is missing", self.what.as_str()),
+            OptionalPart::Deleted => "deleted sessions can be listed".to_owned(),
+            OptionalPart::Unknown => "a part that a newer version knows is missing".to_owned(),
+        };
+        match &*one_line(&self.reason) {
+            "" => what,
+            reason => format!("{what}: {reason}"),
+        }
+    }
 }
 
 /// The optional parts of a session: a database that cannot give them is listed
@@ -161,6 +211,7 @@ pub struct Skipped {
 #[serde(rename_all = "camelCase")]
 pub struct Scan {
     /// What was read.
+    #[serde(deserialize_with = "strict::name")]
     pub mode: ScanMode,
     /// How much of the content is decided, from 0 to 1.
     pub progress: f64,
@@ -211,6 +262,7 @@ impl ScanMode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// What the caller can act on.
+    #[serde(deserialize_with = "strict::name")]
     pub kind: ErrorKind,
     /// What a person can act on: what happened to which object, and the way out.
     pub message: String,
@@ -261,5 +313,48 @@ impl ErrorKind {
     #[must_use]
     pub fn exit_status(self) -> u8 {
         if self == Self::Usage { 2 } else { 1 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_lack_is_one_sentence() {
+        let degraded = |what, reason: &str| Degraded {
+            what,
+            reason: reason.to_owned(),
+        };
+        for (what, reason, expected) in [
+            (
+                OptionalPart::LastMessageAt,
+                "the index is damaged",
+                "lastMessageAt is missing: the index is damaged",
+            ),
+            (
+                OptionalPart::FirstPrompt,
+                "two\nlines\u{1b}[31m",
+                "firstPrompt is missing: two lines\u{fffd}[31m",
+            ),
+            (OptionalPart::Worktree, "", "worktree is missing"),
+            (OptionalPart::Marked, "x", "marked is missing: x"),
+            (
+                OptionalPart::Deleted,
+                "x",
+                "deleted sessions can be listed: x",
+            ),
+            (
+                OptionalPart::Unknown,
+                "x",
+                "a part that a newer version knows is missing: x",
+            ),
+        ] {
+            assert_eq!(notes(&[degraded(what, reason)], false), [expected]);
+        }
+        let both = notes(&[degraded(OptionalPart::Marked, "x")], true);
+        assert_eq!(both, ["marked is missing: x", LOG_ELSEWHERE]);
+        assert_eq!(notes(&[], true), [LOG_ELSEWHERE]);
+        assert_eq!(notes(&[], false), [] as [&str; 0]);
     }
 }

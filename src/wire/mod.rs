@@ -1,6 +1,7 @@
 //! What crosses the pipe between the helper and the main process.
 //!
-//! One JSON object a line on the helper's standard output, UTF-8, `\n` ended:
+//! One JSON object a line on the helper's standard output, UTF-8, `\n` ended, without
+//! blanks around the object:
 //!
 //! | order | line | means |
 //! | --- | --- | --- |
@@ -21,6 +22,7 @@ mod check;
 mod json;
 mod look_up;
 mod message;
+mod parse;
 mod request;
 mod write;
 
@@ -31,7 +33,7 @@ pub use json::{line, to_json};
 pub use look_up::{Answer, AnswerLine, Answers, AnswersEnd, Asked, LookUp, Unresolved};
 pub use message::{
     DatabaseState, Degraded, End, ErrorKind, Failure, Hello, Message, OptionalPart, Scan, ScanMode,
-    Skipped,
+    Skipped, notes,
 };
 pub use request::{InvalidMarker, MarkerText, Request};
 pub use write::{WriteError, Writer};

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::parse::parse;
 use crate::session::SessionId;
 
 /// A request. Unlike the helper's lines it is strict: a helper that does not
@@ -29,6 +30,18 @@ pub enum Request {
         /// At most [`limits::IDS`](super::limits::IDS).
         ids: Vec<SessionId>,
     },
+}
+
+impl Request {
+    /// Parses a request line, given without its line end.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the line is not exactly one JSON object, or not a known
+    /// request; the message is for people.
+    pub fn parse(line: &[u8]) -> Result<Self, String> {
+        parse(line).map_err(|error| format!("invalid request: {error}"))
+    }
 }
 
 /// The text that marks a session: 16 to 200 characters of printable ASCII.
@@ -142,11 +155,57 @@ mod tests {
     }
 
     #[test]
-    fn a_request_with_an_unknown_field_is_refused() {
-        let known = r#"{"type":"list","marker":"0123456789abcdef"}"#;
-        assert!(serde_json::from_str::<Request>(known).is_ok());
-        assert!(serde_json::from_str::<Request>(r#"{"type":"list","colour":1}"#).is_err());
-        assert!(serde_json::from_str::<Request>(r#"{"type":"list","marker":"short"}"#).is_err());
-        assert!(serde_json::from_str::<Request>(r#"{"type":"sing"}"#).is_err());
+    fn request_is_exactly_one_known_object() {
+        for known in [
+            r#"{"type":"list"}"#,
+            r#"{"type":"list","marker":null}"#,
+            r#"{ "marker" : "0123456789abcdef" , "type" : "list" }"#,
+            r#"{"type":"get","ids":["a","b"]}"#,
+            r#"{"type":"roots","ids":[]}"#,
+        ] {
+            assert!(Request::parse(known.as_bytes()).is_ok(), "{known}");
+        }
+        for (line, why) in [
+            (r#"{"type":"list","colour":1}"#, "unknown field `colour`"),
+            (
+                r#"{"type":"list","marker":"short"}"#,
+                "16 to 200 characters",
+            ),
+            (
+                r#"{"type":"list","marker":["0123456789abcdef"]}"#,
+                "invalid type",
+            ),
+            (
+                r#"{"type":"list","marker":{"0123456789abcdef":null}}"#,
+                "invalid type",
+            ),
+            (r#"{"type":"sing"}"#, "unknown variant `sing`"),
+            (r#"{"type":0}"#, "invalid type"),
+            (r#"{"type":["list"]}"#, "invalid type"),
+            (r#"{"type":{"list":null}}"#, "invalid type"),
+            (r#"{"type":"get"}"#, "missing field `ids`"),
+            (r#"{"type":"get","ids":"a"}"#, "invalid type"),
+            (r#"{"type":"get","ids":{"0":"a"}}"#, "invalid type"),
+            (r#"{"type":"get","ids":[["a"]]}"#, "invalid type"),
+            (r#"{"type":"get","ids":[""]}"#, "empty"),
+            (
+                r#"{"type":"roots","ids":["a"],"ids":["b"]}"#,
+                "duplicate field",
+            ),
+            (r#"["list",{"marker":null}]"#, "not an object"),
+            (r#"["get",{"ids":["a"]}]"#, "not an object"),
+            (r#"["get",["a"]]"#, "not an object"),
+            (r#""list""#, "not an object"),
+            ("", "not an object"),
+            ("{\"type\":\"list\"}\r", "CR LF"),
+            ("{\"type\":\"list\"} ", "blanks"),
+            (" {\"type\":\"list\"}", "blanks"),
+            ("\t{\"type\":\"list\"}\r", "blanks"),
+            ("{\"type\":\"list\"}{}", "trailing characters"),
+        ] {
+            let error = Request::parse(line.as_bytes()).unwrap_err();
+            assert!(error.contains(why), "{line}: {error}");
+            assert!(error.starts_with("invalid request: "), "{error}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::{Answer, AnswersEnd, End, Failure, Hello, Message, limits, line};
+use super::{Answer, AnswersEnd, Degraded, End, Failure, Hello, Message, limits, line};
 use crate::session::Session;
 
 /// Writes one listing, line by line, and keeps to the limits of the wire: what
@@ -40,7 +40,7 @@ impl From<WriteError> for io::Error {
 }
 
 /// What every listing keeps free for its last line.
-const ROOM_FOR_THE_LAST_LINE: usize = 64 << 10;
+const ROOM_FOR_THE_LAST_LINE: usize = limits::LINE + 1;
 
 impl<W: Write> Writer<W> {
     /// A writer of one listing to `out`.
@@ -106,12 +106,16 @@ impl<W: Write> Writer<W> {
         Ok(self.out.flush()?)
     }
 
-    /// Writes the last line of a complete listing.
+    /// Writes the last line of a complete listing. A reason too long for the wire is
+    /// cut.
     ///
     /// # Errors
     ///
-    /// Where `out` fails.
-    pub fn end(mut self, end: End) -> Result<(), WriteError> {
+    /// Returns an error if `out` fails.
+    pub fn end(mut self, mut end: End) -> Result<(), WriteError> {
+        for Degraded { reason, .. } in &mut end.degraded {
+            cut(reason);
+        }
         self.put(&Message::End(end), limits::TOTAL)?;
         Ok(self.out.flush()?)
     }
@@ -123,9 +127,7 @@ impl<W: Write> Writer<W> {
     ///
     /// Where `out` fails.
     pub fn error(mut self, mut failure: Failure) -> Result<(), WriteError> {
-        failure
-            .message
-            .truncate(failure.message.floor_char_boundary(limits::TEXT));
+        cut(&mut failure.message);
         self.put(&Message::Error(failure), limits::TOTAL)?;
         Ok(self.out.flush()?)
     }
@@ -144,4 +146,9 @@ impl<W: Write> Writer<W> {
         self.bytes += line.len();
         Ok(self.out.write_all(&line)?)
     }
+}
+
+/// Cuts a text for people to the length that the wire carries.
+fn cut(text: &mut String) {
+    text.truncate(text.floor_char_boundary(limits::TEXT));
 }
