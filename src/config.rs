@@ -25,6 +25,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
+use crate::aliases::{self, Database};
 use crate::source::{self, Place, Remote, Source, SourceName, is_plain_argument};
 use crate::text::{Shown, duration, escaped, unsafe_on_a_terminal};
 
@@ -398,8 +399,8 @@ fn database(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
 
 impl Config {
     /// The sources, then those that were discovered where they are wanted. A database
-    /// that is there twice is one source, the first. Where the file's name of a database
-    /// is taken, its whole path is its name.
+    /// that is there twice, under whatever names, is one source, called as the first.
+    /// Where the file's name of a database is taken, its whole path is its name.
     #[must_use]
     pub fn sources(self, discovered: &[PathBuf]) -> Vec<Source> {
         let discovered = discovered.iter().filter(|_| self.discover);
@@ -407,39 +408,58 @@ impl Config {
             name: None,
             place: Place::Database(path.clone()),
         });
-        let mut all: Vec<Configured> = Vec::new();
-        for mut one in self.sources.into_iter().chain(discovered) {
-            if let Place::Database(path) = &mut one.place {
-                *path = source::canonical(path);
-                if all.iter().any(|other| other.place == one.place) {
-                    continue;
-                }
-            }
-            all.push(one);
-        }
-        let nameless = all.iter().filter(|one| one.name.is_none());
-        let nameless = nameless.filter_map(|one| match &one.place {
+        let all: Vec<_> = self.sources.into_iter().chain(discovered).collect();
+        let all = each_once(all);
+        let nameless = all.iter().filter(|(one, _)| one.name.is_none());
+        let nameless = nameless.filter_map(|(one, _)| match &one.place {
             Place::Database(path) => Some(path.clone()),
             Place::Remote(_) => None,
         });
-        let mut nameless =
-            source::called_after_their_files(&nameless.collect::<Vec<_>>()).into_iter();
-        let taken: Vec<_> = all.iter().filter_map(|one| one.name.clone()).collect();
-        let sources = all.into_iter().filter_map(|one| match one.name {
-            Some(name) => Some(Source {
-                name,
-                place: one.place,
-            }),
-            None => nameless.next().map(|source| match &source.place {
-                Place::Database(path) if taken.contains(&source.name) => Source {
-                    name: source::whole_name(path),
-                    ..source
-                },
-                _ => source,
-            }),
-        });
+        let nameless: Vec<_> = nameless.collect();
+        let mut names = source::names_after_files(&nameless).into_iter();
+        let taken: Vec<_> = all.iter().filter_map(|(one, _)| one.name.clone()).collect();
+        let sources = all
+            .into_iter()
+            .filter_map(|(Configured { name, place }, written)| {
+                let name = match (name, &place) {
+                    (Some(name), _) => name,
+                    (None, Place::Database(path)) => {
+                        let name = names.next()?;
+                        match taken.contains(&name) {
+                            true => source::whole_name(path),
+                            false => name,
+                        }
+                    }
+                    (None, Place::Remote(_)) => return None,
+                };
+                Some(Source {
+                    name,
+                    place,
+                    written,
+                })
+            });
         sources.collect()
     }
+}
+
+/// Each database once, at its canonical path, with all paths that were given for it.
+fn each_once(all: Vec<Configured>) -> Vec<(Configured, Vec<PathBuf>)> {
+    let path_of = |one: &Configured| match &one.place {
+        Place::Database(path) => Some(aliases::absolute(path)),
+        Place::Remote(_) => None,
+    };
+    let paths: Vec<_> = all.iter().filter_map(path_of).collect();
+    let mut databases = aliases::databases(&paths);
+    let each = all.into_iter().filter_map(|one| {
+        let Some(path) = path_of(&one) else {
+            return Some((one, Vec::new()));
+        };
+        let is_its = |database: &Database| database.written.contains(&path);
+        let database = databases.remove(databases.iter().position(is_its)?);
+        let place = Place::Database(database.path);
+        Some((Configured { place, ..one }, database.written))
+    });
+    each.collect()
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ fn existing_part(path: &Path) -> io::Result<(PathBuf, &Path)> {
     Err(io::ErrorKind::NotFound.into())
 }
 
-fn is_missing(error: &io::Error) -> bool {
+pub(crate) fn is_missing(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory

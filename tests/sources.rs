@@ -814,10 +814,18 @@ fn a_disk_that_does_not_answer_holds_up_its_own_source_only() {
     let hangs = place.path("hanging-disk");
     fs::create_dir(&hangs).unwrap();
     place.config(&(database("hangs", &hangs.join("x.db")) + &database("fine", &fine.made.db)));
-    let mut command = place.command(&["list", "--format", "ids", "--config"]);
+    let mut command = place.command(&["list", "--format", "ids", "--deadline", "2s", "--config"]);
     command.arg(place.path("config.toml"));
     let output = command.env("LD_PRELOAD", disk.path()).output().unwrap();
     assert_eq!(output.stdout, b"ses_1\n", "{output:?}");
+    // Neither does it keep the paths behind it from being resolved.
+    let link = place.path("link.db");
+    std::os::unix::fs::symlink(&fine.made.db, &link).unwrap();
+    let mut command = place.command(&["list", "--format", "ndjson", "--deadline", "2s", "--db"]);
+    command.arg(hangs.join("x.db")).arg("--db").arg(&link);
+    command.arg("--db").arg(&fine.made.db);
+    let output = command.env("LD_PRELOAD", disk.path()).output().unwrap();
+    assert_eq!(stdout(&output)[0]["also"], Value::Null, "{output:?}");
     let mut host = Host::greeted(place.serve().env("LD_PRELOAD", disk.path()));
     host.until("the fine one", |model| {
         model.health["fine"]["state"] == "ok"
@@ -974,6 +982,131 @@ fn links_to_one_database_share_its_scan_cache() {
         let _ = support::complete(&command.args(["--scan-cache", "auto"]).output().unwrap());
         let caches = fs::read_dir(place.path(".cache/opencode-sessions")).unwrap();
         assert_eq!(caches.count(), 1, "{}", path.display());
+    }
+}
+
+/// Where its mounts are its own: the words before a program, or none where there are no
+/// private mounts.
+fn own_mounts() -> Option<Vec<String>> {
+    let ways = [&["unshare", "-m"][..], &["unshare", "-r", "-m"]];
+    let works = |way: &&&[&str]| {
+        let mut command = support::command(Path::new(way[0]));
+        command
+            .args(&way[1..])
+            .args(["mount", "-t", "tmpfs", "none", "/tmp"]);
+        command.output().is_ok_and(|output| output.status.success())
+    };
+    let way = ways.iter().find(works)?;
+    Some(way.iter().map(|&word| word.to_owned()).collect())
+}
+
+/// Runs this program where `to` is a second mount of the file `from`.
+fn mounted(from: &Path, to: &Path, program: &Command) -> Option<Command> {
+    let own = own_mounts()?;
+    let mut command = support::command(Path::new(&own[0]));
+    let script = "mount --bind \"$0\" \"$1\"; shift; exec \"$@\"";
+    command
+        .args(&own[1..])
+        .args(["sh", "-ec", script])
+        .args([from, to]);
+    command.arg(program.get_program()).args(program.get_args());
+    let variables = program.get_envs();
+    command.envs(variables.filter_map(|(name, value)| Some((name, value?))));
+    Some(command)
+}
+
+#[test]
+fn another_name_of_the_database_is_not_another_database() {
+    let _limit = support::limit(120);
+    for kind in [
+        "link",
+        "absolute link",
+        "chain",
+        "hard link",
+        "dangling link",
+        "mount",
+    ] {
+        let place = Place::new();
+        let data = place.path("data/opencode");
+        fs::create_dir_all(&data).unwrap();
+        let (db, alias) = (data.join("opencode.db"), data.join("opencode-dev.db"));
+        copy_of(&["ses_1"], &db);
+        let link = |target: &Path, link: &Path| std::os::unix::fs::symlink(target, link).unwrap();
+        match kind {
+            "link" => link(Path::new("opencode.db"), &alias),
+            "absolute link" => link(&db, &alias),
+            "chain" => {
+                link(&data, &place.path("elsewhere"));
+                link(&place.path("elsewhere/opencode.db"), &alias);
+            }
+            "hard link" => fs::hard_link(&db, &alias).unwrap(),
+            "dangling link" => link(Path::new("none.db"), &alias),
+            _ => fs::write(&alias, "").unwrap(),
+        }
+        let with_kind = |mut command: Command| {
+            command.env("XDG_DATA_HOME", place.path("data"));
+            match kind {
+                "mount" => mounted(&db, &alias, &command),
+                _ => Some(command),
+            }
+        };
+        let mut helper = support::command(support::lister());
+        helper.env("HOME", place.path(""));
+        let Some(mut helper) = with_kind(helper) else {
+            eprintln!("skipped: private mounts, which cannot be made here");
+            continue;
+        };
+        let (sessions, _) = support::complete(&helper.output().unwrap());
+        assert_eq!(ids(&sessions), ["ses_1"], "{kind}");
+
+        let command = |args: &[&str]| with_kind(place.command(args)).unwrap();
+        let list = |args: &[&str]| {
+            let args = [&["list", "--format", "ndjson"], args].concat();
+            let output = command(&args).output().unwrap();
+            assert_eq!(
+                (output.status.code(), stderr(&output)),
+                (Some(0), ""),
+                "{kind}"
+            );
+            let sessions = stdout(&output);
+            assert_eq!(ids(&sessions), ["ses_1"], "{kind}");
+            assert_eq!(sessions[0]["also"], Value::Null, "{kind} {args:?}");
+        };
+        list(&[]);
+        if kind != "dangling link" {
+            let both = database("mine", &alias) + &database("yours", &db);
+            let config = place.config(&both);
+            list(&["--config", config.to_str().unwrap()]);
+            let names = [&alias, &db].map(|path| path.to_str().unwrap());
+            list(&["--db", names[0], "--db", names[1]]);
+        }
+        let output = command(&["doctor"]).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(said.matches("source    ").count(), 1, "{kind}: {said}");
+        let mut host = Host::greeted(&mut command(&["serve", "--stdio"]));
+        host.until("the only source", |model| model.state() == "ok");
+        host.leave();
+        host.end();
+    }
+}
+
+#[test]
+fn the_hard_link_with_the_log_is_the_one_that_is_read() {
+    let _limit = support::limit(60);
+    let (place, machine) = (Place::new(), Machine::new(&["ses_1"]));
+    // What is only in the log.
+    let names = ["first.db", "last.db"].map(|name| place.path(name));
+    for name in &names {
+        fs::hard_link(&machine.made.db, name).unwrap();
+    }
+    for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+        let mut command = place.command(&["list", "--format", "ids"]);
+        for at in order {
+            let all = [&machine.made.db, &names[0], &names[1]];
+            command.arg("--db").arg(all[at]);
+        }
+        let output = command.output().unwrap();
+        assert_eq!(output.stdout, b"ses_1\n", "{output:?}");
     }
 }
 

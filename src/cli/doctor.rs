@@ -111,9 +111,11 @@ impl<W: Write> Report<W> {
             cancel: Cancel::default(),
         });
         let found = match locate::databases() {
-            Located::At(paths) => source::sources_of(&paths),
+            Located::At(databases) => databases,
             Located::InMemory | Located::NoHome => Vec::new(),
         };
+        let found: Vec<_> = found.into_iter().flat_map(|one| one.written).collect();
+        let found = source::sources_of(&found);
         for (source, outcome) in sources.iter().zip(outcomes) {
             writeln!(self.out)?;
             // Where nobody asked for it by name it may well be missing.
@@ -128,6 +130,9 @@ impl<W: Write> Report<W> {
         match &source.place {
             Place::Database(path) => {
                 self.line("database", &Shown(path).to_string())?;
+                for other in source.written.iter().filter(|other| *other != path) {
+                    self.line("also", &Shown(other).to_string())?;
+                }
             }
             Place::Remote(remote) => {
                 self.line("command", &source.place.to_string())?;

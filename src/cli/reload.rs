@@ -5,7 +5,6 @@
 //! a directory that is away for a moment takes no source with it.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use std::time::Duration;
 use tracing::{error, info};
 
 use super::sources::{Chosen, SourceArgs, sources};
+use crate::aliases::Database;
 use crate::locate::{self, Located};
 use crate::service::Handle;
 use crate::source::{Place, Source};
@@ -83,15 +83,18 @@ impl Keeper {
         if !self.now.config.discover {
             return None;
         }
-        let Located::At(paths) = locate::databases() else {
+        let Located::At(databases) = locate::databases() else {
             return None;
         };
         // As a rule there is nothing new, and this is all.
-        let is_known = |path: &PathBuf| {
+        let is_known = |database: &Database| {
             let mut places = self.now.sources.iter().map(|source| &source.place);
-            places.any(|place| matches!(place, Place::Database(known) if known == path))
+            places.any(|place| matches!(place, Place::Database(known) if *known == database.path))
         };
-        if paths.iter().all(|path| is_known(path) || !path.exists()) {
+        if databases
+            .iter()
+            .all(|one| is_known(one) || !one.path.exists())
+        {
             return None;
         }
         let found = sources(self.now.config.clone()).ok()?;

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::aliases::Database;
 use crate::config::{self, Config, Configured};
 use crate::file;
 use crate::gather::Reached;
@@ -111,13 +112,15 @@ pub(super) fn sources(config: Config) -> Result<Vec<Source>, NoSources> {
     }
     let located = locate::databases();
     let found = match &located {
-        // What is not there is of interest where nothing else is.
-        Located::At(paths) if !config.sources.is_empty() => {
-            paths.iter().filter(|path| path.exists()).cloned().collect()
-        }
-        Located::At(paths) => paths.clone(),
-        Located::InMemory | Located::NoHome => Vec::new(),
+        Located::At(databases) => databases.as_slice(),
+        Located::InMemory | Located::NoHome => &[],
     };
+    // What is not there is of interest where nothing else is.
+    let is_wanted = |database: &&Database| config.sources.is_empty() || database.read_by().exists();
+    let found = found.iter().filter(is_wanted);
+    let found: Vec<_> = found
+        .flat_map(|database| database.written.clone())
+        .collect();
     let sources = config.sources(&found);
     match (sources.is_empty(), located) {
         (false, _) => Ok(sources),
