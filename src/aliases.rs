@@ -108,7 +108,7 @@ struct Target {
     /// The device and the inode there.
     file: Option<(u64, u64)>,
     is_there: Option<bool>,
-    /// A log that holds something is beside it: a reader makes an empty one.
+    /// An empty log counts as none, since a reader makes one.
     has_log: bool,
 }
 
@@ -126,7 +126,7 @@ impl Target {
                 Ok(_) => Some(true),
                 Err(error) => leads_nowhere(&error).then_some(false),
             },
-            has_log: fs::metadata(&files.log).is_ok_and(|about| about.len() > 0),
+            has_log: files.has_log(),
             path: files.main,
         }
     }

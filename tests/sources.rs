@@ -1388,6 +1388,46 @@ fn the_doctor_says_of_each_source_how_it_is_and_what_to_do() {
     }
 }
 
+#[test]
+fn doctor_warns_where_the_log_can_be_elsewhere() {
+    let _limit = support::limit(60);
+    let place = Place::new();
+    let machine = Machine::new(&["ses_1"]);
+    let live = &machine.made.db;
+    let (closed, mount, hard, link) = (
+        place.path("closed.db"),
+        place.path("mount.db"),
+        place.path("hard.db"),
+        place.path("link.db"),
+    );
+    copy_of(&["ses_1"], &closed);
+    fs::write(&mount, "").unwrap();
+    std::os::unix::fs::symlink(live, &link).unwrap();
+    let said = |command: &mut Command| {
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let doctor = |db: &Path| place.command(&["doctor", "--db", db.to_str().unwrap()]);
+    let warning = "warning   the log of this database can be elsewhere";
+    match mounted(live, &mount, &doctor(&mount)) {
+        Some(mut mounted) => assert!(said(&mut mounted).contains(warning)),
+        None => eprintln!("skipped: private mounts, which cannot be made here"),
+    }
+    fs::hard_link(live, &hard).unwrap();
+    // Twice: the first listing leaves an empty log.
+    for (db, expected) in [
+        (&hard, true),
+        (&hard, true),
+        (&closed, false),
+        (live, false),
+        (&link, false),
+    ] {
+        let said = said(&mut doctor(db));
+        assert_eq!(said.contains(warning), expected, "{}: {said}", db.display());
+    }
+}
+
 /// What the doctor says, who ends with this status.
 fn doctor(place: &Place, status: i32) -> String {
     let output = place.run(&["doctor"]);

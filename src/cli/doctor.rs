@@ -1,15 +1,15 @@
 //! `opencode-sessions doctor`: what there is, whether it can be read, and what to do
 //! where it cannot.
 
-use std::fs;
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::sources::{NoSources, SourceArgs, reached};
 use super::status::places;
 use super::{DeadlineArgs, FAILED, process_lister};
 use crate::database_files::DatabaseFiles;
-use crate::gather::{self, OLD_STORE};
+use crate::gather::{self, LOG_ELSEWHERE, OLD_STORE};
 use crate::lister::{Cancel, ListRequest, Outcome};
 use crate::locate::{self, Located};
 use crate::service::SourcePlace;
@@ -143,9 +143,15 @@ impl<W: Write> Report<W> {
             Outcome::Complete(listing) => listing,
             failure => return self.wrong(&failure.to_string()),
         };
+        let mut log_elsewhere = listing.end.log_elsewhere;
         // The disk answers.
         if let Place::Database(path) = &source.place {
-            self.files(&DatabaseFiles::of_canonical(path.clone()))?;
+            let files = DatabaseFiles::of_canonical(path.clone());
+            self.files(&files)?;
+            log_elsewhere |= log_can_be_elsewhere(&files).unwrap_or(false);
+        }
+        if log_elsewhere {
+            self.line("warning", LOG_ELSEWHERE)?;
         }
         self.listing(&listing)?;
         let state = listing.end.database;
@@ -201,4 +207,16 @@ impl<W: Write> Report<W> {
             ),
         }
     }
+}
+
+/// The size of a database's header, in bytes.
+const HEADER: u64 = 100;
+
+/// This process has no connection to the database, so it may open and close the file.
+fn log_can_be_elsewhere(files: &DatabaseFiles) -> io::Result<bool> {
+    let file = File::open(&files.main)?;
+    let about = file.metadata()?;
+    let mut header = Vec::new();
+    file.take(HEADER).read_to_end(&mut header)?;
+    Ok(files.log_can_be_elsewhere(&header, &about))
 }
