@@ -1,7 +1,8 @@
 //! The configuration file: which sources there are.
 //!
 //! ```toml
-//! discover = true                 # what is found without this file, too
+//! discover = true                 # OpenCode's databases, as without this file, too
+//! # discover = ["opencode", "kilo", "mimocode"]   # the databases of these programs
 //!
 //! [[source]]
 //! db = "~/backup/opencode.db"
@@ -26,6 +27,7 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use crate::aliases::{self, Database};
+use crate::locate::Program;
 use crate::source::{self, Place, Remote, Source, SourceName, is_plain_argument};
 use crate::text::{Shown, duration, escaped, unsafe_on_a_terminal};
 
@@ -46,8 +48,21 @@ const EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 pub struct Config {
     /// Its sources, in its order. Their databases are as written but for the tilde.
     pub sources: Vec<Configured>,
-    /// Also those that are found without a file.
+    /// Also the databases that are found: those of `programs`.
     pub discover: bool,
+    /// The programs whose databases are looked for. Not empty where `discover` is true.
+    pub programs: Vec<Program>,
+}
+
+/// What holds without a file: what OpenCode has.
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            sources: Vec::new(),
+            discover: true,
+            programs: vec![Program::OpenCode],
+        }
+    }
 }
 
 /// A source as it is written down.
@@ -170,13 +185,11 @@ pub fn parse(text: &str, home: Option<&Path>) -> Result<Config, Wrong> {
         return Err(wrong(key.span().start, message));
     }
     only(table, &["discover", "source"], "here")?;
-    let discover = match table.get("discover") {
-        None => false,
-        Some(value) => value
-            .get_ref()
-            .as_bool()
-            .ok_or_else(|| not(value, "`discover` must be true or false"))?,
+    let programs = match table.get("discover") {
+        None => Vec::new(),
+        Some(value) => programs(value)?,
     };
+    let discover = !programs.is_empty();
     let mut sources: Vec<(usize, Configured)> = Vec::new();
     for value in sources_in(table)? {
         let at = value.span().start;
@@ -216,7 +229,36 @@ pub fn parse(text: &str, home: Option<&Path>) -> Result<Config, Wrong> {
     Ok(Config {
         sources: sources.into_iter().map(|(_, one)| one).collect(),
         discover,
+        programs,
     })
+}
+
+/// The programs whose databases are to be found.
+fn programs(value: &Spanned<DeValue<'_>>) -> Result<Vec<Program>, Wrong> {
+    let should = "`discover` must be true, false or a list such as [\"opencode\", \"kilo\"]";
+    let names = match value.get_ref() {
+        DeValue::Boolean(true) => return Ok(vec![Program::OpenCode]),
+        DeValue::Boolean(false) => return Ok(Vec::new()),
+        DeValue::Array(names) => names,
+        _ => return Err(not(value, should)),
+    };
+    let mut programs = Vec::new();
+    for value in names {
+        let name = value.get_ref().as_str();
+        let name = name.ok_or_else(|| not(value, should))?;
+        let program = Program::named(name).ok_or_else(|| {
+            let known = Program::ALL.map(Program::name).join(", ");
+            let message = format!(
+                "unknown program `{}`; the programs are: {known}",
+                escaped(name)
+            );
+            wrong(value.span().start, message)
+        })?;
+        if !programs.contains(&program) {
+            programs.push(program);
+        }
+    }
+    Ok(programs)
 }
 
 fn wrong(at: usize, message: String) -> Wrong {
@@ -494,7 +536,19 @@ mod tests {
             ),
             (
                 "discover = \"yes\"\n",
-                "1: `discover` must be true or false, not a string",
+                "1: `discover` must be true, false or a list such as [\"opencode\", \"kilo\"], not a string",
+            ),
+            (
+                "discover = [\n  \"opencode\",\n  1,\n]\n",
+                "3: `discover` must be true, false or a list such as [\"opencode\", \"kilo\"], not an integer",
+            ),
+            (
+                "discover = [\n  \"opencode\",\n  \"cursor\",\n]\n",
+                "3: unknown program `cursor`; the programs are: opencode, kilo, mimocode",
+            ),
+            (
+                "discover = []\n",
+                "1: no source is named: add a [[source]], or `discover = true`, or remove the file",
             ),
             (
                 "\n[source]\ndb = \"/a\"\n",
@@ -616,6 +670,24 @@ mod tests {
         let sources = parse(text, None).unwrap().sources(&["/x/b.db".into()]);
         let names: Vec<_> = sources.iter().map(|source| source.name.as_str()).collect();
         assert_eq!(names, ["b.db", "/x/b.db"]);
+    }
+
+    #[test]
+    fn discover_names_the_programs_to_look_for() {
+        use Program::{Kilo, MimoCode, OpenCode};
+        for (value, expected) in [
+            ("true", &[OpenCode][..]),
+            ("false", &[]),
+            ("[]", &[]),
+            ("[\"opencode\"]", &[OpenCode]),
+            ("[\"mimocode\", \"kilo\"]", &[MimoCode, Kilo]),
+            ("[\"kilo\", \"kilo\"]", &[Kilo]),
+        ] {
+            let text = format!("discover = {value}\n[[source]]\ndb = \"/a\"\n");
+            let config = parse(&text, None).unwrap();
+            assert_eq!(config.programs, expected, "{value}");
+            assert_eq!(config.discover, !expected.is_empty(), "{value}");
+        }
     }
 
     #[test]

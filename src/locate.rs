@@ -9,6 +9,9 @@
 //! * other release channels than latest, beta and prod use
 //!   `opencode-<channel>.db` there, unless `OPENCODE_DISABLE_CHANNEL_DB` is `1`
 //!   or `true`. A reader cannot know the channel, so every database there is one.
+//!
+//! Forks of OpenCode keep the same tables in `kilo/kilo.db` and `mimocode/mimocode.db`,
+//! beside its data directory. These are looked for only where somebody asks for them.
 
 use std::env;
 use std::ffi::OsString;
@@ -19,13 +22,45 @@ use std::path::{Path, PathBuf};
 use crate::aliases::{self, Database};
 use crate::text::Shown;
 
-/// What the environment says about the database.
+/// A program that keeps its sessions in OpenCode's tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// OpenCode.
+    OpenCode,
+    /// The fork Kilo.
+    Kilo,
+    /// The fork MiMo Code.
+    MimoCode,
+}
+
+impl Program {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::OpenCode, Self::Kilo, Self::MimoCode];
+
+    /// What it is called in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OpenCode => "opencode",
+            Self::Kilo => "kilo",
+            Self::MimoCode => "mimocode",
+        }
+    }
+
+    /// The program of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|program| program.name() == name)
+    }
+}
+
+/// What the environment says about a program's database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Located {
     /// They should be here, the usual one first, each once under whatever names, whether
     /// or not there is a file. At least one.
     At(Vec<Database>),
-    /// OpenCode keeps it in memory (`OPENCODE_DB=:memory:`).
+    /// The program keeps it in memory (`OPENCODE_DB=:memory:`).
     InMemory,
     /// There is neither `XDG_DATA_HOME` nor a home directory.
     NoHome,
@@ -40,17 +75,27 @@ struct Environment {
     no_channels: bool,
 }
 
-/// The databases of this process's environment.
+/// The databases of OpenCode in this process's environment.
 #[must_use]
 pub fn databases() -> Located {
+    databases_of(Program::OpenCode)
+}
+
+/// The databases of this program in this process's environment.
+#[must_use]
+pub fn databases_of(program: Program) -> Located {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty());
-    locate(&Environment {
+    let environment = Environment {
         opencode_db: set("OPENCODE_DB"),
         xdg_data_home: set("XDG_DATA_HOME"),
         home: env::home_dir().filter(|home| !home.as_os_str().is_empty()),
         no_channels: set("OPENCODE_DISABLE_CHANNEL_DB")
             .is_some_and(|value| value == "1" || value == "true"),
-    })
+    };
+    match program {
+        Program::OpenCode => locate(&environment),
+        Program::Kilo | Program::MimoCode => locate_fork(&environment, program.name()),
+    }
 }
 
 /// The database to read where only one can be; `None` where there is nothing to read.
@@ -112,10 +157,8 @@ fn locate(environment: &Environment) -> Located {
     if let Some(path) = named.map(Path::new).filter(|path| path.is_absolute()) {
         return Located::At(vec![Database::as_written(path)]);
     }
-    let data_home = match (&environment.xdg_data_home, &environment.home) {
-        (Some(data_home), _) => PathBuf::from(data_home),
-        (None, Some(home)) => home.join(".local/share"),
-        (None, None) => return Located::NoHome,
+    let Some(data_home) = data_home(environment) else {
+        return Located::NoHome;
     };
     let directory = data_home.join("opencode");
     if let Some(name) = named {
@@ -139,6 +182,25 @@ fn locate(environment: &Environment) -> Located {
         databases.push(Database::as_written(&usual));
     }
     Located::At(databases)
+}
+
+/// A fork has one database, of its own name.
+fn locate_fork(environment: &Environment, name: &str) -> Located {
+    match data_home(environment) {
+        Some(home) => {
+            let path = home.join(name).join(format!("{name}.db"));
+            Located::At(vec![Database::as_written(&path)])
+        }
+        None => Located::NoHome,
+    }
+}
+
+fn data_home(environment: &Environment) -> Option<PathBuf> {
+    match (&environment.xdg_data_home, &environment.home) {
+        (Some(data_home), _) => Some(PathBuf::from(data_home)),
+        (None, Some(home)) => Some(home.join(".local/share")),
+        (None, None) => None,
+    }
 }
 
 /// Every `opencode-<channel>.db`, by name.

@@ -1236,6 +1236,111 @@ fn every_channel_is_listed_and_opencode_db_alone_where_it_is_set() {
 }
 
 #[test]
+fn forks_are_listed_only_where_the_configuration_says_so() {
+    let _limit = support::limit(60);
+    let place = Place::new();
+    let [opencode, kilo, mimo] = ["opencode", "kilo", "mimocode"].map(|program| {
+        let path = place.path(&format!("data/{program}/{program}.db"));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        copy_of(&[&format!("ses_{program}")], &path);
+        path
+    });
+    let config = place.path(".config/opencode-sessions/config.toml");
+    fs::create_dir_all(config.parent().unwrap()).unwrap();
+    let command = |args: &[&str]| {
+        let mut command = place.command(args);
+        command.env("XDG_DATA_HOME", place.path("data"));
+        command
+    };
+    let note = |path: &Path, programs: &str| {
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        format!(
+            "note      the database of {name} at {} is not listed; to list it, write \
+             `discover = [{programs}]` in the configuration\n",
+            path.display()
+        )
+    };
+    let all = r#""opencode", "kilo", "mimocode""#;
+    let named = database("mine", &kilo);
+    for (text, ids, notes) in [
+        (
+            None,
+            &["opencode"][..],
+            &[note(&kilo, all), note(&mimo, all)][..],
+        ),
+        (
+            Some("discover = true"),
+            &["opencode"],
+            &[note(&kilo, all), note(&mimo, all)],
+        ),
+        (
+            Some("discover = [\"kilo\"]"),
+            &["kilo"],
+            &[note(&mimo, r#""kilo", "mimocode""#)],
+        ),
+        (
+            Some("discover = [\"opencode\", \"kilo\", \"mimocode\"]"),
+            &["kilo", "mimocode", "opencode"],
+            &[],
+        ),
+        (Some(&named), &["kilo"], &[note(&mimo, r#""mimocode""#)]),
+        (
+            Some(&format!("discover = [\"kilo\"]\n{named}")),
+            &["kilo"],
+            &[note(&mimo, r#""kilo", "mimocode""#)],
+        ),
+    ] {
+        match text {
+            None => drop(fs::remove_file(&config)),
+            Some(text) => fs::write(&config, text).unwrap(),
+        }
+        let output = command(&["list", "--format", "ids"]).output().unwrap();
+        let expected: String = ids.iter().map(|id| format!("ses_{id}\n")).collect();
+        assert_eq!(
+            String::from_utf8(output.stdout).unwrap(),
+            expected,
+            "{text:?}"
+        );
+        assert_eq!(output.status.code(), Some(0), "{text:?}");
+        let output = command(&["doctor"]).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let found = said
+            .lines()
+            .filter(|line| line.contains(" is not listed; "));
+        let found: Vec<_> = found.map(|line| format!("{line}\n")).collect();
+        assert_eq!(found, notes, "{text:?}: {said}");
+    }
+    // Whoever names a database asks about that one.
+    let output = command(&["doctor", "--db"])
+        .arg(&opencode)
+        .output()
+        .unwrap();
+    assert!(!String::from_utf8_lossy(&output.stdout).contains(" is not listed; "));
+    let mut helper = support::command(support::lister());
+    helper.env("XDG_DATA_HOME", place.path("data"));
+    let (sessions, _) = support::complete(&helper.output().unwrap());
+    assert_eq!(ids(&sessions), ["ses_opencode"]);
+    // What is not there is no source, unless it is the only one.
+    fs::write(&config, "discover = [\"mimocode\", \"kilo\"]").unwrap();
+    fs::remove_file(&mimo).unwrap();
+    let output = command(&["get", "ses_x"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    fs::remove_file(&kilo).unwrap();
+    let output = command(&["list"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let expected = format!(
+        "opencode-sessions: there is no database at {}",
+        mimo.display()
+    );
+    assert!(stderr(&output).starts_with(&expected), "{output:?}");
+    // A service does as `list` does.
+    copy_of(&["ses_late"], &kilo);
+    let mut host = Host::greeted(&mut command(&["serve", "--stdio"]));
+    host.until("the fork", |model| model.sessions.contains_key("ses_late"));
+    host.leave();
+}
+
+#[test]
 fn a_channel_that_comes_later_is_found_by_a_running_service() {
     let _limit = support::limit(90);
     let place = Place::new();

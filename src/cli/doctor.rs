@@ -5,13 +5,14 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::sources::{NoSources, SourceArgs, reached};
+use super::sources::{Chosen, NoSources, SourceArgs, reached};
 use super::status::places;
 use super::{DeadlineArgs, FAILED, process_lister};
+use crate::aliases;
 use crate::database_files::DatabaseFiles;
 use crate::gather::{self, LOG_ELSEWHERE, OLD_STORE};
 use crate::lister::{Cancel, ListRequest, Outcome};
-use crate::locate::{self, Located};
+use crate::locate::{self, Located, Program};
 use crate::service::SourcePlace;
 use crate::service::client::Client;
 use crate::source::{self, Place, Source};
@@ -38,7 +39,12 @@ pub(super) fn run(args: &DoctorArgs) -> io::Result<u8> {
     };
     report.programs(args)?;
     match args.sources.choose() {
-        Ok(chosen) => report.sources(args, &chosen.sources)?,
+        Ok(chosen) => {
+            report.sources(args, &chosen)?;
+            if args.sources.uses_config() {
+                report.forks(&chosen)?;
+            }
+        }
         Err(none @ NoSources::InMemory) => report.line("note", none.why())?,
         Err(none) => report.wrong(none.why())?,
     }
@@ -94,7 +100,8 @@ impl<W: Write> Report<W> {
         self.line("service", &sentence)
     }
 
-    fn sources(&mut self, args: &DoctorArgs, sources: &[Source]) -> io::Result<()> {
+    fn sources(&mut self, args: &DoctorArgs, chosen: &Chosen) -> io::Result<()> {
+        let sources = &chosen.sources;
         self.service(sources)?;
         let Ok(helper) = process_lister(args.lister.as_deref()) else {
             return Ok(());
@@ -110,17 +117,50 @@ impl<W: Write> Report<W> {
             scan_budget: None,
             cancel: Cancel::default(),
         });
-        let found = match locate::databases() {
-            Located::At(databases) => databases,
-            Located::InMemory | Located::NoHome => Vec::new(),
-        };
-        let found: Vec<_> = found.into_iter().flat_map(|one| one.written).collect();
-        let found = source::sources_of(&found);
+        let programs = chosen.config.programs.iter();
+        let found = programs.flat_map(|program| written_of(*program));
+        let found = source::sources_of(&found.collect::<Vec<_>>());
         for (source, outcome) in sources.iter().zip(outcomes) {
             writeln!(self.out)?;
             // Where nobody asked for it by name it may well be missing.
             let is_named = !found.iter().any(|found| found.place == source.place);
             self.source(source, outcome, is_named)?;
+        }
+        Ok(())
+    }
+
+    /// The databases of forks that nobody asked for.
+    fn forks(&mut self, chosen: &Chosen) -> io::Result<()> {
+        let mut programs = chosen.config.programs.clone();
+        let mut unlisted = Vec::new();
+        for fork in Program::ALL
+            .into_iter()
+            .filter(|one| *one != Program::OpenCode)
+        {
+            let there = aliases::databases(&written_of(fork)).into_iter();
+            let there = there.filter(|database| database.is_there == Some(true));
+            let is_listed = |path: &Path| {
+                let mut sources = chosen.sources.iter();
+                sources.any(|one| matches!(&one.place, Place::Database(listed) if listed == path))
+            };
+            let new: Vec<_> = there.filter(|one| !is_listed(&one.path)).collect();
+            if !new.is_empty() && !programs.contains(&fork) {
+                programs.push(fork);
+            }
+            unlisted.extend(new.into_iter().map(|database| (fork.name(), database.path)));
+        }
+        let names = programs
+            .iter()
+            .map(|program| format!("\"{}\"", program.name()));
+        let names = names.collect::<Vec<_>>().join(", ");
+        for (fork, path) in unlisted {
+            writeln!(self.out)?;
+            let sentence = format!(
+                "the database of {fork} at {} is not listed; to list it, write `discover = [{names}]` \
+                 in the configuration",
+                Shown(&path)
+            );
+            self.line("note", &sentence)?;
         }
         Ok(())
     }
@@ -206,6 +246,14 @@ impl<W: Write> Report<W> {
                 &format!("rows without a valid id, left out: {rows}"),
             ),
         }
+    }
+}
+
+/// The paths at which this program's databases are.
+fn written_of(program: Program) -> Vec<PathBuf> {
+    match locate::databases_of(program) {
+        Located::At(databases) => databases.into_iter().flat_map(|one| one.written).collect(),
+        Located::InMemory | Located::NoHome => Vec::new(),
     }
 }
 

@@ -12,10 +12,8 @@ use std::time::Duration;
 use tracing::{error, info};
 
 use super::sources::{Chosen, SourceArgs, sources};
-use crate::aliases::Database;
-use crate::locate::{self, Located};
 use crate::service::Handle;
-use crate::source::{Place, Source};
+use crate::source::Source;
 use crate::text::one_line;
 
 /// How often a new channel's database is looked for.
@@ -81,20 +79,6 @@ impl Keeper {
     /// The sources with those that have come, if any have.
     fn look_again(&mut self) -> Option<Vec<Source>> {
         if !self.now.config.discover {
-            return None;
-        }
-        let Located::At(databases) = locate::databases() else {
-            return None;
-        };
-        // As a rule there is nothing new, and this is all.
-        let is_known = |database: &Database| {
-            let mut places = self.now.sources.iter().map(|source| &source.place);
-            places.any(|place| matches!(place, Place::Database(known) if *known == database.path))
-        };
-        if databases
-            .iter()
-            .all(|one| is_known(one) || !one.path.exists())
-        {
             return None;
         }
         let found = sources(self.now.config.clone()).ok()?;
