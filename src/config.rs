@@ -1,7 +1,8 @@
 //! The configuration file: which sources there are.
 //!
 //! ```toml
-//! discover = true                 # what is found without this file, too
+//! discover = true                 # OpenCode's databases, as without this file, too
+//! # discover = ["opencode", "kilo", "mimocode"]   # the databases of these programs
 //!
 //! [[source]]
 //! db = "~/backup/opencode.db"
@@ -25,6 +26,8 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
+use crate::aliases::{self, Database};
+use crate::locate::Program;
 use crate::source::{self, Place, Remote, Source, SourceName, is_plain_argument};
 use crate::text::{Shown, duration, escaped, unsafe_on_a_terminal};
 
@@ -45,8 +48,21 @@ const EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 pub struct Config {
     /// Its sources, in its order. Their databases are as written but for the tilde.
     pub sources: Vec<Configured>,
-    /// Also those that are found without a file.
+    /// Also the databases that are found: those of `programs`.
     pub discover: bool,
+    /// The programs whose databases are looked for. Not empty where `discover` is true.
+    pub programs: Vec<Program>,
+}
+
+/// What holds without a file: what OpenCode has.
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            sources: Vec::new(),
+            discover: true,
+            programs: vec![Program::OpenCode],
+        }
+    }
 }
 
 /// A source as it is written down.
@@ -169,13 +185,11 @@ pub fn parse(text: &str, home: Option<&Path>) -> Result<Config, Wrong> {
         return Err(wrong(key.span().start, message));
     }
     only(table, &["discover", "source"], "here")?;
-    let discover = match table.get("discover") {
-        None => false,
-        Some(value) => value
-            .get_ref()
-            .as_bool()
-            .ok_or_else(|| not(value, "`discover` must be true or false"))?,
+    let programs = match table.get("discover") {
+        None => Vec::new(),
+        Some(value) => programs(value)?,
     };
+    let discover = !programs.is_empty();
     let mut sources: Vec<(usize, Configured)> = Vec::new();
     for value in sources_in(table)? {
         let at = value.span().start;
@@ -215,7 +229,36 @@ pub fn parse(text: &str, home: Option<&Path>) -> Result<Config, Wrong> {
     Ok(Config {
         sources: sources.into_iter().map(|(_, one)| one).collect(),
         discover,
+        programs,
     })
+}
+
+/// The programs whose databases are to be found.
+fn programs(value: &Spanned<DeValue<'_>>) -> Result<Vec<Program>, Wrong> {
+    let should = "`discover` must be true, false or a list such as [\"opencode\", \"kilo\"]";
+    let names = match value.get_ref() {
+        DeValue::Boolean(true) => return Ok(vec![Program::OpenCode]),
+        DeValue::Boolean(false) => return Ok(Vec::new()),
+        DeValue::Array(names) => names,
+        _ => return Err(not(value, should)),
+    };
+    let mut programs = Vec::new();
+    for value in names {
+        let name = value.get_ref().as_str();
+        let name = name.ok_or_else(|| not(value, should))?;
+        let program = Program::named(name).ok_or_else(|| {
+            let known = Program::ALL.map(Program::name).join(", ");
+            let message = format!(
+                "unknown program `{}`; the programs are: {known}",
+                escaped(name)
+            );
+            wrong(value.span().start, message)
+        })?;
+        if !programs.contains(&program) {
+            programs.push(program);
+        }
+    }
+    Ok(programs)
 }
 
 fn wrong(at: usize, message: String) -> Wrong {
@@ -398,8 +441,8 @@ fn database(text: &str, home: Option<&Path>) -> Result<PathBuf, String> {
 
 impl Config {
     /// The sources, then those that were discovered where they are wanted. A database
-    /// that is there twice is one source, the first. Where the file's name of a database
-    /// is taken, its whole path is its name.
+    /// that is there twice, under whatever names, is one source, called as the first.
+    /// Where the file's name of a database is taken, its whole path is its name.
     #[must_use]
     pub fn sources(self, discovered: &[PathBuf]) -> Vec<Source> {
         let discovered = discovered.iter().filter(|_| self.discover);
@@ -407,39 +450,58 @@ impl Config {
             name: None,
             place: Place::Database(path.clone()),
         });
-        let mut all: Vec<Configured> = Vec::new();
-        for mut one in self.sources.into_iter().chain(discovered) {
-            if let Place::Database(path) = &mut one.place {
-                *path = source::canonical(path);
-                if all.iter().any(|other| other.place == one.place) {
-                    continue;
-                }
-            }
-            all.push(one);
-        }
-        let nameless = all.iter().filter(|one| one.name.is_none());
-        let nameless = nameless.filter_map(|one| match &one.place {
+        let all: Vec<_> = self.sources.into_iter().chain(discovered).collect();
+        let all = each_once(all);
+        let nameless = all.iter().filter(|(one, _)| one.name.is_none());
+        let nameless = nameless.filter_map(|(one, _)| match &one.place {
             Place::Database(path) => Some(path.clone()),
             Place::Remote(_) => None,
         });
-        let mut nameless =
-            source::called_after_their_files(&nameless.collect::<Vec<_>>()).into_iter();
-        let taken: Vec<_> = all.iter().filter_map(|one| one.name.clone()).collect();
-        let sources = all.into_iter().filter_map(|one| match one.name {
-            Some(name) => Some(Source {
-                name,
-                place: one.place,
-            }),
-            None => nameless.next().map(|source| match &source.place {
-                Place::Database(path) if taken.contains(&source.name) => Source {
-                    name: source::whole_name(path),
-                    ..source
-                },
-                _ => source,
-            }),
-        });
+        let nameless: Vec<_> = nameless.collect();
+        let mut names = source::names_after_files(&nameless).into_iter();
+        let taken: Vec<_> = all.iter().filter_map(|(one, _)| one.name.clone()).collect();
+        let sources = all
+            .into_iter()
+            .filter_map(|(Configured { name, place }, written)| {
+                let name = match (name, &place) {
+                    (Some(name), _) => name,
+                    (None, Place::Database(path)) => {
+                        let name = names.next()?;
+                        match taken.contains(&name) {
+                            true => source::whole_name(path),
+                            false => name,
+                        }
+                    }
+                    (None, Place::Remote(_)) => return None,
+                };
+                Some(Source {
+                    name,
+                    place,
+                    written,
+                })
+            });
         sources.collect()
     }
+}
+
+/// Each database once, at its canonical path, with all paths that were given for it.
+fn each_once(all: Vec<Configured>) -> Vec<(Configured, Vec<PathBuf>)> {
+    let path_of = |one: &Configured| match &one.place {
+        Place::Database(path) => Some(aliases::absolute(path)),
+        Place::Remote(_) => None,
+    };
+    let paths: Vec<_> = all.iter().filter_map(path_of).collect();
+    let mut databases = aliases::databases(&paths);
+    let each = all.into_iter().filter_map(|one| {
+        let Some(path) = path_of(&one) else {
+            return Some((one, Vec::new()));
+        };
+        let is_its = |database: &Database| database.written.contains(&path);
+        let database = databases.remove(databases.iter().position(is_its)?);
+        let place = Place::Database(database.path);
+        Some((Configured { place, ..one }, database.written))
+    });
+    each.collect()
 }
 
 #[cfg(test)]
@@ -474,7 +536,19 @@ mod tests {
             ),
             (
                 "discover = \"yes\"\n",
-                "1: `discover` must be true or false, not a string",
+                "1: `discover` must be true, false or a list such as [\"opencode\", \"kilo\"], not a string",
+            ),
+            (
+                "discover = [\n  \"opencode\",\n  1,\n]\n",
+                "3: `discover` must be true, false or a list such as [\"opencode\", \"kilo\"], not an integer",
+            ),
+            (
+                "discover = [\n  \"opencode\",\n  \"cursor\",\n]\n",
+                "3: unknown program `cursor`; the programs are: opencode, kilo, mimocode",
+            ),
+            (
+                "discover = []\n",
+                "1: no source is named: add a [[source]], or `discover = true`, or remove the file",
             ),
             (
                 "\n[source]\ndb = \"/a\"\n",
@@ -596,6 +670,24 @@ mod tests {
         let sources = parse(text, None).unwrap().sources(&["/x/b.db".into()]);
         let names: Vec<_> = sources.iter().map(|source| source.name.as_str()).collect();
         assert_eq!(names, ["b.db", "/x/b.db"]);
+    }
+
+    #[test]
+    fn discover_names_the_programs_to_look_for() {
+        use Program::{Kilo, MimoCode, OpenCode};
+        for (value, expected) in [
+            ("true", &[OpenCode][..]),
+            ("false", &[]),
+            ("[]", &[]),
+            ("[\"opencode\"]", &[OpenCode]),
+            ("[\"mimocode\", \"kilo\"]", &[MimoCode, Kilo]),
+            ("[\"kilo\", \"kilo\"]", &[Kilo]),
+        ] {
+            let text = format!("discover = {value}\n[[source]]\ndb = \"/a\"\n");
+            let config = parse(&text, None).unwrap();
+            assert_eq!(config.programs, expected, "{value}");
+            assert_eq!(config.discover, !expected.is_empty(), "{value}");
+        }
     }
 
     #[test]

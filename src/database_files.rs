@@ -5,7 +5,9 @@
 //! three names are made from the canonical path, and are resolved anew each time a
 //! database is opened: a link can be turned, and a file can be replaced by a link.
 
+use std::fs::{self, Metadata};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::project::normal;
@@ -52,6 +54,42 @@ impl DatabaseFiles {
     pub fn journal(&self) -> PathBuf {
         with_suffix(&self.main, "-journal")
     }
+
+    /// Whether the log can be where this path does not lead: the file says that it has
+    /// one, none is here, and the file has another hard link or is mounted by itself.
+    /// SQLite looks for a log beside the name that it was given, so what is only in a
+    /// log beside the other name is missing here.
+    ///
+    /// `header` is how the file begins, at least 20 bytes, and `about` is of the same
+    /// file. The file is not opened: closing it would drop the locks of a connection
+    /// that this process has. An empty log counts as none, since a reader makes one.
+    #[must_use]
+    pub fn log_can_be_elsewhere(&self, header: &[u8], about: &Metadata) -> bool {
+        // Of the header: the versions that one must have to write and to read.
+        let is_in_wal_mode = header.get(18..20) == Some(&[2, 2]);
+        is_in_wal_mode && !self.has_log() && (about.nlink() > 1 || is_mounted_by_itself(&self.main))
+    }
+
+    /// Whether there is a log that is not empty.
+    ///
+    /// It asks the disk, and waits for it.
+    #[must_use]
+    pub fn has_log(&self) -> bool {
+        fs::metadata(&self.log).is_ok_and(|about| about.len() > 0)
+    }
+}
+
+/// Whether the file is the root of a mount, as a single file in a container often is.
+#[cfg(target_os = "linux")]
+fn is_mounted_by_itself(path: &Path) -> bool {
+    use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
+    let about = statx(CWD, path, AtFlags::empty(), StatxFlags::empty());
+    about.is_ok_and(|about| about.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_mounted_by_itself(_: &Path) -> bool {
+    false
 }
 
 fn with_suffix(main: &Path, suffix: &str) -> PathBuf {
@@ -96,7 +134,7 @@ fn existing_part(path: &Path) -> io::Result<(PathBuf, &Path)> {
     Err(io::ErrorKind::NotFound.into())
 }
 
-fn is_missing(error: &io::Error) -> bool {
+pub(crate) fn is_missing(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
@@ -106,7 +144,6 @@ fn is_missing(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
     use std::os::unix::fs::symlink;
 
     #[test]
@@ -142,5 +179,35 @@ mod tests {
             assert_eq!(files.shm, root.join(format!("{expected}-shm")));
         }
         DatabaseFiles::resolve(&root.join("loop.db")).unwrap_err();
+    }
+
+    #[test]
+    fn log_is_elsewhere_only_where_another_name_can_have_it() {
+        let header = |versions: &[u8]| [b"SQLite format 3\0\x10\0", versions].concat();
+        let (wal, rollback) = (header(&[2, 2]), header(&[1, 1]));
+        for (header, has_other_name, log, expected) in [
+            (&wal, true, None, true),
+            (&wal, true, Some(""), true),
+            (&wal, true, Some("frames"), false),
+            (&wal, false, None, false),
+            (&rollback, true, None, false),
+            (&header(&[2, 1]), true, None, false),
+            (&header(&[]), true, None, false),
+        ] {
+            let place = tempfile::tempdir().unwrap();
+            let db = place.path().join("a.db");
+            fs::write(&db, header).unwrap();
+            if has_other_name {
+                fs::hard_link(&db, place.path().join("b.db")).unwrap();
+            }
+            let files = DatabaseFiles::resolve(&db).unwrap();
+            if let Some(log) = log {
+                fs::write(&files.log, log).unwrap();
+            }
+            fs::write(&files.shm, "").unwrap();
+            let about = fs::metadata(&db).unwrap();
+            let found = files.log_can_be_elsewhere(header, &about);
+            assert_eq!(found, expected, "{header:?} {has_other_name} {log:?}");
+        }
     }
 }

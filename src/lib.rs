@@ -35,6 +35,7 @@
 //! | [`index`] | the known sessions: merge, difference, health, snapshot |
 //! | [`service`] | the long-lived loop: watch, schedule, list, tell |
 //! | [`config`], [`locate`] | the sources that are written down, and those that are found |
+//! | [`database_files`], [`aliases`] | the names of a database's files; one database under several names |
 //! | [`project`] | which project a session is of |
 //! | [`output`] | how people and programs see sessions |
 //! | [`codec`], [`packed`], [`mod@file`] | values as bytes; values that stay in memory so; files that are kept |
@@ -97,6 +98,7 @@ compile_error!(
     "opencode-sessions needs process groups and POSIX signals: build it for Linux or macOS"
 );
 
+pub mod aliases;
 pub mod cli;
 pub mod codec;
 pub mod config;

@@ -9,6 +9,9 @@
 //! * other release channels than latest, beta and prod use
 //!   `opencode-<channel>.db` there, unless `OPENCODE_DISABLE_CHANNEL_DB` is `1`
 //!   or `true`. A reader cannot know the channel, so every database there is one.
+//!
+//! Forks of OpenCode keep the same tables in `kilo/kilo.db` and `mimocode/mimocode.db`,
+//! beside its data directory. These are looked for only where somebody asks for them.
 
 use std::env;
 use std::ffi::OsString;
@@ -16,15 +19,48 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::aliases::{self, Database};
 use crate::text::Shown;
 
-/// What the environment says about the database.
+/// A program that keeps its sessions in OpenCode's tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Program {
+    /// OpenCode.
+    OpenCode,
+    /// The fork Kilo.
+    Kilo,
+    /// The fork MiMo Code.
+    MimoCode,
+}
+
+impl Program {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::OpenCode, Self::Kilo, Self::MimoCode];
+
+    /// What it is called in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OpenCode => "opencode",
+            Self::Kilo => "kilo",
+            Self::MimoCode => "mimocode",
+        }
+    }
+
+    /// The program of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|program| program.name() == name)
+    }
+}
+
+/// What the environment says about a program's database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Located {
-    /// They should be here, the usual one first, whether or not there is a file. At least
-    /// one.
-    At(Vec<PathBuf>),
-    /// OpenCode keeps it in memory (`OPENCODE_DB=:memory:`).
+    /// They should be here, the usual one first, each once under whatever names, whether
+    /// or not there is a file. At least one.
+    At(Vec<Database>),
+    /// The program keeps it in memory (`OPENCODE_DB=:memory:`).
     InMemory,
     /// There is neither `XDG_DATA_HOME` nor a home directory.
     NoHome,
@@ -39,17 +75,27 @@ struct Environment {
     no_channels: bool,
 }
 
-/// The databases of this process's environment.
+/// The databases of OpenCode in this process's environment.
 #[must_use]
 pub fn databases() -> Located {
+    databases_of(Program::OpenCode)
+}
+
+/// The databases of this program in this process's environment.
+#[must_use]
+pub fn databases_of(program: Program) -> Located {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty());
-    locate(&Environment {
+    let environment = Environment {
         opencode_db: set("OPENCODE_DB"),
         xdg_data_home: set("XDG_DATA_HOME"),
         home: env::home_dir().filter(|home| !home.as_os_str().is_empty()),
         no_channels: set("OPENCODE_DISABLE_CHANNEL_DB")
             .is_some_and(|value| value == "1" || value == "true"),
-    })
+    };
+    match program {
+        Program::OpenCode => locate(&environment),
+        Program::Kilo | Program::MimoCode => locate_fork(&environment, program.name()),
+    }
 }
 
 /// The database to read where only one can be; `None` where there is nothing to read.
@@ -60,15 +106,16 @@ pub fn databases() -> Located {
 /// last, since to whoever asks again the sessions of the other would be gone.
 pub fn one_database() -> Result<Option<PathBuf>, Several> {
     match databases() {
-        Located::At(paths) => one_of(paths),
+        Located::At(databases) => one_of(&databases),
         Located::InMemory | Located::NoHome => Ok(None),
     }
 }
 
-fn one_of(mut paths: Vec<PathBuf>) -> Result<Option<PathBuf>, Several> {
-    match paths.len() {
-        0 | 1 => Ok(paths.pop()),
-        _ => Err(Several(paths)),
+fn one_of(databases: &[Database]) -> Result<Option<PathBuf>, Several> {
+    let mut paths = databases.iter().map(|one| one.read_by().to_owned());
+    match databases.len() {
+        0 | 1 => Ok(paths.next()),
+        _ => Err(Several(paths.collect())),
     }
 }
 
@@ -108,27 +155,52 @@ fn locate(environment: &Environment) -> Located {
         return Located::InMemory;
     }
     if let Some(path) = named.map(Path::new).filter(|path| path.is_absolute()) {
-        return Located::At(vec![path.to_owned()]);
+        return Located::At(vec![Database::as_written(path)]);
     }
-    let data_home = match (&environment.xdg_data_home, &environment.home) {
-        (Some(data_home), _) => PathBuf::from(data_home),
-        (None, Some(home)) => home.join(".local/share"),
-        (None, None) => return Located::NoHome,
+    let Some(data_home) = data_home(environment) else {
+        return Located::NoHome;
     };
     let directory = data_home.join("opencode");
     if let Some(name) = named {
-        return Located::At(vec![directory.join(name)]);
+        return Located::At(vec![Database::as_written(&directory.join(name))]);
     }
     let usual = directory.join(USUAL);
-    let mut all = if environment.no_channels {
-        Vec::new()
-    } else {
-        channels(&directory)
+    let channels = match environment.no_channels {
+        true => Vec::new(),
+        false => channels(&directory),
     };
-    if all.is_empty() || usual.exists() {
-        all.insert(0, usual);
+    if channels.is_empty() {
+        return Located::At(vec![Database::as_written(&usual)]);
     }
-    Located::At(all)
+    let mut all = vec![usual.clone()];
+    all.extend(channels);
+    let mut databases = aliases::databases(&all);
+    // A link that leads nowhere is no database, and neither is the usual one where only
+    // another channel has been used.
+    databases.retain(|database| database.is_there != Some(false));
+    if databases.is_empty() {
+        databases.push(Database::as_written(&usual));
+    }
+    Located::At(databases)
+}
+
+/// A fork has one database, of its own name.
+fn locate_fork(environment: &Environment, name: &str) -> Located {
+    match data_home(environment) {
+        Some(home) => {
+            let path = home.join(name).join(format!("{name}.db"));
+            Located::At(vec![Database::as_written(&path)])
+        }
+        None => Located::NoHome,
+    }
+}
+
+fn data_home(environment: &Environment) -> Option<PathBuf> {
+    match (&environment.xdg_data_home, &environment.home) {
+        (Some(data_home), _) => Some(PathBuf::from(data_home)),
+        (None, Some(home)) => Some(home.join(".local/share")),
+        (None, None) => None,
+    }
 }
 
 /// Every `opencode-<channel>.db`, by name.
@@ -195,8 +267,8 @@ mod tests {
             ),
         ] {
             let located = locate(&environment(db, xdg, home));
-            let expected: Vec<_> = expected.map(PathBuf::from).into_iter().collect();
-            assert_eq!(located, Located::At(expected));
+            let expected = expected.map(|path| Database::as_written(Path::new(path)));
+            assert_eq!(located, Located::At(expected.into_iter().collect()));
         }
         assert_eq!(
             locate(&environment(Some(":memory:"), None, None)),
@@ -215,21 +287,24 @@ mod tests {
             ..Environment::default()
         };
         let at = |environment: &Environment| match locate(environment) {
-            Located::At(paths) => paths,
+            Located::At(databases) => databases,
             other => panic!("{other:?}"),
         };
-        let named = |paths: Vec<PathBuf>| {
-            let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
-            paths.iter().map(name).collect::<Vec<_>>()
+        let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
+        let named = |databases: Vec<Database>| {
+            databases
+                .iter()
+                .map(|one| name(one.read_by()))
+                .collect::<Vec<_>>()
         };
         let touch = |name: &str| fs::write(directory.join(name), "").unwrap();
-        let one = || one_of(at(&environment)).map(|one| named(one.into_iter().collect()));
+        let one = || one_of(&at(&environment)).map(|one| one.map(|path| name(&path)));
         assert_eq!(named(at(&environment)), [USUAL]);
         touch("opencode-.db");
         assert_eq!(named(at(&environment)), [USUAL], "a channel has a name");
-        assert_eq!(one().unwrap(), [USUAL]);
+        assert_eq!(one().unwrap().as_deref(), Some(USUAL));
         touch("opencode-local.db");
-        assert_eq!(one().unwrap(), ["opencode-local.db"]);
+        assert_eq!(one().unwrap().as_deref(), Some("opencode-local.db"));
         touch("opencode-dev.db");
         assert_eq!(
             named(at(&environment)),
@@ -256,5 +331,39 @@ mod tests {
             ..environment.clone()
         };
         assert_eq!(named(at(&set)), ["opencode-dev.db"]);
+    }
+
+    #[test]
+    fn a_channel_that_is_a_link_counts_where_it_leads() {
+        use std::os::unix::fs::symlink;
+        // The link, what is there, and what is found.
+        for (link, files, expected) in [
+            ("opencode.db", &[USUAL][..], &[USUAL][..]),
+            ("opencode.db", &[], &[USUAL]),
+            ("none.db", &[USUAL], &[USUAL]),
+            ("none.db", &[], &[USUAL]),
+            ("opencode-a.db", &[USUAL], &[USUAL]),
+            ("other.db", &["other.db"], &["opencode-a.db"]),
+            ("other.db", &["other.db", USUAL], &[USUAL, "opencode-a.db"]),
+            ("opencode-b.db", &["opencode-b.db"], &["opencode-a.db"]),
+        ] {
+            let data = tempfile::tempdir().unwrap();
+            let directory = data.path().join("opencode");
+            fs::create_dir(&directory).unwrap();
+            for file in files {
+                fs::write(directory.join(file), "").unwrap();
+            }
+            symlink(link, directory.join("opencode-a.db")).unwrap();
+            let environment = Environment {
+                xdg_data_home: Some(data.path().into()),
+                ..Environment::default()
+            };
+            let Located::At(found) = locate(&environment) else {
+                panic!("nothing is found");
+            };
+            let expected: Vec<_> = expected.iter().map(|name| directory.join(name)).collect();
+            let found: Vec<_> = found.iter().map(Database::read_by).collect();
+            assert_eq!(found, expected, "{link} {files:?}");
+        }
     }
 }

@@ -9,13 +9,12 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
-use std::thread;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::database_files::DatabaseFiles;
+use crate::aliases;
 use crate::text::{Shown, escaped_bytes};
 
 /// What a source is called.
@@ -56,6 +55,10 @@ pub struct Source {
     pub name: SourceName,
     /// Where it is.
     pub place: Place,
+    /// The paths that were given for its database, absolute and unresolved: first the
+    /// one that it is read by, then its other names. A link among them can be turned
+    /// to another database later. Empty for a command.
+    pub written: Vec<PathBuf>,
 }
 
 /// Where a source is.
@@ -97,6 +100,20 @@ pub fn is_plain_argument(text: &str) -> bool {
 }
 
 impl Source {
+    /// A source of this name. A database is read by the path in `place`.
+    #[must_use]
+    pub fn new(name: impl Into<SourceName>, place: Place) -> Self {
+        let written = match &place {
+            Place::Database(path) => vec![path.clone()],
+            Place::Remote(_) => Vec::new(),
+        };
+        Self {
+            name: name.into(),
+            place,
+            written,
+        }
+    }
+
     /// The database, as its helper is to be told; `None` where that one finds it.
     #[must_use]
     pub fn db(&self) -> Option<PathBuf> {
@@ -137,34 +154,33 @@ impl fmt::Display for Place {
     }
 }
 
-/// The sources of these databases: each once, called after its file, with as
-/// much of its directory as tells them apart. A name is safe to show.
+/// The sources of these databases: each once, under whatever names it is given, called
+/// after its file, with as much of its directory as tells them apart. A name is safe to
+/// show.
 #[must_use]
 pub fn sources_of(databases: &[PathBuf]) -> Vec<Source> {
-    let mut paths: Vec<PathBuf> = Vec::new();
-    for path in databases {
-        let path = canonical(path);
-        if !paths.contains(&path) {
-            paths.push(path);
-        }
-    }
-    called_after_their_files(&paths)
+    let databases = aliases::databases(databases);
+    let paths: Vec<_> = databases
+        .iter()
+        .map(|database| database.path.clone())
+        .collect();
+    let named = names_after_files(&paths).into_iter().zip(databases);
+    let sources = named.map(|(name, database)| Source {
+        name,
+        place: Place::Database(database.path),
+        written: database.written,
+    });
+    sources.collect()
 }
 
-/// The sources of these databases, whose paths are canonical and different.
-pub(crate) fn called_after_their_files(paths: &[PathBuf]) -> Vec<Source> {
-    paths
-        .iter()
-        .map(|path| {
-            let alike = |name: &[u8]| paths.iter().filter(|other| ends_in(other, name)).count();
-            let name = endings(path).into_iter().find(|name| alike(name) == 1);
-            let name = name.as_deref().map_or_else(|| whole_name(path), name_of);
-            Source {
-                name,
-                place: Place::Database(path.clone()),
-            }
-        })
-        .collect()
+/// The names of the databases at these canonical paths, which are different.
+pub(crate) fn names_after_files(paths: &[PathBuf]) -> Vec<SourceName> {
+    let names = paths.iter().map(|path| {
+        let alike = |name: &[u8]| paths.iter().filter(|other| ends_in(other, name)).count();
+        let name = endings(path).into_iter().find(|name| alike(name) == 1);
+        name.as_deref().map_or_else(|| whole_name(path), name_of)
+    });
+    names.collect()
 }
 
 /// The name of a database that is called after its whole path. No name in a
@@ -190,29 +206,6 @@ fn endings(path: &Path) -> Vec<Vec<u8>> {
 
 fn ends_in(path: &Path, name: &[u8]) -> bool {
     endings(path).iter().any(|ending| ending == name)
-}
-
-/// How long a disk may take to say what a path really is.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// The canonical path, as far as it is there; the path as it is where the disk does not
-/// answer within a second, or refuses to resolve it.
-#[must_use]
-pub fn canonical(path: &Path) -> PathBuf {
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let (tell, told) = mpsc::channel();
-    let asked = path.clone();
-    let thread = thread::Builder::new().name("path".into()).spawn(move || {
-        let _ = tell.send(DatabaseFiles::resolve(&asked));
-    });
-    let files = match thread {
-        Ok(_) => told.recv_timeout(PATIENCE).ok(),
-        Err(_) => Some(DatabaseFiles::resolve(&path)),
-    };
-    match files {
-        Some(Ok(files)) => files.main,
-        _ => path,
-    }
 }
 
 #[cfg(test)]
@@ -266,27 +259,5 @@ mod tests {
         let sources = sources.iter().map(|s| (s.identity(), s.name.to_string()));
         let expected = paths.map(|(_, identity, name)| (identity.to_owned(), name.to_owned()));
         assert_eq!(sources.collect::<Vec<_>>(), expected);
-    }
-
-    #[test]
-    fn one_file_by_two_names_is_one_source() {
-        let place = tempfile::tempdir().unwrap();
-        std::fs::create_dir(place.path().join("real")).unwrap();
-        std::os::unix::fs::symlink(place.path().join("real"), place.path().join("link")).unwrap();
-        let by = |name: &str| place.path().join(name).join("not yet.db");
-        let sources = sources_of(&[by("real"), by("link")]);
-        assert_eq!(sources.len(), 1);
-        assert_eq!(
-            sources[0].db().unwrap(),
-            place.path().canonicalize().unwrap().join("real/not yet.db")
-        );
-    }
-
-    #[test]
-    fn a_path_that_cannot_be_resolved_stays_as_written() {
-        let place = tempfile::tempdir().unwrap();
-        let looped = place.path().join("loop.db");
-        std::os::unix::fs::symlink("loop.db", &looped).unwrap();
-        assert_eq!(canonical(&looped), looped);
     }
 }

@@ -155,10 +155,8 @@ fn by_the_rules(sources: &[Source], models: &[Model], archived: Archived) -> BTr
 }
 
 fn sources() -> [Source; 3] {
-    ["b.db", "a.db", "c.db"].map(|name| Source {
-        name: name.into(),
-        place: Place::Database(PathBuf::from("/x").join(name)),
-    })
+    ["b.db", "a.db", "c.db"]
+        .map(|name| Source::new(name, Place::Database(PathBuf::from("/x").join(name))))
 }
 
 /// The rules, said as plainly as can be.
@@ -461,10 +459,7 @@ fn other_sources_keep_what_is_known_of_those_that_stay() {
     index.merge(&two.name, found(DatabaseState::Ready, &[2, 3]), at(0));
     let revision = index.revision();
     // The same place under another name, and a new one before it.
-    let renamed = Source {
-        name: "renamed".into(),
-        place: two.place.clone(),
-    };
+    let renamed = Source::new("renamed", two.place.clone());
     index.set_sources(&[three.clone(), renamed.clone()]);
     assert_eq!(index.revision(), revision + 1);
     assert_eq!(

@@ -814,10 +814,18 @@ fn a_disk_that_does_not_answer_holds_up_its_own_source_only() {
     let hangs = place.path("hanging-disk");
     fs::create_dir(&hangs).unwrap();
     place.config(&(database("hangs", &hangs.join("x.db")) + &database("fine", &fine.made.db)));
-    let mut command = place.command(&["list", "--format", "ids", "--config"]);
+    let mut command = place.command(&["list", "--format", "ids", "--deadline", "2s", "--config"]);
     command.arg(place.path("config.toml"));
     let output = command.env("LD_PRELOAD", disk.path()).output().unwrap();
     assert_eq!(output.stdout, b"ses_1\n", "{output:?}");
+    // Neither does it keep the paths behind it from being resolved.
+    let link = place.path("link.db");
+    std::os::unix::fs::symlink(&fine.made.db, &link).unwrap();
+    let mut command = place.command(&["list", "--format", "ndjson", "--deadline", "2s", "--db"]);
+    command.arg(hangs.join("x.db")).arg("--db").arg(&link);
+    command.arg("--db").arg(&fine.made.db);
+    let output = command.env("LD_PRELOAD", disk.path()).output().unwrap();
+    assert_eq!(stdout(&output)[0]["also"], Value::Null, "{output:?}");
     let mut host = Host::greeted(place.serve().env("LD_PRELOAD", disk.path()));
     host.until("the fine one", |model| {
         model.health["fine"]["state"] == "ok"
@@ -977,6 +985,131 @@ fn links_to_one_database_share_its_scan_cache() {
     }
 }
 
+/// Where its mounts are its own: the words before a program, or none where there are no
+/// private mounts.
+fn own_mounts() -> Option<Vec<String>> {
+    let ways = [&["unshare", "-m"][..], &["unshare", "-r", "-m"]];
+    let works = |way: &&&[&str]| {
+        let mut command = support::command(Path::new(way[0]));
+        command
+            .args(&way[1..])
+            .args(["mount", "-t", "tmpfs", "none", "/tmp"]);
+        command.output().is_ok_and(|output| output.status.success())
+    };
+    let way = ways.iter().find(works)?;
+    Some(way.iter().map(|&word| word.to_owned()).collect())
+}
+
+/// Runs this program where `to` is a second mount of the file `from`.
+fn mounted(from: &Path, to: &Path, program: &Command) -> Option<Command> {
+    let own = own_mounts()?;
+    let mut command = support::command(Path::new(&own[0]));
+    let script = "mount --bind \"$0\" \"$1\"; shift; exec \"$@\"";
+    command
+        .args(&own[1..])
+        .args(["sh", "-ec", script])
+        .args([from, to]);
+    command.arg(program.get_program()).args(program.get_args());
+    let variables = program.get_envs();
+    command.envs(variables.filter_map(|(name, value)| Some((name, value?))));
+    Some(command)
+}
+
+#[test]
+fn another_name_of_the_database_is_not_another_database() {
+    let _limit = support::limit(120);
+    for kind in [
+        "link",
+        "absolute link",
+        "chain",
+        "hard link",
+        "dangling link",
+        "mount",
+    ] {
+        let place = Place::new();
+        let data = place.path("data/opencode");
+        fs::create_dir_all(&data).unwrap();
+        let (db, alias) = (data.join("opencode.db"), data.join("opencode-dev.db"));
+        copy_of(&["ses_1"], &db);
+        let link = |target: &Path, link: &Path| std::os::unix::fs::symlink(target, link).unwrap();
+        match kind {
+            "link" => link(Path::new("opencode.db"), &alias),
+            "absolute link" => link(&db, &alias),
+            "chain" => {
+                link(&data, &place.path("elsewhere"));
+                link(&place.path("elsewhere/opencode.db"), &alias);
+            }
+            "hard link" => fs::hard_link(&db, &alias).unwrap(),
+            "dangling link" => link(Path::new("none.db"), &alias),
+            _ => fs::write(&alias, "").unwrap(),
+        }
+        let with_kind = |mut command: Command| {
+            command.env("XDG_DATA_HOME", place.path("data"));
+            match kind {
+                "mount" => mounted(&db, &alias, &command),
+                _ => Some(command),
+            }
+        };
+        let mut helper = support::command(support::lister());
+        helper.env("HOME", place.path(""));
+        let Some(mut helper) = with_kind(helper) else {
+            eprintln!("skipped: private mounts, which cannot be made here");
+            continue;
+        };
+        let (sessions, _) = support::complete(&helper.output().unwrap());
+        assert_eq!(ids(&sessions), ["ses_1"], "{kind}");
+
+        let command = |args: &[&str]| with_kind(place.command(args)).unwrap();
+        let list = |args: &[&str]| {
+            let args = [&["list", "--format", "ndjson"], args].concat();
+            let output = command(&args).output().unwrap();
+            assert_eq!(
+                (output.status.code(), stderr(&output)),
+                (Some(0), ""),
+                "{kind}"
+            );
+            let sessions = stdout(&output);
+            assert_eq!(ids(&sessions), ["ses_1"], "{kind}");
+            assert_eq!(sessions[0]["also"], Value::Null, "{kind} {args:?}");
+        };
+        list(&[]);
+        if kind != "dangling link" {
+            let both = database("mine", &alias) + &database("yours", &db);
+            let config = place.config(&both);
+            list(&["--config", config.to_str().unwrap()]);
+            let names = [&alias, &db].map(|path| path.to_str().unwrap());
+            list(&["--db", names[0], "--db", names[1]]);
+        }
+        let output = command(&["doctor"]).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(said.matches("source    ").count(), 1, "{kind}: {said}");
+        let mut host = Host::greeted(&mut command(&["serve", "--stdio"]));
+        host.until("the only source", |model| model.state() == "ok");
+        host.leave();
+        host.end();
+    }
+}
+
+#[test]
+fn the_hard_link_with_the_log_is_the_one_that_is_read() {
+    let _limit = support::limit(60);
+    let (place, machine) = (Place::new(), Machine::new(&["ses_1"]));
+    // What is only in the log.
+    let names = ["first.db", "last.db"].map(|name| place.path(name));
+    for name in &names {
+        fs::hard_link(&machine.made.db, name).unwrap();
+    }
+    for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+        let mut command = place.command(&["list", "--format", "ids"]);
+        for at in order {
+            let all = [&machine.made.db, &names[0], &names[1]];
+            command.arg("--db").arg(all[at]);
+        }
+        let output = command.output().unwrap();
+        assert_eq!(output.stdout, b"ses_1\n", "{output:?}");
+    }
+}
+
 #[test]
 #[cfg_attr(not(target_os = "linux"), ignore = "file names must be UTF-8")]
 fn databases_that_differ_in_odd_bytes_are_all_listed() {
@@ -1100,6 +1233,111 @@ fn every_channel_is_listed_and_opencode_db_alone_where_it_is_set() {
     assert_eq!(listed(&[("OPENCODE_DB", ":memory:")]), ["ses_other.db"]);
     fs::rename(data.join("opencode.db"), data.join("away")).unwrap();
     assert_eq!(listed(&[]), [&channels[..], &["ses_other.db"]].concat());
+}
+
+#[test]
+fn forks_are_listed_only_where_the_configuration_says_so() {
+    let _limit = support::limit(60);
+    let place = Place::new();
+    let [opencode, kilo, mimo] = ["opencode", "kilo", "mimocode"].map(|program| {
+        let path = place.path(&format!("data/{program}/{program}.db"));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        copy_of(&[&format!("ses_{program}")], &path);
+        path
+    });
+    let config = place.path(".config/opencode-sessions/config.toml");
+    fs::create_dir_all(config.parent().unwrap()).unwrap();
+    let command = |args: &[&str]| {
+        let mut command = place.command(args);
+        command.env("XDG_DATA_HOME", place.path("data"));
+        command
+    };
+    let note = |path: &Path, programs: &str| {
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        format!(
+            "note      the database of {name} at {} is not listed; to list it, write \
+             `discover = [{programs}]` in the configuration\n",
+            path.display()
+        )
+    };
+    let all = r#""opencode", "kilo", "mimocode""#;
+    let named = database("mine", &kilo);
+    for (text, ids, notes) in [
+        (
+            None,
+            &["opencode"][..],
+            &[note(&kilo, all), note(&mimo, all)][..],
+        ),
+        (
+            Some("discover = true"),
+            &["opencode"],
+            &[note(&kilo, all), note(&mimo, all)],
+        ),
+        (
+            Some("discover = [\"kilo\"]"),
+            &["kilo"],
+            &[note(&mimo, r#""kilo", "mimocode""#)],
+        ),
+        (
+            Some("discover = [\"opencode\", \"kilo\", \"mimocode\"]"),
+            &["kilo", "mimocode", "opencode"],
+            &[],
+        ),
+        (Some(&named), &["kilo"], &[note(&mimo, r#""mimocode""#)]),
+        (
+            Some(&format!("discover = [\"kilo\"]\n{named}")),
+            &["kilo"],
+            &[note(&mimo, r#""kilo", "mimocode""#)],
+        ),
+    ] {
+        match text {
+            None => drop(fs::remove_file(&config)),
+            Some(text) => fs::write(&config, text).unwrap(),
+        }
+        let output = command(&["list", "--format", "ids"]).output().unwrap();
+        let expected: String = ids.iter().map(|id| format!("ses_{id}\n")).collect();
+        assert_eq!(
+            String::from_utf8(output.stdout).unwrap(),
+            expected,
+            "{text:?}"
+        );
+        assert_eq!(output.status.code(), Some(0), "{text:?}");
+        let output = command(&["doctor"]).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let found = said
+            .lines()
+            .filter(|line| line.contains(" is not listed; "));
+        let found: Vec<_> = found.map(|line| format!("{line}\n")).collect();
+        assert_eq!(found, notes, "{text:?}: {said}");
+    }
+    // Whoever names a database asks about that one.
+    let output = command(&["doctor", "--db"])
+        .arg(&opencode)
+        .output()
+        .unwrap();
+    assert!(!String::from_utf8_lossy(&output.stdout).contains(" is not listed; "));
+    let mut helper = support::command(support::lister());
+    helper.env("XDG_DATA_HOME", place.path("data"));
+    let (sessions, _) = support::complete(&helper.output().unwrap());
+    assert_eq!(ids(&sessions), ["ses_opencode"]);
+    // What is not there is no source, unless it is the only one.
+    fs::write(&config, "discover = [\"mimocode\", \"kilo\"]").unwrap();
+    fs::remove_file(&mimo).unwrap();
+    let output = command(&["get", "ses_x"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    fs::remove_file(&kilo).unwrap();
+    let output = command(&["list"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    let expected = format!(
+        "opencode-sessions: there is no database at {}",
+        mimo.display()
+    );
+    assert!(stderr(&output).starts_with(&expected), "{output:?}");
+    // A service does as `list` does.
+    copy_of(&["ses_late"], &kilo);
+    let mut host = Host::greeted(&mut command(&["serve", "--stdio"]));
+    host.until("the fork", |model| model.sessions.contains_key("ses_late"));
+    host.leave();
 }
 
 #[test]
@@ -1252,6 +1490,46 @@ fn the_doctor_says_of_each_source_how_it_is_and_what_to_do() {
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         let said = String::from_utf8(output.stdout).unwrap();
         assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[test]
+fn doctor_warns_where_the_log_can_be_elsewhere() {
+    let _limit = support::limit(60);
+    let place = Place::new();
+    let machine = Machine::new(&["ses_1"]);
+    let live = &machine.made.db;
+    let (closed, mount, hard, link) = (
+        place.path("closed.db"),
+        place.path("mount.db"),
+        place.path("hard.db"),
+        place.path("link.db"),
+    );
+    copy_of(&["ses_1"], &closed);
+    fs::write(&mount, "").unwrap();
+    std::os::unix::fs::symlink(live, &link).unwrap();
+    let said = |command: &mut Command| {
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let doctor = |db: &Path| place.command(&["doctor", "--db", db.to_str().unwrap()]);
+    let warning = "warning   the log of this database can be elsewhere";
+    match mounted(live, &mount, &doctor(&mount)) {
+        Some(mut mounted) => assert!(said(&mut mounted).contains(warning)),
+        None => eprintln!("skipped: private mounts, which cannot be made here"),
+    }
+    fs::hard_link(live, &hard).unwrap();
+    // Twice: the first listing leaves an empty log.
+    for (db, expected) in [
+        (&hard, true),
+        (&hard, true),
+        (&closed, false),
+        (live, false),
+        (&link, false),
+    ] {
+        let said = said(&mut doctor(db));
+        assert_eq!(said.contains(warning), expected, "{}: {said}", db.display());
     }
 }
 

@@ -1,17 +1,18 @@
 //! `opencode-sessions doctor`: what there is, whether it can be read, and what to do
 //! where it cannot.
 
-use std::fs;
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::sources::{NoSources, SourceArgs, reached};
+use super::sources::{Chosen, NoSources, SourceArgs, reached};
 use super::status::places;
 use super::{DeadlineArgs, FAILED, process_lister};
+use crate::aliases;
 use crate::database_files::DatabaseFiles;
-use crate::gather::{self, OLD_STORE};
+use crate::gather::{self, LOG_ELSEWHERE, OLD_STORE};
 use crate::lister::{Cancel, ListRequest, Outcome};
-use crate::locate::{self, Located};
+use crate::locate::{self, Located, Program};
 use crate::service::SourcePlace;
 use crate::service::client::Client;
 use crate::source::{self, Place, Source};
@@ -38,7 +39,12 @@ pub(super) fn run(args: &DoctorArgs) -> io::Result<u8> {
     };
     report.programs(args)?;
     match args.sources.choose() {
-        Ok(chosen) => report.sources(args, &chosen.sources)?,
+        Ok(chosen) => {
+            report.sources(args, &chosen)?;
+            if args.sources.uses_config() {
+                report.forks(&chosen)?;
+            }
+        }
         Err(none @ NoSources::InMemory) => report.line("note", none.why())?,
         Err(none) => report.wrong(none.why())?,
     }
@@ -94,7 +100,8 @@ impl<W: Write> Report<W> {
         self.line("service", &sentence)
     }
 
-    fn sources(&mut self, args: &DoctorArgs, sources: &[Source]) -> io::Result<()> {
+    fn sources(&mut self, args: &DoctorArgs, chosen: &Chosen) -> io::Result<()> {
+        let sources = &chosen.sources;
         self.service(sources)?;
         let Ok(helper) = process_lister(args.lister.as_deref()) else {
             return Ok(());
@@ -111,10 +118,9 @@ impl<W: Write> Report<W> {
             first_prompt_limit: crate::wire::limits::FIRST_PROMPT,
             cancel: Cancel::default(),
         });
-        let found = match locate::databases() {
-            Located::At(paths) => source::sources_of(&paths),
-            Located::InMemory | Located::NoHome => Vec::new(),
-        };
+        let programs = chosen.config.programs.iter();
+        let found = programs.flat_map(|program| written_of(*program));
+        let found = source::sources_of(&found.collect::<Vec<_>>());
         for (source, outcome) in sources.iter().zip(outcomes) {
             writeln!(self.out)?;
             // Where nobody asked for it by name it may well be missing.
@@ -124,11 +130,50 @@ impl<W: Write> Report<W> {
         Ok(())
     }
 
+    /// The databases of forks that nobody asked for.
+    fn forks(&mut self, chosen: &Chosen) -> io::Result<()> {
+        let mut programs = chosen.config.programs.clone();
+        let mut unlisted = Vec::new();
+        for fork in Program::ALL
+            .into_iter()
+            .filter(|one| *one != Program::OpenCode)
+        {
+            let there = aliases::databases(&written_of(fork)).into_iter();
+            let there = there.filter(|database| database.is_there == Some(true));
+            let is_listed = |path: &Path| {
+                let mut sources = chosen.sources.iter();
+                sources.any(|one| matches!(&one.place, Place::Database(listed) if listed == path))
+            };
+            let new: Vec<_> = there.filter(|one| !is_listed(&one.path)).collect();
+            if !new.is_empty() && !programs.contains(&fork) {
+                programs.push(fork);
+            }
+            unlisted.extend(new.into_iter().map(|database| (fork.name(), database.path)));
+        }
+        let names = programs
+            .iter()
+            .map(|program| format!("\"{}\"", program.name()));
+        let names = names.collect::<Vec<_>>().join(", ");
+        for (fork, path) in unlisted {
+            writeln!(self.out)?;
+            let sentence = format!(
+                "the database of {fork} at {} is not listed; to list it, write `discover = [{names}]` \
+                 in the configuration",
+                Shown(&path)
+            );
+            self.line("note", &sentence)?;
+        }
+        Ok(())
+    }
+
     fn source(&mut self, source: &Source, outcome: Outcome, is_named: bool) -> io::Result<()> {
         self.line("source", source.name.as_str())?;
         match &source.place {
             Place::Database(path) => {
                 self.line("database", &Shown(path).to_string())?;
+                for other in source.written.iter().filter(|other| *other != path) {
+                    self.line("also", &Shown(other).to_string())?;
+                }
             }
             Place::Remote(remote) => {
                 self.line("command", &source.place.to_string())?;
@@ -139,9 +184,15 @@ impl<W: Write> Report<W> {
             Outcome::Complete(listing) => listing,
             failure => return self.wrong(&failure.to_string()),
         };
+        let mut log_elsewhere = listing.end.log_elsewhere;
         // The disk answers.
         if let Place::Database(path) = &source.place {
-            self.files(&DatabaseFiles::of_canonical(path.clone()))?;
+            let files = DatabaseFiles::of_canonical(path.clone());
+            self.files(&files)?;
+            log_elsewhere |= log_can_be_elsewhere(&files).unwrap_or(false);
+        }
+        if log_elsewhere {
+            self.line("warning", LOG_ELSEWHERE)?;
         }
         self.listing(&listing)?;
         let state = listing.end.database;
@@ -197,4 +248,24 @@ impl<W: Write> Report<W> {
             ),
         }
     }
+}
+
+/// The paths at which this program's databases are.
+fn written_of(program: Program) -> Vec<PathBuf> {
+    match locate::databases_of(program) {
+        Located::At(databases) => databases.into_iter().flat_map(|one| one.written).collect(),
+        Located::InMemory | Located::NoHome => Vec::new(),
+    }
+}
+
+/// The size of a database's header, in bytes.
+const HEADER: u64 = 100;
+
+/// This process has no connection to the database, so it may open and close the file.
+fn log_can_be_elsewhere(files: &DatabaseFiles) -> io::Result<bool> {
+    let file = File::open(&files.main)?;
+    let about = file.metadata()?;
+    let mut header = Vec::new();
+    file.take(HEADER).read_to_end(&mut header)?;
+    Ok(files.log_can_be_elsewhere(&header, &about))
 }

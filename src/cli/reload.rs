@@ -5,7 +5,6 @@
 //! a directory that is away for a moment takes no source with it.
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
@@ -13,9 +12,8 @@ use std::time::Duration;
 use tracing::{error, info};
 
 use super::sources::{Chosen, SourceArgs, sources};
-use crate::locate::{self, Located};
 use crate::service::Handle;
-use crate::source::{Place, Source};
+use crate::source::Source;
 use crate::text::one_line;
 
 /// How often a new channel's database is looked for.
@@ -81,17 +79,6 @@ impl Keeper {
     /// The sources with those that have come, if any have.
     fn look_again(&mut self) -> Option<Vec<Source>> {
         if !self.now.config.discover {
-            return None;
-        }
-        let Located::At(paths) = locate::databases() else {
-            return None;
-        };
-        // As a rule there is nothing new, and this is all.
-        let is_known = |path: &PathBuf| {
-            let mut places = self.now.sources.iter().map(|source| &source.place);
-            places.any(|place| matches!(place, Place::Database(known) if known == path))
-        };
-        if paths.iter().all(|path| is_known(path) || !path.exists()) {
             return None;
         }
         let found = sources(self.now.config.clone()).ok()?;

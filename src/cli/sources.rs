@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::aliases;
 use crate::config::{self, Config, Configured};
 use crate::file;
 use crate::gather::Reached;
@@ -74,6 +75,7 @@ impl SourceArgs {
             return Ok(Config {
                 sources: named.collect(),
                 discover: false,
+                programs: Vec::new(),
             });
         }
         let written = match self.config_file() {
@@ -83,11 +85,13 @@ impl SourceArgs {
         match (written, &self.config) {
             (Some(config), _) => Ok(config),
             (None, Some(named)) => Err(format!("there is no configuration at {}", Shown(named))),
-            (None, None) => Ok(Config {
-                sources: Vec::new(),
-                discover: true,
-            }),
+            (None, None) => Ok(Config::default()),
         }
+    }
+
+    /// Whether the configuration counts: `--db` stands for it.
+    pub(super) fn uses_config(&self) -> bool {
+        self.db.is_empty()
     }
 
     /// Where the configuration is, or would be.
@@ -106,23 +110,38 @@ fn load(path: &Path) -> Result<Option<Config>, String> {
 
 /// The sources that this configuration comes to now.
 pub(super) fn sources(config: Config) -> Result<Vec<Source>, NoSources> {
-    if !config.discover {
-        return Ok(config.sources(&[]));
-    }
-    let located = locate::databases();
-    let found = match &located {
+    let located = config
+        .programs
+        .iter()
+        .map(|program| locate::databases_of(*program));
+    let located: Vec<_> = located.collect();
+    let found = located.iter().flat_map(|located| match located {
+        Located::At(databases) => databases.as_slice(),
+        Located::InMemory | Located::NoHome => &[],
+    });
+    let found: Vec<_> = found
+        .flat_map(|database| database.written.clone())
+        .collect();
+    let found = match (config.sources.len(), found.len()) {
         // What is not there is of interest where nothing else is.
-        Located::At(paths) if !config.sources.is_empty() => {
-            paths.iter().filter(|path| path.exists()).cloned().collect()
+        (0, 0 | 1) => found,
+        (named, _) => {
+            let mut there = aliases::databases(&found);
+            there.retain(|database| database.is_there != Some(false));
+            match (named, there.is_empty()) {
+                (0, true) => found.into_iter().take(1).collect(),
+                _ => there
+                    .into_iter()
+                    .flat_map(|database| database.written)
+                    .collect(),
+            }
         }
-        Located::At(paths) => paths.clone(),
-        Located::InMemory | Located::NoHome => Vec::new(),
     };
     let sources = config.sources(&found);
-    match (sources.is_empty(), located) {
-        (false, _) => Ok(sources),
-        (true, Located::InMemory) => Err(NoSources::InMemory),
-        (true, _) => Err(NoSources::Because(NO_HOME.to_owned())),
+    match sources.is_empty() {
+        false => Ok(sources),
+        true if located.contains(&Located::InMemory) => Err(NoSources::InMemory),
+        true => Err(NoSources::Because(NO_HOME.to_owned())),
     }
 }
 

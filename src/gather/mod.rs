@@ -104,6 +104,13 @@ fn at_once<S: Sync, T: Send>(
 pub const OLD_STORE: &str = "there are sessions of OpenCode 1.1 or earlier beside it, in \
      storage/session: starting OpenCode 1.2 to 1.15 imports them";
 
+/// What to say where the log of a database can be elsewhere
+/// ([`DatabaseFiles::log_can_be_elsewhere`](crate::database_files::DatabaseFiles::log_can_be_elsewhere)).
+pub const LOG_ELSEWHERE: &str = "the log of this database can be elsewhere: none is beside it, and its \
+     file has another hard link or is mounted by itself. The newest sessions are missing here if they \
+     are only in that log: name the database by the path that OpenCode uses, or mount its whole \
+     directory";
+
 /// Why a source whose database is in this state has no sessions, for people, with the
 /// way out; `None` where it can have some.
 #[must_use]
