@@ -6,9 +6,7 @@ use std::time::Instant;
 
 use crate::marker::{self, Found, Remember};
 use crate::store::{Database, Filter, Listed, OpenOptions, Opened, Query, StoreError};
-use crate::wire::{
-    DatabaseState, End, ErrorKind, Failure, OptionalPart, Scan, WriteError, Writer,
-};
+use crate::wire::{DatabaseState, End, ErrorKind, Failure, OptionalPart, Scan, WriteError, Writer};
 
 /// What to list, and how.
 #[derive(Debug, Clone)]
@@ -175,7 +173,7 @@ fn send_rows<W: Write>(
             listed: None,
             log_elsewhere,
             scan: Scan::NONE,
-                remember: None,
+            remember: None,
         });
     };
     let mut listed = query.run(&snapshot, task.first_prompt_limit, |mut session| {

@@ -140,8 +140,7 @@ impl Database {
             Look::Empty => return Ok(Opened::Empty),
             Look::Open(file, header) => (file, header),
         };
-        let log_elsewhere = false;
-        let _ = header;
+        let log_elsewhere = files.log_can_be_elsewhere(&header, &held.metadata()?);
         let interrupt = Arc::new(Interrupt::new(options.deadline));
         let conn = connect(&files.main, OpenFlags::empty(), options, &interrupt)?;
         let (conn, before) = match touch(&conn) {
