@@ -95,6 +95,8 @@ struct Episode {
     path: PathBuf,
     /// What sets the clock of other helpers.
     clock: Option<PathBuf>,
+    /// A wal-index of some earlier time is in the directory.
+    has_old_index: bool,
     writers: Vec<Writer>,
     random: Rng,
     seed: u64,
@@ -114,6 +116,7 @@ impl Episode {
         let mut episode = Self {
             path: path_to(&directory, &mut random),
             clock: clock.map(PathBuf::from),
+            has_old_index: false,
             writers: Vec::new(),
             seed,
             directory,
@@ -278,6 +281,52 @@ impl Episode {
         command.spawn().ok()
     }
 
+    /// A copy of the files that cannot be written to, with a wal-index of an earlier
+    /// time, is listed, and then compared with the definition. It remembers in a cache of
+    /// its own.
+    fn verify_frozen(&mut self, modes: &mut BTreeMap<&'static str, u64>) {
+        let frozen = self.directory.path().join("frozen");
+        let _ = fs::create_dir(&frozen);
+        for suffix in ["", "-wal"] {
+            let copy = frozen.join(format!("opencode.db{suffix}"));
+            let _ = fs::remove_file(&copy);
+            let _ = fs::copy(self.beside(suffix), copy);
+        }
+        if self.has_old_index {
+            let old = self.directory.path().join("old-index");
+            fs::copy(old, frozen.join("opencode.db-shm")).unwrap();
+        }
+        let script = "mount --bind . . && cd \"$PWD\" && mount -o remount,bind,ro . || exit 99
+            \"$0\" --db opencode.db --scan-cache \"$1\" >/dev/null
+            exec \"$0\" verify --db opencode.db --scan-cache \"$1\"";
+        let output = Command::new("unshare")
+            .args(["--mount", "sh", "-c", script])
+            .arg(support::lister())
+            .arg(self.directory.path().join("frozen-cache"))
+            .current_dir(&frozen)
+            .output();
+        let Ok(output) = output
+            .as_ref()
+            .map(|output| (output.status.code(), &output.stdout))
+        else {
+            return;
+        };
+        let said = String::from_utf8_lossy(output.1);
+        assert!(
+            !said.contains("differs"),
+            "seed {}: frozen: {said}",
+            self.seed
+        );
+        *modes
+            .entry(match output.0 {
+                Some(0) => "frozen, the same",
+                // Not without mounts of one's own.
+                Some(1 | 99) if !said.contains("database:") => "frozen, not mounted",
+                _ => "frozen, not read",
+            })
+            .or_default() += 1;
+    }
+
     /// How long a scan may take: as long as it likes, or not even one piece.
     fn budget(&mut self) -> Option<Duration> {
         match self.random.u32(0..4) {
@@ -389,6 +438,14 @@ impl Episode {
     fn step(&mut self, modes: &mut BTreeMap<&'static str, u64>) {
         let busy = self.happen();
         self.list(modes);
+        match self.random.u32(0..100) {
+            0 => self.verify_frozen(modes),
+            1..4 => {
+                let old = self.directory.path().join("old-index");
+                self.has_old_index |= fs::copy(self.beside("-shm"), old).is_ok();
+            }
+            _ => {}
+        }
         if busy {
             for writer in &mut self.writers {
                 writer.tell("0");
