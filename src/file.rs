@@ -2,9 +2,9 @@
 //! finds the old one or the new one, also after a crash where that matters; and
 //! set aside where they are of no use.
 
-use std::fs::{self, DirBuilder, DirEntry, File};
+use std::fs::{self, DirBuilder, DirEntry, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,20 +13,32 @@ use tempfile::NamedTempFile;
 use crate::database_files::DatabaseFiles;
 
 /// The bytes of the file at `path`; `None` where there is none. A file larger
-/// than `limit` bytes is cut one byte after that.
+/// than `limit` bytes is cut one byte after that. Never waits for a FIFO or a device.
 ///
 /// # Errors
 ///
-/// Where it cannot be read.
+/// Returns an error if it is not a regular file or cannot be read.
 pub fn load(path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
-    let file = match File::open(path) {
+    let opened = OpenOptions::new()
+        .read(true)
+        // Opening a FIFO would wait for somebody who writes to it.
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path);
+    let file = match opened {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
+    if !file.metadata()?.is_file() {
+        return Err(not_a_regular_file());
+    }
     let mut bytes = Vec::new();
     file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
     Ok(Some(bytes))
+}
+
+fn not_a_regular_file() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
 }
 
 /// Puts `bytes` in the place of the file at `path`, readable by its owner only:
@@ -34,7 +46,8 @@ pub fn load(path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
 ///
 /// # Errors
 ///
-/// Where any of that fails; the old file is then still there.
+/// Returns an error if any of that fails, or if something other than a regular file or
+/// a link is there, such as a device; what was there is then still there.
 pub fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let file = beside(path, bytes)?;
     file.as_file().sync_all()?;
@@ -47,7 +60,7 @@ pub fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// Where any of that fails; the old file is then still there.
+/// Those of [`save`].
 pub fn save_unsynced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let file = beside(path, bytes)?;
     file.persist(path).map_err(|error| error.error)?;
@@ -55,6 +68,10 @@ pub fn save_unsynced(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn beside(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
+    let is_replaceable = |about: fs::Metadata| about.is_file() || about.is_symlink();
+    if fs::symlink_metadata(path).is_ok_and(|about| !is_replaceable(about)) {
+        return Err(not_a_regular_file());
+    }
     // Made with mode 0600, and removed when it is dropped before the rename.
     let mut file = tempfile::Builder::new()
         .prefix(LEFTOVER)
@@ -193,5 +210,78 @@ mod tests {
             .map(|e| e.unwrap().path())
             .collect();
         assert_eq!(left, [aside]);
+    }
+
+    /// Ends the test where `work` does not end by itself.
+    fn soon<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (to, from) = std::sync::mpsc::channel();
+        std::thread::spawn(move || to.send(work()));
+        from.recv_timeout(Duration::from_secs(20))
+            .unwrap_or_else(|_| panic!("{what} is waited for"))
+    }
+
+    #[test]
+    fn only_a_regular_file_is_read_and_replaced() {
+        use std::os::unix::fs::{FileTypeExt, symlink};
+        use std::os::unix::net::UnixListener;
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: &str| place.path().join(name);
+        fs::write(at("full"), "some bytes").unwrap();
+        fs::write(at("empty"), "").unwrap();
+        symlink(at("full"), at("link")).unwrap();
+        symlink(at("nothing"), at("dangling")).unwrap();
+        symlink("/dev/zero", at("zero")).unwrap();
+        symlink("/dev/tty", at("tty")).unwrap();
+        fs::create_dir(at("directory")).unwrap();
+        let _socket = UnixListener::bind(at("socket")).unwrap();
+        #[expect(clippy::disallowed_methods, reason = "std makes no FIFO")]
+        let made = std::process::Command::new("mkfifo")
+            .arg(at("fifo"))
+            .status();
+        assert!(made.unwrap().success());
+        let some = |text: &str| Ok(Some(text.as_bytes().to_owned()));
+        let refused = || Err("not a regular file");
+        // The last column: it is a file of ours after a save.
+        for (name, read, is_replaced) in [
+            ("link", some("some b"), true),
+            // What the link led to is as it was.
+            ("full", some("some b"), true),
+            ("empty", some(""), true),
+            ("missing", Ok(None), true),
+            ("dangling", Ok(None), true),
+            ("zero", refused(), true),
+            ("directory", refused(), false),
+            ("socket", Err("os error"), false),
+            ("fifo", refused(), false),
+            // Without a terminal it cannot even be opened.
+            ("tty", Err(""), true),
+        ] {
+            let path = at(name);
+            let loaded = soon(name, {
+                let path = path.clone();
+                move || load(&path, 5)
+            });
+            match (loaded, read) {
+                (Ok(bytes), read) => assert_eq!(Ok(bytes), read, "{name}"),
+                (Err(error), Err(why)) => {
+                    assert!(error.to_string().contains(why), "{name}: {error}");
+                }
+                (Err(error), Ok(_)) => panic!("{name}: {error}"),
+            }
+            if !is_replaced {
+                assert!(save(&path, b"new").is_err(), "{name}");
+                assert!(save_unsynced(&path, b"new").is_err(), "{name}");
+                assert!(!fs::symlink_metadata(&path).unwrap().is_file(), "{name}");
+                continue;
+            }
+            save_unsynced(&path, b"newer").unwrap();
+            save(&path, b"new").unwrap();
+            assert!(fs::symlink_metadata(&path).unwrap().is_file(), "{name}");
+            assert_eq!(load(&path, 5).unwrap().as_deref(), Some(&b"new"[..]));
+        }
+        let zero = fs::metadata("/dev/zero").unwrap();
+        assert!(zero.file_type().is_char_device());
+        let left = fs::read_dir(place.path()).unwrap().count();
+        assert_eq!(left, 10, "nothing unfinished is left");
     }
 }

@@ -7,6 +7,8 @@ mod support;
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -449,6 +451,50 @@ fn a_failed_listing_is_one_sentence_and_exit_1_and_nothing_on_standard_output() 
     let output = list(&noise, &["--lister", "/no/such/helper"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("there is no helper at /no/such/helper"));
+}
+
+/// Whatever is in the place of the helper's cache, it lists, and leaves there what is not
+/// its own.
+#[test]
+fn helper_lists_with_anything_in_place_of_its_scan_cache() {
+    let _limit = support::limit(60);
+    let made = Made::new();
+    made.session("ses_marked", 2);
+    made.session("ses_other", 1);
+    made.part("ses_marked", "<freshell-session-metadata origin=3-views");
+    let at = |name: &str| made.directory.path().join(name);
+    fs::create_dir(at("directory")).unwrap();
+    let _socket = UnixListener::bind(at("socket")).unwrap();
+    let fifo = Command::new("mkfifo").arg(at("fifo")).status();
+    assert!(fifo.unwrap().success());
+    symlink("/dev/zero", at("zero")).unwrap();
+    fs::write(at("empty"), "").unwrap();
+    for (name, is_replaced) in [
+        ("fifo", false),
+        ("directory", false),
+        ("socket", false),
+        ("zero", true),
+        ("empty", true),
+        ("missing", true),
+    ] {
+        let cache = at(name);
+        let args = ["--scan-cache", cache.to_str().unwrap()];
+        for mode in ["full", if is_replaced { "unchanged" } else { "full" }] {
+            let output = support::helper(&made.db, &args);
+            let (sessions, end) = support::complete(&output);
+            let marks: Vec<_> = sessions
+                .iter()
+                .map(|session| session["marked"].clone())
+                .collect();
+            assert_eq!(marks, [Value::Bool(true), Value::Bool(false)], "{name}");
+            assert_eq!(end["scan"]["mode"], mode, "{name}");
+            let said = stderr(&output);
+            assert_eq!(said.lines().count(), usize::from(!is_replaced), "{said}");
+            assert!(is_replaced || said.contains("scan cache"), "{said}");
+        }
+        let now = fs::symlink_metadata(&cache).unwrap();
+        assert_eq!(now.is_file(), is_replaced, "{name}");
+    }
 }
 
 #[test]
