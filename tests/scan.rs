@@ -213,7 +213,7 @@ impl Episode {
     /// The files as they lie there, in other files: what a crash leaves.
     fn crash_image(&mut self) {
         let _ = fs::remove_file(self.beside("-shm"));
-        for suffix in ["", "-wal"] {
+        for suffix in ["", "-wal", "-journal"] {
             let (from, to) = (self.beside(suffix), self.beside(&format!("{suffix}-copy")));
             if from.exists() {
                 fs::copy(&from, &to).unwrap();
@@ -230,7 +230,7 @@ impl Episode {
         if !restores {
             fs::create_dir(&kept).unwrap();
         }
-        for suffix in ["", "-wal", "-shm"] {
+        for suffix in ["", "-wal", "-shm", "-journal"] {
             let here = self.beside(suffix);
             let there = kept.join(here.file_name().unwrap());
             let _ = if restores {
