@@ -1041,6 +1041,24 @@ fn service_follows_a_link_that_is_turned() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn refresh_waits_for_where_a_slow_path_leads() {
+    let _limit = support::limit(60);
+    let (place, work, play) = (Place::new(), Made::new(), Made::new());
+    work.session("ses_work", 1);
+    play.session("ses_play", 1);
+    let disk = preload::Library::of("hanging_disk.c");
+    let link = place.path("slow-disk");
+    turn(&link, work.directory.path());
+    place.config(&database("mine", &link.join("opencode.db")));
+    let mut host = Host::well(place.serve().env("LD_PRELOAD", disk.path()));
+    assert_eq!(host.model.ids(), ["ses_work"]);
+    turn(&link, play.directory.path());
+    assert_eq!(host.refresh()["outcome"], "ok");
+    assert_eq!(host.model.ids(), ["ses_play"]);
+}
+
+#[test]
 fn library_host_follows_a_database_that_becomes_a_link() {
     use opencode_sessions::service::{Config, Event, Service};
     let _limit = support::limit(60);

@@ -369,11 +369,12 @@ mod tests {
     impl Turning {
         fn new() -> Self {
             let place = tempfile::tempdir().unwrap();
-            for name in ["one", "two", "empty"] {
+            for name in ["one", "two", "three", "empty"] {
                 fs::create_dir(place.path().join(name)).unwrap();
             }
-            fs::write(place.path().join("one/x.db"), "").unwrap();
-            fs::write(place.path().join("two/x.db"), "").unwrap();
+            for name in ["one", "two", "three"] {
+                fs::write(place.path().join(name).join("x.db"), "").unwrap();
+            }
             symlink("one", place.path().join("link")).unwrap();
             let source = &sources_of(&[place.path().join("link/x.db")])[0];
             let (to, told) = mpsc::channel();
@@ -426,6 +427,8 @@ mod tests {
         assert!(turning.follow().is_empty());
         turning.turn(Some("two"));
         assert_eq!(turning.follow(), [Path::new("two/x.db")]);
+        turning.turn(Some("three"));
+        assert_eq!(turning.follow(), [Path::new("three/x.db")]);
     }
 
     #[test]
