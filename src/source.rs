@@ -205,9 +205,9 @@ pub(crate) fn names_after_files(paths: &[PathBuf]) -> Vec<SourceName> {
 /// The known sources, with those that were `found` and are not among them: in the order
 /// of the known ones, then of the new ones.
 ///
-/// What is not found again stays, since a directory can be away for a moment. What is
-/// found at another place stays, too: whoever watches it says when it has moved. Gone is
-/// only what is another name of a found database now.
+/// A source that is not found again stays, since a directory can be away for a moment.
+/// One that is found at another place stays, too: its watcher reports when it has moved.
+/// Only a source whose path is another name of a found database is dropped.
 #[must_use]
 pub fn with_found(known: &[Source], found: &[Source]) -> Vec<Source> {
     let is_known = |one: &Source| {
@@ -270,6 +270,8 @@ fn ends_in(path: &Path, name: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
 
     #[test]
@@ -413,7 +415,7 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         let (old, new) = (named("x.db", "/old/x.db"), named("x.db", "/new/x.db"));
-        assert_eq!(names(&[old.clone()], &[new.clone()]), ["x.db", "/new/x.db"]);
+        assert_eq!(names(from_ref(&old), from_ref(&new)), ["x.db", "/new/x.db"]);
         let taken = named("/new/x.db", "/third/x.db");
         assert_eq!(
             names(&[old, taken], &[new]),

@@ -1238,6 +1238,12 @@ fn another_name_of_the_database_is_not_another_database() {
         let output = command(&["doctor"]).output().unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
         assert_eq!(said.matches("source    ").count(), 1, "{kind}: {said}");
+        let also = format!("also      {}\n", alias.display());
+        assert_eq!(
+            said.contains(&also),
+            kind != "dangling link",
+            "{kind}: {said}"
+        );
         let mut host = Host::greeted(&mut command(&["serve", "--stdio"]));
         host.until("the only source", |model| model.state() == "ok");
         host.leave();
@@ -1465,7 +1471,7 @@ fn forks_are_listed_only_where_the_configuration_says_so() {
         let found: Vec<_> = found.map(|line| format!("{line}\n")).collect();
         assert_eq!(found, notes, "{text:?}: {said}");
     }
-    // Whoever names a database asks about that one.
+    // `--db` asks about that database alone.
     let output = command(&["doctor", "--db"])
         .arg(&opencode)
         .output()

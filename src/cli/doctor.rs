@@ -131,7 +131,7 @@ impl<W: Write> Report<W> {
         Ok(())
     }
 
-    /// The databases of forks that nobody asked for.
+    /// The databases of forks that are there and are not listed.
     fn forks(&mut self, chosen: &Chosen) -> io::Result<()> {
         let mut programs = chosen.config.programs.clone();
         let mut unlisted = Vec::new();

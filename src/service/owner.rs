@@ -309,7 +309,7 @@ impl Owner {
         self.set_sources(&sources);
     }
 
-    /// Takes in what was found without anybody asking.
+    /// Adds the sources that were discovered since the last time.
     fn found(&mut self, found: &[Source]) {
         let sources = with_found(&self.sources, found);
         if sources != self.sources {
@@ -323,7 +323,7 @@ impl Owner {
             if found.iter().any(|found| is_elsewhere(source, found))
                 && let Some(watch) = &work.watch
             {
-                // It says where, when that is sure.
+                // It reports the new place when that is certain.
                 let _ = watch.look();
             }
         }

@@ -168,7 +168,7 @@ impl Drop for Watch {
 enum Wake {
     /// The files may have changed.
     Event,
-    /// Somebody waits for a look, until this is dropped.
+    /// A request for a look: dropping the sender answers it.
     Look(Sender<()>),
     End,
 }
@@ -217,7 +217,7 @@ impl Looker {
                 self.inbox.looked(self.name.clone(), self.number, looks);
             }
             self.follow();
-            // Whoever waits for this look has it.
+            // This answers the requests for a look.
             waiting.clear();
             let is_unconfirmed = self.turned.as_ref().is_some_and(|turned| !turned.is_told);
             let pause = match (events && !is_unconfirmed, looks.racy) {
@@ -252,7 +252,7 @@ impl Looker {
             // Where the disk refuses, nothing is known.
             _ => return self.turned = None,
         };
-        // A mount that is away takes no source with it.
+        // An unmounted directory must not remove the source.
         if !to.parent().is_some_and(Path::is_dir) {
             return self.turned = None;
         }
@@ -265,7 +265,7 @@ impl Looker {
             },
         };
         let turned = self.turned.insert(turned);
-        // A link can be removed to be made anew, so that nothing is there twice is sure.
+        // A link can be removed and made anew: a missing file must be missing at two looks.
         let is_sure = turned.to.exists() || turned.since.elapsed() >= CONFIRM;
         if is_sure && !turned.is_told {
             turned.is_told = true;
@@ -295,7 +295,7 @@ impl Looker {
         }
         // The directory itself: it is gone, or elsewhere.
         let files = &self.files;
-        let ours = [&files.main, &files.log, directory].map(|path| path.to_owned());
+        let ours = [files.main.as_path(), &files.log, directory].map(Path::to_owned);
         let wake = self.wake.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let counts = match &event {

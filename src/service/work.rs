@@ -110,7 +110,7 @@ impl Work {
             .take()
             .unwrap_or_else(|| self.reached.projects());
         let lister = Arc::clone(&self.reached.lister);
-        // Whoever asks for a refresh wants the database that the path leads to now.
+        // A refresh must read the database that the path leads to now.
         let looked = self.watch.as_ref().filter(|_| !self.running.is_empty());
         let looked = looked.map(Watch::look);
         let (source, number) = (self.reached.source.name.clone(), self.number);
