@@ -413,7 +413,7 @@ impl Owner {
                     Went::Well(News {
                         changed: !merged.difference.is_empty(),
                         frames: scan.frames,
-                        unfinished: scan.progress < 1.0,
+                        unfinished: scan.progress < 1.0 && !scan.stalled,
                     })
                 };
                 work.scan = Some(scan);

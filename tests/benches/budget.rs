@@ -19,7 +19,9 @@
     reason = "lengths and counts of a benchmark"
 )]
 
+#[allow(dead_code, reason = "shared with the other benchmarks")]
 mod copied;
+#[allow(dead_code, reason = "shared with the other benchmarks")]
 mod generate;
 #[allow(dead_code, reason = "shared with the other benchmarks")]
 mod measure;
