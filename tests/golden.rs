@@ -338,6 +338,7 @@ fn helper_replaces_every_scan_cache_sample() {
     let _limit = support::limit(60);
     let samples = samples("cache");
     assert!(samples.contains_key(&1));
+    let newest = samples.keys().copied().max();
     for (found, bytes) in samples {
         let (place, db) = support::real_database("1.18.33");
         let (expected, _) = support::listing(&db, &[]);
@@ -352,6 +353,11 @@ fn helper_replaces_every_scan_cache_sample() {
         let replaced = fs::read(&cache).unwrap();
         assert_ne!(replaced, bytes, "cache-{found}.bin");
         assert_eq!(replaced[..8], bytes[..8], "cache-{found}.bin");
+        assert_eq!(
+            newest,
+            Some(version(&replaced)),
+            "a new version needs a sample: let a helper write it with --scan-cache"
+        );
         let (sessions, end) = support::listing(&db, &with_cache);
         assert_eq!(sessions, expected, "cache-{found}.bin");
         assert_eq!(end["scan"]["mode"], "unchanged", "cache-{found}.bin");
