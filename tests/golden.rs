@@ -24,6 +24,7 @@ use std::time::Duration;
 use opencode_sessions::codec::Unreadable;
 use opencode_sessions::index::{Found, Index, Moment, snapshot};
 use opencode_sessions::output::Entry;
+use opencode_sessions::packed::Packed;
 use opencode_sessions::session::{Millis, Model, Session, SessionId, Store, Summary, Tokens};
 use opencode_sessions::source::{Source, sources_of};
 use opencode_sessions::wire::{
@@ -280,9 +281,8 @@ fn index() -> Index {
 }
 
 fn entries_of(index: &Index) -> Vec<Vec<Entry>> {
-    let entries = |known: &opencode_sessions::index::Known| {
-        known.entries().map(|entry| entry.unpack()).collect()
-    };
+    let entries =
+        |known: &opencode_sessions::index::Known| known.entries().map(Packed::unpack).collect();
     index.sources().map(entries).collect()
 }
 
