@@ -266,8 +266,6 @@ mod tests {
             &[&["dangling.db", "directory/none.db"]],
             &[&["nowhere/a.db", "nowhere/b/../a.db"]],
             &[&["real/a.db", "hard.db", "file.db"]],
-            // Read by the one that has the log.
-            &[&["hard to locked.db", "real/locked.db"]],
             &[&["real/quiet.db", "hard to quiet.db"]],
             // Different databases.
             &[&["real/a.db"], &["real/b.db"], &["directory/none.db"]],
@@ -279,11 +277,7 @@ mod tests {
                 .iter()
                 .map(|group| group.iter().map(|path| root.join(path)).collect())
                 .collect();
-            let mut given: Vec<_> = expected.concat();
-            if given[0].ends_with("hard to locked.db") {
-                given.reverse();
-            }
-            let found = databases(&given);
+            let found = databases(&expected.concat());
             let written: Vec<_> = found.iter().map(|one| one.written.clone()).collect();
             assert_eq!(written, expected);
             for database in found {
@@ -291,6 +285,11 @@ mod tests {
                 assert_eq!(database.is_there, Some(is_there), "{database:?}");
             }
         }
+        // It is read by the name that has the log.
+        let (without, with) = (root.join("real/locked.db"), root.join("hard to locked.db"));
+        let found = databases(&[root.join("real/b.db"), without.clone(), with.clone()]);
+        assert_eq!(found[1].written, [with.clone(), without]);
+        assert_eq!(found[1].path, with);
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //!   or `true`. A reader cannot know the channel, so every database there is one.
 //!
 //! Forks of OpenCode keep the same tables in `kilo/kilo.db` and `mimocode/mimocode.db`,
-//! beside its data directory. These are looked for only where somebody asks for them.
+//! beside its data directory. They are looked for only if the configuration asks for them.
 
 use std::env;
 use std::ffi::OsString;

@@ -138,6 +138,25 @@ impl Source {
     }
 }
 
+impl Source {
+    /// The source under a name that is not taken: its own, else its whole path.
+    fn with_other_name_than(&self, taken: &[&SourceName]) -> Self {
+        let whole = match &self.place {
+            Place::Database(path) => whole_name(path),
+            Place::Remote(_) => self.name.clone(),
+        };
+        let numbered = (2..).map(|n| format!("{whole} {n}").into());
+        let mut names = [self.name.clone(), whole.clone()]
+            .into_iter()
+            .chain(numbered);
+        let name = names.find(|name| !taken.contains(&name));
+        Self {
+            name: name.unwrap_or(whole),
+            ..self.clone()
+        }
+    }
+}
+
 /// For people: a path, or a command.
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -183,6 +202,47 @@ pub(crate) fn names_after_files(paths: &[PathBuf]) -> Vec<SourceName> {
     names.collect()
 }
 
+/// The known sources, with those that were `found` and are not among them: in the order
+/// of the known ones, then of the new ones.
+///
+/// A source that is not found again stays, since a directory can be away for a moment.
+/// One that is found at another place stays, too: its watcher reports when it has moved.
+/// Only a source whose path is another name of a found database is dropped.
+#[must_use]
+pub fn with_found(known: &[Source], found: &[Source]) -> Vec<Source> {
+    let is_known = |one: &Source| {
+        let mut known = known.iter();
+        known.any(|known| known.written.first() == one.written.first())
+    };
+    let mut all: Vec<Source> = Vec::new();
+    for old in known {
+        let is_other_name = |one: &&Source| {
+            let mut names = one.written.iter();
+            names.next() != old.written.first()
+                && names.any(|name| Some(name) == old.written.first())
+        };
+        match found.iter().find(is_other_name) {
+            None => all.push(old.clone()),
+            Some(one) if is_known(one) || all.iter().any(|other| other.place == one.place) => {}
+            Some(one) => {
+                let others = known.iter().filter(|other| *other != old);
+                let taken: Vec<_> = others.chain(&all).map(|other| &other.name).collect();
+                let one = one.with_other_name_than(&taken);
+                all.push(one);
+            }
+        }
+    }
+    for one in found {
+        let is_new = !is_known(one) && !all.iter().any(|other| other.place == one.place);
+        if is_new && matches!(one.place, Place::Database(_)) {
+            let taken: Vec<_> = all.iter().map(|other| &other.name).collect();
+            let one = one.with_other_name_than(&taken);
+            all.push(one);
+        }
+    }
+    all
+}
+
 /// The name of a database that is called after its whole path. No name in a
 /// configuration begins with a slash.
 pub(crate) fn whole_name(path: &Path) -> SourceName {
@@ -210,6 +270,8 @@ fn ends_in(path: &Path, name: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
 
     #[test]
@@ -259,5 +321,105 @@ mod tests {
         let sources = sources.iter().map(|s| (s.identity(), s.name.to_string()));
         let expected = paths.map(|(_, identity, name)| (identity.to_owned(), name.to_owned()));
         assert_eq!(sources.collect::<Vec<_>>(), expected);
+    }
+
+    /// A source that is called as its path, and the paths that lead to it.
+    fn found_by(place: &str, written: &[&str]) -> Source {
+        Source {
+            written: written.iter().map(PathBuf::from).collect(),
+            ..Source::new(place, Place::Database(place.into()))
+        }
+    }
+
+    #[test]
+    fn found_sources_are_added_and_other_names_dropped() {
+        let a = || found_by("/a", &["/a"]);
+        let b = || found_by("/b", &["/link"]);
+        let a_by_link = || found_by("/a", &["/a", "/link"]);
+        let hard = || found_by("/hard", &["/hard", "/a"]);
+        let remote = || {
+            Source::new(
+                "devbox",
+                Place::Remote(Remote {
+                    command: vec!["ssh".into()],
+                    db: None,
+                    every: Remote::EVERY,
+                }),
+            )
+        };
+        let moved = || found_by("/elsewhere", &["/a"]);
+        for (what, known, found, expected) in [
+            ("the same", vec![a(), b()], vec![a(), b()], vec![a(), b()]),
+            (
+                "another order",
+                vec![a(), b()],
+                vec![b(), a()],
+                vec![a(), b()],
+            ),
+            ("a new one", vec![b()], vec![a(), b()], vec![b(), a()]),
+            (
+                "one that is away",
+                vec![a(), b()],
+                vec![b()],
+                vec![a(), b()],
+            ),
+            (
+                "all are away",
+                vec![a(), remote()],
+                vec![remote()],
+                vec![a(), remote()],
+            ),
+            ("one that has moved", vec![a()], vec![moved()], vec![a()]),
+            (
+                "one is the other's link",
+                vec![a(), b()],
+                vec![a_by_link()],
+                vec![a()],
+            ),
+            (
+                "the link comes first",
+                vec![b(), a()],
+                vec![a_by_link()],
+                vec![a()],
+            ),
+            (
+                "a link is another one now",
+                vec![a_by_link()],
+                vec![a(), b()],
+                vec![a_by_link(), b()],
+            ),
+            (
+                "the log is elsewhere now",
+                vec![a(), b()],
+                vec![hard(), b()],
+                vec![hard(), b()],
+            ),
+            (
+                "the same place",
+                vec![moved()],
+                vec![found_by("/elsewhere", &["/new"])],
+                vec![moved()],
+            ),
+        ] {
+            assert_eq!(with_found(&known, &found), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn found_source_gets_a_name_that_is_not_taken() {
+        let named = |name: &str, path: &str| Source::new(name, Place::Database(path.into()));
+        let names = |known: &[Source], found: &[Source]| {
+            let all = with_found(known, found);
+            all.iter()
+                .map(|one| one.name.to_string())
+                .collect::<Vec<_>>()
+        };
+        let (old, new) = (named("x.db", "/old/x.db"), named("x.db", "/new/x.db"));
+        assert_eq!(names(from_ref(&old), from_ref(&new)), ["x.db", "/new/x.db"]);
+        let taken = named("/new/x.db", "/third/x.db");
+        assert_eq!(
+            names(&[old, taken], &[new]),
+            ["x.db", "/new/x.db", "/new/x.db 2"]
+        );
     }
 }

@@ -233,6 +233,7 @@ fn end() -> End {
             progress: 0.5,
             frames: 7,
             bytes: 8_000_000_000,
+            stalled: true,
         },
         degraded: degraded
             .map(|(what, reason)| Degraded {

@@ -451,6 +451,21 @@ fn an_archived_session_stays_hidden_where_an_older_copy_is_not_archived() {
 }
 
 #[test]
+fn two_sources_of_one_database_keep_their_own_sessions() {
+    let _limit = support::limit(30);
+    let [one, two, _] = sources();
+    let mut index = Index::new(&[one.clone(), two.clone()]);
+    index.merge(&one.name, found(DatabaseState::Ready, &[1]), at(0));
+    index.merge(&two.name, found(DatabaseState::Ready, &[2]), at(0));
+    // The link of the first is turned to the second.
+    let turned = Source::new(one.name.clone(), two.place.clone());
+    index.set_sources(&[turned.clone(), two.clone()]);
+    let count = |name| index.source(name).unwrap().count();
+    assert_eq!((count(&turned.name), count(&two.name)), (0, 1));
+    assert!(shown(&index, Archived::Hidden).keys().eq([&2]));
+}
+
+#[test]
 fn other_sources_keep_what_is_known_of_those_that_stay() {
     let _limit = support::limit(30);
     let [one, two, three] = sources();

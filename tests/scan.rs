@@ -213,7 +213,7 @@ impl Episode {
     /// The files as they lie there, in other files: what a crash leaves.
     fn crash_image(&mut self) {
         let _ = fs::remove_file(self.beside("-shm"));
-        for suffix in ["", "-wal"] {
+        for suffix in ["", "-wal", "-journal"] {
             let (from, to) = (self.beside(suffix), self.beside(&format!("{suffix}-copy")));
             if from.exists() {
                 fs::copy(&from, &to).unwrap();
@@ -230,16 +230,17 @@ impl Episode {
         if !restores {
             fs::create_dir(&kept).unwrap();
         }
-        for suffix in ["", "-wal", "-shm"] {
+        for suffix in ["", "-wal", "-shm", "-journal"] {
             let here = self.beside(suffix);
             let there = kept.join(here.file_name().unwrap());
-            let _ = if restores {
-                fs::remove_file(&here).and_then(|()| fs::rename(there, &here))
+            if restores {
+                let _ = fs::remove_file(&here);
+                let _ = fs::rename(there, &here);
             } else if suffix == "-shm" {
-                fs::remove_file(&here)
-            } else {
-                fs::copy(&here, there).and_then(|_| fs::remove_file(&here))
-            };
+                let _ = fs::remove_file(&here);
+            } else if fs::copy(&here, there).is_ok() {
+                fs::remove_file(&here).unwrap();
+            }
         }
         if restores {
             let _ = fs::remove_dir_all(&kept);
@@ -388,7 +389,10 @@ impl Episode {
         let expected = match oracle(&found.snapshot) {
             Ok(expected) => expected,
             Err(error) => {
-                assert!(deadline.is_some(), "seed {}: {error}", self.seed);
+                if deadline.is_none() {
+                    let kept = self.keep();
+                    panic!("seed {}: {error}; the files are in {kept}", self.seed);
+                }
                 return *modes.entry("no time for the definition").or_default() += 1;
             }
         };
@@ -410,12 +414,7 @@ impl Episode {
             marked.is_subset(&expected)
         };
         if !is_right {
-            let kept = self.directory.path().with_extension("kept");
-            let _ = Command::new("cp")
-                .arg("-r")
-                .arg(self.directory.path())
-                .arg(&kept)
-                .status();
+            let kept = self.keep();
             panic!(
                 "seed {}: {:?} ({}) by a {} scan of {} frames, {:?} by the definition; the files are in {}",
                 self.seed,
@@ -424,7 +423,7 @@ impl Episode {
                 found.scan.mode.as_str(),
                 found.scan.frames,
                 expected,
-                kept.display()
+                kept
             );
         }
         if found.scan.mode == ScanMode::Tail {
@@ -433,6 +432,18 @@ impl Episode {
         if let Some(remember) = &found.remember {
             remember.save().unwrap();
         }
+    }
+
+    /// Keeps the files for a person to look at.
+    fn keep(&self) -> String {
+        let kept = self.directory.path().with_extension("kept");
+        let mut copy = Command::new("cp");
+        let _ = copy
+            .arg("-r")
+            .arg(self.directory.path())
+            .arg(&kept)
+            .status();
+        kept.display().to_string()
     }
 
     fn step(&mut self, modes: &mut BTreeMap<&'static str, u64>) {

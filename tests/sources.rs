@@ -985,6 +985,161 @@ fn links_to_one_database_share_its_scan_cache() {
     }
 }
 
+/// Turns a link to a directory.
+fn turn(link: &Path, to: &Path) {
+    let new = link.with_extension("new");
+    std::os::unix::fs::symlink(to, &new).unwrap();
+    fs::rename(&new, link).unwrap();
+}
+
+#[test]
+fn service_follows_a_link_that_is_turned() {
+    let _limit = support::limit(120);
+    let (place, work, play) = (Place::new(), Made::new(), Made::new());
+    work.session("ses_work", 1);
+    play.session("ses_play", 1);
+    let link = place.path("data");
+    turn(&link, work.directory.path());
+    place.config(&database("mine", &link.join("opencode.db")));
+    let mut host = Host::well(&mut place.serve());
+    assert_eq!(host.model.ids(), ["ses_work"]);
+
+    // A refresh notices it at once.
+    turn(&link, play.directory.path());
+    assert_eq!(host.refresh()["outcome"], "ok");
+    assert_eq!(host.model.ids(), ["ses_play"]);
+    assert_eq!(host.model.state(), "ok");
+    // So does a look at the files, here since the old one is written to.
+    turn(&link, work.directory.path());
+    let since = Instant::now();
+    play.session("ses_late", 2);
+    host.until("the other one", |model| model.ids() == ["ses_work"]);
+    assert!(since.elapsed() < Duration::from_secs(10));
+    // And by itself it is noticed within a minute.
+    turn(&link, play.directory.path());
+    let since = Instant::now();
+    while host.model.ids() != ["ses_late", "ses_play"] {
+        assert!(since.elapsed() < Duration::from_secs(70));
+        host.take_for(Duration::from_secs(1));
+    }
+    host.until("its listing", |model| model.state() == "ok");
+    // What the one has was never shown with what the other has.
+    let mut model = serving::Model::default();
+    for event in &host.model.events {
+        model.take(event.clone());
+        let has = |id: &str| model.sessions.contains_key(id);
+        assert!(
+            !has("ses_work") || !(has("ses_play") || has("ses_late")),
+            "{event}"
+        );
+    }
+    // What is kept for the next start is of the database that the link leads to.
+    host.leave();
+    host.end();
+    let host = Host::greeted(&mut place.serve());
+    assert_eq!(host.model.ids(), ["ses_late", "ses_play"]);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn refresh_waits_for_where_a_slow_path_leads() {
+    let _limit = support::limit(60);
+    let (place, work, play) = (Place::new(), Made::new(), Made::new());
+    work.session("ses_work", 1);
+    play.session("ses_play", 1);
+    let disk = preload::Library::of("hanging_disk.c");
+    let link = place.path("slow-disk");
+    turn(&link, work.directory.path());
+    place.config(&database("mine", &link.join("opencode.db")));
+    let mut host = Host::well(place.serve().env("LD_PRELOAD", disk.path()));
+    assert_eq!(host.model.ids(), ["ses_work"]);
+    turn(&link, play.directory.path());
+    assert_eq!(host.refresh()["outcome"], "ok");
+    assert_eq!(host.model.ids(), ["ses_play"]);
+}
+
+#[test]
+fn library_host_follows_a_database_that_becomes_a_link() {
+    use opencode_sessions::service::{Config, Event, Service};
+    let _limit = support::limit(60);
+    let (place, made) = (Place::new(), Made::new());
+    made.session("ses_1", 1);
+    let db = place.path("opencode.db");
+    let service = Service::start(Config {
+        sources: opencode_sessions::source::sources_of(std::slice::from_ref(&db)),
+        marker: None,
+        deadline: Duration::from_secs(10),
+        lister: Box::new(|_| std::sync::Arc::new(ProcessLister::at(support::lister()))),
+        state: None,
+        pulse: None,
+    });
+    let service = service.unwrap();
+    let mut events = service.subscribe();
+    let mut is_linked = false;
+    let is_listed = events.any(|event| match &*event {
+        Event::Health(source) if source.health.name() == "missing" && !is_linked => {
+            std::os::unix::fs::symlink(&made.db, &db).unwrap();
+            is_linked = true;
+            false
+        }
+        Event::Change(change) => change.upserted.len() == 1,
+        _ => false,
+    });
+    assert!(is_listed);
+    // Its log is watched where it is.
+    made.session("ses_2", 2);
+    let since = Instant::now();
+    assert!(events.any(|event| matches!(&*event, Event::Change(_))));
+    assert!(since.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn service_sees_names_part_and_meet() {
+    let _limit = support::limit(120);
+    let place = Place::new();
+    let (one, other) = (Made::new(), Made::new());
+    one.session("ses_one", 1);
+    other.session("ses_other", 1);
+    let link = place.path("data");
+    turn(&link, one.directory.path());
+    // A third name has no log yet.
+    let (quiet, hard) = (place.path("quiet.db"), place.path("hard.db"));
+    copy_of(&["ses_quiet"], &quiet);
+    fs::hard_link(&quiet, &hard).unwrap();
+    place.config(
+        &(database("one", &one.db)
+            + &database("linked", &link.join("opencode.db"))
+            + &database("quiet", &quiet)
+            + &database("hard", &hard)),
+    );
+    let mut host = Host::greeted(&mut place.serve());
+    let sources = |host: &Host| host.model.health.keys().cloned().collect::<Vec<_>>();
+    host.until("both", |model| model.sessions.len() == 2);
+    assert_eq!(sources(&host), ["one", "quiet"]);
+
+    turn(&link, other.directory.path());
+    let conn = rusqlite::Connection::open(&hard).unwrap();
+    let insert = "INSERT INTO session SELECT 'ses_loud', project_id, workspace_id, parent_id, slug, \
+        directory, path, title, version, share_url, summary_additions, summary_deletions, \
+        summary_files, summary_diffs, metadata, cost, tokens_input, tokens_output, tokens_reasoning, \
+        tokens_cache_read, tokens_cache_write, revert, permission, agent, model, time_created, \
+        time_updated, time_compacting, time_archived FROM session";
+    conn.execute(insert, ()).unwrap();
+    host.take_for(Duration::from_secs(21));
+    host.until("what is new", |model| model.sessions.len() == 4);
+    assert_eq!(
+        host.model.ids(),
+        ["ses_loud", "ses_one", "ses_other", "ses_quiet"]
+    );
+    assert_eq!(sources(&host), ["linked", "one", "quiet"]);
+
+    turn(&link, one.directory.path());
+    host.take_for(Duration::from_secs(21));
+    host.until("one name less", |model| model.health.len() == 2);
+    assert_eq!(sources(&host), ["one", "quiet"]);
+    assert_eq!(host.model.ids(), ["ses_loud", "ses_one", "ses_quiet"]);
+}
+
 /// Where its mounts are its own: the words before a program, or none where there are no
 /// private mounts.
 fn own_mounts() -> Option<Vec<String>> {
@@ -1083,6 +1238,12 @@ fn another_name_of_the_database_is_not_another_database() {
         let output = command(&["doctor"]).output().unwrap();
         let said = String::from_utf8(output.stdout).unwrap();
         assert_eq!(said.matches("source    ").count(), 1, "{kind}: {said}");
+        let also = format!("also      {}\n", alias.display());
+        assert_eq!(
+            said.contains(&also),
+            kind != "dangling link",
+            "{kind}: {said}"
+        );
         let mut host = Host::greeted(&mut command(&["serve", "--stdio"]));
         host.until("the only source", |model| model.state() == "ok");
         host.leave();
@@ -1310,7 +1471,7 @@ fn forks_are_listed_only_where_the_configuration_says_so() {
         let found: Vec<_> = found.map(|line| format!("{line}\n")).collect();
         assert_eq!(found, notes, "{text:?}: {said}");
     }
-    // Whoever names a database asks about that one.
+    // `--db` asks about that database alone.
     let output = command(&["doctor", "--db"])
         .arg(&opencode)
         .output()

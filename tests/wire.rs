@@ -225,6 +225,7 @@ fn each_line_the_writer_writes_is_exactly_as_documented() {
                 progress: 0.5,
                 frames: 7,
                 bytes: 8,
+                stalled: true,
             },
             degraded: vec![Degraded {
                 what: OptionalPart::LastMessageAt,
@@ -265,7 +266,7 @@ fn each_line_the_writer_writes_is_exactly_as_documented() {
         concat!(
             r#"{"type":"end","sessions":2,"database":"ready","tables":["session"],"flat":true,"#,
             r#""skipped":{"invalidId":1,"duplicateId":2,"truncated":3},"#,
-            r#""scan":{"mode":"full","progress":0.5,"frames":7,"bytes":8},"#,
+            r#""scan":{"mode":"full","progress":0.5,"frames":7,"bytes":8,"stalled":true},"#,
             r#""degraded":[{"what":"lastMessageAt","reason":"damaged"}],"logElsewhere":true,"elapsedMs":9}"#,
         ),
         r#"{"type":"error","kind":"not_a_database","message":"it is none"}"#,

@@ -5,14 +5,14 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::sources::{Chosen, NoSources, SourceArgs, reached};
+use super::sources::{Chosen, NoSources, SourceArgs, reached, written_of};
 use super::status::places;
 use super::{DeadlineArgs, FAILED, process_lister};
 use crate::aliases;
 use crate::database_files::DatabaseFiles;
 use crate::gather::{self, LOG_ELSEWHERE, OLD_STORE};
 use crate::lister::{Cancel, ListRequest, Outcome};
-use crate::locate::{self, Located, Program};
+use crate::locate::{self, Program};
 use crate::service::SourcePlace;
 use crate::service::client::Client;
 use crate::source::{self, Place, Source};
@@ -119,8 +119,10 @@ impl<W: Write> Report<W> {
             cancel: Cancel::default(),
         });
         let programs = chosen.config.programs.iter();
-        let found = programs.flat_map(|program| written_of(*program));
-        let found = source::sources_of(&found.collect::<Vec<_>>());
+        let located: Vec<_> = programs
+            .map(|program| locate::databases_of(*program))
+            .collect();
+        let found = source::sources_of(&written_of(&located));
         for (source, outcome) in sources.iter().zip(outcomes) {
             writeln!(self.out)?;
             // Where nobody asked for it by name it may well be missing.
@@ -130,7 +132,7 @@ impl<W: Write> Report<W> {
         Ok(())
     }
 
-    /// The databases of forks that nobody asked for.
+    /// The databases of forks that are there and are not listed.
     fn forks(&mut self, chosen: &Chosen) -> io::Result<()> {
         let mut programs = chosen.config.programs.clone();
         let mut unlisted = Vec::new();
@@ -138,7 +140,7 @@ impl<W: Write> Report<W> {
             .into_iter()
             .filter(|one| *one != Program::OpenCode)
         {
-            let there = aliases::databases(&written_of(fork)).into_iter();
+            let there = aliases::databases(&written_of(&[locate::databases_of(fork)])).into_iter();
             let there = there.filter(|database| database.is_there == Some(true));
             let is_listed = |path: &Path| {
                 let mut sources = chosen.sources.iter();
@@ -247,14 +249,6 @@ impl<W: Write> Report<W> {
                 &format!("rows without a valid id, left out: {rows}"),
             ),
         }
-    }
-}
-
-/// The paths at which this program's databases are.
-fn written_of(program: Program) -> Vec<PathBuf> {
-    match locate::databases_of(program) {
-        Located::At(databases) => databases.into_iter().flat_map(|one| one.written).collect(),
-        Located::InMemory | Located::NoHome => Vec::new(),
     }
 }
 

@@ -9,20 +9,21 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
-use tracing::{error, info};
+use tracing::error;
 
-use super::sources::{Chosen, SourceArgs, sources};
+use super::sources::{Chosen, SourceArgs, sources_there};
+use crate::config::Config;
 use crate::service::Handle;
 use crate::source::Source;
 use crate::text::one_line;
 
-/// How often a new channel's database is looked for.
+/// How often new databases are looked for, and other names of known ones.
 const LOOK: Duration = Duration::from_secs(20);
 
 /// Keeps the sources of a service what they should be.
 pub(super) struct Keeper {
     args: SourceArgs,
-    now: Chosen,
+    config: Config,
 }
 
 /// Asks for the sources to be read again; they are, in their own time.
@@ -37,7 +38,10 @@ impl Reload {
 
 impl Keeper {
     pub(super) fn new(args: SourceArgs, now: Chosen) -> Self {
-        Self { args, now }
+        Self {
+            args,
+            config: now.config,
+        }
     }
 
     /// Keeps the service's sources as they should be.
@@ -50,9 +54,7 @@ impl Keeper {
                     match asked.recv_timeout(LOOK) {
                         Ok(()) => service.reload(self.read_again()),
                         Err(RecvTimeoutError::Timeout) => {
-                            if let Some(more) = self.look_again() {
-                                service.set_sources(more);
-                            }
+                            service.add_found(sources_there(self.config.clone()));
                         }
                         Err(RecvTimeoutError::Disconnected) => return,
                     }
@@ -65,8 +67,8 @@ impl Keeper {
     fn read_again(&mut self) -> Option<Vec<Source>> {
         match self.args.choose() {
             Ok(chosen) => {
-                self.now = chosen;
-                Some(self.now.sources.clone())
+                self.config = chosen.config;
+                Some(chosen.sources)
             }
             Err(none) => {
                 let why = one_line(none.why());
@@ -74,24 +76,5 @@ impl Keeper {
                 None
             }
         }
-    }
-
-    /// The sources with those that have come, if any have.
-    fn look_again(&mut self) -> Option<Vec<Source>> {
-        if !self.now.config.discover {
-            return None;
-        }
-        let found = sources(self.now.config.clone()).ok()?;
-        let is_new = |source: &Source| {
-            let mut known = self.now.sources.iter();
-            !known.any(|known| known.place == source.place || known.name == source.name)
-        };
-        let new: Vec<_> = found.into_iter().filter(is_new).collect();
-        if new.is_empty() {
-            return None;
-        }
-        info!(new = new.len(), "new databases were found");
-        self.now.sources.extend(new);
-        Some(self.now.sources.clone())
     }
 }

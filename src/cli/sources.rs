@@ -110,32 +110,15 @@ fn load(path: &Path) -> Result<Option<Config>, String> {
 
 /// The sources that this configuration comes to now.
 pub(super) fn sources(config: Config) -> Result<Vec<Source>, NoSources> {
-    let located = config
-        .programs
-        .iter()
-        .map(|program| locate::databases_of(*program));
-    let located: Vec<_> = located.collect();
-    let found = located.iter().flat_map(|located| match located {
-        Located::At(databases) => databases.as_slice(),
-        Located::InMemory | Located::NoHome => &[],
-    });
-    let found: Vec<_> = found
-        .flat_map(|database| database.written.clone())
-        .collect();
+    let located = located(&config);
+    let found = written_of(&located);
     let found = match (config.sources.len(), found.len()) {
         // What is not there is of interest where nothing else is.
         (0, 0 | 1) => found,
-        (named, _) => {
-            let mut there = aliases::databases(&found);
-            there.retain(|database| database.is_there != Some(false));
-            match (named, there.is_empty()) {
-                (0, true) => found.into_iter().take(1).collect(),
-                _ => there
-                    .into_iter()
-                    .flat_map(|database| database.written)
-                    .collect(),
-            }
-        }
+        (named, _) => match (named, there(&found)) {
+            (0, there) if there.is_empty() => found.into_iter().take(1).collect(),
+            (_, there) => there,
+        },
     };
     let sources = config.sources(&found);
     match sources.is_empty() {
@@ -143,6 +126,40 @@ pub(super) fn sources(config: Config) -> Result<Vec<Source>, NoSources> {
         true if located.contains(&Located::InMemory) => Err(NoSources::InMemory),
         true => Err(NoSources::Because(NO_HOME.to_owned())),
     }
+}
+
+/// The sources that are written down, and the databases that are found and there.
+pub(super) fn sources_there(config: Config) -> Vec<Source> {
+    let found = there(&written_of(&located(&config)));
+    config.sources(&found)
+}
+
+fn located(config: &Config) -> Vec<Located> {
+    let programs = config.programs.iter();
+    programs
+        .map(|program| locate::databases_of(*program))
+        .collect()
+}
+
+/// All paths of these databases.
+pub(super) fn written_of(located: &[Located]) -> Vec<PathBuf> {
+    let databases = located.iter().flat_map(|located| match located {
+        Located::At(databases) => databases.as_slice(),
+        Located::InMemory | Located::NoHome => &[],
+    });
+    databases
+        .flat_map(|database| database.written.clone())
+        .collect()
+}
+
+/// Those of these paths that lead to a file, or where the disk does not say.
+fn there(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let mut databases = aliases::databases(paths);
+    databases.retain(|database| database.is_there != Some(false));
+    databases
+        .into_iter()
+        .flat_map(|database| database.written)
+        .collect()
 }
 
 /// What asks these sources: this helper, or their commands.

@@ -143,7 +143,16 @@ impl Index {
         let mut old = std::mem::take(&mut self.sources);
         let kept = sources.iter().map(|source| {
             let identity = source.identity();
-            match old.iter().position(|known| known.identity == identity) {
+            let is_it = |known: &Known| known.identity == identity;
+            // Two sources can lead to one database: each keeps what is known of it.
+            let is_anothers = |known: &Known| {
+                let mut others = sources.iter().filter(|other| other.name != source.name);
+                others.any(|other| other.name == known.name && other.identity() == known.identity)
+            };
+            match old
+                .iter()
+                .position(|known| is_it(known) && !is_anothers(known))
+            {
                 Some(at) => old.swap_remove(at).becomes(source),
                 None => Known::new(source),
             }

@@ -107,6 +107,7 @@ fn without_marks(
             None => Scan::NONE,
             Some(_) => Scan {
                 progress: 0.0,
+                stalled: true,
                 ..Scan::NONE
             },
         },
@@ -281,6 +282,9 @@ impl<'a, 'o> Scanner<'a, 'o> {
         mode: ScanMode,
         cache: Option<ScanCache>,
     ) -> Found<'a> {
+        let remember = cache
+            .zip(self.options.cache.clone())
+            .map(|(cache, path)| Remember { cache, path });
         Found {
             snapshot: view.snapshot,
             schema: view.schema,
@@ -293,12 +297,11 @@ impl<'a, 'o> Scanner<'a, 'o> {
                 progress: 1.0,
                 frames: self.frames,
                 bytes: self.bytes,
+                stalled: !complete && remember.is_none(),
             },
             why: self.why,
             degraded: None,
-            remember: cache
-                .zip(self.options.cache.clone())
-                .map(|(cache, path)| Remember { cache, path }),
+            remember,
         }
     }
 }

@@ -8,6 +8,8 @@
 //! * A source is listed when its files changed, when somebody asks, or when the
 //!   last listing failed; one listing at a time, and no wake-up is lost. A
 //!   database that does not change is never opened.
+//! * A source whose path leads to another database, since a link was turned, is that
+//!   database within about a minute, and at a refresh at once.
 //! * One source's trouble never delays another's, nor any answer.
 //! * A change is announced at once, as a difference; nothing is announced when
 //!   nothing changed. A reader that stops reading holds up nobody.
@@ -31,6 +33,7 @@ mod watch;
 mod work;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
@@ -109,6 +112,8 @@ pub struct Service {
 enum Message {
     /// A watcher saw something new at the source of this name and number.
     Looked(SourceName, u64, Looks),
+    /// The path of the source of this name and number leads to this database now.
+    Turned(SourceName, u64, PathBuf),
     /// A source is watched in another way now.
     Watched(SourceName, u64, String),
     /// A listing has ended.
@@ -129,6 +134,8 @@ enum Message {
     Reload(Option<Vec<Source>>),
     /// From now on these are the sources.
     Sources(Vec<Source>),
+    /// These sources have been found.
+    Found(Vec<Source>),
     /// End, for this reason.
     End(String),
 }
@@ -145,6 +152,10 @@ impl Inbox {
 
     fn looked(&self, source: SourceName, number: u64, looks: Looks) {
         self.send(Message::Looked(source, number, looks));
+    }
+
+    fn turned(&self, source: SourceName, number: u64, to: PathBuf) {
+        self.send(Message::Turned(source, number, to));
     }
 
     fn watched(&self, source: SourceName, number: u64, how: String) {
@@ -251,6 +262,11 @@ impl Handle {
     /// those that stay stays.
     pub fn set_sources(&self, sources: Vec<Source>) {
         self.inbox.send(Message::Sources(sources));
+    }
+
+    /// Adds what of these sources is not known yet ([`with_found`](crate::source::with_found)).
+    pub fn add_found(&self, sources: Vec<Source>) {
+        self.inbox.send(Message::Found(sources));
     }
 
     /// Ends the service.

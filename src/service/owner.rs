@@ -27,7 +27,7 @@ use crate::gather::{self, Asked, LookUpJob, LookedUp, Reached};
 use crate::index::{Again, Archived, Difference, Health, Index, Known, Merged, Moment};
 use crate::lister::{Cancel, ListRequest, LookUpRequest, SCAN_BUDGET};
 use crate::session::{Millis, SessionId};
-use crate::source::{Source, SourceName};
+use crate::source::{Place, Source, SourceName, with_found};
 use crate::text::one_line;
 use crate::wire::{LookUp, MarkerText, VERSION, limits};
 
@@ -43,6 +43,7 @@ struct Refresh {
 }
 
 pub(super) struct Owner {
+    sources: Vec<Source>,
     index: Index,
     work: BTreeMap<SourceName, Work>,
     /// How many sources there ever were.
@@ -81,6 +82,7 @@ impl Owner {
             }
         };
         let mut owner = Self {
+            sources: config.sources.clone(),
             index,
             work: BTreeMap::new(),
             numbers: 0,
@@ -146,6 +148,7 @@ impl Owner {
     fn take(&mut self, message: Message) {
         match message {
             Message::Looked(source, number, looks) => self.looked(&source, number, looks),
+            Message::Turned(source, number, to) => self.turned(&source, number, to),
             Message::Watched(source, number, how) => self.watched(&source, number, how),
             Message::Listed(listed) => self.listed(*listed),
             Message::Saved(result) => self.saved(result),
@@ -161,6 +164,7 @@ impl Owner {
                 self.reload();
             }
             Message::Sources(sources) => self.set_sources(&sources),
+            Message::Found(sources) => self.found(&sources),
             Message::End(_) => {}
         }
     }
@@ -227,6 +231,7 @@ impl Owner {
 
     /// From now on these are the sources. Those that stay as they are go on undisturbed.
     fn set_sources(&mut self, sources: &[Source]) {
+        self.sources = sources.to_vec();
         let is_same = |work: &Work| sources.contains(&work.reached.source);
         let gone: Vec<_> = self.work.extract_if(.., |_, work| !is_same(work)).collect();
         let new: Vec<_> = sources
@@ -289,6 +294,39 @@ impl Owner {
         }
         // Who knows the old ones begins anew.
         self.broadcast(self.snapshot());
+    }
+
+    /// The path of a source leads to another database: that is the source now.
+    fn turned(&mut self, source: &SourceName, number: u64, to: PathBuf) {
+        if self.work_of(source, number).is_none() {
+            return;
+        }
+        info!(%source, "its path leads to another database now");
+        let mut sources = self.sources.clone();
+        if let Some(turned) = sources.iter_mut().find(|one| one.name == *source) {
+            turned.place = Place::Database(to);
+        }
+        self.set_sources(&sources);
+    }
+
+    /// Adds the sources that were discovered since the last time.
+    fn found(&mut self, found: &[Source]) {
+        let sources = with_found(&self.sources, found);
+        if sources != self.sources {
+            self.set_sources(&sources);
+        }
+        let is_elsewhere = |known: &Source, found: &Source| {
+            known.written.first() == found.written.first() && known.place != found.place
+        };
+        for work in self.work.values() {
+            let source = &work.reached.source;
+            if found.iter().any(|found| is_elsewhere(source, found))
+                && let Some(watch) = &work.watch
+            {
+                // It reports the new place when that is certain.
+                let _ = watch.look();
+            }
+        }
     }
 
     fn lists_archived(&self) -> bool {
@@ -375,7 +413,7 @@ impl Owner {
                     Went::Well(News {
                         changed: !merged.difference.is_empty(),
                         frames: scan.frames,
-                        unfinished: scan.progress < 1.0,
+                        unfinished: scan.progress < 1.0 && !scan.stalled,
                     })
                 };
                 work.scan = Some(scan);

@@ -7,22 +7,27 @@
 //! case, since events can be lost. It tells what the files look like whenever
 //! that is not what they looked like before.
 //!
+//! A path can go through a link, and a link can be turned to another directory. So each
+//! look resolves the path as it was written, and tells where it leads if that is not
+//! the database that is watched.
+//!
 //! Only the database and its log count. The `-shm` file changes with every
 //! reader, also with ours.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::Inbox;
 use crate::database_files::DatabaseFiles;
-use crate::source::SourceName;
+use crate::index::CONFIRM;
+use crate::source::{Source, SourceName};
 
 /// How often the files are looked at in any case.
 const SAFETY_NET: Duration = Duration::from_secs(60);
@@ -108,26 +113,30 @@ fn file(path: &Path) -> io::Result<Option<FileLooks>> {
     }
 }
 
-/// Starts watching a database. It ends when the returned handle is dropped.
+/// Starts watching the database of this source. It ends when the returned handle is dropped.
 ///
 /// # Errors
 ///
 /// Where the system gives no thread.
 pub(super) fn watch(
-    name: &SourceName,
+    source: &Source,
     number: u64,
     files: DatabaseFiles,
     inbox: Inbox,
 ) -> io::Result<Watch> {
     let (wake, woken) = mpsc::channel();
+    let name = &source.name;
+    let written = source.written.first();
     let looker = Looker {
         name: name.clone(),
         number,
+        written: written.unwrap_or(&files.main).clone(),
         files,
         inbox,
         wake: wake.clone(),
         watcher: None,
         told: None,
+        turned: None,
     };
     thread::Builder::new()
         .name(format!("watch {name}").chars().take(15).collect())
@@ -140,6 +149,16 @@ pub(super) fn watch(
 #[derive(Debug)]
 pub(super) struct Watch(Sender<Wake>);
 
+impl Watch {
+    /// Asks for a look now. The receiver is disconnected when the owner has been told
+    /// what is seen, which takes as long as the disk does.
+    pub(super) fn look(&self) -> Receiver<()> {
+        let (done, looked) = mpsc::channel();
+        let _ = self.0.send(Wake::Look(done));
+        looked
+    }
+}
+
 impl Drop for Watch {
     fn drop(&mut self) {
         let _ = self.0.send(Wake::End);
@@ -149,6 +168,8 @@ impl Drop for Watch {
 enum Wake {
     /// The files may have changed.
     Event,
+    /// A request for a look: dropping the sender answers it.
+    Look(Sender<()>),
     End,
 }
 
@@ -157,17 +178,29 @@ struct Looker {
     /// Which source of that name.
     number: u64,
     files: DatabaseFiles,
+    /// The path as it was written.
+    written: PathBuf,
     inbox: Inbox,
     wake: Sender<Wake>,
     /// The watcher, and which directory it watches.
     watcher: Option<(RecommendedWatcher, (u64, u64))>,
     /// What was last said about how this source is watched.
     told: Option<String>,
+    /// The path leads to another database.
+    turned: Option<Turned>,
+}
+
+/// Where the path as it was written leads now.
+struct Turned {
+    to: PathBuf,
+    since: Instant,
+    is_told: bool,
 }
 
 impl Looker {
     fn run(mut self, woken: &Receiver<Wake>) {
         let mut last = None;
+        let mut waiting = Vec::new();
         loop {
             // Watched first, looked at after: what changes in between is seen.
             let how = self.keep_watching();
@@ -183,21 +216,61 @@ impl Looker {
                 last = Some(looks);
                 self.inbox.looked(self.name.clone(), self.number, looks);
             }
-            let pause = match (events, looks.racy) {
+            self.follow();
+            // This answers the requests for a look.
+            waiting.clear();
+            let is_unconfirmed = self.turned.as_ref().is_some_and(|turned| !turned.is_told);
+            let pause = match (events && !is_unconfirmed, looks.racy) {
                 (false, _) => POLL,
                 // Once more when the change is old enough to be sure of: a commit
                 // is in the log before it is in the wal-index, where readers look.
                 (true, true) => RACY,
                 (true, false) => SAFETY_NET,
             };
-            match woken.recv_timeout(pause) {
-                Ok(Wake::End) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(Wake::Event) => thread::sleep(BURST),
-                Err(RecvTimeoutError::Timeout) => {}
+            let wake = match woken.recv_timeout(pause) {
+                Ok(wake) => Some(wake),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            if matches!(wake, Some(Wake::Event)) {
+                thread::sleep(BURST);
             }
-            if woken.try_iter().any(|wake| matches!(wake, Wake::End)) {
-                return;
+            for wake in wake.into_iter().chain(woken.try_iter()) {
+                match wake {
+                    Wake::End => return,
+                    Wake::Look(done) => waiting.push(done),
+                    Wake::Event => {}
+                }
             }
+        }
+    }
+
+    /// Tells where the path as it was written leads, if that is another database.
+    fn follow(&mut self) {
+        let to = match DatabaseFiles::resolve(&self.written) {
+            Ok(files) if files.main != self.files.main => files.main,
+            // Where the disk refuses, nothing is known.
+            _ => return self.turned = None,
+        };
+        // An unmounted directory must not remove the source.
+        if !to.parent().is_some_and(Path::is_dir) {
+            return self.turned = None;
+        }
+        let turned = match self.turned.take().filter(|turned| turned.to == to) {
+            Some(turned) => turned,
+            None => Turned {
+                to,
+                since: Instant::now(),
+                is_told: false,
+            },
+        };
+        let turned = self.turned.insert(turned);
+        // A link can be removed and made anew: a missing file must be missing at two looks.
+        let is_sure = turned.to.exists() || turned.since.elapsed() >= CONFIRM;
+        if is_sure && !turned.is_told {
+            turned.is_told = true;
+            self.inbox
+                .turned(self.name.clone(), self.number, turned.to.clone());
         }
     }
 
@@ -222,7 +295,7 @@ impl Looker {
         }
         // The directory itself: it is gone, or elsewhere.
         let files = &self.files;
-        let ours = [&files.main, &files.log, directory].map(|path| path.to_owned());
+        let ours = [files.main.as_path(), &files.log, directory].map(Path::to_owned);
         let wake = self.wake.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let counts = match &event {
@@ -275,5 +348,124 @@ fn without_events(directory: &Path) -> Option<&'static str> {
     {
         let _ = directory;
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+    use crate::service::Message;
+    use crate::source::sources_of;
+
+    /// A place with databases in `one` and `two`, and a link to `one` that is watched.
+    struct Turning {
+        place: tempfile::TempDir,
+        looker: Looker,
+        told: Receiver<Message>,
+    }
+
+    impl Turning {
+        fn new() -> Self {
+            let place = tempfile::tempdir().unwrap();
+            for name in ["one", "two", "three", "empty"] {
+                fs::create_dir(place.path().join(name)).unwrap();
+            }
+            for name in ["one", "two", "three"] {
+                fs::write(place.path().join(name).join("x.db"), "").unwrap();
+            }
+            symlink("one", place.path().join("link")).unwrap();
+            let source = &sources_of(&[place.path().join("link/x.db")])[0];
+            let (to, told) = mpsc::channel();
+            let looker = Looker {
+                name: source.name.clone(),
+                number: 1,
+                files: DatabaseFiles::of_canonical(source.db().unwrap()),
+                written: source.written[0].clone(),
+                inbox: Inbox(to),
+                wake: mpsc::channel().0,
+                watcher: None,
+                told: None,
+                turned: None,
+            };
+            Self {
+                place,
+                looker,
+                told,
+            }
+        }
+
+        fn turn(&self, to: Option<&str>) {
+            let link = self.place.path().join("link");
+            fs::remove_file(&link).unwrap();
+            if let Some(to) = to {
+                symlink(to, link).unwrap();
+            }
+        }
+
+        /// What one more look tells.
+        fn follow(&mut self) -> Vec<PathBuf> {
+            self.looker.follow();
+            let root = self.place.path().canonicalize().unwrap();
+            let told = self.told.try_iter().map(|message| match message {
+                Message::Turned(_, 1, to) => to.strip_prefix(&root).unwrap().to_owned(),
+                other => panic!("{other:?}"),
+            });
+            told.collect()
+        }
+    }
+
+    #[test]
+    fn turned_link_is_told_once() {
+        let mut turning = Turning::new();
+        assert!(turning.follow().is_empty());
+        turning.turn(Some("two"));
+        assert_eq!(turning.follow(), [Path::new("two/x.db")]);
+        assert!(turning.follow().is_empty());
+        turning.turn(Some("one"));
+        assert!(turning.follow().is_empty());
+        turning.turn(Some("two"));
+        assert_eq!(turning.follow(), [Path::new("two/x.db")]);
+        turning.turn(Some("three"));
+        assert_eq!(turning.follow(), [Path::new("three/x.db")]);
+    }
+
+    #[test]
+    fn link_to_no_database_is_told_at_the_second_look() {
+        let mut turning = Turning::new();
+        turning.turn(Some("empty"));
+        assert!(turning.follow().is_empty());
+        // It was only made anew.
+        turning.turn(Some("one"));
+        assert!(turning.follow().is_empty());
+        turning.turn(Some("empty"));
+        assert!(turning.follow().is_empty());
+        thread::sleep(CONFIRM);
+        assert_eq!(turning.follow(), [Path::new("empty/x.db")]);
+    }
+
+    #[test]
+    fn link_to_a_directory_that_is_away_is_not_told() {
+        for to in [Some("away/deep"), Some("link"), None] {
+            let mut turning = Turning::new();
+            turning.turn(to);
+            assert!(turning.follow().is_empty());
+            thread::sleep(CONFIRM);
+            assert!(turning.follow().is_empty(), "{to:?}");
+        }
+    }
+
+    #[test]
+    fn directory_that_becomes_a_link_is_told() {
+        let mut turning = Turning::new();
+        turning.looker.written = turning.looker.files.main.clone();
+        fs::rename(
+            turning.place.path().join("one"),
+            turning.place.path().join("old"),
+        )
+        .unwrap();
+        symlink("two", turning.place.path().join("one")).unwrap();
+        assert_eq!(turning.follow(), [Path::new("two/x.db")]);
     }
 }

@@ -20,6 +20,9 @@ use crate::source::{Place, SourceName};
 use crate::text::told;
 use crate::wire::Scan;
 
+/// How long a refresh waits for a look at where its path leads.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// What the owner knows of a source beside its sessions.
 pub(super) struct Work {
     pub(super) reached: Reached,
@@ -29,7 +32,7 @@ pub(super) struct Work {
     scan_cache: Option<ScanCache>,
     pub(super) schedule: Schedule,
     /// Of a database.
-    _watch: Option<Watch>,
+    pub(super) watch: Option<Watch>,
     pub(super) how_watched: String,
     /// What the files look like now.
     pub(super) looks: Option<Looks>,
@@ -62,7 +65,7 @@ impl Work {
             Place::Database(path) => {
                 let files = DatabaseFiles::of_canonical(path.clone());
                 let cache = state_dir.map(|directory| file::scan_cache_in(directory, &files));
-                let watch = watch(&reached.source.name, number, files, inbox.clone())?;
+                let watch = watch(&reached.source, number, files, inbox.clone())?;
                 let how = "not yet".to_owned();
                 (Some(watch), cache.map(ScanCache::At), how)
             }
@@ -79,7 +82,7 @@ impl Work {
             number,
             scan_cache,
             schedule,
-            _watch: watch,
+            watch,
             how_watched,
             looks: None,
             listing: None,
@@ -107,11 +110,17 @@ impl Work {
             .take()
             .unwrap_or_else(|| self.reached.projects());
         let lister = Arc::clone(&self.reached.lister);
+        // A refresh must read the database that the path leads to now.
+        let looked = self.watch.as_ref().filter(|_| !self.running.is_empty());
+        let looked = looked.map(Watch::look);
         let (source, number) = (self.reached.source.name.clone(), self.number);
         let to = inbox.clone();
         let thread = thread::Builder::new()
             .name("listing".into())
             .spawn(move || {
+                if let Some(looked) = looked {
+                    let _ = looked.recv_timeout(LOOK);
+                }
                 let started = Instant::now();
                 let outcome = lister.list(&request);
                 let took = started.elapsed();

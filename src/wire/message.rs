@@ -219,6 +219,10 @@ pub struct Scan {
     pub frames: u64,
     /// Bytes of content, or of the log, that were searched.
     pub bytes: u64,
+    /// Not all is decided, and another listing would come no further: nothing can be
+    /// remembered for it, or the content cannot be read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stalled: bool,
 }
 
 impl Scan {
@@ -228,6 +232,7 @@ impl Scan {
         progress: 1.0,
         frames: 0,
         bytes: 0,
+        stalled: false,
     };
 }
 

@@ -1,5 +1,6 @@
 /* A disk that does not say what a path really is, where this is loaded before the C
-   library: for paths with "hanging-disk" in them. Linux. */
+   library: for paths with "hanging-disk" in them. For those with "slow-disk" it takes
+   half a second. Linux. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdlib.h>
@@ -11,5 +12,7 @@ char *realpath(const char *restrict path, char *restrict resolved) {
     if (strstr(path, "hanging-disk") != NULL)
         for (;;)
             pause();
+    if (strstr(path, "slow-disk") != NULL)
+        usleep(500 * 1000);
     return next(path, resolved);
 }

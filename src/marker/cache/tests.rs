@@ -281,3 +281,90 @@ fn only_the_same_database_in_the_same_state_goes_on() {
         BTreeSet::from([(0, 1)])
     );
 }
+
+// ---- The format on disk.
+
+/// Every field has another value, so that none can change places with another.
+fn samples() -> [(&'static str, ScanCache); 2] {
+    let stamp = FileStamp {
+        device: 11,
+        inode: 12,
+        size: 5_000_000_000,
+        modified: (1_795_338_894, 119),
+        changed: (-14, 15),
+        change_counter: 16,
+    };
+    let key = CacheKey {
+        device: 21,
+        inode: 22,
+        page_size: 65_536,
+        reserved: 23,
+        marker: "a marker for a test".to_owned(),
+        schema_version: -24,
+        tables: vec![
+            (
+                "table".to_owned(),
+                "part".to_owned(),
+                25,
+                Some("CREATE TABLE part (…)".to_owned()),
+            ),
+            ("view".to_owned(), "message".to_owned(), 0, None),
+        ],
+    };
+    let position = Position {
+        salts: [31, u32::MAX],
+        frames: 32,
+        checksum: [33, 34],
+        big_endian: true,
+    };
+    let state = ScanState {
+        key: key.clone(),
+        position,
+        stamp: Some(stamp),
+        caught_up: true,
+        phase: Phase::Owners {
+            pages: 41,
+            done: 42,
+            grew: true,
+        },
+        watched: BTreeSet::from([(0, i64::MIN), (5, i64::MAX)]),
+        unowned_pages: BTreeSet::from([43, 44]),
+        marked: BTreeSet::from(["ses_a".to_owned(), "ses_日本".to_owned()]),
+        renewing: true,
+        begun_ms: -45,
+    };
+    let sql = SqlState {
+        key: Some(key),
+        position,
+        stamp: None,
+        pass: 51,
+        after: Some(-52),
+        marked: BTreeSet::from(["ses_b".to_owned()]),
+        complete: true,
+    };
+    [
+        ("cache-2.bin", ScanCache::Pages(state)),
+        ("cache-sql-2.bin", ScanCache::Sql(sql)),
+    ]
+}
+
+/// See `tests/golden.rs`, which holds the samples of the other formats.
+#[test]
+fn format_of_the_cache_is_pinned() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden");
+    for (name, value) in samples() {
+        let encoded = codec::encode(KIND, &value).unwrap();
+        let path = directory.join(name);
+        if std::env::var_os("GOLDEN_WRITE").is_some() {
+            std::fs::write(&path, &encoded).unwrap();
+        }
+        let sample = std::fs::read(&path).unwrap();
+        assert_eq!(
+            encoded, sample,
+            "{name}: a changed type needs a new version"
+        );
+        assert_eq!(ScanCache::load(&path), Some(value), "{name}");
+    }
+    // One of the version before is a cache that is not there.
+    assert_eq!(ScanCache::load(&directory.join("cache-1.bin")), None);
+}
