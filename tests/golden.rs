@@ -24,6 +24,7 @@ use std::time::Duration;
 use opencode_sessions::codec::Unreadable;
 use opencode_sessions::index::{Found, Index, Moment, snapshot};
 use opencode_sessions::output::Entry;
+use opencode_sessions::packed::Packed;
 use opencode_sessions::session::{Millis, Model, Session, SessionId, Store, Summary, Tokens};
 use opencode_sessions::source::{Source, sources_of};
 use opencode_sessions::wire::{
@@ -281,9 +282,8 @@ fn index() -> Index {
 }
 
 fn entries_of(index: &Index) -> Vec<Vec<Entry>> {
-    let entries = |known: &opencode_sessions::index::Known| {
-        known.entries().map(|entry| entry.unpack()).collect()
-    };
+    let entries =
+        |known: &opencode_sessions::index::Known| known.entries().map(Packed::unpack).collect();
     index.sources().map(entries).collect()
 }
 
@@ -339,6 +339,7 @@ fn helper_replaces_every_scan_cache_sample() {
     let _limit = support::limit(60);
     let samples = samples("cache");
     assert!(samples.contains_key(&1));
+    let newest = samples.keys().copied().max();
     for (found, bytes) in samples {
         let (place, db) = support::real_database("1.18.33");
         let (expected, _) = support::listing(&db, &[]);
@@ -353,6 +354,11 @@ fn helper_replaces_every_scan_cache_sample() {
         let replaced = fs::read(&cache).unwrap();
         assert_ne!(replaced, bytes, "cache-{found}.bin");
         assert_eq!(replaced[..8], bytes[..8], "cache-{found}.bin");
+        assert_eq!(
+            newest,
+            Some(version(&replaced)),
+            "a new version needs a sample: let a helper write it with --scan-cache"
+        );
         let (sessions, end) = support::listing(&db, &with_cache);
         assert_eq!(sessions, expected, "cache-{found}.bin");
         assert_eq!(end["scan"]["mode"], "unchanged", "cache-{found}.bin");

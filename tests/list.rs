@@ -427,6 +427,49 @@ fn what_a_listing_lacks_is_said_and_is_no_failure() {
     );
 }
 
+/// As above, of a real database: one whose projects cannot be read, under a second name,
+/// beside which there is no log.
+#[test]
+fn each_program_says_what_a_listing_lacks() {
+    let _limit = support::limit(60);
+    let made = Made::new();
+    made.session("ses_1", 1);
+    made.run(
+        "UPDATE session SET project_id = 'p';
+         DROP TABLE project; CREATE VIEW project AS SELECT id, worktree FROM gone",
+    );
+    let Made {
+        directory,
+        db,
+        conn,
+    } = made;
+    // The last one to leave removes the log.
+    drop(conn);
+    let link = directory.path().join("elsewhere.db");
+    fs::hard_link(&db, &link).unwrap();
+    let run = |program: &Path, args: &[&str]| {
+        let mut command = command(program);
+        let output = command.args(args).arg("--db").arg(&link).output().unwrap();
+        (stdout(&output), stderr(&output))
+    };
+    let (_, listed) = run(sessions(), &["list"]);
+    let (_, pretty) = run(support::lister(), &["--pretty"]);
+    let (explained, _) = run(support::lister(), &["explain"]);
+    for (said, before) in [
+        (listed, "opencode-sessions: elsewhere.db: "),
+        (pretty, "opencode-lister: "),
+        (explained, "lacks:    "),
+    ] {
+        let notes = said.lines().filter_map(|line| line.strip_prefix(before));
+        let [worktree, log] = notes.collect::<Vec<_>>()[..] else {
+            panic!("{before}: {said}");
+        };
+        assert!(worktree.starts_with("worktree is missing: "), "{said}");
+        assert!(worktree.contains("gone"), "{said}");
+        assert_eq!(log, ELSEWHERE);
+    }
+}
+
 #[test]
 fn a_failed_listing_is_one_sentence_and_exit_1_and_nothing_on_standard_output() {
     let _limit = support::limit(60);
@@ -443,8 +486,8 @@ fn a_failed_listing_is_one_sentence_and_exit_1_and_nothing_on_standard_output() 
     assert_eq!(
         stderr(&output),
         format!(
-            "opencode-sessions: cannot list {}: it does not begin like an SQLite database; \
-             is it the right file?\n",
+            "opencode-sessions: cannot read {}: it does not begin like an SQLite database \
+             (check that the path names the right file)\n",
             noise.display()
         )
     );

@@ -259,8 +259,9 @@ fn no_helper_survives_a_service_that_is_killed() {
     let made = Made::of(&support::SCHEMA.replace("CREATE TABLE project", "CREATE TABLE ignored"));
     made.session("ses_1", 1);
     made.run(
-        "CREATE VIEW project AS WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
-         SELECT i AS id, '/work' AS worktree FROM n",
+        "UPDATE session SET project_id = 'p';
+         CREATE VIEW project AS WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
+         SELECT i AS id, '/work' AS worktree FROM n WHERE i < 0",
     );
     let state = made.directory.path().join("state");
     for _ in 0..5 {

@@ -662,7 +662,6 @@ fn first_prompt_is_whole_within_the_limit() {
 }
 
 #[test]
-#[ignore = "the helper does not yet cut first prompts at the limit that it is given"]
 fn first_prompt_is_cut_at_the_limit() {
     let _limit = support::limit(60);
     for (characters, limit) in [(5_000, 1), (5_000, 199), (5_000, 201), (5_000, 4_000)] {

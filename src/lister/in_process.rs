@@ -58,27 +58,7 @@ impl Lister for InProcessLister {
     fn list(&self, request: &ListRequest) -> Outcome {
         let sessions = Sessions::new(request.bounded_first_prompt_limit());
         in_turn(request.deadline, sessions, |deadline, out| {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let db = database(request.db.as_ref());
-            let task = listing::Task {
-                marker: marker::Options {
-                    marker: request.marker.clone(),
-                    cache: request
-                        .scan_cache
-                        .clone()
-                        .and_then(|cache| cache.prepare(db.as_ref()?)),
-                    budget: Some(request.bounded_scan_budget(left)),
-                    threads: super::default_threads(),
-                },
-                filter: Filter {
-                    children: request.children,
-                    archived: request.archived,
-                },
-                open: options(request.busy_timeout(), deadline),
-                first_prompt_limit: request.bounded_first_prompt_limit(),
-                db,
-            };
-            listing::list(&task, out, io::sink())
+            listing::list(&listing_task(request, deadline), out, io::sink())
         })
     }
 
@@ -95,6 +75,28 @@ impl Lister for InProcessLister {
             };
             look_up::look_up(&task, out)
         })
+    }
+}
+
+/// The listing, in the time that is left until the deadline.
+fn listing_task(request: &ListRequest, deadline: Instant) -> listing::Task {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let db = database(request.db.as_ref());
+    let cache = request.scan_cache.clone();
+    listing::Task {
+        marker: marker::Options {
+            marker: request.marker.clone(),
+            cache: cache.and_then(|cache| cache.prepare(db.as_ref()?)),
+            budget: Some(request.bounded_scan_budget(left)),
+            threads: super::default_threads(),
+        },
+        filter: Filter {
+            children: request.children,
+            archived: request.archived,
+        },
+        open: options(request.busy_timeout(), deadline),
+        first_prompt_limit: request.bounded_first_prompt_limit(),
+        db,
     }
 }
 
@@ -142,5 +144,37 @@ fn in_turn<C: Content>(
         Ok(Outcome::Refused(_)) if Instant::now() >= until => timed_out(progress),
         Ok(outcome) => outcome,
         Err(violation) => Outcome::Broken(Broke::Wire(violation).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// The time left can be much less than the request's deadline: another listing had
+    /// its turn.
+    #[test]
+    fn scan_has_at_most_half_of_the_time_left() {
+        let seconds = Duration::from_secs;
+        let request = |scan_budget, first_prompt_limit| ListRequest {
+            scan_budget,
+            first_prompt_limit,
+            deadline: seconds(100),
+            ..ListRequest::of("/x")
+        };
+        let task = |request: &ListRequest, left: Duration| {
+            let task = listing_task(request, Instant::now() + left);
+            (task.marker.budget.unwrap(), task.first_prompt_limit)
+        };
+        let (budget, limit) = task(&request(None, 0), seconds(60));
+        // A busy machine takes its time from one look at the clock to the next.
+        assert!(budget <= seconds(30) && budget > seconds(20), "{budget:?}");
+        assert_eq!(limit, 1);
+        let (budget, limit) = task(&request(Some(seconds(2)), 4_000), seconds(60));
+        assert_eq!((budget, limit), (seconds(2), 4_000));
+        let (budget, _) = task(&request(Some(seconds(2)), 200), Duration::ZERO);
+        assert_eq!(budget, Duration::from_millis(1));
     }
 }
