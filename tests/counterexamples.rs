@@ -400,6 +400,55 @@ fn broken_chain_is_followed_from_behind_it() {
     }
 }
 
+/// As long as it is the newest, too.
+#[test]
+fn transaction_without_checksums_is_remembered() {
+    let _limit = support::limit(60);
+    for which in [Break::First, Break::All] {
+        let made = restarted();
+        assert_eq!(made.scan(), "full");
+        let _index = commit_broken(&made, "s1", which);
+        assert_eq!(made.scan(), "tail", "{which:?}");
+        for _ in 0..2 {
+            assert_eq!(made.scan(), "unchanged", "{which:?}");
+        }
+        drop(made.conn);
+    }
+}
+
+/// Recovery ends the log before the frame without a checksum, and a position behind it
+/// is one of a log that is not there any more, though its frame still is.
+#[test]
+fn position_behind_a_broken_chain_does_not_outlive_a_crash() {
+    let _limit = support::limit(60);
+    for which in [Break::First, Break::All] {
+        let mut made = restarted();
+        assert_eq!(made.scan(), "full");
+        let index = commit_broken(&made, "s1", which);
+        made.messages(20, "after");
+        made.scan();
+        // A crash: nobody closes the database.
+        let kept = Log::of(&made.db);
+        drop(index);
+        let no_checkpoint = rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+        made.conn.set_db_config(no_checkpoint, true).unwrap();
+        made.conn = Connection::open_in_memory().unwrap();
+        assert!(Log::of(&made.db).bytes == kept.bytes);
+        let _ = fs::remove_file(beside(&made.db, "-shm"));
+        made.conn = Connection::open(&made.db).unwrap();
+        made.run("PRAGMA wal_autocheckpoint = 0");
+        made.part(7777, "s2", &format!("{}{MARKER}", "x".repeat(50)));
+        assert!(
+            Log::of(&made.db).frames() < kept.frames(),
+            "it did not recover"
+        );
+        made.checkpoint("RESTART");
+        made.messages(1, "c");
+        made.scan();
+        drop(made.conn);
+    }
+}
+
 // ---- A budget that ends at any moment.
 
 /// A row that holds the marker in an overflow page, and whose cell is in the log

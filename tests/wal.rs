@@ -79,7 +79,8 @@ impl Written {
             read,
             Read {
                 to,
-                frames: all.len() as u64
+                frames: all.len() as u64,
+                past_a_hole: false,
             }
         );
         Ok(all)

@@ -28,6 +28,7 @@ use std::path::Path;
 use bincode::{Decode, Encode};
 use rusqlite::Connection;
 
+use super::wal::Read;
 use crate::codec::{self, Kind};
 use crate::file;
 use crate::store::{CONTENT, FileStamp, Position, StoreError};
@@ -120,6 +121,8 @@ pub(super) struct ScanState {
     stamp: Option<FileStamp>,
     /// The position was the end of a snapshot: nothing is left to read.
     caught_up: bool,
+    /// Frames of its generation before the position had no checksum.
+    past_a_hole: bool,
     phase: Phase,
     /// Every row whose record holds a half of the marker, of what was read: the
     /// number of its table in [`CONTENT`], and its rowid.
@@ -129,6 +132,8 @@ pub(super) struct ScanState {
     unowned_pages: BTreeSet<u32>,
     /// The marked sessions, as far as they are known.
     pub(super) marked: BTreeSet<String>,
+    /// What SQL knows of the content tables whose rows are not what is on their pages.
+    pub(super) by_sql: Option<SqlState>,
     /// All is known, and only being read once more.
     renewing: bool,
     /// When the pages were last begun to be read, in milliseconds since 1970.
@@ -166,10 +171,12 @@ impl ScanState {
             position: end.start(),
             stamp: None,
             caught_up: false,
+            past_a_hole: false,
             phase: Phase::Search { done: 0 },
             watched: BTreeSet::new(),
             unowned_pages: BTreeSet::new(),
             marked: BTreeSet::new(),
+            by_sql: None,
             renewing: false,
             begun_ms: now_ms,
         }
@@ -204,6 +211,12 @@ impl ScanState {
         self.position
     }
 
+    /// True if a restart of the log cannot be followed from the position: recovery may
+    /// have ended the log before it, and written other frames there.
+    pub(super) fn is_lost_by_a_restart(&self, end: Position) -> bool {
+        self.past_a_hole && self.position.salts != end.salts
+    }
+
     pub(super) fn phase(&self) -> Phase {
         self.phase
     }
@@ -227,17 +240,20 @@ impl ScanState {
         self.caught_up || self.position.frames == 0
     }
 
-    /// The frames from the position to `to` were searched, in a snapshot that ends at
+    /// The frames from the position to `read.to` were searched, in a snapshot that ends at
     /// `end`, and their links were held against the unowned pages: these are
     /// `unowned_pages` now, none of those before among the missing. The file has
     /// `file_pages` pages. Returns true if owners must be looked for because of them.
     pub(super) fn log_was_read(
         &mut self,
-        to: Position,
+        Read {
+            to, past_a_hole, ..
+        }: Read,
         end: Position,
         unowned_pages: BTreeSet<u32>,
         file_pages: u32,
     ) -> bool {
+        self.past_a_hole = past_a_hole || self.past_a_hole && self.position.salts == to.salts;
         self.position = to;
         self.caught_up = to == end;
         let has_grown = unowned_pages.len() > self.unowned_pages.len();

@@ -120,7 +120,7 @@ impl<'a> FileScan<'a> {
 
     /// Looks for what leads to `unowned_pages` on the first `pages` pages, of which the
     /// last `done` were looked at, until there are no more or `stop` says so: rows
-    /// become `owners`, overflow pages unowned_pages. Returns how many are done then, and
+    /// become `owners`, overflow pages unowned. Returns how many are done then, and
     /// whether all of them were seen together.
     ///
     /// From the end: SQLite takes new pages from the end of the file, so that a

@@ -66,7 +66,7 @@ impl OverflowLinks {
         self.forgot = true;
     }
 
-    /// Follows the links back from `unowned_pages`: pages become unowned_pages, rows `owners`.
+    /// Follows the links back from `unowned_pages`: pages become unowned, too, and rows `owners`.
     pub(super) fn trace_owners(
         &mut self,
         unowned_pages: &mut BTreeSet<u32>,

@@ -22,22 +22,22 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::cache::{Phase, ScanCache, ScanState};
-use super::confirm::{Confirmer, plain};
+use super::cache::{Phase, ScanCache, ScanState, SqlState};
+use super::confirm::Confirmer;
 use super::content_tables;
 use super::file_scan::{Candidates, FileScan};
 use super::overflow::OverflowLinks;
 use super::page::Layout;
 use super::record::{Records, Watched};
 use super::scan::{Rows, Scanner, View, now_ms};
-use super::wal::{Log, LogGap};
+use super::wal::{Log, LogGap, Read};
 use crate::store::{Position, StoreError};
 
 /// So long is read between two reads of the log, which could restart twice.
 const SLICE: Duration = Duration::from_millis(250);
 
 /// So long at most a snapshot is held that keeps writers from committing.
-const BLOCKING_SLICE: Duration = Duration::from_millis(100);
+pub(super) const BLOCKING_SLICE: Duration = Duration::from_millis(100);
 
 /// So long writers are let in between two of those.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -58,8 +58,8 @@ const MANY: usize = 200_000;
 pub(super) enum Ended<'a> {
     /// With what is known in this snapshot.
     Known(View<'a>, ScanState),
-    /// Only SQL can read this snapshot; and the cache, if it was not used.
-    OnlySql(View<'a>, Option<ScanCache>),
+    /// Only SQL can read this snapshot; with what it knew before.
+    OnlySql(View<'a>, Option<SqlState>),
 }
 
 /// Reads what is new since the cache, and as much of the file as the budget allows.
@@ -68,13 +68,19 @@ pub(super) fn run<'a>(
     first: View<'a>,
     cache: Option<ScanCache>,
 ) -> Result<Ended<'a>, StoreError> {
-    if !scanner.can_read_pages(&first) {
-        return Ok(Ended::OnlySql(first, cache));
-    }
-    let mut known = match cache {
-        Some(ScanCache::Pages(state)) => Some(state),
-        _ => None,
+    let (mut known, sql) = match cache {
+        Some(ScanCache::Pages(state)) => (Some(state), None),
+        Some(ScanCache::Sql(state)) => (None, Some(state)),
+        None => (None, None),
     };
+    // Or SQL had to read this very state before.
+    let is_of_sql = match (&sql, first.key(scanner.marker)?) {
+        (Some(sql), Some((key, end, stamp))) => sql.is_about(&key, end, stamp),
+        _ => false,
+    };
+    if is_of_sql || !scanner.can_read_pages(&first) {
+        return Ok(Ended::OnlySql(first, sql));
+    }
     let mut next = Some(first);
     // What was known before the log was lost: its rows are worth a look.
     let mut lost = None;
@@ -87,7 +93,7 @@ pub(super) fn run<'a>(
             None => scanner.view(None)?,
         };
         let Some((key, end, stamp)) = view.key(scanner.marker)? else {
-            return Ok(Ended::OnlySql(view, None));
+            return Ok(Ended::OnlySql(view, sql));
         };
         let file_pages = scanner.file(view.layout).pages()?;
         // SQL says what is wrong with a file that was cut off.
@@ -97,7 +103,7 @@ pub(super) fn run<'a>(
             || is_cut_off
             || !scanner.can_read_pages(&view)
         {
-            return Ok(Ended::OnlySql(view, None));
+            return Ok(Ended::OnlySql(view, sql));
         }
         let before = known.take();
         let (mut state, is_new) = match before {
@@ -129,7 +135,7 @@ pub(super) fn run<'a>(
             continue;
         }
         if state.unowned_pages().len() > MANY || state.watched.len() > MANY {
-            return Ok(Ended::OnlySql(view, None));
+            return Ok(Ended::OnlySql(view, sql));
         }
         if scanner.frames > frames || !rows.is_empty() || is_ours {
             confirm(scanner, &view, &mut state, &rows)?;
@@ -146,7 +152,8 @@ pub(super) fn run<'a>(
             // read is of this stamp.
             read_pages(scanner, &mut state, layout, slice, &mut rows)?;
             state.keep_stamp(Some(stamp));
-            if view.snapshot.blocks_writers() {
+            // One that could change and keep its stamp is held all the while.
+            if view.snapshot.blocks_writers() || stamp.is_settled() {
                 drop(view);
                 thread::sleep(PAUSE.min(scanner.left().unwrap_or(PAUSE)));
             } else {
@@ -176,8 +183,16 @@ fn catch_up(
     let may_resolve = !view.auto_vacuum && state.is_between_transactions();
     let mut parts: [(Candidates, OverflowLinks); 3] = Default::default();
     let (mut owners, mut unowned) = (BTreeSet::new(), state.unowned_pages().clone());
-    let (mut frames, mut bytes) = (0, 0);
-    let mut to = from;
+    let mut bytes = 0;
+    if state.is_lost_by_a_restart(end) {
+        let why = "the log was restarted behind frames without a checksum";
+        return Ok(Err(LogGap::for_good(why)));
+    }
+    let mut read = Read {
+        to: from,
+        frames: 0,
+        past_a_hole: false,
+    };
     if from != end {
         let Ok(Some(file)) = scanner.database.log() else {
             return Ok(Err(LogGap::for_good("there is no log any more")));
@@ -196,15 +211,12 @@ fn catch_up(
             }
         };
         match Log::new(&file, layout.page_size).read(from, end, each, || scanner.is_over()) {
-            Ok(Ok(read)) => {
-                to = read.to;
-                frames = read.frames;
-            }
+            Ok(Ok(done)) => read = done,
             Ok(Err(gap)) => return Ok(Err(gap)),
             Err(_) => return Ok(Err(LogGap::for_good("the log cannot be read"))),
         }
     }
-    scanner.frames += frames;
+    scanner.frames += read.frames;
     scanner.bytes += bytes;
 
     // The way to what is looked for may go through several parts.
@@ -223,14 +235,14 @@ fn catch_up(
         // last transaction of a generation may not be; then what it holds means
         // nothing.) A part that was not read to its end can be cut within a
         // transaction.
-        if may_resolve && to == end {
+        if may_resolve && read.to == end {
             links.resolve(&mut candidates.overflow, &mut owners);
         }
         rows.append(&mut candidates.rowids);
         unowned.append(&mut candidates.overflow);
     }
     rows.append(&mut owners);
-    if state.log_was_read(to, end, unowned, file_pages) {
+    if state.log_was_read(read, end, unowned, file_pages) {
         scanner.why =
             Some("an overflow page with a half of the marker is of a row that was not written");
     }
@@ -252,8 +264,8 @@ fn confirm(
         marked.insert(id);
     };
     for content in content_tables(schema) {
+        // Of others SQL says it, once for all slices.
         let Some(rowid) = content.stored_rowid() else {
-            plain(snapshot, schema, content, scanner.marker, &mut found)?;
             continue;
         };
         let number = content.number;

@@ -193,26 +193,33 @@ impl<'a, 'o> Scanner<'a, 'o> {
             return Ok(self.found(view, Vec::new(), true, ScanMode::Full, None));
         }
         match pages::run(&mut self, view, cache)? {
-            pages::Ended::Known(view, state) => {
-                let complete = state.is_complete();
+            pages::Ended::Known(view, mut state) => {
+                let passes = sql_scan::passes_beside_pages(&view.schema);
+                let mut complete = state.is_complete();
+                let mut marked: Vec<_> = state.marked.iter().cloned().collect();
+                if !passes.is_empty() {
+                    let beside = sql_scan::run(&mut self, &view, &passes, state.by_sql.take())?;
+                    complete &= beside.state.complete;
+                    marked.extend(beside.state.marked.iter().cloned());
+                    state.by_sql = Some(beside.state).filter(|_| beside.may_remember);
+                }
                 let mode = match self.has_read_pages && !state.is_renewing() || !complete {
                     true => ScanMode::Full,
                     false if self.frames > 0 => ScanMode::Tail,
                     false => ScanMode::Unchanged,
                 };
-                let marked = state.marked.iter().cloned().collect();
-                let progress = state.progress(view.pages);
+                let progress = match state.progress(view.pages) {
+                    progress if complete => progress,
+                    progress => progress.min(0.99),
+                };
                 let mut found =
                     self.found(view, marked, complete, mode, Some(ScanCache::Pages(state)));
                 found.scan.progress = progress;
                 Ok(found)
             }
-            pages::Ended::OnlySql(view, cache) => {
-                let state = match cache {
-                    Some(ScanCache::Sql(state)) => Some(state),
-                    _ => None,
-                };
-                let sql = sql_scan::run(&mut self, &view, state)?;
+            pages::Ended::OnlySql(view, known) => {
+                let passes = sql_scan::passes(&view.schema);
+                let sql = sql_scan::run(&mut self, &view, &passes, known)?;
                 self.why
                     .get_or_insert("only SQL can read this database exactly");
                 let mode = match sql.has_read {

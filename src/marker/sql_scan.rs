@@ -13,12 +13,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::types::ValueRef;
+use rusqlite::{Connection, ffi};
 
 use super::cache::SqlState;
 use super::confirm::{Confirmer, WHOLE_CELL, like_pattern, text_ids};
+use super::pages::BLOCKING_SLICE;
 use super::scan::{Scanner, View};
 use super::{ContentTable, Needle, content_tables, session_tables};
 use crate::session::SessionId;
@@ -33,9 +34,6 @@ const NOTE: &str = "note_row";
 /// So long is read at least, whatever the budget.
 const LEAST: Duration = Duration::from_millis(5);
 
-/// So long at most a snapshot is held that keeps writers from committing.
-const BLOCKING: Duration = Duration::from_millis(250);
-
 /// What came of it.
 pub(super) struct Outcome {
     pub(super) state: SqlState,
@@ -46,10 +44,12 @@ pub(super) struct Outcome {
     pub(super) progress: f64,
 }
 
-/// Goes on with `earlier`, if that is about this state of the database.
+/// Makes these passes, and goes on with `earlier` if that is about this state of the
+/// database.
 pub(super) fn run(
     scanner: &mut Scanner<'_, '_>,
     view: &View<'_>,
+    passes: &[Pass<'_>],
     earlier: Option<SqlState>,
 ) -> Result<Outcome, StoreError> {
     let key = view.key(scanner.marker)?;
@@ -65,18 +65,17 @@ pub(super) fn run(
             }),
         None => SqlState::new(None, Position::NOWHERE, None),
     };
-    let passes = passes(&view.schema);
     let has_read = !state.complete;
     let until = scanner.until.map(|until| {
         let now = Instant::now();
         let least = until.max(now + LEAST);
         if view.snapshot.blocks_writers() {
-            least.min(now + BLOCKING)
+            least.min(now + BLOCKING_SLICE)
         } else {
             least
         }
     });
-    let reading = Reading::new(&view.snapshot, scanner.needle.clone())?;
+    let reading = Reading::new(&view.snapshot, scanner.needle.clone(), until)?;
     let database = scanner.database;
     while let Some(pass) = passes.get(state.pass as usize) {
         reading.begin();
@@ -113,13 +112,18 @@ pub(super) fn run(
     })
 }
 
+/// As SQLite says it.
+fn interrupted() -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_INTERRUPT), None)
+}
+
 fn is_past(until: Instant) -> bool {
     Instant::now() >= until
 }
 
 /// One pass.
-#[derive(Clone, Copy)]
-enum Pass<'s> {
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Pass<'s> {
     /// Through the rows of a content table, which has this name for its rowid: those
     /// that hold the marker's bytes are confirmed.
     Rows(ContentTable<'s>, &'s str),
@@ -129,9 +133,22 @@ enum Pass<'s> {
     Sessions(ContentTable<'s>, &'s Table, &'s str),
 }
 
-fn passes(schema: &Schema) -> Vec<Pass<'_>> {
+/// Those through all content.
+pub(super) fn passes(schema: &Schema) -> Vec<Pass<'_>> {
+    passes_through(schema, |_| true)
+}
+
+/// Those through the content tables whose rows are not what is on their pages.
+pub(super) fn passes_beside_pages(schema: &Schema) -> Vec<Pass<'_>> {
+    passes_through(schema, |content| content.stored_rowid().is_none())
+}
+
+fn passes_through<'s>(
+    schema: &'s Schema,
+    is_wanted: impl Fn(&ContentTable<'s>) -> bool,
+) -> Vec<Pass<'s>> {
     let mut passes = Vec::new();
-    for content in content_tables(schema) {
+    for content in content_tables(schema).filter(is_wanted) {
         match content.table.rowid() {
             // Cells of a table that computes a column cannot be read in pieces, and a BLOB
             // in a database of UTF-16 reads as UTF-16.
@@ -242,7 +259,10 @@ struct Row {
 impl Reading {
     /// Adds the functions to a connection. A view or an index expression of the database
     /// cannot call them.
-    fn new(conn: &Connection, needle: Needle) -> Result<Self, StoreError> {
+    ///
+    /// Between two rows the time is looked at, which SQLite does between many
+    /// instructions only: rows can be large.
+    fn new(conn: &Connection, needle: Needle, until: Option<Instant>) -> Result<Self, StoreError> {
         let reading = Self {
             bytes: Arc::default(),
             row: Arc::default(),
@@ -268,8 +288,12 @@ impl Reading {
         let row = Arc::clone(&reading.row);
         conn.create_scalar_function(NOTE, 1, flags, move |call| {
             row.rowid.store(call.get(0)?, Ordering::Relaxed);
-            row.any.store(true, Ordering::Relaxed);
-            Ok(true)
+            // But one row at least is read.
+            let is_first = !row.any.swap(true, Ordering::Relaxed);
+            match until {
+                Some(until) if !is_first && is_past(until) => Err(interrupted()),
+                _ => Ok(true),
+            }
         })?;
         Ok(reading)
     }

@@ -117,6 +117,9 @@ pub struct Read {
     pub to: Position,
     /// How many frames.
     pub frames: u64,
+    /// Some of them had no checksum. Recovery after a crash ends the log before them, so
+    /// that this position is one of another log if the log is restarted then.
+    pub past_a_hole: bool,
 }
 
 /// A log.
@@ -236,7 +239,11 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
         }
         let frames = u64::from(old.to.frames - from.frames);
         if old.why == Why::Stopped {
-            return Ok(Ok(Read { to: old.to, frames }));
+            return Ok(Ok(Read {
+                to: old.to,
+                frames,
+                past_a_hole: false,
+            }));
         }
         let new = self.same_generation(
             to.start(),
@@ -247,6 +254,7 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
         Ok(new.map(|new| Read {
             to: new.to,
             frames: frames + new.frames,
+            ..new
         }))
     }
 
@@ -258,7 +266,11 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
         stop: impl Fn() -> bool,
     ) -> io::Result<Result<Read, LogGap>> {
         if from == to {
-            return Ok(Ok(Read { to, frames: 0 }));
+            return Ok(Ok(Read {
+                to,
+                frames: 0,
+                past_a_hole: false,
+            }));
         }
         if from.frames >= to.frames || from.big_endian != to.big_endian {
             return Ok(Err(LogGap::for_good("the log is another one")));
@@ -267,15 +279,16 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
             return Ok(Err(LogGap::for_good("the log is not what it was")));
         };
         let walk = self.walk(seed, to.frames, &mut each, &stop)?;
-        let read = |to: Position| Read {
+        let read = |to: Position, past_a_hole| Read {
             to,
             frames: u64::from(to.frames - from.frames),
+            past_a_hole,
         };
         Ok(match walk.why {
-            Why::Reached if walk.to == to => Ok(read(to)),
-            Why::Stopped => Ok(read(walk.to)),
+            Why::Reached if walk.to == to => Ok(read(to, false)),
+            Why::Stopped => Ok(read(walk.to, false)),
             Why::Broken([0, 0]) => match self.walk_on(walk.to, to, each, stop)? {
-                Some(reached) => Ok(read(reached)),
+                Some(reached) => Ok(read(reached, true)),
                 None => Err(LogGap::MEANWHILE),
             },
             _ => Err(LogGap::MEANWHILE),
@@ -295,6 +308,7 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
         let size = FRAME + self.page_size;
         let mut at = from;
         let mut last_with_sum = None;
+        let mut ends_in_a_hole = false;
         while at.frames < to.frames {
             let wanted = (to.frames - at.frames).min(self.frames_at_once());
             let offset = self.offset(at.frames);
@@ -310,7 +324,8 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
                 }
                 each(word(header, 0), image);
                 at.frames += 1;
-                if salts == to.salts {
+                ends_in_a_hole = salts != to.salts;
+                if !ends_in_a_hole {
                     at.checksum = [word(header, 16), word(header, 20)];
                     last_with_sum = Some(at);
                 }
@@ -323,8 +338,14 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
                 break;
             }
         }
-        let is_whole = at.frames < to.frames || at == to;
-        Ok((is_whole && self.seed(to.start())?.is_some()).then_some(at))
+        if at.frames == to.frames {
+            // What follows the last frame goes on from the published checksum.
+            if !ends_in_a_hole && at != to {
+                return Ok(None);
+            }
+            at = to;
+        }
+        Ok(self.header_of(to)?.then_some(at))
     }
 
     fn frames_at_once(&self) -> u32 {
@@ -335,8 +356,22 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
     /// the one that it is a place in.
     fn seed(&self, place: Position) -> io::Result<Option<Position>> {
         if place.frames > 0 {
-            return Ok(self.is_intact(place)?.then_some(place));
+            let is_good =
+                self.is_intact(place)? || self.is_hole(place)? && self.header_of(place)?;
+            return Ok(is_good.then_some(place));
         }
+        Ok(self
+            .header(place)?
+            .map(|checksum| Position { checksum, ..place }))
+    }
+
+    /// True if the log's header is of the generation of this position.
+    fn header_of(&self, place: Position) -> io::Result<bool> {
+        Ok(self.header(place)?.is_some())
+    }
+
+    /// The checksum of the log's header, if that is of the generation of this position.
+    fn header(&self, place: Position) -> io::Result<Option<[u32; 2]>> {
         let mut header = [0; HEADER];
         if self.file.read_at(&mut header, 0)? < HEADER {
             return Ok(None);
@@ -349,7 +384,16 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
             && word(&header, 8) == page_size
             && [word(&header, 16), word(&header, 20)] == place.salts
             && [word(&header, 24), word(&header, 28)] == checksum;
-        Ok(fits.then_some(Position { checksum, ..place }))
+        Ok(fits.then_some(checksum))
+    }
+
+    /// True if the frame at this place has neither salts nor a checksum.
+    fn is_hole(&self, place: Position) -> io::Result<bool> {
+        let mut header = [1; FRAME];
+        let got = self
+            .file
+            .read_at(&mut header, self.offset(place.frames - 1))?;
+        Ok(got == FRAME && header[8..] == [0; 16])
     }
 
     /// True where the frame at this place is still the one that it was.

@@ -327,7 +327,7 @@ fn connect(
     // What SQLite sorts here is small; a directory for temporary files may not be had.
     conn.pragma_update(None, "temp_store", "memory")?;
     let interrupt = Arc::clone(interrupt);
-    // Every ten thousand instructions: some microseconds to a millisecond.
+    // Every ten thousand instructions of one statement, which can be hundreds of rows.
     conn.progress_handler(10_000, Some(move || interrupt.is_due()))?;
     Ok(conn)
 }

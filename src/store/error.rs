@@ -180,7 +180,10 @@ fn sqlite_text(error: &rusqlite::Error) -> String {
         .sqlite_error()
         .filter(|error| error.code == ErrorCode::SystemIoFailure);
     let Some(failed) = failed else {
-        return error.to_string();
+        return match error.sqlite_error().map(|error| error.extended_code) {
+            Some(READONLY_ROLLBACK) => "a transaction of it was not finished".to_owned(),
+            _ => error.to_string(),
+        };
     };
     let what = match failed.extended_code >> 8 {
         1 | 2 | 33 => "it cannot be read",
@@ -213,10 +216,17 @@ const fn ioerr(detail: i32) -> i32 {
     10 | detail << 8
 }
 
+/// `SQLITE_READONLY_ROLLBACK`: a hot journal, which only a program that writes can roll
+/// back.
+const READONLY_ROLLBACK: i32 = 8 | 3 << 8;
+
 /// The way out of an extended result code, where there is a better one than that of its
 /// kind.
 fn sqlite_way_out(extended: i32) -> Option<&'static str> {
     Some(match extended {
+        READONLY_ROLLBACK => {
+            "an unfinished transaction is in its -journal file: start OpenCode, which rolls it back"
+        }
         // CORRUPTFS, which is what `EIO` becomes.
         code if code == ioerr(33) => "check the disk and the system log",
         // UNLOCK, RDLOCK, CHECKRESERVEDLOCK, LOCK.
@@ -244,6 +254,7 @@ fn sqlite_kind(code: ErrorCode, extended: i32) -> ErrorKind {
         | ErrorCode::FileLockingProtocolFailed => ErrorKind::Busy,
         ErrorCode::DatabaseCorrupt => ErrorKind::Corrupt,
         ErrorCode::NotADatabase => ErrorKind::NotADatabase,
+        ErrorCode::ReadOnly if extended == READONLY_ROLLBACK => ErrorKind::Busy,
         // READONLY is a log or a journal that must be recovered where we may not.
         ErrorCode::PermissionDenied
         | ErrorCode::AuthorizationForStatementDenied

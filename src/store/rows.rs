@@ -116,7 +116,9 @@ impl<'a> Query<'a> {
                 listed.skipped.invalid_id += 1;
                 continue;
             };
-            if self.sessions.tables[table].table.has("directory") && session.directory.is_none() {
+            // One that is there and could not be read is no reason to leave it out.
+            let has_none = session.directory.is_none() && truncated == 0;
+            if has_none && self.sessions.tables[table].table.has("directory") {
                 continue;
             }
             listed.skipped.truncated += truncated;
@@ -150,7 +152,7 @@ fn keys_of(rows: &RowQuery<'_>, filter: Filter, is_alone: bool) -> String {
     };
     format!(
         "SELECT s.{rowid}, {}, CASE WHEN octet_length(s.id) <= {} THEN s.id END, ({wanted}) \
-         FROM {} AS s{which}",
+         FROM {} AS s NOT INDEXED{which}",
         time_updated(table),
         SessionId::MAX_BYTES,
         quoted(&table.name)

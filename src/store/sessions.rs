@@ -177,8 +177,11 @@ impl<'a> Sessions<'a> {
             return false;
         };
         let found = deleted.has(id, updated);
-        self.degraded
-            .accept(OptionalPart::Deleted, found)
-            .unwrap_or(false)
+        let found = self.degraded.accept(OptionalPart::Deleted, found);
+        if found.is_none() {
+            // It would read the same tables up to the same damage for each session.
+            self.deleted = None;
+        }
+        found.unwrap_or(false)
     }
 }

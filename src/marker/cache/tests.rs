@@ -25,6 +25,14 @@ fn end(frames: u32) -> Position {
     }
 }
 
+fn read(frames: u32) -> Read {
+    Read {
+        to: end(frames),
+        frames: 0,
+        past_a_hole: false,
+    }
+}
+
 /// What leads to a page: another page, or a row.
 #[derive(Clone, Copy)]
 enum Link {
@@ -87,7 +95,7 @@ fn scan(world: &World, state: &mut ScanState, owners: &mut BTreeSet<i64>, random
         let to = log_end.min(from + most);
         let mut unowned = state.unowned_pages().clone();
         trace(&world.log[from as usize..to as usize], &mut unowned, owners);
-        state.log_was_read(end(to), end(log_end), unowned, pages);
+        state.log_was_read(read(to), end(log_end), unowned, pages);
         state.advance(pages);
         if state.is_complete() || time == 0 {
             return;
@@ -136,19 +144,19 @@ fn owners_end_with_every_link_held_against_the_final_set() {
 fn pages_seen_after_the_log_need_another_round() {
     let mut state = ScanState::new(key(), end(0), 0);
     state.pages_were_searched(10, BTreeSet::from([3]));
-    state.log_was_read(end(0), end(0), BTreeSet::from([3]), 10);
+    state.log_was_read(read(0), end(0), BTreeSet::from([3]), 10);
     state.advance(10);
     assert!(matches!(state.phase(), Phase::Owners { done: 0, .. }));
     // Time was up; somebody wrote, and the next scan begins with the log.
-    state.log_was_read(end(2), end(2), BTreeSet::from([3]), 10);
+    state.log_was_read(read(2), end(2), BTreeSet::from([3]), 10);
     state.owners_were_looked_for(10, true, BTreeSet::from([3, 4]));
-    state.log_was_read(end(2), end(2), BTreeSet::from([3, 4]), 10);
+    state.log_was_read(read(2), end(2), BTreeSet::from([3, 4]), 10);
     state.advance(10);
     assert!(!state.is_complete());
     // The round after reads the pages first, and the log with the final set.
     assert_eq!(state.position().frames, 0);
     state.owners_were_looked_for(10, true, BTreeSet::from([3, 4]));
-    state.log_was_read(end(2), end(2), BTreeSet::from([3, 4]), 10);
+    state.log_was_read(read(2), end(2), BTreeSet::from([3, 4]), 10);
     state.advance(10);
     assert!(state.is_complete());
 }
@@ -157,16 +165,16 @@ fn pages_seen_after_the_log_need_another_round() {
 fn search_ends_only_with_all_pages_and_the_whole_log() {
     let mut state = ScanState::new(key(), end(4), 0);
     state.pages_were_searched(10, BTreeSet::new());
-    state.log_was_read(end(2), end(4), BTreeSet::new(), 10);
+    state.log_was_read(read(2), end(4), BTreeSet::new(), 10);
     state.advance(10);
     assert!(!state.is_complete());
     assert!(!state.is_between_transactions());
     // The file has grown.
-    state.log_was_read(end(4), end(4), BTreeSet::new(), 11);
+    state.log_was_read(read(4), end(4), BTreeSet::new(), 11);
     state.advance(11);
     assert!(!state.is_complete());
     state.pages_were_searched(11, BTreeSet::new());
-    state.log_was_read(end(4), end(4), BTreeSet::new(), 11);
+    state.log_was_read(read(4), end(4), BTreeSet::new(), 11);
     state.advance(11);
     assert!(state.is_complete());
 }
@@ -174,18 +182,46 @@ fn search_ends_only_with_all_pages_and_the_whole_log() {
 #[test]
 fn new_unowned_pages_undo_what_was_complete() {
     let mut state = ScanState::new(key(), end(0), 0);
-    state.log_was_read(end(0), end(0), BTreeSet::new(), 0);
+    state.log_was_read(read(0), end(0), BTreeSet::new(), 0);
     state.advance(0);
     assert!(state.is_complete());
-    assert!(state.log_was_read(end(3), end(3), BTreeSet::from([7]), 5));
+    assert!(state.log_was_read(read(3), end(3), BTreeSet::from([7]), 5));
     assert!(!state.is_complete());
     assert_eq!(state.position().frames, 0);
 }
 
 #[test]
+fn position_past_a_hole_is_lost_by_a_restart() {
+    let restarted = |frames| Position {
+        salts: [6, 7],
+        ..end(frames)
+    };
+    let past = |to| Read {
+        to,
+        frames: 1,
+        past_a_hole: true,
+    };
+    let mut state = ScanState::new(key(), end(0), 0);
+    state.log_was_read(past(end(3)), end(3), BTreeSet::new(), 0);
+    assert!(state.is_lost_by_a_restart(restarted(1)));
+    assert!(!state.is_lost_by_a_restart(end(9)));
+    // What is read behind it does not mend it.
+    state.log_was_read(read(5), end(5), BTreeSet::new(), 0);
+    assert!(state.is_lost_by_a_restart(restarted(1)));
+    // Another generation does.
+    let next = Read {
+        to: restarted(2),
+        frames: 2,
+        past_a_hole: false,
+    };
+    state.log_was_read(next, restarted(2), BTreeSet::new(), 0);
+    assert!(!state.is_lost_by_a_restart(end(1)));
+}
+
+#[test]
 fn renewal_reads_all_again_and_forgets_nothing() {
     let mut state = ScanState::new(key(), end(0), 1_000);
-    state.log_was_read(end(0), end(0), BTreeSet::new(), 0);
+    state.log_was_read(read(0), end(0), BTreeSet::new(), 0);
     state.advance(0);
     let day = RENEW_AFTER_MS;
     assert!(!state.is_due_for_renewal(1_000 + day));
@@ -197,7 +233,7 @@ fn renewal_reads_all_again_and_forgets_nothing() {
     assert_eq!(state.position().frames, 0);
     assert!(!state.is_due_for_renewal(1_001 + day));
     state.pages_were_searched(4, BTreeSet::new());
-    state.log_was_read(end(9), end(9), BTreeSet::new(), 4);
+    state.log_was_read(read(9), end(9), BTreeSet::new(), 4);
     state.advance(4);
     assert!(state.is_complete() && !state.is_renewing());
 }
@@ -317,11 +353,21 @@ fn samples() -> [(&'static str, ScanCache); 2] {
         checksum: [33, 34],
         big_endian: true,
     };
+    let sql = SqlState {
+        key: Some(key.clone()),
+        position,
+        stamp: None,
+        pass: 51,
+        after: Some(-52),
+        marked: BTreeSet::from(["ses_b".to_owned()]),
+        complete: true,
+    };
     let state = ScanState {
-        key: key.clone(),
+        key,
         position,
         stamp: Some(stamp),
         caught_up: true,
+        past_a_hole: true,
         phase: Phase::Owners {
             pages: 41,
             done: 42,
@@ -330,17 +376,9 @@ fn samples() -> [(&'static str, ScanCache); 2] {
         watched: BTreeSet::from([(0, i64::MIN), (5, i64::MAX)]),
         unowned_pages: BTreeSet::from([43, 44]),
         marked: BTreeSet::from(["ses_a".to_owned(), "ses_日本".to_owned()]),
+        by_sql: Some(sql.clone()),
         renewing: true,
         begun_ms: -45,
-    };
-    let sql = SqlState {
-        key: Some(key),
-        position,
-        stamp: None,
-        pass: 51,
-        after: Some(-52),
-        marked: BTreeSet::from(["ses_b".to_owned()]),
-        complete: true,
     };
     [
         ("cache-2.bin", ScanCache::Pages(state)),
