@@ -45,6 +45,7 @@ const RENEW_AFTER_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// The cache: what one scan knows.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[expect(clippy::large_enum_variant, reason = "a process has one")]
 pub(super) enum ScanCache {
     /// Of a database whose pages are read past SQLite.
     Pages(ScanState),

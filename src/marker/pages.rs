@@ -55,6 +55,7 @@ const ATTEMPTS: usize = 4;
 const MANY: usize = 200_000;
 
 /// How it ended.
+#[expect(clippy::large_enum_variant, reason = "a scan makes one")]
 pub(super) enum Ended<'a> {
     /// With what is known in this snapshot.
     Known(View<'a>, ScanState),

@@ -161,7 +161,7 @@ fn passes_through<'s>(
             None => {
                 passes.extend(session_tables(schema).filter_map(|sessions| {
                     Some(Pass::Sessions(content, sessions, sessions.rowid()?))
-                }))
+                }));
             }
         }
     }
