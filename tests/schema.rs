@@ -222,9 +222,8 @@ fn lacking(session: &Value, column: &str) -> Value {
         "tokens_reasoning" => zero("tokens", "reasoning"),
         "tokens_cache_read" => zero("tokens", "cacheRead"),
         "tokens_cache_write" => zero("tokens", "cacheWrite"),
-        "path" | "summary_diffs" | "metadata" | "revert" | "permission" | "time_compacting" => {
-            session.clone()
-        }
+        "time_compacting" => without(session, "timeCompacting"),
+        "path" | "summary_diffs" | "metadata" | "revert" | "permission" => session.clone(),
         other => panic!("what does a session without {other} come to?"),
     }
 }

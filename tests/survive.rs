@@ -373,7 +373,7 @@ fn the_sidebar_survives_a_database_that_is_locked() {
     made.session("ses_a", 1);
     let mut sidebar = Sidebar::of(tempfile::tempdir().unwrap(), made.db.clone());
     sidebar.survives(
-        "locked by another program",
+        "it is locked by process",
         || {
             made.run(
                 "PRAGMA locking_mode = exclusive; UPDATE session SET title = 'x'; BEGIN EXCLUSIVE",
@@ -447,7 +447,7 @@ fn the_sidebar_survives_a_database_that_cannot_be_read() {
         },
     );
     sidebar.survives(
-        "is no ordinary file",
+        "is not a regular file",
         || {
             fs::rename(&db, &away).unwrap();
             rustix::fs::mkfifoat(rustix::fs::CWD, &db, rustix::fs::Mode::RUSR).unwrap();

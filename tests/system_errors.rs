@@ -251,40 +251,50 @@ fn refusal_to_read_the_database_is_said_as_it_is() {
 #[test]
 fn refusal_of_a_lock_is_said_as_it_is() {
     let _limit = support::limit(120);
-    let library = Library::of("failing_calls.c");
-    for (journal, path) in [
+    let places = [
         ("wal", "opencode.db"),
         ("wal", "opencode.db-shm"),
         ("delete", "opencode.db"),
-    ] {
-        let made = database();
-        let mode = format!("PRAGMA journal_mode = {journal}");
-        made.conn.query_row(&mode, [], |_| Ok(())).unwrap();
-        if journal == "delete" {
-            made.conn.close().unwrap();
-            support::settle(&made.db);
+    ];
+    let errors = [
+        (libc::ENOLCK, &["io", "busy"][..]),
+        (libc::EDEADLK, &["io", "busy"]),
+        (libc::EIO, &["io"]),
+        (libc::ESTALE, &["io"]),
+        (libc::EPERM, &["permission", "io"]),
+        (libc::ENOSYS, &["io", "busy"]),
+    ];
+    // SQLite tries a lock of a wal-index again for ten seconds: all at once.
+    std::thread::scope(|scope| {
+        for (journal, path) in places {
+            for (errno, kinds) in errors {
+                scope.spawn(move || refused_lock(journal, path, errno, kinds));
+            }
         }
-        for (errno, kinds) in [
-            (libc::ENOLCK, &["io", "busy"][..]),
-            (libc::EDEADLK, &["io", "busy"]),
-            (libc::EIO, &["io"]),
-            (libc::ESTALE, &["io"]),
-            (libc::EPERM, &["permission", "io"]),
-            (libc::ENOSYS, &["io", "busy"]),
-        ] {
-            let refusal = Refusal::of("lock", path, errno);
-            let output = refusal.helper(&library, &made.db);
-            let (kind, message) = failure(&output, &format!("{refusal:?}, {journal}"));
-            let is = kinds.contains(&&*kind) || path.ends_with("-shm") && kind == "busy";
-            assert!(is, "{refusal:?}, {journal}: {kind}, {message}");
-            assert_true_cause(refusal, &message);
-            // Nobody holds one.
-            let claims = ["by another program", "held by"]
-                .iter()
-                .find(|words| message.contains(**words));
-            assert_eq!(claims, None, "{refusal:?}, {journal}: {message}");
-        }
+    });
+}
+
+fn refused_lock(journal: &str, path: &'static str, errno: i32, kinds: &[&str]) {
+    let library = Library::of("failing_calls.c");
+    let made = database();
+    let mode = format!("PRAGMA journal_mode = {journal}");
+    made.conn.query_row(&mode, [], |_| Ok(())).unwrap();
+    // Whatever else this process opens and closes, a lock of its own is not asked for.
+    made.conn.close().unwrap();
+    if journal == "delete" {
+        support::settle(&made.db);
     }
+    let refusal = Refusal::of("lock", path, errno);
+    let output = refusal.helper(&library, &made.db);
+    let (kind, message) = failure(&output, &format!("{refusal:?}, {journal}"));
+    let is = kinds.contains(&&*kind) || path.ends_with("-shm") && kind == "busy";
+    assert!(is, "{refusal:?}, {journal}: {kind}, {message}");
+    assert_true_cause(refusal, &message);
+    // Nobody holds one.
+    let claims = ["by another program", "held by"]
+        .iter()
+        .find(|words| message.contains(**words));
+    assert_eq!(claims, None, "{refusal:?}, {journal}: {message}");
 }
 
 /// A signal came meanwhile: it is tried again.
