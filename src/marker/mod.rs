@@ -18,6 +18,7 @@
 mod cache;
 mod confirm;
 mod file_scan;
+mod frame;
 mod halves;
 mod large_cell;
 mod needle;

@@ -22,7 +22,7 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::cache::{Phase, ScanCache, ScanState, SqlState};
+use super::cache::{CacheKey, Phase, ScanCache, ScanState, SqlState};
 use super::confirm::Confirmer;
 use super::content_tables;
 use super::file_scan::{Candidates, FileScan};
@@ -31,7 +31,7 @@ use super::page::Layout;
 use super::record::{Records, Watched};
 use super::scan::{Rows, Scanner, View, now_ms};
 use super::wal::{Log, LogGap, Read};
-use crate::store::{Position, StoreError};
+use crate::store::{FileStamp, Position, StoreError};
 
 /// So long is read between two reads of the log, which could restart twice.
 const SLICE: Duration = Duration::from_millis(250);
@@ -69,7 +69,7 @@ pub(super) fn run<'a>(
     first: View<'a>,
     cache: Option<ScanCache>,
 ) -> Result<Ended<'a>, StoreError> {
-    let (mut known, sql) = match cache {
+    let (known, sql) = match cache {
         Some(ScanCache::Pages(state)) => (Some(state), None),
         Some(ScanCache::Sql(state)) => (None, Some(state)),
         None => (None, None),
@@ -83,11 +83,10 @@ pub(super) fn run<'a>(
         return Ok(Ended::OnlySql(first, sql));
     }
     let mut next = Some(first);
-    // What was known before the log was lost: its rows are worth a look.
-    let mut lost = None;
-    let mut is_ours = false;
-    let mut rows = Rows::new();
-    let mut attempts = 0;
+    let mut run = Run {
+        known,
+        ..Run::default()
+    };
     loop {
         let view = match next.take() {
             Some(view) => view,
@@ -99,74 +98,119 @@ pub(super) fn run<'a>(
         let file_pages = scanner.file(view.layout).pages()?;
         // SQL says what is wrong with a file that was cut off.
         let is_cut_off = end.frames == 0 && view.pages > file_pages;
-        if attempts >= ATTEMPTS && !(view.snapshot.blocks_writers() && scanner.until.is_some())
-            || rows.len() > MANY
+        // SQL would keep writers waiting for longer.
+        let may_give_up = !(view.snapshot.blocks_writers() && scanner.until.is_some());
+        if run.attempts >= ATTEMPTS && may_give_up
+            || run.rows.len() > MANY
             || is_cut_off
             || !scanner.can_read_pages(&view)
         {
             return Ok(Ended::OnlySql(view, sql));
         }
-        let before = known.take();
-        let (mut state, is_new) = match before {
-            Some(state) if state.is_about(&key, end, stamp) => (state, false),
-            before => {
-                // Somebody wrote to a file without a log.
-                attempts += usize::from(scanner.has_read_pages && before.is_some());
-                rows.clear();
-                scanner
-                    .why
-                    .get_or_insert("nothing is remembered of this database, schema and marker");
-                (
-                    ScanState::new(key, end, now_ms()).with_rows_of(before.or(lost.take())),
-                    true,
-                )
-            }
-        };
-        is_ours |= is_new;
+        let mut state = run.state_for(scanner, key, end, stamp);
         let frames = scanner.frames;
-        if let Err(gap) = catch_up(scanner, &mut state, &view, end, file_pages, &mut rows)? {
-            attempts += 1;
+        let rows = &mut run.rows;
+        if let Err(gap) = catch_up(scanner, &mut state, &view, end, file_pages, rows)? {
             scanner.why = Some(gap.why);
-            if gap.meanwhile && attempts == 1 {
-                // The position may still be good, only this snapshot was not.
-                known = Some(state);
-            } else {
-                lost = Some(state);
-            }
+            run.lose(state, gap);
             continue;
         }
         if state.unowned_pages().len() > MANY || state.watched.len() > MANY {
             return Ok(Ended::OnlySql(view, sql));
         }
-        if scanner.frames > frames || !rows.is_empty() || is_ours {
-            confirm(scanner, &view, &mut state, &rows)?;
-            rows.clear();
+        if scanner.frames > frames || !run.rows.is_empty() || run.is_ours {
+            confirm(scanner, &view, &mut state, &run.rows)?;
+            run.rows.clear();
         }
         let Some(slice) = next_slice(scanner, &mut state, &view, end) else {
             let stays = stamp.is_settled() && scanner.database.stamp()? == Some(stamp);
             state.keep_stamp(Some(stamp).filter(|_| stays));
             return Ok(Ended::Known(view, state));
         };
-        let layout = view.layout;
-        if end.is_nowhere() {
-            // Nobody can write to the file while the snapshot is held, so that what is
-            // read is of this stamp.
-            read_pages(scanner, &mut state, layout, slice, &mut rows)?;
-            state.keep_stamp(Some(stamp));
-            // One that could change and keep its stamp is held all the while.
-            if view.snapshot.blocks_writers() || stamp.is_settled() {
-                drop(view);
-                thread::sleep(PAUSE.min(scanner.left().unwrap_or(PAUSE)));
-            } else {
-                next = Some(scanner.view(Some(view.snapshot))?);
-            }
-        } else {
-            drop(view);
-            read_pages(scanner, &mut state, layout, slice, &mut rows)?;
-        }
-        known = Some(state);
-        is_ours = true;
+        next = read_slice(scanner, &mut state, view, slice, &mut run.rows)?;
+        run.known = Some(state);
+        run.is_ours = true;
     }
+}
+
+/// What one scan keeps from one snapshot to the next.
+#[derive(Default)]
+struct Run {
+    known: Option<ScanState>,
+    /// What was known before the log was lost: its rows are worth a look.
+    lost: Option<ScanState>,
+    /// Rows to confirm in the next snapshot.
+    rows: Rows,
+    /// How often it began anew.
+    attempts: usize,
+    /// Something was learned by this scan: its marks are of an earlier snapshot.
+    is_ours: bool,
+}
+
+impl Run {
+    /// What is known of this database, in a snapshot that ends at `end`.
+    fn state_for(
+        &mut self,
+        scanner: &mut Scanner<'_, '_>,
+        key: CacheKey,
+        end: Position,
+        stamp: FileStamp,
+    ) -> ScanState {
+        match self.known.take() {
+            Some(state) if state.is_about(&key, end, stamp) => state,
+            before => {
+                // Somebody wrote to a file without a log.
+                self.attempts += usize::from(scanner.has_read_pages && before.is_some());
+                self.rows.clear();
+                self.is_ours = true;
+                scanner
+                    .why
+                    .get_or_insert("nothing is remembered of this database, schema and marker");
+                ScanState::new(key, end, now_ms()).with_rows_of(before.or(self.lost.take()))
+            }
+        }
+    }
+
+    /// The log between a state and a snapshot cannot be had.
+    fn lose(&mut self, state: ScanState, gap: LogGap) {
+        self.attempts += 1;
+        if gap.meanwhile && self.attempts == 1 {
+            // The position may still be good, only this snapshot was not.
+            self.known = Some(state);
+        } else {
+            self.lost = Some(state);
+        }
+    }
+}
+
+/// Reads the file's pages for so long, and lets the snapshot go if it can; else it is
+/// given back.
+fn read_slice<'a>(
+    scanner: &mut Scanner<'a, '_>,
+    state: &mut ScanState,
+    view: View<'a>,
+    slice: Duration,
+    rows: &mut Rows,
+) -> Result<Option<View<'a>>, StoreError> {
+    let layout = view.layout;
+    let is_nowhere = view.snapshot.end().is_some_and(Position::is_nowhere);
+    let Some(stamp) = view.stamp.filter(|_| is_nowhere) else {
+        drop(view);
+        read_pages(scanner, state, layout, slice, rows)?;
+        return Ok(None);
+    };
+    // Nobody can write to the file while the snapshot is held, so that what is read is of
+    // this stamp.
+    read_pages(scanner, state, layout, slice, rows)?;
+    state.keep_stamp(Some(stamp));
+    // One that could change and keep its stamp is held all the while, but for writers who
+    // wait: their commits count.
+    if view.snapshot.blocks_writers() || stamp.is_settled() {
+        drop(view);
+        thread::sleep(PAUSE.min(scanner.left().unwrap_or(PAUSE)));
+        return Ok(None);
+    }
+    scanner.view(Some(view.snapshot)).map(Some)
 }
 
 /// Reads what the log has since the remembered position.

@@ -22,6 +22,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use super::frame::{FRAME, HEADER, checksum, is_older, same_page, word};
 use crate::store::Position;
 
 /// Something to be read at offsets.
@@ -58,12 +59,6 @@ impl ReadAt for [u8] {
         Ok(count)
     }
 }
-
-/// The log's header.
-const HEADER: usize = 32;
-
-/// A frame's header.
-const FRAME: usize = 24;
 
 /// How much is read at a time, in bytes, where a frame is not larger.
 const PIECE: usize = 256 << 10;
@@ -476,44 +471,4 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
             why,
         })
     }
-}
-
-/// True for two frames with the same image of the same page.
-fn same_page(one: &[u8], other: &[u8]) -> bool {
-    one[..4] == other[..4] && one[FRAME..] == other[FRAME..]
-}
-
-/// True for the salts of a generation before this one: what was left of it is where
-/// this one has no frames. Others are this one's own, or those of a hole.
-fn is_older(salts: [u32; 2], than: [u32; 2]) -> bool {
-    let behind = than[0].wrapping_sub(salts[0]);
-    salts != [0, 0] && (1..1 << 31).contains(&behind)
-}
-
-/// A big-endian word.
-fn word(bytes: &[u8], at: usize) -> u32 {
-    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-/// Goes on with a checksum over `bytes`, whose length is a multiple of eight
-/// (section 4.2).
-fn checksum(big_endian: bool, from: [u32; 2], bytes: &[u8]) -> [u32; 2] {
-    let [mut first, mut second] = from;
-    let (pairs, _) = bytes.as_chunks::<8>();
-    for &[a, b, c, d, e, f, g, h] in pairs {
-        let (one, two) = if big_endian {
-            (
-                u32::from_be_bytes([a, b, c, d]),
-                u32::from_be_bytes([e, f, g, h]),
-            )
-        } else {
-            (
-                u32::from_le_bytes([a, b, c, d]),
-                u32::from_le_bytes([e, f, g, h]),
-            )
-        };
-        first = first.wrapping_add(one).wrapping_add(second);
-        second = second.wrapping_add(two).wrapping_add(first);
-    }
-    [first, second]
 }
