@@ -119,10 +119,12 @@ pub(super) fn run<'a>(
             return Ok(Ended::OnlySql(view, sql));
         }
         if scanner.frames > frames || !run.rows.is_empty() || run.is_ours {
+            let started = Instant::now();
             confirm(scanner, &view, &mut state, &run.rows)?;
+            run.confirming = started.elapsed();
             run.rows.clear();
         }
-        let Some(slice) = next_slice(scanner, &mut state, &view, end) else {
+        let Some(slice) = next_slice(scanner, &mut state, &view, end, run.confirming) else {
             let stays = stamp.is_settled() && scanner.database.stamp()? == Some(stamp);
             state.keep_stamp(Some(stamp).filter(|_| stays));
             return Ok(Ended::Known(view, state));
@@ -145,6 +147,8 @@ struct Run {
     attempts: usize,
     /// Something was learned by this scan: its marks are of an earlier snapshot.
     is_ours: bool,
+    /// How long it took to confirm the rows.
+    confirming: Duration,
 }
 
 impl Run {
@@ -347,13 +351,16 @@ fn next_slice(
     state: &mut ScanState,
     view: &View<'_>,
     end: Position,
+    confirming: Duration,
 ) -> Option<Duration> {
     let most = match view.snapshot.blocks_writers() {
         true => BLOCKING_SLICE,
         false => SLICE,
     };
     if !state.is_complete() {
-        let left = scanner.left().unwrap_or(most).min(most);
+        // What is read is confirmed within the budget, too.
+        let left = scanner.left().map(|left| left.saturating_sub(confirming));
+        let left = left.unwrap_or(most).min(most);
         // Each scan reads one piece at least.
         return (!left.is_zero() || !scanner.has_read_pages).then_some(left);
     }
