@@ -65,9 +65,9 @@ impl DatabaseFiles {
     /// that this process has. An empty log counts as none, since a reader makes one.
     #[must_use]
     pub fn log_can_be_elsewhere(&self, header: &[u8], about: &Metadata) -> bool {
-        // Of the header: the versions that one must have to write and to read.
-        let is_in_wal_mode = header.get(18..20) == Some(&[2, 2]);
-        is_in_wal_mode && !self.has_log() && (about.nlink() > 1 || is_mounted_by_itself(&self.main))
+        says_wal(header)
+            && !self.has_log()
+            && (about.nlink() > 1 || is_mounted_by_itself(&self.main))
     }
 
     /// Whether there is a log that is not empty.
@@ -77,6 +77,12 @@ impl DatabaseFiles {
     pub fn has_log(&self) -> bool {
         fs::metadata(&self.log).is_ok_and(|about| about.len() > 0)
     }
+}
+
+/// Whether a database's header says that it is in WAL mode: by the versions that one must
+/// have to write and to read it (<https://sqlite.org/fileformat2.html>, section 1.3.3).
+pub(crate) fn says_wal(header: &[u8]) -> bool {
+    header.get(18..20) == Some(&[2, 2])
 }
 
 /// Whether the file is the root of a mount, as a single file in a container often is.

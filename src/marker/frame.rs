@@ -23,26 +23,3 @@ pub(super) fn is_older(salts: [u32; 2], than: [u32; 2]) -> bool {
 pub(super) fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
-
-/// Goes on with a checksum over `bytes`, whose length is a multiple of eight
-/// (section 4.2).
-pub(super) fn checksum(big_endian: bool, from: [u32; 2], bytes: &[u8]) -> [u32; 2] {
-    let [mut first, mut second] = from;
-    let (pairs, _) = bytes.as_chunks::<8>();
-    for &[a, b, c, d, e, f, g, h] in pairs {
-        let (one, two) = if big_endian {
-            (
-                u32::from_be_bytes([a, b, c, d]),
-                u32::from_be_bytes([e, f, g, h]),
-            )
-        } else {
-            (
-                u32::from_le_bytes([a, b, c, d]),
-                u32::from_le_bytes([e, f, g, h]),
-            )
-        };
-        first = first.wrapping_add(one).wrapping_add(second);
-        second = second.wrapping_add(two).wrapping_add(first);
-    }
-    [first, second]
-}

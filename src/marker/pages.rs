@@ -75,9 +75,11 @@ pub(super) fn run<'a>(
         None => (None, None),
     };
     // Or SQL had to read this very state before.
-    let is_of_sql = match (&sql, first.key(scanner.marker)?) {
-        (Some(sql), Some((key, end, stamp))) => sql.is_about(&key, end, stamp),
-        _ => false,
+    let is_of_sql = match &sql {
+        Some(sql) => first
+            .key(scanner.marker)?
+            .is_some_and(|(key, end, stamp)| sql.is_about(&key, end, stamp)),
+        None => false,
     };
     if is_of_sql || !scanner.can_read_pages(&first) {
         return Ok(Ended::OnlySql(first, sql));

@@ -22,8 +22,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::frame::{FRAME, HEADER, checksum, is_older, same_page, word};
-use crate::store::Position;
+use super::frame::{FRAME, HEADER, is_older, same_page, word};
+use crate::store::{Position, checksum};
 
 /// Something to be read at offsets.
 pub trait ReadAt {

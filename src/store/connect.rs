@@ -15,10 +15,10 @@ use rusqlite::{Connection, ErrorCode, FileControl, OpenFlags, Transaction};
 use super::StoreError;
 use super::interrupt::Interrupt;
 use super::lock;
-use super::log::{Position, WalIndex};
+use super::log::{IndexHeader, Position, WalIndex};
 use super::look::{Look, look};
 use super::stamp::FileStamp;
-use crate::database_files::DatabaseFiles;
+use crate::database_files::{DatabaseFiles, says_wal};
 
 /// How to open a database.
 #[derive(Debug, Clone)]
@@ -214,7 +214,7 @@ impl Database {
     }
 
     /// The published end of the log, where SQLite trusts it.
-    fn published(&self) -> Result<Option<super::log::IndexHeader>, StoreError> {
+    fn published(&self) -> Result<Option<IndexHeader>, StoreError> {
         Ok(match &self.kind {
             Kind::Wal(index) => index.published()?,
             _ => None,
@@ -260,12 +260,6 @@ impl Database {
     /// [`StoreError::is_interrupted`] tells.
     pub(crate) fn interrupted_at<T>(&self, until: Option<Instant>, work: impl FnOnce() -> T) -> T {
         self.interrupt.during(until, work)
-    }
-
-    /// The database's files.
-    #[must_use]
-    pub fn files(&self) -> &DatabaseFiles {
-        &self.files
     }
 
     /// True where it was opened as unchanging.
@@ -340,11 +334,11 @@ fn touch(conn: &Connection) -> rusqlite::Result<()> {
     conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
 }
 
-/// The database's header says so (<https://sqlite.org/fileformat2.html>, section 1.3.3).
+/// The file says so now.
 fn is_in_wal_mode(file: &File) -> io::Result<bool> {
-    let mut versions = [0; 2];
-    file.read_exact_at(&mut versions, 18)?;
-    Ok(versions == [2, 2])
+    let mut header = [0; 20];
+    file.read_exact_at(&mut header, 0)?;
+    Ok(says_wal(&header))
 }
 
 /// SQLite could not make or open the wal-index, or not recover the log.

@@ -109,7 +109,7 @@ impl IndexHeader {
             && first == second
             && word == 3_007_000
             && first[12] == 1
-            && first[40..] == checksum(&first[..40]);
+            && first[40..] == header_checksum(&first[..40]);
         Ok(whole.then_some(Self(first)))
     }
 
@@ -132,15 +132,33 @@ impl IndexHeader {
     }
 }
 
-/// The header's checksum: that of the log, in the byte order of the machine.
-fn checksum(header: &[u8]) -> [u8; 8] {
-    let mut sums = [0_u32; 2];
-    let (pairs, _) = header.as_chunks::<8>();
-    for [a, b, c, d, e, f, g, h] in pairs {
-        let [first, second] = [[*a, *b, *c, *d], [*e, *f, *g, *h]].map(u32::from_ne_bytes);
-        sums[0] = sums[0].wrapping_add(first).wrapping_add(sums[1]);
-        sums[1] = sums[1].wrapping_add(second).wrapping_add(sums[0]);
+/// Goes on with a checksum over `bytes`, whose length is a multiple of eight
+/// (<https://sqlite.org/fileformat2.html>, section 4.2).
+pub(crate) fn checksum(big_endian: bool, from: [u32; 2], bytes: &[u8]) -> [u32; 2] {
+    let [mut first, mut second] = from;
+    let (pairs, _) = bytes.as_chunks::<8>();
+    for &[a, b, c, d, e, f, g, h] in pairs {
+        let (one, two) = if big_endian {
+            (
+                u32::from_be_bytes([a, b, c, d]),
+                u32::from_be_bytes([e, f, g, h]),
+            )
+        } else {
+            (
+                u32::from_le_bytes([a, b, c, d]),
+                u32::from_le_bytes([e, f, g, h]),
+            )
+        };
+        first = first.wrapping_add(one).wrapping_add(second);
+        second = second.wrapping_add(two).wrapping_add(first);
     }
+    [first, second]
+}
+
+/// The checksum at the end of a wal-index header, which is in the byte order of the
+/// machine.
+fn header_checksum(header: &[u8]) -> [u8; 8] {
+    let sums = checksum(cfg!(target_endian = "big"), [0; 2], header);
     let [[a, b, c, d], [e, f, g, h]] = sums.map(u32::to_ne_bytes);
     [a, b, c, d, e, f, g, h]
 }
@@ -159,7 +177,7 @@ mod tests {
             copies[at + 16..at + 20].copy_from_slice(&7_u32.to_ne_bytes());
             copies[at + 24..at + 28].copy_from_slice(&8_u32.to_ne_bytes());
             copies[at + 32..at + 40].copy_from_slice(&[0, 0, 0, 5, 0, 0, 0, 6]);
-            let sum = checksum(&copies[at..at + 40]);
+            let sum = header_checksum(&copies[at..at + 40]);
             copies[at + 40..at + 48].copy_from_slice(&sum);
         }
         let mut file = tempfile::tempfile().unwrap();

@@ -22,7 +22,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::time::{Duration, SystemTime};
 
 use super::StoreError;
-use crate::database_files::DatabaseFiles;
+use crate::database_files::{DatabaseFiles, says_wal};
 
 /// How long a file that looks as if it were being made must not have changed.
 const SETTLED: Duration = Duration::from_secs(2);
@@ -111,7 +111,7 @@ fn page_size(header: &[u8]) -> u64 {
 /// A whole first page that says WAL
 /// (<https://sqlite.org/fileformat2.html>, sections 1.3.2 and 1.3.3).
 fn in_wal_mode(header: &[u8], len: u64) -> bool {
-    header.len() == START && header[18] == 2 && header[19] == 2 && len >= page_size(header)
+    header.len() == START && says_wal(header) && len >= page_size(header)
 }
 
 /// A whole database that has tables: something is in its schema (section 1.6).

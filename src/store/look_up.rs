@@ -6,7 +6,6 @@ use std::collections::{HashMap, HashSet};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, Statement};
 
-use super::degraded::DegradedParts;
 use super::row::{RowQuery, has_text, id, millis, time_updated};
 use super::schema::Schema;
 use super::sessions::{SessionQuery, Sessions};
@@ -182,12 +181,6 @@ impl<'a> Finder<'a> {
         }
         let sessions = &mut self.sessions;
         Ok(newest.filter(|place| !sessions.is_deleted(place.table, id.as_str(), place.updated)))
-    }
-
-    /// What could not be read.
-    #[must_use]
-    pub fn degraded(&self) -> &DegradedParts {
-        &self.sessions.degraded
     }
 }
 

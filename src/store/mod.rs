@@ -40,6 +40,7 @@ pub use degraded::DegradedParts;
 pub use error::StoreError;
 pub use lock::LockHolder;
 pub use log::Position;
+pub(crate) use log::checksum;
 pub use look_up::{Finder, LookUpQuery};
 pub use rows::{Filter, Listed, Query};
 pub use schema::{Column, Index, Schema, Table, TableKind};

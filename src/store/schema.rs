@@ -249,16 +249,6 @@ impl Table {
                     .all(|((name, binary), wanted)| name.as_deref() == Some(*wanted) && *binary)
         })
     }
-
-    /// True where the database keeps this column's values distinct.
-    #[must_use]
-    pub fn is_unique(&self, column: &str) -> bool {
-        self.indexes.iter().any(|index| {
-            index.unique
-                && !index.partial
-                && matches!(&index.key[..], [(Some(name), true)] if name == column)
-        })
-    }
 }
 
 impl Index {
