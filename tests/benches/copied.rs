@@ -28,6 +28,10 @@ impl Copied {
         };
         fs::copy(&database.path, &path)?;
         fs::copy(log(&database.path), log(&path))?;
+        // Gigabytes on their way to the disk hold up everybody who makes a file.
+        for copied in [path.clone(), log(&path)] {
+            fs::File::open(copied)?.sync_all()?;
+        }
         let conn = Connection::open(&path)?;
         conn.execute_batch("PRAGMA synchronous = NORMAL")?;
         conn.query_row("SELECT count(*) FROM session", [], |_| Ok(()))?;
