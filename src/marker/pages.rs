@@ -120,16 +120,21 @@ pub(super) fn run<'a>(
         if state.unowned_pages().len() > MANY || state.watched.len() > MANY {
             return Ok(Ended::OnlySql(view, sql));
         }
-        if scanner.frames > frames || !run.rows.is_empty() || run.is_ours {
-            let started = Instant::now();
-            confirm(scanner, &view, &mut state, &run.rows)?;
-            run.confirming = started.elapsed();
-            run.rows.clear();
-        }
-        let Some(slice) = next_slice(scanner, &mut state, &view, end, run.confirming) else {
-            let stays = stamp.is_settled() && scanner.database.stamp()? == Some(stamp);
-            state.keep_stamp(Some(stamp).filter(|_| stays));
-            return Ok(Ended::Known(view, state));
+        let slice = if !state.is_complete() && run.may_confirm_later(scanner) {
+            most_at_once(&view)
+        } else {
+            if scanner.frames > frames || !run.rows.is_empty() || run.is_ours {
+                let started = Instant::now();
+                confirm(scanner, &view, &mut state, &run.rows)?;
+                run.confirming = started.elapsed();
+                run.rows.clear();
+            }
+            let Some(slice) = next_slice(scanner, &mut state, &view, end, run.confirming) else {
+                let stays = stamp.is_settled() && scanner.database.stamp()? == Some(stamp);
+                state.keep_stamp(Some(stamp).filter(|_| stays));
+                return Ok(Ended::Known(view, state));
+            };
+            slice
         };
         next = read_slice(scanner, &mut state, view, slice, &mut run.rows)?;
         run.known = Some(state);
@@ -177,6 +182,12 @@ impl Run {
         }
     }
 
+    /// True if another slice is read before any answer, and few rows wait: those of both
+    /// are confirmed at once then.
+    fn may_confirm_later(&self, scanner: &Scanner<'_, '_>) -> bool {
+        scanner.left().is_none_or(|left| left > 2 * SLICE) && self.rows.len() < MANY / 8
+    }
+
     /// The log between a state and a snapshot cannot be had.
     fn lose(&mut self, state: ScanState, gap: LogGap) {
         self.attempts += 1;
@@ -211,9 +222,12 @@ fn read_slice<'a>(
     state.keep_stamp(Some(stamp));
     // One that could change and keep its stamp is held all the while, but for writers who
     // wait: their commits count.
-    if view.snapshot.blocks_writers() || stamp.is_settled() {
+    let blocks_writers = view.snapshot.blocks_writers();
+    if blocks_writers || stamp.is_settled() {
         drop(view);
-        thread::sleep(PAUSE.min(scanner.left().unwrap_or(PAUSE)));
+        if blocks_writers {
+            thread::sleep(PAUSE.min(scanner.left().unwrap_or(PAUSE)));
+        }
         return Ok(None);
     }
     scanner.view(Some(view.snapshot)).map(Some)
@@ -347,6 +361,14 @@ fn confirm(
     Ok(())
 }
 
+/// So long is read between two snapshots.
+fn most_at_once(view: &View<'_>) -> Duration {
+    match view.snapshot.blocks_writers() {
+        true => BLOCKING_SLICE,
+        false => SLICE,
+    }
+}
+
 /// How long to read the file's pages now; `None` if the answer is there, or has to be.
 fn next_slice(
     scanner: &Scanner<'_, '_>,
@@ -355,11 +377,8 @@ fn next_slice(
     end: Position,
     confirming: Duration,
 ) -> Option<Duration> {
-    let most = match view.snapshot.blocks_writers() {
-        true => BLOCKING_SLICE,
-        false => SLICE,
-    };
     if !state.is_complete() {
+        let most = most_at_once(view);
         // What is read is confirmed within the budget, too.
         let left = scanner.left().map(|left| left.saturating_sub(confirming));
         let left = left.unwrap_or(most).min(most);
