@@ -4,7 +4,7 @@
 
 use std::fs::{self, DirBuilder, DirEntry, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -105,6 +105,26 @@ pub fn remove_leftovers(directory: &Path, older_than: Duration) {
             let _ = fs::remove_file(entry.path());
         }
     }
+}
+
+/// An error where somebody else could put files into this directory, or take them away:
+/// what is in it can then be theirs.
+///
+/// # Errors
+///
+/// Why, and what to do; or that of the system.
+pub fn check_is_private(directory: &Path) -> io::Result<()> {
+    let about = fs::metadata(directory)?;
+    let why = if !about.is_dir() {
+        "it is not a directory"
+    } else if about.uid() != rustix::process::geteuid().as_raw() {
+        "it is another user's; name one of your own"
+    } else if about.mode() & 0o022 != 0 {
+        "other users can write to it; take that away with `chmod go-w`, or name another one"
+    } else {
+        return Ok(());
+    };
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
 }
 
 /// Moves the file at `path` out of the way, to where a person can look at it. An
@@ -210,6 +230,32 @@ mod tests {
             .map(|e| e.unwrap().path())
             .collect();
         assert_eq!(left, [aside]);
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_to_is_not_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let place = tempfile::tempdir().unwrap();
+        for (mode, is_private) in [
+            (0o700, true),
+            (0o755, true),
+            (0o775, false),
+            (0o777, false),
+            (0o1777, false),
+            (0o702, false),
+        ] {
+            fs::set_permissions(place.path(), fs::Permissions::from_mode(mode)).unwrap();
+            let checked = check_is_private(place.path());
+            assert_eq!(checked.is_ok(), is_private, "{mode:o}: {checked:?}");
+        }
+        fs::write(place.path().join("file"), "").unwrap();
+        assert!(check_is_private(&place.path().join("file")).is_err());
+        assert!(check_is_private(&place.path().join("nothing")).is_err());
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(place.path(), Some(1), None).unwrap();
+            fs::set_permissions(place.path(), fs::Permissions::from_mode(0o700)).unwrap();
+            assert!(check_is_private(place.path()).is_err());
+        }
     }
 
     /// Ends the test where `work` does not end by itself.

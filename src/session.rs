@@ -5,6 +5,8 @@
 //! the wire's to check.
 
 use bincode::{Decode, Encode};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use serde::{Deserialize, Serialize};
 
 use crate::strict;
@@ -92,6 +94,19 @@ impl std::fmt::Display for SessionId {
 )]
 #[serde(transparent)]
 pub struct Millis(pub i64);
+
+impl Millis {
+    /// Now, by a clock that may be wrong, also by thousands of years.
+    #[must_use]
+    pub fn now() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        Self(match since {
+            Ok(since) => ms(since),
+            Err(before) => -ms(before.duration()),
+        })
+    }
+}
 
 /// Which generation of OpenCode's tables a session came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Encode, Decode)]

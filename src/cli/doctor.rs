@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::sources::{Chosen, NoSources, SourceArgs, reached, written_of};
 use super::status::places;
@@ -14,7 +15,7 @@ use crate::gather::{self, LOG_ELSEWHERE, OLD_STORE};
 use crate::lister::{Cancel, ListRequest, Outcome};
 use crate::locate::{self, Program};
 use crate::service::SourcePlace;
-use crate::service::client::Client;
+use crate::service::client::{self, Client, Unreached};
 use crate::source::{self, Place, Source};
 use crate::text::{Shown, one_line, told};
 use crate::wire::{DatabaseState, Listing, VERSION};
@@ -85,8 +86,11 @@ impl<W: Write> Report<W> {
     }
 
     fn service(&mut self, sources: &[Source]) -> io::Result<()> {
-        let Some(service) = Client::connect(&places(None)) else {
-            return self.line("service", "none is running");
+        let until = Instant::now() + client::PATIENCE;
+        let service = match Client::find(&places(None), until) {
+            Ok(service) => service,
+            Err(Unreached::None) => return self.line("service", "none is running"),
+            Err(why) => return self.wrong(&why.to_string()),
         };
         let hello = service.hello();
         let which = match SourcePlace::are(&hello.sources, sources) {

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
@@ -16,7 +16,7 @@ use crate::lister::{Cancel, ListRequest, Outcome, ProcessLister, SCAN_BUDGET, Sc
 use crate::output::{self, Entry, Sourced, Terminal};
 use crate::project;
 use crate::service::SourcePlace;
-use crate::service::client::Client;
+use crate::service::client::{self, Client};
 use crate::session::{Millis, Session};
 use crate::source::Source;
 use crate::wire::limits;
@@ -198,7 +198,8 @@ fn known_by_a_service(args: &ListArgs, chosen: &Chosen) -> Option<Vec<Sourced>> 
     if args.no_service || args.archived || args.children || args.lister.is_some() {
         return None;
     }
-    let mut service = Client::connect(&places(None))?;
+    let until = Instant::now() + client::PATIENCE.min(args.deadline.deadline);
+    let mut service = Client::find(&places(None), until).ok()?;
     let hello = service.hello();
     if !SourcePlace::include(&hello.sources, &chosen.sources)
         || hello.marker != args.marker.marker()

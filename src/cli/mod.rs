@@ -5,11 +5,13 @@
 //! whoever closed it has seen enough.
 
 mod doctor;
+mod host;
 mod list;
 mod lister;
 mod log;
 mod look_up;
 mod memory;
+mod relay;
 mod reload;
 mod serve;
 mod sessions;

@@ -1,30 +1,31 @@
 //! `opencode-sessions serve`.
 
-use std::io::{self, BufReader, Read, Write};
-use std::net::Shutdown;
-use std::path::{Path, PathBuf};
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use signal_hook::consts::SIGHUP;
 use tracing::{info, warn};
 
+use super::host::{Signalled, lines_of_stdin, name_of};
 use super::log::{self, LogFormat};
 use super::memory;
-use super::reload::{Keeper, Reload};
+use super::relay::{Ended, Host, relay};
+use super::reload::Keeper;
 use super::sessions::NAME;
 use super::sources::{Chosen, SourceArgs};
 use super::{DeadlineArgs, FAILED, MarkerArgs, complain, process_lister};
 use crate::file;
-use crate::service::client::Client;
+use crate::service::client::{Client, Unreached};
 use crate::service::{
-    Beat, Config, Handle, Pulse, Service, SourcePlace, StateDir, StateError, lines, socket,
+    Beat, Config, Handle, Pulse, Service, SourcePlace, StateDir, StateError, lines, slots, socket,
 };
-use crate::wire::{MarkerText, line};
+use crate::wire::MarkerText;
 
 /// EX_OSERR of sysexits: the system gives no thread.
 const NO_THREADS: u8 = 71;
@@ -35,8 +36,15 @@ const HELD: u8 = 75;
 /// EX_CONFIG of sysexits: the configuration is wrong, and trying again does not help.
 const CONFIG: u8 = 78;
 
-/// How long a service that has the index may take until it answers.
+/// EX_SOFTWARE of sysexits: this program has a fault.
+const FAULT: u8 = 70;
+
+/// How long a process that has the index may take until it answers: it is just starting,
+/// or just ending.
 const STARTING: Duration = Duration::from_secs(2);
+
+/// How long a service may take for its first word.
+const ANSWER: Duration = Duration::from_millis(500);
 
 /// What a supervisor is still to be told, at most.
 const UNTOLD: usize = 64;
@@ -82,54 +90,76 @@ pub(super) struct ServeArgs {
 pub(super) fn run(args: &ServeArgs) -> io::Result<u8> {
     memory::use_one_arena();
     let _flush = log::start(args.log_format, args.debug);
-    let chosen = match args.sources.choose() {
-        Ok(chosen) => chosen,
-        Err(none) => {
-            complain(NAME, none.why());
-            return Ok(CONFIG);
-        }
+    // None is missed from here on.
+    let started = Signalled::start().and_then(|signals| {
+        let lines = args.stdio.then(lines_of_stdin).transpose()?;
+        Ok((signals, lines))
+    });
+    let (signals, lines) = match started {
+        Ok(started) => started,
+        Err(error) => return Ok(not_started(&error)),
     };
-    let state_dir = args.state_dir.clone().or_else(file::state_dir);
-    let places = match &args.state_dir {
-        // Who names a place of its own is found there.
-        Some(own) => vec![own.join("socket")],
-        None => socket::places(state_dir.as_deref()),
+    let Some(lines) = lines else {
+        return serve(args, signals, None);
     };
-    let patience = Instant::now() + STARTING;
-    let state = loop {
-        let held = match open_state(state_dir.as_deref()) {
-            Ok(state) => break state,
-            Err(held) => held,
+    let host = Host {
+        signals: signals.clone(),
+        lines,
+        unanswered: VecDeque::new(),
+        is_greeted: false,
+    };
+    serve(args, signals, Some(host))
+}
+
+fn not_started(error: &io::Error) -> u8 {
+    complain(NAME, &format!("the service cannot be started: {error}"));
+    NO_THREADS
+}
+
+/// Keeps the index, or passes on another's events, until neither is wanted any more.
+fn serve(args: &ServeArgs, signals: Signalled, mut host: Option<Host>) -> io::Result<u8> {
+    loop {
+        let chosen = match args.sources.choose() {
+            Ok(chosen) => chosen,
+            Err(none) => {
+                complain(NAME, none.why());
+                return Ok(CONFIG);
+            }
         };
-        match other_service(&chosen, args.marker.marker().as_ref(), &places) {
-            Other::Same(other) if args.stdio => {
-                let pid = other.hello().pid;
-                info!(
-                    pid,
-                    "another service has the same sources: passing on its events"
-                );
-                return relay(*other);
-            }
-            // It may be just starting, or just ending.
-            Other::None if args.stdio && Instant::now() < patience => {
-                thread::sleep(Duration::from_millis(50));
-            }
-            other => {
-                let way_out = match other {
-                    Other::Different => {
-                        "; it has other sources or another marker: name another place with \
-                         --state-dir, or, where its configuration has changed, send it SIGHUP"
-                    }
-                    Other::None if args.stdio => {
-                        "; it does not answer, so end it first, or name another place with --state-dir"
-                    }
-                    _ => "; end it first, or name another place with --state-dir",
+        let place = match Place::find(args, &chosen, host.is_some(), &signals) {
+            Found::Own(place) => place,
+            Found::Other(other) => {
+                let Some(host) = &mut host else {
+                    return Ok(HELD);
                 };
-                complain(NAME, &format!("{held}{way_out}"));
+                let pid = other.hello().pid;
+                info!(pid, "another service has the same sources: passing on its events");
+                match relay(*other, host)? {
+                    Ended::Done => return Ok(0),
+                    Ended::Gone => info!(pid, "the other service has ended"),
+                    Ended::Hangs => warn!(pid, "the other service does not answer"),
+                    Ended::Reload => info!("finding the sources again"),
+                }
+                continue;
+            }
+            Found::Ended => return Ok(0),
+            Found::Refused(why) => {
+                complain(NAME, &why);
                 return Ok(HELD);
             }
-        }
-    };
+        };
+        return own(args, chosen, place, &signals, host);
+    }
+}
+
+/// Keeps the index in this place until its end.
+fn own(
+    args: &ServeArgs,
+    chosen: Chosen,
+    place: Place,
+    signals: &Signalled,
+    host: Option<Host>,
+) -> io::Result<u8> {
     let lister = match process_lister(args.lister.as_deref()) {
         Ok(lister) => lister,
         Err(breakage) => {
@@ -137,7 +167,7 @@ pub(super) fn run(args: &ServeArgs) -> io::Result<u8> {
             return Ok(FAILED);
         }
     };
-    let socket = socket::Bound::first_of(&places)
+    let socket = socket::Bound::first_of(&place.sockets)
         .inspect_err(
             |error| warn!(%error, "there is no socket: list and status will not find this service"),
         )
@@ -148,93 +178,170 @@ pub(super) fn run(args: &ServeArgs) -> io::Result<u8> {
         deadline: args.deadline.deadline,
         // Each source has its own: a helper that does not die holds up no other's.
         lister: Box::new(move |source| Arc::new(lister.of(source))),
-        state,
+        state: place.state,
         pulse: None,
     };
     let keeper = Keeper::new(args.sources.clone(), chosen);
-    match until_its_end(args, config, keeper, socket) {
-        Ok(()) => Ok(0),
-        Err(error) => {
-            complain(NAME, &format!("the service cannot be started: {error}"));
-            Ok(NO_THREADS)
+    match until_its_end(config, keeper, socket, signals, host) {
+        Ok(true) => Ok(0),
+        Ok(false) => {
+            complain(
+                NAME,
+                "the service has a fault and ended; what it printed above says where: please report it",
+            );
+            Ok(FAULT)
         }
+        Err(error) => Ok(not_started(&error)),
     }
 }
 
-/// Starts the service and everything around it, and waits until it has ended.
+/// Starts the service and everything around it, and waits until it has ended. False where
+/// it has a fault.
 fn until_its_end(
-    args: &ServeArgs,
     config: Config,
     keeper: Keeper,
     socket: Option<socket::Bound>,
-) -> io::Result<()> {
-    // Signals are caught from here on, so that none is missed.
-    let signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    signals: &Signalled,
+    host: Option<Host>,
+) -> io::Result<bool> {
+    // Whoever finds the lock free must find the socket gone, too.
+    let hold = config.state.as_ref().map(StateDir::hold);
     let service = Service::start(Config {
         pulse: pulse()?,
         ..config
     })?;
     let handle = service.handle();
-    obey(signals, handle.clone(), keeper.keep(handle.clone())?)?;
-    let _serving = socket
+    let reload = keeper.keep(handle.clone())?;
+    let to_end = handle.clone();
+    signals.go_to(move |signal| match signal {
+        SIGHUP => reload.ask(),
+        signal => to_end.end(name_of(signal)),
+    });
+    let serving = socket
         .map(|socket| socket.serve(handle.clone()))
         .transpose()?;
-    if args.stdio {
-        let written = talk(&handle)?;
-        service.wait();
+    let written = host.map(|host| talk(&handle, host)).transpose()?;
+    let is_well = service.wait();
+    if let Some(written) = written {
         // The last event is on its way to a pipe that may be full.
         let _ = written.recv_timeout(LAST_WORDS);
-    } else {
-        service.wait();
     }
-    Ok(())
+    drop(serving);
+    drop(hold);
+    Ok(is_well)
 }
 
-/// The state directory, where it can be had. Without one the service works, and
-/// knows nothing after a restart.
-fn open_state(path: Option<&Path>) -> Result<Option<StateDir>, StateError> {
-    let Some(path) = path else {
-        warn!(
-            "there is no home directory and no --state-dir: nothing will be known after a restart"
-        );
-        return Ok(None);
-    };
-    match StateDir::open(path) {
-        Ok(state) => Ok(Some(state)),
-        Err(error @ StateError::Held { .. }) => Err(error),
-        Err(StateError::Unusable { why, .. }) => {
-            warn!(%why, "the state directory cannot be used: nothing will be known after a restart");
-            Ok(None)
-        }
-    }
+/// Where an index is to be kept.
+struct Place {
+    /// `None` where there is none that can be used.
+    state: Option<StateDir>,
+    sockets: Vec<PathBuf>,
 }
 
-/// Signals become messages.
-fn obey(mut signals: Signals, service: Handle, sources: Reload) -> io::Result<()> {
-    thread::Builder::new()
-        .name("signals".into())
-        .spawn(move || {
-            for signal in signals.forever() {
-                match signal {
-                    SIGHUP => sources.ask(),
-                    SIGINT => service.end("SIGINT"),
-                    _ => service.end("SIGTERM"),
+/// What a look for a place came to.
+enum Found {
+    /// This one.
+    Own(Place),
+    /// Another service keeps the same index, and answers.
+    Other(Box<Client>),
+    /// A signal says that it is over.
+    Ended,
+    /// None, for this reason.
+    Refused(String),
+}
+
+impl Place {
+    /// A place for an index of these sources, or who has one. A host takes the first that
+    /// nobody has, or where the same is kept: an index of another configuration, and one
+    /// that does not answer, keep theirs. Others have one place.
+    fn find(args: &ServeArgs, chosen: &Chosen, is_host: bool, signals: &Signalled) -> Found {
+        let Some(first) = args.state_dir.clone().or_else(file::state_dir) else {
+            warn!(
+                "there is no home directory and no --state-dir: nothing will be known after a restart"
+            );
+            let sockets = socket::places(None);
+            return Found::Own(Self {
+                state: None,
+                sockets,
+            });
+        };
+        let mut refused = String::new();
+        for (number, directory) in slots(&first).enumerate() {
+            let sockets = match &args.state_dir {
+                None if number == 0 => socket::places(Some(&directory)),
+                // Who names a place of its own is found there.
+                _ => vec![directory.join("socket")],
+            };
+            let patience = Instant::now() + STARTING;
+            let (held, why) = loop {
+                if signals.ending().is_some() {
+                    return Found::Ended;
                 }
+                let held = match StateDir::open(&directory) {
+                    Ok(state) => {
+                        let state = Some(state);
+                        return Found::Own(Self { state, sockets });
+                    }
+                    Err(error @ StateError::Unusable { .. }) => {
+                        warn!("{error}: nothing will be known after a restart");
+                        let state = None;
+                        return Found::Own(Self { state, sockets });
+                    }
+                    Err(held) => held,
+                };
+                match other_service(chosen, args.marker.marker().as_ref(), &sockets) {
+                    Other::Same(other) if is_host => return Found::Other(other),
+                    // It may be just starting, or just ending.
+                    Other::Not(Unreached::None) if is_host && Instant::now() < patience => {
+                        thread::sleep(Duration::from_millis(20));
+                    }
+                    other => break (held, other),
+                }
+            };
+            let way_out = match why {
+                Other::Same(_) => {
+                    "; end it first, or name another place with --state-dir".to_owned()
+                }
+                Other::Different => {
+                    "; it has other sources or another marker: name another place with \
+                     --state-dir, or, where its configuration has changed, send it SIGHUP"
+                        .to_owned()
+                }
+                Other::Not(Unreached::None) => {
+                    "; it does not answer, so end it first, or name another place with --state-dir"
+                        .to_owned()
+                }
+                Other::Not(why) => format!("; {why}; or name another place with --state-dir"),
+            };
+            refused = format!("{held}{way_out}");
+            if !is_host {
+                break;
             }
-        })?;
-    Ok(())
+        }
+        Found::Refused(refused)
+    }
 }
 
 /// Events to standard output, commands from standard input. The receiver hears
 /// when the last event was written.
-fn talk(service: &Handle) -> io::Result<mpsc::Receiver<()>> {
-    let events = service.subscribe();
+fn talk(service: &Handle, host: Host) -> io::Result<mpsc::Receiver<()>> {
+    let mut events = service.subscribe();
     let reply_to = events.reply_to();
     let (done, written) = mpsc::channel();
     let writing = service.clone();
+    let Host {
+        lines,
+        unanswered,
+        is_greeted,
+        ..
+    } = host;
     thread::Builder::new()
         .name("events".into())
         .spawn(move || {
+            if is_greeted {
+                // Of this process: its host knows it as the one before.
+                let _hello = events.next();
+            }
             if lines::write_events(events, io::stdout()).is_err() {
                 writing.end("nobody reads its output");
             }
@@ -244,7 +351,11 @@ fn talk(service: &Handle) -> io::Result<mpsc::Receiver<()>> {
     thread::Builder::new()
         .name("commands".into())
         .spawn(move || {
-            let _ = lines::read_commands(BufReader::new(io::stdin()), &reading, reply_to);
+            for line in unanswered.into_iter().chain(lines) {
+                if !lines::command(&line, &reading, &reply_to) {
+                    break;
+                }
+            }
             reading.end("its standard input ended");
         })?;
     Ok(written)
@@ -304,8 +415,8 @@ enum Other {
     Same(Box<Client>),
     /// Only others.
     Different,
-    /// Nobody.
-    None,
+    /// Nobody, for this reason.
+    Not(Unreached),
 }
 
 fn other_service(chosen: &Chosen, marker: Option<&MarkerText>, places: &[PathBuf]) -> Other {
@@ -318,52 +429,15 @@ fn other_service(chosen: &Chosen, marker: Option<&MarkerText>, places: &[PathBuf
         };
         are_same && hello.marker.as_ref() == marker
     };
-    let mut found = Other::None;
+    let mut found = Other::Not(Unreached::None);
     for place in places {
-        match Client::connect(std::slice::from_ref(place)) {
-            Some(client) if is_same(&client) => return Other::Same(Box::new(client)),
-            Some(_) => found = Other::Different,
-            None => {}
+        match Client::at(place, Instant::now() + ANSWER) {
+            Ok(client) if is_same(&client) => return Other::Same(Box::new(client)),
+            Ok(_) => found = Other::Different,
+            Err(Unreached::None) => {}
+            Err(why) if matches!(found, Other::Not(_)) => found = Other::Not(why),
+            Err(_) => {}
         }
     }
     found
-}
-
-/// Passes everything on, both ways, until either end is closed.
-fn relay(other: Client) -> io::Result<u8> {
-    #[derive(serde::Serialize)]
-    #[serde(tag = "type", rename = "hello")]
-    struct Tagged<'a> {
-        #[serde(flatten)]
-        hello: &'a crate::service::Hello,
-    }
-    let hello = line(&Tagged {
-        hello: other.hello(),
-    });
-    let (read, stream) = other.into_stream()?;
-    let mut out = io::stdout();
-    out.write_all(&hello)?;
-    out.write_all(&read)?;
-    out.flush()?;
-    let mut to = stream.try_clone()?;
-    thread::Builder::new()
-        .name("commands".into())
-        .spawn(move || {
-            let mut buffer = [0; 4096];
-            let mut stdin = io::stdin().lock();
-            while let Ok(count @ 1..) = stdin.read(&mut buffer) {
-                if to.write_all(&buffer[..count]).is_err() {
-                    break;
-                }
-            }
-            // The host is gone.
-            let _ = to.shutdown(Shutdown::Both);
-        })?;
-    let mut buffer = vec![0; 64 << 10];
-    let mut from = stream;
-    while let Ok(count @ 1..) = from.read(&mut buffer) {
-        out.write_all(&buffer[..count])?;
-        out.flush()?;
-    }
-    Ok(0)
 }

@@ -2,13 +2,14 @@
 
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::time::Instant;
 
 use serde_json::Value;
 
 use super::sessions::NAME;
 use super::{FAILED, complain};
 use crate::file;
-use crate::service::client::Client;
+use crate::service::client::{self, Client};
 use crate::service::socket;
 use crate::text::one_line;
 use crate::wire::line;
@@ -25,8 +26,9 @@ pub(super) struct StatusArgs {
 }
 
 pub(super) fn run(args: &StatusArgs) -> io::Result<u8> {
-    let status = Client::connect(&places(args.state_dir.as_ref()))
-        .ok_or_else(|| "no service is running; start one with `opencode-sessions serve`".to_owned())
+    let until = Instant::now() + client::PATIENCE;
+    let status = Client::find(&places(args.state_dir.as_ref()), until)
+        .map_err(|why| why.to_string())
         .and_then(|mut service| {
             service
                 .status()

@@ -63,6 +63,8 @@ pub struct Known {
     rows: BTreeMap<SessionId, Row>,
     /// When it was first seen without its sessions, on the monotonic clock.
     gone_since: Option<Duration>,
+    /// When the listing began that its sessions are of.
+    as_of: Option<Millis>,
 }
 
 /// One source's row of a session, and what decides whether it is shown.
@@ -313,6 +315,13 @@ impl Index {
         difference
     }
 
+    /// The sessions of this source are of a listing that began then.
+    pub fn set_as_of(&mut self, name: &SourceName, began: Millis) {
+        if let Some(at) = self.at(name) {
+            self.sources[at].as_of = Some(began);
+        }
+    }
+
     /// Takes a failed listing. True where the source's health is another now, or
     /// of another kind.
     pub fn fail(
@@ -368,6 +377,7 @@ impl Known {
             health: Health::Starting,
             rows: BTreeMap::new(),
             gone_since: None,
+            as_of: None,
         }
     }
 
@@ -381,6 +391,7 @@ impl Known {
         if known.place != source.place {
             known.place = source.place.clone();
             known.gone_since = None;
+            known.as_of = None;
             known.health = known.not_listed();
         }
         known
@@ -411,6 +422,12 @@ impl Known {
     #[must_use]
     pub fn health(&self) -> &Health {
         &self.health
+    }
+
+    /// When the listing began that its sessions are of; `None` before the first one.
+    #[must_use]
+    pub fn as_of(&self) -> Option<Millis> {
+        self.as_of
     }
 
     /// How many sessions it has that are not archived.

@@ -1,20 +1,28 @@
 //! Asking a running service.
+//!
+//! There are more answers than yes and no: nobody may be there, or somebody who does not
+//! answer, who is of another version, or who has no room. [`Unreached`] tells them apart,
+//! for a program to decide and a person to act. Nothing here waits longer than it was told
+//! to, whatever is at the other end.
 
+use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::event::{Hello, PROTOCOL};
+use super::event::{ByeCode, Hello, PROTOCOL};
+use super::peer;
 use crate::output::Sourced;
 use crate::source::SourceName;
 
-/// How long a service may take to answer.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a service may take to answer, where nobody says otherwise.
+pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The longest line that is read, in bytes: the snapshot of a large index.
 const LONGEST: u64 = 256 << 20;
@@ -23,8 +31,77 @@ const LONGEST: u64 = 256 << 20;
 #[derive(Debug)]
 pub struct Client {
     hello: Hello,
-    stream: BufReader<UnixStream>,
-    until: Instant,
+    stream: BufReader<Bounded>,
+}
+
+/// Why a service cannot be asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unreached {
+    /// None is running there.
+    None,
+    /// A process has the socket and does not answer.
+    NoAnswer {
+        /// Its process id, where the system tells.
+        pid: Option<u32>,
+    },
+    /// It is of another version, which cannot be talked to.
+    OtherVersion {
+        /// Its process id.
+        pid: u32,
+        /// Its version.
+        version: String,
+        /// The protocol it speaks.
+        protocol: u32,
+    },
+    /// It answers as many programs as it can.
+    Full {
+        /// Its process id, where the system tells.
+        pid: Option<u32>,
+    },
+    /// The socket is another user's.
+    OtherUser,
+}
+
+impl fmt::Display for Unreached {
+    /// A sentence with the way out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let process = |pid: &Option<u32>| match pid {
+            Some(pid) => format!("process {pid}"),
+            None => "a process".to_owned(),
+        };
+        match self {
+            Self::None => {
+                f.write_str("no service is running; start one with `opencode-sessions serve`")
+            }
+            Self::NoAnswer { pid } => write!(
+                f,
+                "{} is the service and does not answer: restart it, with `systemctl --user \
+                 restart opencode-sessions` where systemd started it, or end it",
+                process(pid)
+            ),
+            Self::OtherVersion {
+                pid,
+                version,
+                protocol,
+            } => write!(
+                f,
+                "process {pid} is the service, has version {} and speaks protocol {protocol}; \
+                 this is version {} and speaks protocol {PROTOCOL}: restart it",
+                crate::text::one_line(version),
+                crate::wire::VERSION
+            ),
+            Self::Full { pid } => write!(
+                f,
+                "{} is the service and already answers as many programs as it can: end some \
+                 of them",
+                process(pid)
+            ),
+            Self::OtherUser => f.write_str(
+                "the service's socket is another user's, and is not used: see the directory \
+                 that XDG_RUNTIME_DIR names",
+            ),
+        }
+    }
 }
 
 /// What a service knows.
@@ -52,34 +129,82 @@ pub struct HealthThere {
     pub state: String,
 }
 
+/// Only the type of an event, and what a `bye` adds.
+#[derive(Deserialize)]
+struct Typed {
+    r#type: String,
+}
+
 impl Client {
-    /// Connects to the first of `places` at which a service of this protocol
-    /// answers.
-    #[must_use]
-    pub fn connect(places: &[PathBuf]) -> Option<Self> {
-        places.iter().find_map(|path| Self::at(path).ok())
+    /// Connects to the first of `places` at which a service of this protocol answers
+    /// before `until`.
+    ///
+    /// # Errors
+    ///
+    /// Where there is none: what is most worth knowing of those that are there.
+    pub fn find(places: &[PathBuf], until: Instant) -> Result<Self, Unreached> {
+        let mut why = Unreached::None;
+        for place in places {
+            match Self::at(place, until) {
+                Ok(client) => return Ok(client),
+                Err(Unreached::None) => {}
+                Err(other) if why == Unreached::None => why = other,
+                Err(_) => {}
+            }
+        }
+        Err(why)
     }
 
-    fn at(path: &Path) -> io::Result<Self> {
-        let stream = UnixStream::connect(path)?;
-        stream.set_write_timeout(Some(PATIENCE))?;
-        let hello = Hello {
-            protocol: 0,
-            version: String::new(),
-            pid: 0,
-            marker: None,
-            sources: Vec::new(),
-        };
-        let mut client = Self {
-            hello,
-            stream: BufReader::new(stream),
-            until: Instant::now() + PATIENCE,
-        };
-        client.hello = client.read("hello")?;
-        if client.hello.protocol != PROTOCOL {
-            return Err(io::Error::other("it speaks another protocol"));
+    /// Connects to the service at `place`, which must answer before `until`.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn at(place: &Path, until: Instant) -> Result<Self, Unreached> {
+        let stream = connect(place)?;
+        if !peer::is_of_this_user(&stream) {
+            return Err(Unreached::OtherUser);
         }
-        Ok(client)
+        let pid = peer::pid(&stream);
+        let no_answer = |_| Unreached::NoAnswer { pid };
+        let mut stream = BufReader::new(Bounded { stream, until });
+        let mut line = Vec::new();
+        read_line(&mut stream, &mut line).map_err(no_answer)?;
+        match serde_json::from_slice::<Typed>(&line) {
+            Ok(Typed { r#type }) if r#type == "hello" => {}
+            Ok(Typed { r#type }) if r#type == "bye" => {
+                #[derive(Deserialize)]
+                struct Bye {
+                    code: ByeCode,
+                }
+                return Err(match serde_json::from_slice(&line) {
+                    Ok(Bye {
+                        code: ByeCode::Full,
+                    }) => Unreached::Full { pid },
+                    // It is just ending.
+                    _ => Unreached::None,
+                });
+            }
+            _ => return Err(Unreached::NoAnswer { pid }),
+        }
+        /// What every version says.
+        #[derive(Deserialize)]
+        struct Version {
+            protocol: u32,
+            version: String,
+            pid: u32,
+        }
+        let Ok(they) = serde_json::from_slice::<Version>(&line) else {
+            return Err(Unreached::NoAnswer { pid });
+        };
+        match serde_json::from_slice::<Hello>(&line) {
+            Ok(hello) if hello.protocol == PROTOCOL => Ok(Self { hello, stream }),
+            _ => Err(Unreached::OtherVersion {
+                pid: they.pid,
+                version: they.version,
+                protocol: they.protocol,
+            }),
+        }
     }
 
     /// Who answers.
@@ -107,10 +232,50 @@ impl Client {
         struct Reply {
             status: Value,
         }
-        self.stream
-            .get_mut()
-            .write_all(b"{\"type\":\"status\"}\n")?;
+        self.say("status")?;
         Ok(self.read::<Reply>("reply")?.status)
+    }
+
+    /// Waits until the service has listed what may have changed; what it says comes after
+    /// a `snapshot` that was not read yet.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not say so in time.
+    pub fn refresh(&mut self) -> io::Result<()> {
+        self.say("refresh")?;
+        self.read::<Value>("reply").map(drop)
+    }
+
+    /// Ends the service, for all, and waits until it has ended.
+    ///
+    /// # Errors
+    ///
+    /// Where it does not end in time.
+    pub fn stop(mut self) -> io::Result<()> {
+        self.say("stop")?;
+        let mut line = Vec::new();
+        loop {
+            match read_line(&mut self.stream, &mut line) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Asks for all that is known once more.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be asked.
+    pub fn ask_for_snapshot(&mut self) -> io::Result<()> {
+        self.say("snapshot")
+    }
+
+    fn say(&mut self, command: &str) -> io::Result<()> {
+        let line = format!("{{\"type\":\"{command}\"}}\n");
+        self.stream.get_mut().write_all(line.as_bytes())
     }
 
     /// The connection as it is after the `hello`, without the client's patience;
@@ -121,7 +286,7 @@ impl Client {
     /// Where the system refuses.
     pub fn into_stream(self) -> io::Result<(Vec<u8>, UnixStream)> {
         let read = self.stream.buffer().to_vec();
-        let stream = self.stream.into_inner();
+        let stream = self.stream.into_inner().stream;
         stream.set_read_timeout(None)?;
         stream.set_write_timeout(None)?;
         Ok((read, stream))
@@ -129,28 +294,73 @@ impl Client {
 
     /// The next line of this type; others are passed over.
     fn read<T: DeserializeOwned>(&mut self, wanted: &str) -> io::Result<T> {
-        #[derive(Deserialize)]
-        struct Typed {
-            r#type: String,
-        }
         let mut line = Vec::new();
         loop {
-            let left = self.until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            self.stream.get_ref().set_read_timeout(Some(left))?;
-            line.clear();
-            self.stream
-                .by_ref()
-                .take(LONGEST)
-                .read_until(b'\n', &mut line)?;
-            if line.last() != Some(&b'\n') {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
+            read_line(&mut self.stream, &mut line)?;
             if serde_json::from_slice::<Typed>(&line)?.r#type == wanted {
                 return Ok(serde_json::from_slice(&line)?);
             }
         }
+    }
+}
+
+/// A connection, without waiting: a process that is stopped takes no more of them.
+pub(super) fn connect(place: &Path) -> Result<UnixStream, Unreached> {
+    let no_socket = |_| Unreached::None;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let address = SocketAddrUnix::new(place).map_err(no_socket)?;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+        .map_err(no_socket)?;
+    match rustix::net::connect(&socket, &address) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::AGAIN) => return Err(Unreached::NoAnswer { pid: None }),
+        Err(_) => return Err(Unreached::None),
+    }
+    rustix::io::ioctl_fionbio(&socket, false).map_err(no_socket)?;
+    Ok(UnixStream::from(socket))
+}
+
+/// A line, with its end; a longer one than any that a service says is an error.
+fn read_line(stream: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<()> {
+    line.clear();
+    stream.by_ref().take(LONGEST).read_until(b'\n', line)?;
+    match line.last() {
+        Some(b'\n') => Ok(()),
+        _ => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+/// A stream that is neither read nor written past a moment, however little comes at a time.
+#[derive(Debug)]
+struct Bounded {
+    stream: UnixStream,
+    until: Instant,
+}
+
+impl Bounded {
+    fn left(&self) -> io::Result<Duration> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        match left.is_zero() {
+            true => Err(io::ErrorKind::TimedOut.into()),
+            false => Ok(left),
+        }
+    }
+}
+
+impl Read for Bounded {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(Some(self.left()?))?;
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Bounded {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(Some(self.left()?))?;
+        self.stream.write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
     }
 }

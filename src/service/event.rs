@@ -3,17 +3,25 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::command::{CommandError, CommandId};
 use super::stats::Status;
 use crate::gather::LookedUp;
 use crate::index::Health;
 use crate::output::{Entry, Sourced};
 use crate::packed::Packed;
-use crate::session::SessionId;
+use crate::session::{Millis, SessionId};
 use crate::source::{Place, Source, SourceName};
 use crate::wire::MarkerText;
 
 /// The protocol of the events and commands of this version.
-pub const PROTOCOL: u32 = 2;
+///
+/// A program that meets another one goes on with what it has of its own: fields and
+/// events may be added within a protocol, and are to be ignored where they are not known;
+/// anything else makes another one.
+pub const PROTOCOL: u32 = 3;
+
+/// What a service of this version can do beyond what every service of [`PROTOCOL`] can.
+pub const CAPABILITIES: [&str; 1] = ["stop"];
 
 /// Something a service says.
 #[derive(Debug, Clone, Serialize)]
@@ -32,9 +40,27 @@ pub enum Event {
     Reply(Reply),
     /// The service ends; last.
     Bye {
-        /// Why.
+        /// Why, for programs.
+        code: ByeCode,
+        /// Why, for people.
         reason: String,
     },
+}
+
+/// Why a service ends, for programs: never renamed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ByeCode {
+    /// It was told to end for all who use it.
+    Stopped,
+    /// This reader asked for the end of its part.
+    Shutdown,
+    /// The program that it is a part of, or its supervisor, ends it. Somebody else can
+    /// take the index over.
+    Ended,
+    /// It answers as many programs as it can, and not this one.
+    Full,
 }
 
 /// Who speaks.
@@ -50,6 +76,9 @@ pub struct Hello {
     pub marker: Option<MarkerText>,
     /// Its sources.
     pub sources: Vec<SourcePlace>,
+    /// What it can do beyond what every service of the protocol can.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
 }
 
 /// What a source is: a database or a command.
@@ -126,6 +155,10 @@ pub struct SourceHealth {
     pub source: SourceName,
     /// How it is doing.
     pub health: Health,
+    /// When the listing that its sessions are of began, or ended where nobody here can
+    /// tell.
+    #[serde(rename = "asOf", skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<Millis>,
 }
 
 /// Sessions changed.
@@ -137,16 +170,6 @@ pub struct Change {
     pub upserted: Vec<Sourced<Packed<Entry>>>,
     /// The ids of sessions that are gone.
     pub removed: Vec<SessionId>,
-}
-
-/// What a caller gives a command to know its reply by.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum CommandId {
-    /// A number.
-    Number(i64),
-    /// A text.
-    Text(String),
 }
 
 /// The answer to a command.
@@ -171,8 +194,8 @@ pub enum Answer {
     Answers(Vec<LookedUp>),
     /// Done; the argument is always true.
     Done(bool),
-    /// It was no command, for this reason, and nothing changed.
-    Error(String),
+    /// It does nothing, for this reason, and nothing changed.
+    Error(CommandError),
 }
 
 /// How the listing of one source went that a refresh caused.
@@ -199,50 +222,4 @@ pub enum RefreshOutcome {
     Young,
     /// It failed.
     Failed,
-}
-
-/// Something a service is told. Strict: what it does not know it refuses.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
-pub enum Command {
-    /// List all sources now.
-    Refresh {
-        /// For the reply.
-        #[serde(default)]
-        id: Option<CommandId>,
-    },
-    /// Say all that is known.
-    Snapshot {
-        /// For the reply.
-        #[serde(default)]
-        id: Option<CommandId>,
-    },
-    /// Say how the service is doing.
-    Status {
-        /// For the reply.
-        #[serde(default)]
-        id: Option<CommandId>,
-    },
-    /// Look up sessions.
-    Get {
-        /// Their ids, 1 to 1000.
-        ids: Vec<SessionId>,
-        /// For the reply.
-        #[serde(default)]
-        id: Option<CommandId>,
-    },
-    /// Find the roots of sessions.
-    Roots {
-        /// Their ids, 1 to 1000.
-        ids: Vec<SessionId>,
-        /// For the reply.
-        #[serde(default)]
-        id: Option<CommandId>,
-    },
-    /// End.
-    Shutdown {
-        /// For the reply.
-        #[serde(default)]
-        id: Option<CommandId>,
-    },
 }

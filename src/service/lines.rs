@@ -3,11 +3,11 @@
 
 use std::io::{self, BufRead, Read, Write};
 
-use super::{Command, Handle, ReplyTo, Subscription};
+use super::{CommandLine, Handle, ReplyTo, Subscription};
 use crate::wire::to_json;
 
-/// The longest command, in bytes.
-const LONGEST: u64 = 1 << 20;
+/// The longest command, in bytes with its newline.
+pub const LONGEST: u64 = 1 << 20;
 
 /// Writes events until there are no more, each pushed out at once.
 ///
@@ -25,8 +25,9 @@ pub fn write_events(events: Subscription, out: impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Hands commands to the service until there are no more. A line that is none
-/// gets an error for a reply; an empty one is passed over.
+/// Hands commands to the service until there are no more, or nobody reads the replies
+/// any more. A line that is none gets an error for a reply; an empty one is passed over.
+/// While too many replies were not read, nothing is read.
 ///
 /// # Errors
 ///
@@ -34,22 +35,36 @@ pub fn write_events(events: Subscription, out: impl Write) -> io::Result<()> {
 pub fn read_commands(
     mut input: impl BufRead,
     service: &Handle,
-    reply_to: ReplyTo,
+    reply_to: &ReplyTo,
 ) -> io::Result<()> {
     let mut bytes = Vec::new();
     loop {
         bytes.clear();
-        if input.by_ref().take(LONGEST).read_until(b'\n', &mut bytes)? == 0 {
+        if input.by_ref().take(LONGEST + 1).read_until(b'\n', &mut bytes)? == 0 {
             return Ok(());
         }
-        if bytes.last() != Some(&b'\n') && bytes.len() as u64 == LONGEST {
-            service.command(
-                reply_to,
-                Err("this line is longer than any command".to_owned()),
-            );
+        if bytes.len() as u64 > LONGEST && bytes.last() != Some(&b'\n') {
             input.skip_until(b'\n')?;
-        } else if !bytes.trim_ascii().is_empty() {
-            service.command(reply_to, Command::parse(&bytes));
+        }
+        if !command(&bytes, service, reply_to) {
+            return Ok(());
         }
     }
+}
+
+/// Hands the command of one line to the service when it has room for it; false where
+/// nobody reads the replies any more.
+pub fn command(line: &[u8], service: &Handle, reply_to: &ReplyTo) -> bool {
+    if line.trim_ascii().is_empty() {
+        return true;
+    }
+    let command = match line.len() as u64 > LONGEST {
+        true => CommandLine::too_long(LONGEST),
+        false => CommandLine::parse(line),
+    };
+    let has_room = reply_to.wait_for_room();
+    if has_room {
+        service.command(reply_to, command);
+    }
+    has_room
 }

@@ -13,16 +13,21 @@
 //! * One source's trouble never delays another's, nor any answer.
 //! * A change is announced at once, as a difference; nothing is announced when
 //!   nothing changed. A reader that stops reading holds up nobody.
+//! * Nothing waits without a bound: of each reader at most 64 commands, as many replies
+//!   and 256 events; of each source one listing and what its watcher saw; 8 look-ups; one
+//!   snapshot to be written.
 //! * When it ends, its helpers are gone and the snapshot is written.
 //!
 //! [`Service::start`] runs it within any Rust program; `opencode-sessions serve`
 //! is a thin layer around that.
 
 pub mod client;
+mod command;
 mod event;
 pub mod lines;
 mod look_up;
 mod owner;
+mod peer;
 mod reader;
 mod saver;
 pub mod schedule;
@@ -44,12 +49,13 @@ use crate::lister::Lister;
 use crate::source::{Source, SourceName};
 use crate::wire::MarkerText;
 
+pub use command::{Command, CommandError, CommandId, CommandLine, ErrorCode};
 pub use event::{
-    Answer, Change, Command, CommandId, Event, Hello, PROTOCOL, RefreshOutcome, Refreshed, Reply,
-    Snapshot, SourceHealth, SourcePlace,
+    Answer, ByeCode, CAPABILITIES, Change, Event, Hello, PROTOCOL, RefreshOutcome, Refreshed,
+    Reply, Snapshot, SourceHealth, SourcePlace,
 };
-pub use reader::Subscription;
-pub use state::{StateDir, StateError};
+pub use reader::{ReplyTo, Subscription};
+pub use state::{Hold, StateDir, StateError, slots};
 pub use stats::{Latency, SourceStatus, Status};
 
 use owner::Owner;
@@ -127,7 +133,7 @@ enum Message {
     /// A reader is gone.
     Gone(ReaderId),
     /// A command of a reader, or what was none.
-    Command(ReaderId, Result<Command, String>),
+    Command(ReaderId, CommandLine),
     /// A look-up has ended.
     LookedUp(ReaderId, Option<CommandId>, Vec<LookedUp>),
     /// List everything, as on SIGHUP; from now on of these sources, where they are known.
@@ -137,7 +143,7 @@ enum Message {
     /// These sources have been found.
     Found(Vec<Source>),
     /// End, for this reason.
-    End(String),
+    End(ByeCode, String),
 }
 
 /// The owner's inbox, for everybody else.
@@ -210,15 +216,16 @@ impl Service {
         self.handle().subscribe()
     }
 
-    /// Waits until the service has ended by itself.
-    pub fn wait(mut self) {
-        self.join();
+    /// Waits until the service has ended by itself. False where its loop panicked, which
+    /// is a fault of this crate: nothing more comes from it.
+    #[must_use]
+    pub fn wait(mut self) -> bool {
+        self.join()
     }
 
-    fn join(&mut self) {
-        if let Some(owner) = self.owner.take() {
-            let _ = owner.join();
-        }
+    fn join(&mut self) -> bool {
+        let owner = self.owner.take();
+        owner.is_none_or(|owner| owner.join().is_ok())
     }
 }
 
@@ -235,22 +242,36 @@ impl Handle {
     /// Its events from now on: first a `hello`, then a `snapshot`.
     #[must_use]
     pub fn subscribe(&self) -> Subscription {
+        self.subscribe_as(false)
+    }
+
+    /// For a connection, which can end no more than itself.
+    fn subscribe_peer(&self) -> Subscription {
+        self.subscribe_as(true)
+    }
+
+    fn subscribe_as(&self, is_peer: bool) -> Subscription {
         use std::sync::atomic::{AtomicU64, Ordering};
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = ReaderId(NEXT.fetch_add(1, Ordering::Relaxed));
-        let (outbox, subscription) = reader::queue(id, self.inbox.clone());
+        let (outbox, subscription) = reader::queue(id, self.inbox.clone(), is_peer);
         self.inbox.send(Message::Subscribe(id, outbox));
         subscription
     }
 
-    /// A command; its reply comes to that subscription.
-    pub fn command(&self, to: ReplyTo, command: Result<Command, String>) {
-        self.inbox.send(Message::Command(to.0, command));
+    /// A command; its reply comes to that subscription. False where 64 replies wait to
+    /// be read there: then it is not taken.
+    pub fn command(&self, to: &ReplyTo, command: impl Into<CommandLine>) -> bool {
+        let is_taken = to.take_room();
+        if is_taken {
+            self.inbox.send(Message::Command(to.id, command.into()));
+        }
+        is_taken
     }
 
     /// Ends this subscription, as if it had been dropped.
-    pub fn forget(&self, reader: ReplyTo) {
-        self.inbox.gone(reader.0);
+    pub fn forget(&self, reader: &ReplyTo) {
+        self.inbox.gone(reader.id);
     }
 
     /// Lists all sources now; where others are given, these from now on.
@@ -271,34 +292,7 @@ impl Handle {
 
     /// Ends the service.
     pub fn end(&self, reason: &str) {
-        self.inbox.send(Message::End(reason.to_owned()));
-    }
-}
-
-/// Whom a reply goes to.
-#[derive(Debug, Clone, Copy)]
-pub struct ReplyTo(ReaderId);
-
-impl Subscription {
-    /// For [`Handle::command`].
-    #[must_use]
-    pub fn reply_to(&self) -> ReplyTo {
-        ReplyTo(self.id())
-    }
-}
-
-impl Command {
-    /// The command in one line of a reader.
-    ///
-    /// # Errors
-    ///
-    /// Why it is none, for the one who wrote it.
-    pub fn parse(line: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice(line).map_err(|error| {
-            format!(
-                "this is no command: {error}; commands are {{\"type\":\"refresh\"}}, snapshot, status, \
-                 get and roots with \"ids\", and shutdown, each with an \"id\" if you like"
-            )
-        })
+        self.inbox
+            .send(Message::End(ByeCode::Ended, reason.to_owned()));
     }
 }

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, error, info, warn};
 
+use super::command::{Command, CommandError, CommandId, CommandLine, ErrorCode};
 use super::event::{
-    Answer, Change, Command, CommandId, Event, Hello, PROTOCOL, RefreshOutcome, Refreshed, Reply,
-    Snapshot, SourceHealth, SourcePlace,
+    Answer, ByeCode, CAPABILITIES, Change, Event, Hello, PROTOCOL, RefreshOutcome, Refreshed,
+    Reply, Snapshot, SourceHealth, SourcePlace,
 };
 use super::look_up;
 use super::reader::{Outbox, ReaderId};
@@ -56,6 +57,8 @@ pub(super) struct Owner {
     deadline: Duration,
     inbox: Inbox,
     readers: BTreeMap<ReaderId, Outbox>,
+    /// The snapshot of now, once somebody has asked for it.
+    built: Option<Arc<Event>>,
     refreshes: BTreeMap<u64, Refresh>,
     next_refresh: u64,
     /// Look-ups on their way, and what ends them.
@@ -93,6 +96,7 @@ impl Owner {
             deadline: config.deadline,
             inbox,
             readers: BTreeMap::new(),
+            built: None,
             refreshes: BTreeMap::new(),
             next_refresh: 0,
             looking_up: 0,
@@ -132,17 +136,20 @@ impl Owner {
 
     pub(super) fn run(mut self, inbox: &Receiver<Message>) {
         self.beat(Beat::Ready);
-        let reason = loop {
+        let (code, reason) = loop {
             self.do_what_is_due();
             let pause = self.next_due().saturating_sub(self.now());
             match inbox.recv_timeout(pause) {
-                Ok(Message::End(reason)) => break reason,
+                Ok(Message::End(code, reason)) => break (code, reason),
                 Ok(message) => self.take(message),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break "nobody is left".to_owned(),
+                // Nobody has asked for it for a while.
+                Err(RecvTimeoutError::Timeout) => self.built = None,
+                Err(RecvTimeoutError::Disconnected) => {
+                    break (ByeCode::Ended, "nobody is left".to_owned());
+                }
             }
         };
-        self.end(reason, inbox);
+        self.end(code, reason, inbox);
     }
 
     fn take(&mut self, message: Message) {
@@ -165,7 +172,7 @@ impl Owner {
             }
             Message::Sources(sources) => self.set_sources(&sources),
             Message::Found(sources) => self.found(&sources),
-            Message::End(_) => {}
+            Message::End(..) => {}
         }
     }
 
@@ -177,7 +184,7 @@ impl Owner {
 
     fn moment(&self) -> Moment {
         Moment {
-            wall: Millis(jiff::Timestamp::now().as_millisecond()),
+            wall: Millis::now(),
             monotonic: self.now(),
         }
     }
@@ -189,8 +196,10 @@ impl Owner {
             .as_ref()
             .and_then(|saver| saver.due(self.index.changes()));
         let beat = self.pulse.as_ref().map(|_| self.next_beat);
+        let news = self.work.values().filter_map(Work::news_due);
         let far = self.now() + Duration::from_secs(3600);
-        listings.chain(save).chain(beat).min().unwrap_or(far)
+        let all = listings.chain(save).chain(beat).chain(news);
+        all.min().unwrap_or(far)
     }
 
     fn do_what_is_due(&mut self) {
@@ -202,6 +211,12 @@ impl Owner {
             .collect();
         for source in due {
             self.list(&source);
+        }
+        let is_due = |work: &Work| work.news_due().is_some_and(|due| due <= now);
+        let told = self.work.iter().filter(|(_, work)| is_due(work));
+        let told: Vec<_> = told.map(|(name, _)| name.clone()).collect();
+        for source in told {
+            self.announce_health(&source);
         }
         if self
             .saver
@@ -293,7 +308,9 @@ impl Owner {
             }
         }
         // Who knows the old ones begins anew.
-        self.broadcast(self.snapshot());
+        self.built = None;
+        let snapshot = self.snapshot();
+        self.send_to_all(&snapshot);
     }
 
     /// The path of a source leads to another database: that is the source now.
@@ -392,6 +409,8 @@ impl Owner {
             projects,
         } = listed;
         let (now, moment) = (self.now(), self.moment());
+        // When it was last listed is a part of the snapshot.
+        self.built = None;
         self.in_flight -= 1;
         self.stats.read(bytes);
         self.stats
@@ -410,6 +429,9 @@ impl Owner {
                 let went = if merged.again.is_some() {
                     Went::Again
                 } else {
+                    let took = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
+                    let began = Millis(moment.wall.0.saturating_sub(took));
+                    self.index.set_as_of(&source, began);
                     Went::Well(News {
                         changed: !merged.difference.is_empty(),
                         frames: scan.frames,
@@ -449,6 +471,8 @@ impl Owner {
                     warn!(%source, kind = failure.kind, "failing; what was known is kept");
                     debug!(%source, reason = %one_line(&failure.reason));
                     self.announce_health(&source);
+                } else {
+                    work.has_news = true;
                 }
                 (RefreshOutcome::Failed, Some(failure.reason))
             }
@@ -495,23 +519,26 @@ impl Owner {
             Health::Failing(_) => {}
             health => info!(%source, sessions = known.count(), "{}", health.name()),
         }
-        self.broadcast(Event::Health(SourceHealth {
-            source: source.clone(),
-            health,
-        }));
+        let health = health_of(known);
+        let now = self.now();
+        if let Some(work) = self.work.get_mut(source) {
+            (work.has_news, work.told) = (false, now);
+        }
+        self.broadcast(Event::Health(health));
     }
 
     // Readers.
 
     fn subscribe(&mut self, reader: ReaderId, outbox: Outbox) {
         outbox.send(&Arc::new(self.hello()));
-        outbox.send(&Arc::new(self.snapshot()));
+        outbox.send(&self.snapshot());
         self.readers.insert(reader, outbox);
     }
 
     fn caught_up(&mut self, reader: ReaderId) {
+        let snapshot = self.snapshot();
         if let Some(outbox) = self.readers.get(&reader) {
-            outbox.catch_up(&Arc::new(self.snapshot()));
+            outbox.catch_up(&snapshot);
         }
     }
 
@@ -520,8 +547,12 @@ impl Owner {
     }
 
     fn broadcast(&mut self, event: Event) {
-        let event = Arc::new(event);
-        self.readers.retain(|_, outbox| outbox.send(&event));
+        self.built = None;
+        self.send_to_all(&Arc::new(event));
+    }
+
+    fn send_to_all(&mut self, event: &Arc<Event>) {
+        self.readers.retain(|_, outbox| outbox.send(event));
         self.show_status();
     }
 
@@ -543,41 +574,62 @@ impl Owner {
             pid: std::process::id(),
             marker: self.marker.clone(),
             sources: sources.collect(),
+            capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
         })
     }
 
-    fn snapshot(&self) -> Event {
-        Event::Snapshot(Snapshot {
-            revision: self.index.revision(),
-            sources: self.index.sources().map(health_of).collect(),
-            sessions: self.index.sessions(Archived::Hidden),
-        })
+    /// All that is known, built once for all who ask until something changes.
+    fn snapshot(&mut self) -> Arc<Event> {
+        let build = || {
+            Arc::new(Event::Snapshot(Snapshot {
+                revision: self.index.revision(),
+                sources: self.index.sources().map(health_of).collect(),
+                sessions: self.index.sessions(Archived::Hidden),
+            }))
+        };
+        let built = self.built.take().unwrap_or_else(build);
+        Arc::clone(self.built.insert(built))
     }
 
     // Commands.
 
-    fn command(&mut self, reader: ReaderId, command: Result<Command, String>) {
+    fn command(&mut self, reader: ReaderId, CommandLine { id, command }: CommandLine) {
         match command {
-            Ok(Command::Refresh { id }) => {
-                self.refresh(Some(reader), id);
-            }
-            Ok(Command::Snapshot { id }) => {
+            Ok(Command::Refresh) => self.refresh(Some(reader), id),
+            Ok(Command::Snapshot) => {
+                let snapshot = self.snapshot();
                 if let Some(outbox) = self.readers.get(&reader) {
-                    outbox.send(&Arc::new(self.snapshot()));
+                    outbox.snapshot(|| snapshot);
                 }
                 self.reply(Some(reader), id, Answer::Done(true));
             }
-            Ok(Command::Status { id }) => {
+            Ok(Command::Status) => {
                 let status = self.status();
                 self.reply(Some(reader), id, Answer::Status(Box::new(status)));
             }
-            Ok(Command::Get { ids, id }) => self.look_up(LookUp::Get, ids, reader, id),
-            Ok(Command::Roots { ids, id }) => self.look_up(LookUp::Roots, ids, reader, id),
-            Ok(Command::Shutdown { id }) => {
+            Ok(Command::Get(ids)) => self.look_up(LookUp::Get, ids, reader, id),
+            Ok(Command::Roots(ids)) => self.look_up(LookUp::Roots, ids, reader, id),
+            Ok(Command::Shutdown) => {
                 self.reply(Some(reader), id, Answer::Done(true));
-                self.inbox.send(Message::End("it was told to".to_owned()));
+                self.shut_down(reader);
             }
-            Err(why) => self.reply(Some(reader), None, Answer::Error(why)),
+            Ok(Command::Stop) => {
+                self.reply(Some(reader), id, Answer::Done(true));
+                let why = "it was told to stop".to_owned();
+                self.inbox.send(Message::End(ByeCode::Stopped, why));
+            }
+            Err(error) => self.reply(Some(reader), id, Answer::Error(error)),
+        }
+    }
+
+    /// Ends what this reader is a part of.
+    fn shut_down(&mut self, reader: ReaderId) {
+        let (code, reason) = (ByeCode::Shutdown, "it was told to".to_owned());
+        if self.readers.get(&reader).is_none_or(|outbox| !outbox.is_peer) {
+            self.inbox.send(Message::End(code, reason));
+        } else if let Some(outbox) = self.readers.remove(&reader) {
+            // Dropping it ends the queue after this.
+            outbox.send(&Arc::new(Event::Bye { code, reason }));
         }
     }
 
@@ -588,40 +640,53 @@ impl Owner {
         reader: ReaderId,
         id: Option<CommandId>,
     ) {
-        let begun = look_up::check(&ids).and_then(|()| {
-            if self.looking_up >= look_up::MOST {
-                return Err(format!(
-                    "{} look-ups are on their way; ask again when one is answered",
-                    look_up::MOST
-                ));
-            }
-            let job = LookUpJob {
-                what,
-                ids,
-                deadline: LookUpRequest::DEADLINE,
-                cancel: self.end_of_look_ups.clone(),
-            };
-            let asked = self.index.sources().filter_map(|known| {
-                let work = self.work.get(known.name())?;
-                Some(Asked {
-                    reached: work.reached.clone(),
-                    given_up: work.given_up(known.health()),
-                })
-            });
-            let asked: Vec<_> = asked.collect();
-            let (inbox, id) = (self.inbox.clone(), id.clone());
-            thread::Builder::new()
-                .name("look-ups".into())
-                .spawn(move || inbox.send(Message::LookedUp(reader, id, job.run(&asked))))
-                .map_err(|error| format!("no thread to look with: {error}"))
-        });
+        let begun = self.begin_look_up(what, ids, reader, id.clone());
         match begun {
-            Ok(_) => {
+            Ok(()) => {
                 self.looking_up += 1;
                 self.work.values().for_each(|_| self.stats.spawned());
             }
-            Err(why) => self.reply(Some(reader), id, Answer::Error(why)),
+            Err(error) => self.reply(Some(reader), id, Answer::Error(error)),
         }
+    }
+
+    fn begin_look_up(
+        &self,
+        what: LookUp,
+        ids: Vec<SessionId>,
+        reader: ReaderId,
+        id: Option<CommandId>,
+    ) -> Result<(), CommandError> {
+        if self.looking_up >= look_up::MOST {
+            let message = format!(
+                "{} look-ups are on their way; ask again when one is answered",
+                look_up::MOST
+            );
+            return Err(CommandError::new(ErrorCode::Busy, message));
+        }
+        let job = LookUpJob {
+            what,
+            ids,
+            deadline: LookUpRequest::DEADLINE,
+            cancel: self.end_of_look_ups.clone(),
+        };
+        let asked = self.index.sources().filter_map(|known| {
+            let work = self.work.get(known.name())?;
+            Some(Asked {
+                reached: work.reached.clone(),
+                given_up: work.given_up(known.health()),
+            })
+        });
+        let asked: Vec<_> = asked.collect();
+        let inbox = self.inbox.clone();
+        thread::Builder::new()
+            .name("look-ups".into())
+            .spawn(move || inbox.send(Message::LookedUp(reader, id, job.run(&asked))))
+            .map_err(|error| {
+                let message = format!("no thread to look with: {error}");
+                CommandError::new(ErrorCode::NoThread, message)
+            })?;
+        Ok(())
     }
 
     fn looked_up(&mut self, reader: ReaderId, id: Option<CommandId>, answers: Vec<LookedUp>) {
@@ -742,7 +807,7 @@ impl Owner {
 
     // The end.
 
-    fn end(mut self, reason: String, inbox: &Receiver<Message>) {
+    fn end(mut self, code: ByeCode, reason: String, inbox: &Receiver<Message>) {
         info!(reason = %one_line(&reason), "ending");
         self.beat(Beat::Ending);
         let until = Instant::now() + END;
@@ -763,7 +828,7 @@ impl Owner {
                 }
             }
         }
-        self.broadcast(Event::Bye { reason });
+        self.broadcast(Event::Bye { code, reason });
         if self
             .saver
             .as_ref()
@@ -791,5 +856,6 @@ fn health_of(known: &Known) -> SourceHealth {
     SourceHealth {
         source: known.name().clone(),
         health: known.health().clone(),
+        as_of: known.as_of(),
     }
 }

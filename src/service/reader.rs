@@ -1,9 +1,12 @@
 //! The readers of a service's events: a queue each, so that one who stops
 //! reading holds up nobody.
 //!
-//! A queue has a bound. When it is full, its reader misses everything until it
-//! has read what is there; then it gets one fresh snapshot, and goes on from
-//! that. Replies are kept a little longer, up to a bound of their own.
+//! Every queue has a bound, in both directions. When the events that wait are too many,
+//! the reader misses everything until it has read what is there; then it gets one fresh
+//! snapshot, and goes on from that. Never do two snapshots wait. Of its commands a reader
+//! may have [`UNANSWERED`] whose replies it has not read; then no more are taken from it,
+//! so that what waits of one reader is at most so many commands, and at most [`EVENTS`]
+//! events and so many replies.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -15,8 +18,8 @@ use super::event::Event;
 /// Events that wait for a reader, at most.
 const EVENTS: usize = 256;
 
-/// Events and replies together, at most.
-const REPLIES: usize = 1024;
+/// Commands whose replies were not read, at most.
+pub(super) const UNANSWERED: usize = 64;
 
 /// Tells readers apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,6 +31,8 @@ struct Queue {
     /// Something was left out; a snapshot is owed.
     behind: bool,
     closed: bool,
+    /// Commands whose replies were not read.
+    unanswered: usize,
 }
 
 #[derive(Debug, Default)]
@@ -44,7 +49,41 @@ impl Shared {
 
 /// The owner's end of a queue.
 #[derive(Debug)]
-pub(super) struct Outbox(Arc<Shared>);
+pub(super) struct Outbox {
+    shared: Arc<Shared>,
+    /// It is of a connection, not of the program that the service is a part of.
+    pub(super) is_peer: bool,
+}
+
+/// Whom a reply goes to.
+#[derive(Debug, Clone)]
+pub struct ReplyTo {
+    pub(super) id: ReaderId,
+    shared: Arc<Shared>,
+}
+
+impl ReplyTo {
+    /// Takes room for the reply to one command; false where there is none.
+    pub(super) fn take_room(&self) -> bool {
+        let mut queue = self.shared.lock();
+        let has_room = queue.unanswered < UNANSWERED && !queue.closed;
+        queue.unanswered += usize::from(has_room);
+        has_room
+    }
+
+    /// Waits until a command would be taken; false where none ever will.
+    pub(super) fn wait_for_room(&self) -> bool {
+        let mut queue = self.shared.lock();
+        while queue.unanswered >= UNANSWERED && !queue.closed {
+            queue = self
+                .shared
+                .changed
+                .wait(queue)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        !queue.closed
+    }
+}
 
 /// Events as they come, for a host in Rust: an iterator that waits.
 #[derive(Debug)]
@@ -55,57 +94,76 @@ pub struct Subscription {
 }
 
 /// A queue's two ends.
-pub(super) fn queue(id: ReaderId, inbox: Inbox) -> (Outbox, Subscription) {
+pub(super) fn queue(id: ReaderId, inbox: Inbox, is_peer: bool) -> (Outbox, Subscription) {
     let shared = Arc::new(Shared::default());
-    (
-        Outbox(Arc::clone(&shared)),
-        Subscription { shared, id, inbox },
-    )
+    let outbox = Outbox {
+        shared: Arc::clone(&shared),
+        is_peer,
+    };
+    (outbox, Subscription { shared, id, inbox })
 }
 
 impl Outbox {
     /// Queues an event. False where the reader is gone.
     pub(super) fn send(&self, event: &Arc<Event>) -> bool {
-        let mut queue = self.0.lock();
+        let mut queue = self.shared.lock();
         if queue.closed {
             return false;
         }
-        let room = match **event {
-            Event::Reply(_) | Event::Bye { .. } => REPLIES,
-            _ if queue.behind => 0,
-            _ => EVENTS,
+        let has_room = match **event {
+            // As many as there were commands.
+            Event::Reply(_) | Event::Bye { .. } => true,
+            _ => !queue.behind && queue.events.len() < EVENTS,
         };
-        if queue.events.len() < room {
+        if has_room {
             queue.events.push_back(Arc::clone(event));
         } else {
             queue.behind = true;
         }
         drop(queue);
-        self.0.changed.notify_all();
+        self.shared.changed.notify_all();
         true
+    }
+
+    /// Queues the snapshot that a reader asks for, unless one is there that it has not
+    /// read: what follows that makes it the same.
+    pub(super) fn snapshot(&self, snapshot: impl FnOnce() -> Arc<Event>) {
+        let mut queue = self.shared.lock();
+        if queue.behind {
+            // What it says holds no more.
+            let is_reply = |event: &Arc<Event>| matches!(**event, Event::Reply(_));
+            queue.events.retain(is_reply);
+            queue.behind = false;
+        }
+        let is_snapshot = |event: &Arc<Event>| matches!(**event, Event::Snapshot(_));
+        let waits = queue.events.iter().any(is_snapshot);
+        drop(queue);
+        if !waits {
+            self.send(&snapshot());
+        }
     }
 
     /// Queues the snapshot that a reader is owed.
     pub(super) fn catch_up(&self, snapshot: &Arc<Event>) {
-        self.0.lock().behind = false;
+        self.shared.lock().behind = false;
         self.send(snapshot);
     }
 
     /// Ends the queue after what is in it.
     pub(super) fn close(&self) {
-        self.0.lock().closed = true;
-        self.0.changed.notify_all();
+        self.shared.lock().closed = true;
+        self.shared.changed.notify_all();
     }
 
     /// Waits until all was read, but not past `until`.
     pub(super) fn drain(&self, until: Instant) {
-        let mut queue = self.0.lock();
+        let mut queue = self.shared.lock();
         while !queue.events.is_empty() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
             }
-            queue = match self.0.changed.wait_timeout(queue, left) {
+            queue = match self.shared.changed.wait_timeout(queue, left) {
                 Ok((queue, _)) => queue,
                 Err(poisoned) => poisoned.into_inner().0,
             };
@@ -123,11 +181,17 @@ impl Drop for Outbox {
 impl Subscription {
     /// The next event, or `None` when there is none within `patience`.
     pub fn next_within(&mut self, patience: impl Into<Option<Duration>>) -> Option<Arc<Event>> {
-        let until = patience.into().map(|patience| Instant::now() + patience);
+        // One that never comes is none.
+        let until = patience
+            .into()
+            .and_then(|patience| Instant::now().checked_add(patience));
         let mut queue = self.shared.lock();
         loop {
             if let Some(event) = queue.events.pop_front() {
                 let owed = queue.behind && queue.events.is_empty();
+                if let Event::Reply(_) = *event {
+                    queue.unanswered = queue.unanswered.saturating_sub(1);
+                }
                 drop(queue);
                 self.shared.changed.notify_all();
                 if owed {
@@ -158,9 +222,13 @@ impl Subscription {
         }
     }
 
-    /// Who reads.
-    pub(super) fn id(&self) -> ReaderId {
-        self.id
+    /// For [`Handle::command`](super::Handle::command).
+    #[must_use]
+    pub fn reply_to(&self) -> ReplyTo {
+        ReplyTo {
+            id: self.id,
+            shared: Arc::clone(&self.shared),
+        }
     }
 }
 

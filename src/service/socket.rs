@@ -1,26 +1,34 @@
 //! The socket of a running service, where other programs of the same user find
 //! it: the lines of [`lines`], for each connection.
 //!
-//! It is in a directory that only its owner can enter, has mode 0600, and a peer
-//! of another user is turned away.
+//! It is in a directory that only its owner can write to, has mode 0600, and a peer
+//! of another user is turned away. Where somebody sweeps the directory, the socket comes
+//! back within about a second. What is removed at the end is this socket and nothing that
+//! is in its place by then.
 
-use std::fs::{self, DirBuilder, Permissions};
-use std::io::{self, BufReader};
+use std::fs::{self, DirBuilder, Metadata, Permissions};
+use std::io::{self, BufReader, Write};
 use std::net::Shutdown;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::{debug, warn};
 
-use super::{Handle, lines};
+use super::client::{Unreached, connect};
+use super::{ByeCode, Event, Handle, lines, peer};
+use crate::file;
+use crate::wire::line;
 
 /// Connections at a time.
 const CONNECTIONS: usize = 64;
+
+/// How often it is looked at whether the socket is still there.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Where a service's socket can be: `$XDG_RUNTIME_DIR/opencode-sessions/socket`,
 /// then in the state directory.
@@ -40,6 +48,8 @@ pub fn places(state_dir: Option<&Path>) -> Vec<PathBuf> {
 #[derive(Debug)]
 pub struct Bound {
     path: PathBuf,
+    /// What is at the path.
+    is: (u64, u64),
     listener: UnixListener,
 }
 
@@ -68,19 +78,26 @@ impl Bound {
                 .recursive(true)
                 .mode(0o700)
                 .create(directory)?;
+            file::check_is_private(directory)?;
         }
-        if UnixStream::connect(path).is_ok() {
-            return Err(io::ErrorKind::AddrInUse.into());
-        }
-        // Nobody answers: it is a dead service's.
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+        match fs::symlink_metadata(path) {
+            Ok(about) if about.file_type().is_socket() => {
+                if !matches!(connect(path), Err(Unreached::None)) {
+                    return Err(io::ErrorKind::AddrInUse.into());
+                }
+                // Nobody answers: it is a dead service's.
+                fs::remove_file(path)?;
+            }
+            Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
         let listener = UnixListener::bind(path)?;
+        listener.set_nonblocking(true)?;
         fs::set_permissions(path, Permissions::from_mode(0o600))?;
         Ok(Self {
             path: path.to_owned(),
+            is: identity(&fs::symlink_metadata(path)?),
             listener,
         })
     }
@@ -91,124 +108,202 @@ impl Bound {
         &self.path
     }
 
+    /// True where the path still leads to this socket.
+    fn is_there(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|about| identity(&about) == self.is)
+    }
+
     /// Answers from now on.
     ///
     /// # Errors
     ///
     /// Where the system gives no thread.
     pub fn serve(self, service: Handle) -> io::Result<Serving> {
-        let listener = Arc::new(self.listener);
-        let serving = Serving {
-            path: self.path.clone(),
-            listener: Arc::clone(&listener),
-            open: Arc::default(),
-            ended: Arc::default(),
+        let (wake, woken) = UnixStream::pair()?;
+        let open = Arc::default();
+        let connections = Connections {
+            service,
+            open: Arc::clone(&open),
+            turned_away: 0,
         };
-        let (open, ended) = (Arc::clone(&serving.open), Arc::clone(&serving.ended));
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("socket".into())
-            .spawn(move || {
-                let count = Arc::new(AtomicUsize::new(0));
-                for stream in listener.incoming() {
-                    if ended.load(Ordering::Acquire) {
-                        return;
-                    }
-                    match stream {
-                        Ok(stream) => connect(stream, &service, &open, &count),
-                        // Out of descriptors, perhaps: not all the time.
-                        Err(error) => {
-                            debug!(%error, "a connection failed");
-                            thread::sleep(std::time::Duration::from_millis(100));
-                        }
+            .spawn(move || self.answer(&woken, connections))?;
+        Ok(Serving {
+            wake,
+            thread: Some(thread),
+            open,
+        })
+    }
+
+    /// Takes connections until the other end of `woken` is closed.
+    fn answer(mut self, woken: &UnixStream, mut connections: Connections) {
+        let mut is_gone = false;
+        loop {
+            let mut polled = [
+                PollFd::new(&self.listener, PollFlags::IN),
+                PollFd::new(woken, PollFlags::IN),
+            ];
+            let pause = Timespec::try_from(LOOK).ok();
+            let _ = poll(&mut polled, pause.as_ref());
+            let (is_called, is_over) = (
+                !polled[0].revents().is_empty(),
+                !polled[1].revents().is_empty(),
+            );
+            if is_over {
+                break;
+            }
+            if is_called {
+                match self.listener.accept() {
+                    Ok((stream, _)) => connections.take(stream),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    // Out of descriptors, perhaps: not all the time.
+                    Err(error) => {
+                        debug!(%error, "a connection failed");
+                        thread::sleep(Duration::from_millis(100));
                     }
                 }
-            })?;
-        Ok(serving)
+            } else if !self.is_there() {
+                match Self::at(&self.path) {
+                    Ok(bound) => (self, is_gone) = (bound, false),
+                    Err(error) if !is_gone => {
+                        warn!(path = %self.path.display(), %error, "the socket is gone");
+                        is_gone = true;
+                    }
+                    Err(_) => {}
+                }
+            }
+        }
+        if self.is_there() {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
-/// A socket that answers, until this is dropped.
+fn identity(about: &Metadata) -> (u64, u64) {
+    (about.dev(), about.ino())
+}
+
+/// A socket that answers, until this is dropped: then nobody can connect any more.
 #[derive(Debug)]
 pub struct Serving {
-    path: PathBuf,
-    listener: Arc<UnixListener>,
-    ended: Arc<AtomicBool>,
-    open: Arc<Mutex<Vec<Arc<UnixStream>>>>,
+    wake: UnixStream,
+    thread: Option<JoinHandle<()>>,
+    open: Open,
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
-        self.ended.store(true, Ordering::Release);
-        // Whoever waits for a connection stops waiting.
-        let _ = rustix::net::shutdown(&*self.listener, rustix::net::Shutdown::Both);
+        let _ = self.wake.shutdown(Shutdown::Both);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
         // Whoever writes to a peer that does not read stops waiting for it.
-        for stream in self
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-        {
+        for stream in lock(&self.open).iter() {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 }
 
-fn connect(
-    stream: UnixStream,
-    service: &Handle,
-    open: &Arc<Mutex<Vec<Arc<UnixStream>>>>,
-    count: &Arc<AtomicUsize>,
-) {
-    if !is_of_this_user(&stream) {
-        warn!("a program of another user was turned away");
-        return;
+/// The connections that there are.
+type Open = Arc<Mutex<Vec<Arc<UnixStream>>>>;
+
+fn lock(open: &Open) -> MutexGuard<'_, Vec<Arc<UnixStream>>> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A connection that counts until both its threads have dropped this.
+struct Connection {
+    stream: Arc<UnixStream>,
+    open: Open,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+        lock(&self.open).retain(|other| !Arc::ptr_eq(other, &self.stream));
     }
-    if count.load(Ordering::Acquire) >= CONNECTIONS {
-        warn!("too many connections: one was turned away");
-        return;
+}
+
+struct Connections {
+    service: Handle,
+    open: Open,
+    /// Since the last one that was not.
+    turned_away: u64,
+}
+
+impl Connections {
+    fn take(&mut self, stream: UnixStream) {
+        if !peer::is_of_this_user(&stream) {
+            warn!("a program of another user was turned away");
+            return;
+        }
+        // On some systems a connection takes this over from its listener.
+        if stream.set_nonblocking(false).is_err() {
+            return;
+        }
+        if lock(&self.open).len() >= CONNECTIONS {
+            self.turn_away(&stream);
+            return;
+        }
+        if self.turned_away > 0 {
+            warn!(count = self.turned_away, "connections were turned away");
+            self.turned_away = 0;
+        }
+        if let Err(error) = self.serve(stream) {
+            debug!(%error, "no thread for a connection");
+        }
     }
-    let stream = Arc::new(stream);
-    let events = service.subscribe();
-    let reply_to = events.reply_to();
-    let reading = {
-        let (stream, service) = (Arc::clone(&stream), service.clone());
+
+    /// Said once, and counted.
+    fn turn_away(&mut self, stream: &UnixStream) {
+        if self.turned_away == 0 {
+            warn!("too many connections: the next ones are turned away");
+        }
+        self.turned_away += 1;
+        let bye = Event::Bye {
+            code: ByeCode::Full,
+            reason: format!("{CONNECTIONS} programs are connected"),
+        };
+        let mut stream = stream;
+        let _ = stream.set_nonblocking(true);
+        let _ = stream.write_all(&line(&bye));
+    }
+
+    fn serve(&self, stream: UnixStream) -> io::Result<()> {
+        let stream = Arc::new(stream);
+        let connection = Arc::new(Connection {
+            stream: Arc::clone(&stream),
+            open: Arc::clone(&self.open),
+        });
+        lock(&self.open).push(stream);
+        let events = self.service.subscribe_peer();
+        let reply_to = events.reply_to();
+        let (of_reader, service) = (Arc::clone(&connection), self.service.clone());
         thread::Builder::new()
             .name("commands".into())
             .stack_size(256 << 10)
             .spawn(move || {
-                let _ = lines::read_commands(BufReader::new(&*stream), &service, reply_to);
+                let input = BufReader::new(&*of_reader.stream);
+                let _ = lines::read_commands(input, &service, &reply_to);
                 // A peer that only ends its commands still wants what it asked for.
-                wait_until_gone(&stream);
-                service.forget(reply_to);
-            })
-    };
-    if reading.is_err() {
-        return;
-    }
-    count.fetch_add(1, Ordering::AcqRel);
-    open.lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .push(Arc::clone(&stream));
-    let (of_thread, open_then, count_then) =
-        (Arc::clone(&stream), Arc::clone(open), Arc::clone(count));
-    let close = move |stream: &Arc<UnixStream>| {
-        let _ = stream.shutdown(Shutdown::Both);
-        open_then
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|other| !Arc::ptr_eq(other, stream));
-        count_then.fetch_sub(1, Ordering::AcqRel);
-    };
-    let writing = thread::Builder::new()
-        .name("events".into())
-        .stack_size(256 << 10)
-        .spawn(move || {
-            let _ = lines::write_events(events, &*of_thread);
-            close(&of_thread);
-        });
-    if writing.is_err() {
-        let _ = stream.shutdown(Shutdown::Both);
+                wait_until_gone(&of_reader.stream);
+                service.forget(&reply_to);
+            })?;
+        let of_writer = Arc::clone(&connection);
+        let writing = thread::Builder::new()
+            .name("events".into())
+            .stack_size(256 << 10)
+            .spawn(move || {
+                let _ = lines::write_events(events, &*of_writer.stream);
+                let _ = of_writer.stream.shutdown(Shutdown::Both);
+            });
+        if let Err(error) = writing {
+            // The other thread ends then.
+            let _ = connection.stream.shutdown(Shutdown::Both);
+            return Err(error);
+        }
+        Ok(())
     }
 }
 
@@ -222,24 +317,5 @@ fn wait_until_gone(stream: &UnixStream) {
             Err(rustix::io::Errno::INTR) => {}
             _ => return,
         }
-    }
-}
-
-/// The kernel says whose process the peer is.
-fn is_of_this_user(stream: &UnixStream) -> bool {
-    #[cfg(target_os = "linux")]
-    {
-        rustix::net::sockopt::socket_peercred(stream)
-            .is_ok_and(|peer| peer.uid == rustix::process::geteuid())
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        use std::os::fd::AsRawFd;
-        let (mut uid, mut gid) = (0, 0);
-        // SAFETY: the descriptor is open for as long as `stream` is borrowed, and
-        // both pointers are to variables of the right types.
-        #[expect(unsafe_code, reason = "neither std nor rustix has this call here")]
-        let result = unsafe { libc::getpeereid(stream.as_raw_fd(), &mut uid, &mut gid) };
-        result == 0 && uid == rustix::process::geteuid().as_raw()
     }
 }

@@ -4,25 +4,41 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::file;
 use crate::text::Shown;
 
-/// A state directory that is this process's alone for as long as this lives.
+/// How many indexes one place has room for.
+const SLOTS: u32 = 8;
+
+/// Where the indexes of a place are: the first in the directory itself, those of other
+/// configurations, or beside a service that does not answer, below it.
+pub fn slots(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let others = (2..=SLOTS).map(|number| path.join(format!("index-{number}")));
+    std::iter::once(path.to_owned()).chain(others)
+}
+
+/// A state directory that is this process's alone for as long as this lives, or what
+/// [`StateDir::hold`] gives.
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
-    _lock: File,
+    lock: Arc<File>,
 }
+
+/// Keeps the lock of a state directory.
+#[derive(Debug)]
+pub struct Hold(#[expect(dead_code, reason = "it is held")] Arc<File>);
 
 /// A state directory is not to be had.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// Another service has it.
-    #[error("{holder} already keeps an index in {directory}")]
+    #[error("{} already keeps an index in {directory}", holder_of(*.pid))]
     Held {
-        /// Who, as far as it is known.
-        holder: String,
+        /// Its process id, as far as it is known.
+        pid: Option<u32>,
         /// Where.
         directory: String,
     },
@@ -36,12 +52,19 @@ pub enum StateError {
     },
 }
 
+fn holder_of(pid: Option<u32>) -> String {
+    match pid {
+        Some(pid) => format!("process {pid}"),
+        None => "another process".to_owned(),
+    }
+}
+
 impl StateDir {
     /// Makes the directory where it is not there, and locks it.
     ///
     /// # Errors
     ///
-    /// Where another service has it, or the system refuses.
+    /// Where another service has it, the system refuses, or somebody else can write to it.
     pub fn open(path: &Path) -> Result<Self, StateError> {
         let unusable = |why| StateError::Unusable {
             directory: Shown(path).to_string(),
@@ -52,12 +75,15 @@ impl StateDir {
             .mode(0o700)
             .create(path)
             .map_err(unusable)?;
+        file::check_is_private(path).map_err(unusable)?;
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
+            // What is written to it must not go to another file.
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(path.join("lock"))
             .map_err(unusable)?;
         match lock.try_lock() {
@@ -65,12 +91,8 @@ impl StateDir {
             Err(TryLockError::WouldBlock) => {
                 let mut pid = String::new();
                 let _ = lock.take(32).read_to_string(&mut pid);
-                let holder = match pid.trim().parse::<u32>() {
-                    Ok(pid) => format!("process {pid}"),
-                    Err(_) => "another process".to_owned(),
-                };
                 return Err(StateError::Held {
-                    holder,
+                    pid: pid.trim().parse().ok(),
                     directory: Shown(path).to_string(),
                 });
             }
@@ -85,8 +107,14 @@ impl StateDir {
         file::remove_leftovers(path, std::time::Duration::ZERO);
         Ok(Self {
             path: path.to_owned(),
-            _lock: lock,
+            lock: Arc::new(lock),
         })
+    }
+
+    /// Keeps the lock, also when this is gone.
+    #[must_use]
+    pub fn hold(&self) -> Hold {
+        Hold(Arc::clone(&self.lock))
     }
 
     /// The directory.

@@ -23,6 +23,9 @@ use crate::wire::Scan;
 /// How long a refresh waits for a look at where its path leads.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// The health of a source that goes on failing is announced at most this often.
+const NEWS: Duration = Duration::from_secs(1);
+
 /// What the owner knows of a source beside its sessions.
 pub(super) struct Work {
     pub(super) reached: Reached,
@@ -49,6 +52,10 @@ pub(super) struct Work {
     pub(super) waiting: Vec<u64>,
     /// Refreshes that wait for the listing in flight.
     pub(super) running: Vec<u64>,
+    /// When its health was last announced.
+    pub(super) told: Duration,
+    /// Its health says more than was announced: another reason, another time to try again.
+    pub(super) has_news: bool,
 }
 
 impl Work {
@@ -67,7 +74,9 @@ impl Work {
                 let cache = state_dir.map(|directory| file::scan_cache_in(directory, &files));
                 let watch = watch(&reached.source, number, files, inbox.clone())?;
                 let how = "not yet".to_owned();
-                (Some(watch), cache.map(ScanCache::At), how)
+                // Without one it is where a single listing keeps it.
+                let cache = cache.map_or(ScanCache::Auto, ScanCache::At);
+                (Some(watch), Some(cache), how)
             }
             Place::Remote(remote) => {
                 schedule = Schedule::polled(remote.every);
@@ -91,7 +100,14 @@ impl Work {
             cancel: Cancel::default(),
             waiting: Vec::new(),
             running: Vec::new(),
+            told: Duration::ZERO,
+            has_news: false,
         })
+    }
+
+    /// When its health is to be announced again.
+    pub(super) fn news_due(&self) -> Option<Duration> {
+        self.has_news.then_some(self.told + NEWS)
     }
 
     /// Begins a listing on a thread of its own: of this source, otherwise as asked. What

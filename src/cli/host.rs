@@ -1,0 +1,108 @@
+//! What a host's process has for its whole life, whatever it is at the moment: its
+//! commands on standard input, its signals, and what it was already told.
+//!
+//! A host's `serve --stdio` keeps the index itself or passes on another's events, and
+//! goes from the one to the other when that one ends or hangs. Its host sees one `hello`,
+//! and one `snapshot` more.
+
+use std::io::{self, BufRead, BufReader, Read};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::service::lines;
+
+/// Signals become calls of whoever is to obey them at the moment.
+#[derive(Clone)]
+pub(super) struct Signalled {
+    obey: Arc<Mutex<Option<Obey>>>,
+    /// A signal to end that came; 0 for none.
+    ending: Arc<AtomicI32>,
+}
+
+type Obey = Box<dyn FnMut(i32) + Send>;
+
+impl Signalled {
+    /// Catches SIGTERM, SIGINT and SIGHUP from here on, also where this process was
+    /// started with them blocked.
+    pub(super) fn start() -> io::Result<Self> {
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+        let this = Self {
+            obey: Arc::default(),
+            ending: Arc::default(),
+        };
+        let (obey, ending) = (Arc::clone(&this.obey), Arc::clone(&this.ending));
+        thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || {
+                for signal in signals.forever() {
+                    if signal != SIGHUP {
+                        ending.store(signal, Ordering::Release);
+                    }
+                    let mut obey = obey.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Some(obey) = &mut *obey {
+                        obey(signal);
+                    }
+                }
+            })?;
+        Ok(this)
+    }
+
+    /// From now on they go there. One to end that came before goes there now.
+    pub(super) fn go_to(&self, obey: impl FnMut(i32) + Send + 'static) {
+        let mut place = self.obey.lock().unwrap_or_else(PoisonError::into_inner);
+        let obey = place.insert(Box::new(obey));
+        if let Some(signal) = self.ending() {
+            obey(signal);
+        }
+    }
+
+    /// The signal to end that came, if one has.
+    pub(super) fn ending(&self) -> Option<i32> {
+        Some(self.ending.load(Ordering::Acquire)).filter(|signal| *signal != 0)
+    }
+}
+
+/// What a signal to end is called.
+pub(super) fn name_of(signal: i32) -> &'static str {
+    match signal {
+        SIGINT => "SIGINT",
+        _ => "SIGTERM",
+    }
+}
+
+/// The lines of standard input, one at a time, on a thread of its own: it ends with
+/// standard input.
+pub(super) fn lines_of_stdin() -> io::Result<Receiver<Vec<u8>>> {
+    // Nothing is read ahead of what somebody takes.
+    let (to, from) = mpsc::sync_channel(0);
+    thread::Builder::new()
+        .name("stdin".into())
+        .spawn(move || {
+            let mut input = BufReader::new(io::stdin());
+            loop {
+                let mut line = Vec::new();
+                // One that is too long is cut, and is too long all the same.
+                let mut piece = input.by_ref().take(lines::LONGEST + 1);
+                match piece.read_until(b'\n', &mut line) {
+                    Ok(0) | Err(_) => return,
+                    Ok(_) => {}
+                }
+                if line.last() != Some(&b'\n') {
+                    let is_cut = line.len() as u64 > lines::LONGEST;
+                    if is_cut && input.skip_until(b'\n').is_err() {
+                        return;
+                    }
+                    line.push(b'\n');
+                }
+                if to.send(line).is_err() {
+                    return;
+                }
+            }
+        })?;
+    Ok(from)
+}
