@@ -96,6 +96,13 @@ impl std::fmt::Display for SessionId {
 pub struct Millis(pub i64);
 
 impl Millis {
+    /// So long before this.
+    #[must_use]
+    pub fn before(self, time: Duration) -> Self {
+        let ms = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(ms))
+    }
+
     /// Now, by a clock that may be wrong, also by thousands of years.
     #[must_use]
     pub fn now() -> Self {

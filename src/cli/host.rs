@@ -6,15 +6,34 @@
 //! and one `snapshot` more.
 
 use std::io::{self, BufRead, BufReader, Read};
+use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::service::lines;
+
+/// Lets the signals through that end a program or make it read its configuration again:
+/// whoever started this process may have blocked them, and that is inherited.
+///
+/// Call it before there is another thread.
+pub(super) fn unblock_signals() {
+    // SAFETY: the set is initialised by sigemptyset before it is used, and the last call
+    // only reads it.
+    #[expect(unsafe_code, reason = "neither std nor rustix changes a signal mask")]
+    unsafe {
+        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
+        libc::sigemptyset(set.as_mut_ptr());
+        for signal in [SIGTERM, SIGINT, SIGHUP, SIGPIPE] {
+            libc::sigaddset(set.as_mut_ptr(), signal);
+        }
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), std::ptr::null_mut());
+    }
+}
 
 /// Signals become calls of whoever is to obey them at the moment.
 #[derive(Clone)]
@@ -27,8 +46,7 @@ pub(super) struct Signalled {
 type Obey = Box<dyn FnMut(i32) + Send>;
 
 impl Signalled {
-    /// Catches SIGTERM, SIGINT and SIGHUP from here on, also where this process was
-    /// started with them blocked.
+    /// Catches SIGTERM, SIGINT and SIGHUP from here on.
     pub(super) fn start() -> io::Result<Self> {
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         let this = Self {
@@ -80,29 +98,27 @@ pub(super) fn name_of(signal: i32) -> &'static str {
 pub(super) fn lines_of_stdin() -> io::Result<Receiver<Vec<u8>>> {
     // Nothing is read ahead of what somebody takes.
     let (to, from) = mpsc::sync_channel(0);
-    thread::Builder::new()
-        .name("stdin".into())
-        .spawn(move || {
-            let mut input = BufReader::new(io::stdin());
-            loop {
-                let mut line = Vec::new();
-                // One that is too long is cut, and is too long all the same.
-                let mut piece = input.by_ref().take(lines::LONGEST + 1);
-                match piece.read_until(b'\n', &mut line) {
-                    Ok(0) | Err(_) => return,
-                    Ok(_) => {}
-                }
-                if line.last() != Some(&b'\n') {
-                    let is_cut = line.len() as u64 > lines::LONGEST;
-                    if is_cut && input.skip_until(b'\n').is_err() {
-                        return;
-                    }
-                    line.push(b'\n');
-                }
-                if to.send(line).is_err() {
+    thread::Builder::new().name("stdin".into()).spawn(move || {
+        let mut input = BufReader::new(io::stdin());
+        loop {
+            let mut line = Vec::new();
+            // One that is too long is cut, and is too long all the same.
+            let mut piece = input.by_ref().take(lines::LONGEST + 1);
+            match piece.read_until(b'\n', &mut line) {
+                Ok(0) | Err(_) => return,
+                Ok(_) => {}
+            }
+            if line.last() != Some(&b'\n') {
+                let is_cut = line.len() as u64 > lines::LONGEST;
+                if is_cut && input.skip_until(b'\n').is_err() {
                     return;
                 }
+                line.push(b'\n');
             }
-        })?;
+            if to.send(line).is_err() {
+                return;
+            }
+        }
+    })?;
     Ok(from)
 }

@@ -209,7 +209,7 @@ fn known_by_a_service(args: &ListArgs, chosen: &Chosen) -> Option<Vec<Sourced>> 
     let is_ours = |known: &SourcePlace| chosen.sources.iter().any(|source| known.is(source));
     let others = hello.sources.iter().filter(|known| !is_ours(known));
     let others: Vec<_> = others.map(|known| known.source.clone()).collect();
-    let known = service.snapshot().ok()?;
+    let known = service.sessions_now().ok()?;
     let is_well = known.sources.iter().all(|known| {
         let state = known.health.state.as_str();
         match others.contains(&known.source) {

@@ -17,6 +17,7 @@ mod serve;
 mod sessions;
 mod sources;
 mod status;
+mod stop;
 
 use std::io::{self, Write};
 use std::path::Path;

@@ -282,7 +282,10 @@ fn send_commands(
         let CommandLine { id, command } = CommandLine::parse(&line);
         // A host ends what is its own.
         let is_end = command == Ok(Command::Shutdown);
-        shared.lock().waiting.push_back((id, (!is_end).then(|| line.clone())));
+        shared
+            .lock()
+            .waiting
+            .push_back((id, (!is_end).then(|| line.clone())));
         if stream.write_all(&line).is_err() {
             break;
         }

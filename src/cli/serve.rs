@@ -133,7 +133,10 @@ fn serve(args: &ServeArgs, signals: Signalled, mut host: Option<Host>) -> io::Re
                     return Ok(HELD);
                 };
                 let pid = other.hello().pid;
-                info!(pid, "another service has the same sources: passing on its events");
+                info!(
+                    pid,
+                    "another service has the same sources: passing on its events"
+                );
                 match relay(*other, host)? {
                     Ended::Done => return Ok(0),
                     Ended::Gone => info!(pid, "the other service has ended"),

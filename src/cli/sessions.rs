@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use super::{doctor, exit, list, look_up, serve, status};
+use super::{doctor, exit, host, list, look_up, serve, status, stop};
 use crate::lister::restore_sigchld;
 use crate::wire::LookUp;
 
@@ -13,7 +13,7 @@ pub(super) const NAME: &str = "opencode-sessions";
 /// Lists the sessions of OpenCode without getting in its way.
 ///
 /// Exit status: 0 done, 1 failed, 2 wrong usage; for get and roots also 4 (there is no such
-/// session, or it has no root); for serve also 71 (the system gives no
+/// session, or it has no root); for serve also 70 (it has a fault), 71 (the system gives no
 /// thread), 75 (another service keeps the index) and 78 (the configuration is wrong).
 #[derive(Debug, Parser)]
 #[command(name = NAME, version)]
@@ -34,6 +34,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Show how a running service is doing
     Status(status::StatusArgs),
+    /// End a running service, for all programs that use it
+    Stop(stop::StopArgs),
     /// Look at every source, and say what is wrong
     Doctor(doctor::DoctorArgs),
 }
@@ -41,8 +43,9 @@ enum Command {
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn run() -> ExitCode {
-    // First: a supervisor may have started us with SIGCHLD ignored.
+    // First: a supervisor may have started us with signals ignored or blocked.
     restore_sigchld();
+    host::unblock_signals();
     match Args::try_parse() {
         Ok(Args { command }) => exit(
             NAME,
@@ -52,6 +55,7 @@ pub fn run() -> ExitCode {
                 Command::Roots(args) => look_up::run(LookUp::Roots, &args),
                 Command::Serve(args) => serve::run(&args),
                 Command::Status(args) => status::run(&args),
+                Command::Stop(args) => stop::run(&args),
                 Command::Doctor(args) => doctor::run(&args),
             },
         ),

@@ -213,13 +213,34 @@ impl Client {
         &self.hello
     }
 
-    /// All that the service knows.
+    /// All that is so now: the service lists what may have changed, then says what it
+    /// knows.
     ///
     /// # Errors
     ///
     /// Where it does not say so in time.
-    pub fn snapshot(&mut self) -> io::Result<KnownThere> {
-        self.read("snapshot")
+    pub fn sessions_now(&mut self) -> io::Result<KnownThere> {
+        self.say("refresh")?;
+        let (mut line, mut snapshot) = (Vec::new(), Vec::new());
+        // Of the first snapshot, which comes unasked, or the last one.
+        let mut is_old = true;
+        loop {
+            read_line(&mut self.stream, &mut line)?;
+            match serde_json::from_slice::<Typed>(&line)?.r#type.as_str() {
+                "snapshot" => {
+                    std::mem::swap(&mut line, &mut snapshot);
+                    is_old = false;
+                }
+                "change" | "health" => is_old = true,
+                "reply" => break,
+                _ => {}
+            }
+        }
+        if is_old {
+            self.say("snapshot")?;
+            return self.read("snapshot");
+        }
+        Ok(serde_json::from_slice(&snapshot)?)
     }
 
     /// How the service is doing, as it says it.
@@ -234,17 +255,6 @@ impl Client {
         }
         self.say("status")?;
         Ok(self.read::<Reply>("reply")?.status)
-    }
-
-    /// Waits until the service has listed what may have changed; what it says comes after
-    /// a `snapshot` that was not read yet.
-    ///
-    /// # Errors
-    ///
-    /// Where it does not say so in time.
-    pub fn refresh(&mut self) -> io::Result<()> {
-        self.say("refresh")?;
-        self.read::<Value>("reply").map(drop)
     }
 
     /// Ends the service, for all, and waits until it has ended.
@@ -262,15 +272,6 @@ impl Client {
                 Err(error) => return Err(error),
             }
         }
-    }
-
-    /// Asks for all that is known once more.
-    ///
-    /// # Errors
-    ///
-    /// Where it cannot be asked.
-    pub fn ask_for_snapshot(&mut self) -> io::Result<()> {
-        self.say("snapshot")
     }
 
     fn say(&mut self, command: &str) -> io::Result<()> {

@@ -211,23 +211,42 @@ mod tests {
         let long = "x".repeat(LONGEST_ID);
         let many = vec![json!("ses_1"); limits::IDS + 1];
         let parsed = |line: &Value| CommandLine::parse(line.to_string().as_bytes());
-        for id in [json!(9), json!("a"), json!(1.5), json!([1]), json!({"a": true}), json!(-1)] {
+        for id in [
+            json!(9),
+            json!("a"),
+            json!(1.5),
+            json!([1]),
+            json!({"a": true}),
+            json!(-1),
+        ] {
             for (fields, code) in [
                 (json!({"type": "refresh"}), None),
                 (json!({"type": "refresh", "extra": 1}), None),
                 (json!({"type": "stop", "force": {"a": [1, 2]}}), None),
                 (json!({"type": "get", "ids": ["ses_1"]}), None),
                 (json!({"type": "nope"}), Some(ErrorCode::UnknownCommand)),
-                (json!({"type": "nope\u{1b}[0m"}), Some(ErrorCode::UnknownCommand)),
+                (
+                    json!({"type": "nope\u{1b}[0m"}),
+                    Some(ErrorCode::UnknownCommand),
+                ),
                 (json!({"type": 3}), Some(ErrorCode::Invalid)),
                 (json!({"type": null}), Some(ErrorCode::Invalid)),
                 (json!({}), Some(ErrorCode::Invalid)),
                 (json!({"type": "get"}), Some(ErrorCode::Invalid)),
-                (json!({"type": "get", "ids": "ses_1"}), Some(ErrorCode::Invalid)),
+                (
+                    json!({"type": "get", "ids": "ses_1"}),
+                    Some(ErrorCode::Invalid),
+                ),
                 (json!({"type": "get", "ids": []}), Some(ErrorCode::Invalid)),
                 (json!({"type": "get", "ids": [1]}), Some(ErrorCode::Invalid)),
-                (json!({"type": "roots", "ids": ["ses_1", "x".repeat(300)]}), Some(ErrorCode::Invalid)),
-                (json!({"type": "roots", "ids": many}), Some(ErrorCode::Invalid)),
+                (
+                    json!({"type": "roots", "ids": ["ses_1", "x".repeat(300)]}),
+                    Some(ErrorCode::Invalid),
+                ),
+                (
+                    json!({"type": "roots", "ids": many}),
+                    Some(ErrorCode::Invalid),
+                ),
             ] {
                 let mut line = fields.clone();
                 line["id"] = id.clone();
@@ -241,7 +260,17 @@ mod tests {
                 }
             }
         }
-        for line in ["", "3", "[]", "null", "\"refresh\"", "{", "{\"type\":", "{} x", "\u{feff}{}"] {
+        for line in [
+            "",
+            "3",
+            "[]",
+            "null",
+            "\"refresh\"",
+            "{",
+            "{\"type\":",
+            "{} x",
+            "\u{feff}{}",
+        ] {
             let parsed = CommandLine::parse(line.as_bytes());
             assert_eq!(parsed.id, None);
             let code = parsed.command.map_err(|error| error.code);

@@ -40,7 +40,12 @@ pub fn read_commands(
     let mut bytes = Vec::new();
     loop {
         bytes.clear();
-        if input.by_ref().take(LONGEST + 1).read_until(b'\n', &mut bytes)? == 0 {
+        if input
+            .by_ref()
+            .take(LONGEST + 1)
+            .read_until(b'\n', &mut bytes)?
+            == 0
+        {
             return Ok(());
         }
         if bytes.len() as u64 > LONGEST && bytes.last() != Some(&b'\n') {

@@ -394,9 +394,7 @@ impl Owner {
             return;
         };
         self.in_flight += 1;
-        if work.list(request, &self.inbox) {
-            self.stats.spawned();
-        }
+        work.list(request, &self.inbox);
     }
 
     fn listed(&mut self, listed: Listed) {
@@ -413,8 +411,15 @@ impl Owner {
         self.built = None;
         self.in_flight -= 1;
         self.stats.read(bytes);
-        self.stats
-            .listed(took, result.as_ref().err().map(|failure| failure.kind));
+        if !matches!(result, Ok(None))
+            && !matches!(&result, Err(failure) if failure.kind == "thread")
+        {
+            self.stats.spawned();
+        }
+        if !matches!(result, Ok(None)) {
+            self.stats
+                .listed(took, result.as_ref().err().map(|failure| failure.kind));
+        }
         let work = self.work.get_mut(&source);
         let Some(work) = work.filter(|work| work.number == number) else {
             return;
@@ -423,15 +428,19 @@ impl Owner {
         let running = std::mem::take(&mut work.running);
         let chance = fastrand::f64();
         let (outcome, reason) = match result {
-            Ok(found) => {
+            Ok(None) => {
+                self.index.set_as_of(&source, moment.wall.before(took));
+                let went = Went::Well(News::default());
+                work.schedule.done(went, took, now, chance);
+                (RefreshOutcome::Ok, None)
+            }
+            Ok(Some(found)) => {
                 let scan = found.scan;
                 let merged = self.index.merge(&source, found.found, moment);
                 let went = if merged.again.is_some() {
                     Went::Again
                 } else {
-                    let took = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
-                    let began = Millis(moment.wall.0.saturating_sub(took));
-                    self.index.set_as_of(&source, began);
+                    self.index.set_as_of(&source, moment.wall.before(took));
                     Went::Well(News {
                         changed: !merged.difference.is_empty(),
                         frames: scan.frames,
@@ -625,7 +634,11 @@ impl Owner {
     /// Ends what this reader is a part of.
     fn shut_down(&mut self, reader: ReaderId) {
         let (code, reason) = (ByeCode::Shutdown, "it was told to".to_owned());
-        if self.readers.get(&reader).is_none_or(|outbox| !outbox.is_peer) {
+        if self
+            .readers
+            .get(&reader)
+            .is_none_or(|outbox| !outbox.is_peer)
+        {
             self.inbox.send(Message::End(code, reason));
         } else if let Some(outbox) = self.readers.remove(&reader) {
             // Dropping it ends the queue after this.

@@ -65,7 +65,7 @@ struct FileLooks {
 }
 
 impl Looks {
-    fn at(files: &DatabaseFiles) -> Self {
+    pub(super) fn at(files: &DatabaseFiles) -> Self {
         let (db, log) = (file(&files.main), file(&files.log));
         let failed = db.is_err() || log.is_err();
         let (db, log) = (

@@ -33,6 +33,8 @@ pub(super) struct Work {
     /// says nothing of the next one of that name.
     pub(super) number: u64,
     scan_cache: Option<ScanCache>,
+    /// Of a database.
+    files: Option<DatabaseFiles>,
     pub(super) schedule: Schedule,
     /// Of a database.
     pub(super) watch: Option<Watch>,
@@ -68,10 +70,12 @@ impl Work {
         now: Duration,
     ) -> io::Result<Self> {
         let mut schedule = Schedule::default();
+        let mut of_database = None;
         let (watch, scan_cache, how_watched) = match &reached.source.place {
             Place::Database(path) => {
                 let files = DatabaseFiles::of_canonical(path.clone());
                 let cache = state_dir.map(|directory| file::scan_cache_in(directory, &files));
+                of_database = Some(files.clone());
                 let watch = watch(&reached.source, number, files, inbox.clone())?;
                 let how = "not yet".to_owned();
                 // Without one it is where a single listing keeps it.
@@ -90,6 +94,7 @@ impl Work {
             reached,
             number,
             scan_cache,
+            files: of_database,
             schedule,
             watch,
             how_watched,
@@ -111,8 +116,8 @@ impl Work {
     }
 
     /// Begins a listing on a thread of its own: of this source, otherwise as asked. What
-    /// comes of it goes to the inbox, also where there is no thread, which is false.
-    pub(super) fn list(&mut self, request: ListRequest, inbox: &Inbox) -> bool {
+    /// comes of it goes to the inbox, also where there is no thread.
+    pub(super) fn list(&mut self, request: ListRequest, inbox: &Inbox) {
         self.listing = self.looks;
         self.running = std::mem::take(&mut self.waiting);
         self.cancel = request.cancel.clone();
@@ -126,6 +131,14 @@ impl Work {
             .take()
             .unwrap_or_else(|| self.reached.projects());
         let lister = Arc::clone(&self.reached.lister);
+        // Where the last listing said all there is to say, and nothing was written since,
+        // a refresh opens nothing.
+        let is_finished = self
+            .scan
+            .is_none_or(|scan| scan.progress >= 1.0 || scan.stalled);
+        let is_asked = !self.running.is_empty();
+        let known = self.listed.filter(|_| is_asked && is_finished);
+        let known = known.zip(self.files.clone());
         // A refresh must read the database that the path leads to now.
         let looked = self.watch.as_ref().filter(|_| !self.running.is_empty());
         let looked = looked.map(Watch::look);
@@ -138,9 +151,13 @@ impl Work {
                     let _ = looked.recv_timeout(LOOK);
                 }
                 let started = Instant::now();
-                let outcome = lister.list(&request);
+                let is_known =
+                    |(looks, files): &(Looks, DatabaseFiles)| looks.is_still(&Looks::at(files));
+                let (result, bytes) = match known.is_some_and(|known| is_known(&known)) {
+                    true => (Ok(None), 0),
+                    false => found(lister.list(&request), &mut projects),
+                };
                 let took = started.elapsed();
-                let (result, bytes) = found(outcome, &mut projects);
                 to.send(Message::Listed(Box::new(Listed {
                     source,
                     number,
@@ -151,7 +168,7 @@ impl Work {
                 })));
             });
         let Err(error) = thread else {
-            return true;
+            return;
         };
         inbox.send(Message::Listed(Box::new(Listed {
             source: self.reached.source.name.clone(),
@@ -164,7 +181,6 @@ impl Work {
             bytes: 0,
             projects: self.reached.projects(),
         })));
-        false
     }
 
     /// Why a source is not asked for single sessions: its listings show that it answers
@@ -184,7 +200,8 @@ pub(super) struct Listed {
     pub(super) source: SourceName,
     /// The [`Work::number`] that it was launched for.
     pub(super) number: u64,
-    pub(super) result: Result<Complete, Failure>,
+    /// Nothing where there is nothing new.
+    pub(super) result: Result<Option<Complete>, Failure>,
     pub(super) took: Duration,
     pub(super) bytes: u64,
     pub(super) projects: Projects,
@@ -205,12 +222,12 @@ pub(super) struct Failure {
 }
 
 /// What an outcome means for the index.
-fn found(outcome: Outcome, projects: &mut Projects) -> (Result<Complete, Failure>, u64) {
+fn found(outcome: Outcome, projects: &mut Projects) -> (Result<Option<Complete>, Failure>, u64) {
     let (kind, reason) = match outcome {
         Outcome::Complete(listing) => {
             let (scan, bytes) = (listing.end.scan, listing.bytes);
             let found = gather::found(listing, projects);
-            return (Ok(Complete { found, scan }), bytes);
+            return (Ok(Some(Complete { found, scan })), bytes);
         }
         Outcome::Refused(refusal) => (refusal.failure.kind.as_str(), refusal.to_string()),
         Outcome::Broken(breakage) => (breakage.what.kind(), breakage.to_string()),

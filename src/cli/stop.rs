@@ -1,0 +1,38 @@
+//! `opencode-sessions stop`.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use super::sessions::NAME;
+use super::status::places;
+use super::{FAILED, complain};
+use crate::service::client::{self, Client, Unreached};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct StopArgs {
+    /// The state directory that the service was started with, where that was named
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &StopArgs) -> io::Result<u8> {
+    let until = Instant::now() + client::PATIENCE;
+    let stopped = match Client::find(&places(args.state_dir.as_ref()), until) {
+        Ok(service) => {
+            let pid = service.hello().pid;
+            service
+                .stop()
+                .map_err(|_| format!("process {pid} is the service and does not end: end it"))
+        }
+        Err(Unreached::None) => Err("no service is running".to_owned()),
+        Err(why) => Err(why.to_string()),
+    };
+    match stopped {
+        Ok(()) => Ok(0),
+        Err(why) => {
+            complain(NAME, &why);
+            Ok(FAILED)
+        }
+    }
+}
