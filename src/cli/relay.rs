@@ -2,7 +2,7 @@
 //!
 //! The service may end, be killed, or hang: its host does not. Then [`relay`] returns
 //! what was not answered, for whoever takes over. A service counts as hanging when it has
-//! said nothing for a second though it was asked twice a second.
+//! said nothing for a second though it was asked.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -24,7 +24,7 @@ use crate::service::{ByeCode, Command, CommandId, CommandLine, Event, Hello};
 use crate::wire::line;
 
 /// How often the service is asked whether it is there.
-const ASK: Duration = Duration::from_millis(500);
+const ASK: Duration = Duration::from_millis(400);
 
 /// How long it may say nothing then.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -44,7 +44,10 @@ const FAULT: u8 = 70;
 const STARTING: Duration = Duration::from_secs(2);
 
 /// How long a service may take for its first word.
-const ANSWER: Duration = Duration::from_millis(500);
+const ANSWER: Duration = Duration::from_secs(1);
+
+/// The same, where one just did not answer.
+const ANSWER_AGAIN: Duration = Duration::from_millis(100);
 
 /// What a supervisor is still to be told, at most.
 const UNTOLD: usize = 64;
@@ -118,6 +121,7 @@ fn not_started(error: &io::Error) -> u8 {
 
 /// Keeps the index, or passes on another's events, until neither is wanted any more.
 fn serve(args: &ServeArgs, signals: Signalled, mut host: Option<Host>) -> io::Result<u8> {
+    let mut patience = ANSWER;
     loop {
         let chosen = match args.sources.choose() {
             Ok(chosen) => chosen,
@@ -126,7 +130,7 @@ fn serve(args: &ServeArgs, signals: Signalled, mut host: Option<Host>) -> io::Re
                 return Ok(CONFIG);
             }
         };
-        let place = match Place::find(args, &chosen, host.is_some(), &signals) {
+        let place = match Place::find(args, &chosen, host.is_some(), &signals, patience) {
             Found::Own(place) => place,
             Found::Other(other) => {
                 let Some(host) = &mut host else {
@@ -137,7 +141,12 @@ fn serve(args: &ServeArgs, signals: Signalled, mut host: Option<Host>) -> io::Re
                     pid,
                     "another service has the same sources: passing on its events"
                 );
-                match relay(*other, host)? {
+                let ended = relay(*other, host)?;
+                patience = match ended {
+                    Ended::Hangs => ANSWER_AGAIN,
+                    _ => ANSWER,
+                };
+                match ended {
                     Ended::Done => return Ok(0),
                     Ended::Gone => info!(pid, "the other service has ended"),
                     Ended::Hangs => warn!(pid, "the other service does not answer"),
@@ -257,7 +266,13 @@ impl Place {
     /// A place for an index of these sources, or who has one. A host takes the first that
     /// nobody has, or where the same is kept: an index of another configuration, and one
     /// that does not answer, keep theirs. Others have one place.
-    fn find(args: &ServeArgs, chosen: &Chosen, is_host: bool, signals: &Signalled) -> Found {
+    fn find(
+        args: &ServeArgs,
+        chosen: &Chosen,
+        is_host: bool,
+        signals: &Signalled,
+        answer: Duration,
+    ) -> Found {
         let Some(first) = args.state_dir.clone().or_else(file::state_dir) else {
             warn!(
                 "there is no home directory and no --state-dir: nothing will be known after a restart"
@@ -292,7 +307,8 @@ impl Place {
                     }
                     Err(held) => held,
                 };
-                match other_service(chosen, args.marker.marker().as_ref(), &sockets) {
+                let marker = args.marker.marker();
+                match other_service(chosen, marker.as_ref(), &sockets, answer) {
                     Other::Same(other) if is_host => return Found::Other(other),
                     // It may be just starting, or just ending.
                     Other::Not(Unreached::None) if is_host && Instant::now() < patience => {
@@ -320,6 +336,7 @@ impl Place {
             if !is_host {
                 break;
             }
+            info!("{refused}: looking for another place");
         }
         Found::Refused(refused)
     }
@@ -422,7 +439,12 @@ enum Other {
     Not(Unreached),
 }
 
-fn other_service(chosen: &Chosen, marker: Option<&MarkerText>, places: &[PathBuf]) -> Other {
+fn other_service(
+    chosen: &Chosen,
+    marker: Option<&MarkerText>,
+    places: &[PathBuf],
+    answer: Duration,
+) -> Other {
     let is_same = |other: &Client| {
         let hello = other.hello();
         // One that looks for new databases can have found more, or have others still.
@@ -434,7 +456,7 @@ fn other_service(chosen: &Chosen, marker: Option<&MarkerText>, places: &[PathBuf
     };
     let mut found = Other::Not(Unreached::None);
     for place in places {
-        match Client::at(place, Instant::now() + ANSWER) {
+        match Client::at(place, Instant::now() + answer) {
             Ok(client) if is_same(&client) => return Other::Same(Box::new(client)),
             Ok(_) => found = Other::Different,
             Err(Unreached::None) => {}

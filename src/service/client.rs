@@ -166,10 +166,13 @@ impl Client {
             return Err(Unreached::OtherUser);
         }
         let pid = peer::pid(&stream);
-        let no_answer = |_| Unreached::NoAnswer { pid };
         let mut stream = BufReader::new(Bounded { stream, until });
         let mut line = Vec::new();
-        read_line(&mut stream, &mut line).map_err(no_answer)?;
+        read_line(&mut stream, &mut line).map_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Unreached::NoAnswer { pid },
+            // It ends, or ended while it was asked.
+            _ => Unreached::None,
+        })?;
         match serde_json::from_slice::<Typed>(&line) {
             Ok(Typed { r#type }) if r#type == "hello" => {}
             Ok(Typed { r#type }) if r#type == "bye" => {
