@@ -60,6 +60,12 @@ fn settle(made: &Made) {
     support::settle(&made.db.with_file_name("opencode.db-wal"));
 }
 
+/// The file is not what it was.
+fn touch(path: &Path) {
+    let file = File::options().append(true).open(path).unwrap();
+    file.set_modified(std::time::SystemTime::now()).unwrap();
+}
+
 /// A place for state beside a database.
 fn state(made: &Made) -> PathBuf {
     made.directory.path().join("state")
@@ -155,9 +161,18 @@ fn a_service_says_who_it_is_and_then_all_it_knows() {
     };
     assert_keys(
         hello,
-        &["type", "protocol", "version", "pid", "marker", "sources"],
+        &[
+            "type",
+            "protocol",
+            "version",
+            "pid",
+            "marker",
+            "sources",
+            "capabilities",
+        ],
     );
-    assert_eq!(hello["protocol"], 2);
+    assert_eq!(hello["protocol"], 3);
+    assert_eq!(hello["capabilities"], json!(["stop"]));
     assert_eq!(hello["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(hello["pid"], host.pid());
     assert!(hello["marker"].is_string());
@@ -231,7 +246,9 @@ fn a_health_says_its_state_and_why_it_fails() {
     let helper = Helper::new();
     let mut command = serve(&made.db, &state(&made));
     let mut host = Host::well(command.arg("--lister").arg(helper.program()));
-    let event = host.model.of_type("health", 0)[0].clone();
+    let mut event = host.model.of_type("health", 0)[0].clone();
+    let as_of = event.as_object_mut().unwrap().remove("asOf").unwrap();
+    assert!(as_of.as_i64() > Some(1_700_000_000_000), "{as_of}");
     assert_eq!(
         event,
         json!({"type": "health", "source": "opencode.db", "health": {"state": "ok"}})
@@ -344,7 +361,7 @@ fn a_status_has_the_health_and_the_counts() {
     assert_keys(
         source,
         &[
-            "source", "health", "sessions", "watch", "listing", "scan", "stuck",
+            "source", "health", "asOf", "sessions", "watch", "listing", "scan", "stuck",
         ],
     );
     assert_eq!(source["health"], json!({"state": "ok"}));
@@ -440,6 +457,8 @@ fn there_is_one_listing_at_a_time_and_a_request_during_it_makes_one_more_follow(
     let before = scripted.begun();
     scripted.prints(&["ses_old"]);
     scripted.hold(true);
+    // Else there is nothing to list.
+    touch(&made.db);
     let first = host.tell("refresh");
     wait_for("the first launch", || {
         (scripted.begun() > before).then_some(())
@@ -686,7 +705,7 @@ fn sessions_are_looked_up_in_all_sources_at_once() {
         let ids = json!({"type": "get", "ids": ids, "id": 7}).to_string();
         host.say(format!("{ids}\n").as_bytes());
         host.until("an error", |model| {
-            model.events.last().unwrap()["error"].is_string()
+            model.events.last().unwrap()["error"].is_object()
         });
         host.model.events.push(json!({"type": "none"}));
     }
@@ -706,7 +725,7 @@ fn look_ups_by_a_helper_that_hangs_end_and_hold_up_nothing() {
     }
     // One too many.
     host.until("a refusal", |model| {
-        model.events.last().unwrap()["error"].is_string()
+        model.events.last().unwrap()["error"].is_object()
     });
     quick_status(&socket(&made));
     host.until("the answers", |model| {
@@ -783,38 +802,32 @@ fn a_line_that_is_no_command_is_told_why_and_changes_nothing() {
     let mut host = start(&made);
     let before = host.status();
     let deep = "[".repeat(100_000);
-    let wrong: [(&[u8], &str); 16] = [
-        (b"hello", "expected value"),
-        (b"{", "EOF"),
-        (b"{}", "type"),
-        (b"[]", "type"),
-        (b"null", "type"),
-        (b"\"refresh\"", "type"),
-        (br#"{"type":"nonsense"}"#, "unknown variant `nonsense`"),
-        (br#"{"type":"Refresh"}"#, "unknown variant"),
-        (br#"{"type":7}"#, ""),
-        (br#"{"type":"refresh","id":{}}"#, ""),
-        (br#"{"type":"refresh","id":1.5}"#, ""),
-        (
-            br#"{"type":"refresh","source":"x"}"#,
-            "unknown field `source`",
-        ),
-        (br#"{"type":"refresh"} {"type":"refresh"}"#, "trailing"),
-        (b"{\"type\":\"refresh\",\"id\":\"\xff\"}", ""),
-        (b"\x00\x1b[31m\x7f", ""),
-        (deep.as_bytes(), ""),
+    let wrong: [(&[u8], &str); 13] = [
+        (b"hello", "not_an_object"),
+        (b"{", "not_an_object"),
+        (b"{}", "invalid"),
+        (b"[]", "not_an_object"),
+        (b"null", "not_an_object"),
+        (b"\"refresh\"", "not_an_object"),
+        (br#"{"type":"nonsense"}"#, "unknown_command"),
+        (br#"{"type":"Refresh"}"#, "unknown_command"),
+        (br#"{"type":7}"#, "invalid"),
+        (br#"{"type":"refresh"} {"type":"refresh"}"#, "not_an_object"),
+        (b"{\"type\":\"refresh\",\"id\":\"\xff\"}", "not_an_object"),
+        (b"\x00\x1b[31m\x7f", "not_an_object"),
+        (deep.as_bytes(), "not_an_object"),
     ];
-    for (line, why) in wrong {
+    for (line, code) in wrong {
         host.say(line);
         host.say(b"\n");
         host.until("an error", |model| {
             model.events.last().unwrap()["type"] == "reply"
-                && model.events.last().unwrap()["error"].is_string()
+                && model.events.last().unwrap()["error"].is_object()
         });
         let reply = host.model.events.last().unwrap().clone();
         assert_keys(&reply, &["type", "id", "error"]);
-        let said = text(&reply["error"]);
-        assert!(said.contains(why) && said.contains("refresh"), "{said}");
+        assert_keys(&reply["error"], &["code", "message"]);
+        assert_eq!(reply["error"]["code"], code, "{reply}");
         // So that the next one is another.
         host.model.events.push(json!({"type": "none"}));
     }
@@ -844,17 +857,22 @@ fn an_over_long_line_is_refused_as_a_whole() {
         });
         let replies = host.model.of_type("reply", before);
         assert_eq!(replies.len(), 2, "one for the whole line: {replies:?}");
-        let said = text(&replies[0]["error"]);
-        assert!(said.contains("longer than any command"), "{said}");
+        let said = text(&replies[0]["error"]["message"]);
+        assert!(said.contains("at most 1048576 bytes"), "{said}");
+        assert_eq!(replies[0]["error"]["code"], "too_long");
         host.model.events.push(json!({"type": "none"}));
     }
     // As long as may be.
-    let id = long((1 << 20) - 1 - r#"{"type":"status","id":""}"#.len());
-    host.say(format!("{{\"type\":\"status\",\"id\":\"{id}\"}}\n").as_bytes());
+    let more = long((1 << 20) - 1 - r#"{"type":"status","id":"all","more":""}"#.len());
+    let line = format!("{{\"type\":\"status\",\"id\":\"all\",\"more\":\"{more}\"}}\n");
+    assert_eq!(line.len(), 1 << 20);
+    host.say(line.as_bytes());
     host.until("the reply", |model| {
         model.events.last().unwrap()["type"] == "reply"
     });
-    assert_eq!(host.model.events.last().unwrap()["id"], id);
+    let reply = host.model.events.last().unwrap();
+    assert_eq!(reply["id"], "all");
+    assert!(reply["status"].is_object());
 }
 
 // ---- The end.
@@ -873,7 +891,7 @@ fn the_end_of_standard_input_ends_it_with_a_bye() {
     let bye = model.events.last().unwrap();
     assert_eq!(
         *bye,
-        json!({"type": "bye", "reason": "its standard input ended"})
+        json!({"type": "bye", "code": "ended", "reason": "its standard input ended"})
     );
     assert!(!socket(&made).exists());
 }
@@ -925,7 +943,7 @@ fn a_signal_ends_it_in_time_also_while_a_helper_hangs() {
         };
         assert_eq!(
             *model.events.last().unwrap(),
-            json!({"type": "bye", "reason": name})
+            json!({"type": "bye", "code": "ended", "reason": name})
         );
         wait_for("the helper's end", || {
             helper.running().is_empty().then_some(())
@@ -1016,10 +1034,14 @@ fn a_reader_that_stops_reading_holds_up_nobody_and_is_brought_up_again() {
     let mut host = start(&made);
     let unread = host.stop_reading();
     // A connection that never reads, too.
-    let mut silent = UnixStream::connect(socket(&made)).unwrap();
+    let silent = UnixStream::connect(socket(&made)).unwrap();
+    let mut asking = silent.try_clone().unwrap();
+    thread::spawn(move || {
+        // It waits as soon as too many are not answered.
+        while asking.write_all(b"{\"type\":\"snapshot\"}\n").is_ok() {}
+    });
     for _ in 0..600 {
         host.tell("snapshot");
-        silent.write_all(b"{\"type\":\"snapshot\"}\n").unwrap();
     }
     for batch in 0..10 {
         made.run("BEGIN");
@@ -1039,6 +1061,7 @@ fn a_reader_that_stops_reading_holds_up_nobody_and_is_brought_up_again() {
         );
     }
     drop(unread);
+    let _ = silent.shutdown(std::net::Shutdown::Both);
     let all = expected(&made.db);
     host.until("the fresh snapshot", |model| model.sessions == all);
     let snapshots = host.model.of_type("snapshot", 0).len();
@@ -1051,33 +1074,44 @@ fn a_reader_that_stops_reading_holds_up_nobody_and_is_brought_up_again() {
     assert_eq!(list(&last["upserted"]).len(), 1);
 }
 
+/// Nothing is lost of what a slow reader asks, and nothing piles up: what it has not read
+/// the replies to is not taken.
 #[test]
-fn what_is_kept_of_the_replies_for_a_reader_that_stops_reading_has_a_bound() {
-    let _limit = support::limit(90);
+fn a_reader_that_does_not_read_its_replies_is_not_read_from_and_loses_none() {
+    const COMMANDS: usize = 20_000;
+    let _limit = support::limit(120);
     let made = made(&["ses_1"]);
     settle(&made);
     let mut host = start(&made);
-    let spawns = host.status()["spawns"].as_u64();
-    let before = host.model.events.len();
-    let unread = host.stop_reading();
-    for _ in 0..5000 {
-        host.tell("status");
+    let mut silent = UnixStream::connect(socket(&made)).unwrap();
+    let before = host.status()["memory"].as_u64().unwrap();
+    let mut writing = silent.try_clone().unwrap();
+    let writer = thread::spawn(move || {
+        for id in 0..COMMANDS {
+            let what = ["status", "snapshot", "nonsense"][id % 3];
+            let line = format!("{{\"type\":\"{what}\",\"id\":{id}}}\n");
+            writing.write_all(line.as_bytes()).unwrap();
+        }
+    });
+    for _ in 0..50 {
+        quick_status(&socket(&made));
     }
-    // Commands are taken in order: when this one has been, all have been.
-    let last = host.tell("refresh");
-    wait_for("the last command", || {
-        let (reply, _) = ask_at(&socket(&made), "status");
-        (reply["status"]["spawns"].as_u64() > spawns).then_some(())
+    assert!(!writer.is_finished(), "all of it was taken");
+    let after = host.status()["memory"].as_u64().unwrap();
+    assert!(after < before + (8 << 20), "from {before} to {after} bytes");
+    // And now it reads.
+    silent
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let lines = BufReader::new(&mut silent).lines().map(Result::unwrap);
+    let mut ids = lines.filter_map(|line| {
+        let event: Value = serde_json::from_str(&line).unwrap();
+        (event["type"] == "reply").then(|| event["id"].as_u64())
     });
-    drop(unread);
-    host.until("the fresh snapshot", |model| {
-        let event = model.events.last().unwrap();
-        event["type"] == "snapshot" || event["id"] == last
-    });
-    // What the pipe holds, and a thousand.
-    let replies = host.model.of_type("reply", before).len();
-    assert!(replies < 2500, "{replies} were kept for it");
-    // And it goes on from there.
+    for id in 0..COMMANDS {
+        assert_eq!(ids.next(), Some(Some(id as u64)));
+    }
+    writer.join().unwrap();
     assert_eq!(host.refresh()["outcome"], "ok");
 }
 
@@ -1106,16 +1140,25 @@ fn a_second_host_with_the_same_sources_gets_the_first_ones_events() {
         assert_eq!(second.status()["pid"], first.pid());
         second.say(b"nonsense\n");
         second.until("an error", |model| {
-            model.events.last().unwrap()["error"].is_string()
+            model.events.last().unwrap()["error"].is_object()
         });
         second.leave();
         let (status, _, log) = second.end();
         assert_eq!(status.code(), Some(0), "{log}");
         assert_eq!(first.refresh()["outcome"], "ok", "the first one goes on");
     }
-    let second = Host::well(&mut serve(&made.db, &state(&made)));
+    // The second one goes on when the first one ends.
+    let mut second = Host::well(&mut serve(&made.db, &state(&made)));
+    let before = second.model.events.len();
     first.end_by(Signal::TERM);
-    let (status, model, log) = second.end();
+    made.session("ses_after", 9);
+    second.until("what came after", |model| {
+        model.ids().contains(&"ses_after") && model.state() == "ok"
+    });
+    assert_eq!(second.model.of_type("snapshot", before).len(), 1);
+    assert_eq!(second.model.of_type("bye", 0).len(), 0);
+    assert_eq!(second.model.of_type("hello", 0).len(), 1);
+    let (status, model, log) = second.end_by(Signal::TERM);
     assert_eq!(status.code(), Some(0), "{log}");
     assert_eq!(model.events.last().unwrap()["type"], "bye");
 }
@@ -1159,7 +1202,7 @@ fn a_second_host_waits_for_a_first_one_that_is_just_starting() {
     thread::sleep(Duration::from_millis(300));
     let listener = UnixListener::bind(socket(&made)).unwrap();
     let path = made.db.canonicalize().unwrap();
-    let hello = json!({"type": "hello", "protocol": 2, "version": "0", "pid": 1,
+    let hello = json!({"type": "hello", "protocol": 3, "version": "0", "pid": 1,
         "marker": MarkerText::DEFAULT, "sources": [{"source": "opencode.db", "path": path}]});
     let snapshot = json!({"type": "snapshot", "revision": 0, "sources": [], "sessions": []});
     thread::spawn(move || {
@@ -1183,31 +1226,21 @@ fn a_host_beside_a_system_service_gets_that_ones_events() {
     assert_eq!(host.model.events[0]["pid"], daemon.child.id());
     made.session("ses_2", 2);
     host.until("the change", |model| model.ids().len() == 2);
-    // One that is gone is gone for the host too.
+    // One that is gone is not gone for the host.
     drop(daemon);
-    let (status, ..) = host.end();
-    assert_eq!(status.code(), Some(0));
+    made.session("ses_3", 3);
+    host.until("the next change", |model| model.ids().len() == 3);
+    assert_eq!(host.refresh()["outcome"], "ok");
 }
 
 #[test]
-fn any_other_second_service_says_who_holds_the_index_and_exits_75() {
+fn a_second_service_that_is_no_hosts_says_who_holds_the_index_and_exits_75() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     let mut first = start(&made);
     let other = Made::new();
-    let mut both = serve(&made.db, &state(&made));
-    both.arg("--db").arg(&other.db);
-    let mut marker = serve(&made.db, &state(&made));
-    marker.args(["--marker", "another tool's marker"]);
-    let mut no_marker = serve(&made.db, &state(&made));
-    no_marker.arg("--no-marker");
-    for mut command in [
-        plain(&made.db, &state(&made)),
-        serve(&other.db, &state(&made)),
-        both,
-        marker,
-        no_marker,
-    ] {
+    for db in [&made.db, &other.db] {
+        let mut command = plain(db, &state(&made));
         let output = command.stdin(Stdio::piped()).output().unwrap();
         assert_eq!(output.status.code(), Some(75), "{output:?}");
         assert_eq!(output.stdout, b"");
@@ -1218,6 +1251,35 @@ fn any_other_second_service_says_who_holds_the_index_and_exits_75() {
             "{stderr}"
         );
     }
+    assert_eq!(first.refresh()["outcome"], "ok");
+}
+
+#[test]
+fn a_host_of_another_configuration_has_an_index_of_its_own() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    let mut first = start(&made);
+    let other = Made::new();
+    other.session("ses_other", 1);
+    let mut both = serve(&made.db, &state(&made));
+    both.arg("--db").arg(&other.db);
+    let mut marker = serve(&made.db, &state(&made));
+    marker.args(["--marker", "another tool's marker"]);
+    let mut hosts: Vec<_> = [serve(&other.db, &state(&made)), both, marker]
+        .iter_mut()
+        .map(Host::greeted)
+        .collect();
+    for (host, ids) in
+        hosts
+            .iter_mut()
+            .zip([&["ses_other"][..], &["ses_1", "ses_other"], &["ses_1"]])
+    {
+        host.until("its own sessions", |model| model.ids() == ids);
+        assert_eq!(host.status()["pid"], host.pid());
+    }
+    // And the next one of the same shares it.
+    let second = Host::well(&mut serve(&other.db, &state(&made)));
+    assert_eq!(second.model.events[0]["pid"], hosts[0].pid());
     assert_eq!(first.refresh()["outcome"], "ok");
 }
 
@@ -1275,9 +1337,12 @@ fn a_service_that_does_not_answer_is_passed_over() {
         "{\"type\":\"hello\"}\n".to_owned(),
         format!("{}\n", hello(2)),
         // It goes no further.
-        format!("{}\n", hello(1)),
-        format!("{}\n{{\"type\":\"snapshot\"}}\n", hello(1)),
-        format!("{}\n{bad_sessions}\n", hello(1)),
+        format!("{}\n", hello(3)),
+        format!("{}\n{{\"type\":\"snapshot\"}}\n", hello(3)),
+        format!(
+            "{}\n{bad_sessions}\n{{\"type\":\"reply\",\"id\":null}}\n",
+            hello(3)
+        ),
     ] {
         let socket = run.join("socket");
         let _ = fs::remove_file(&socket);
@@ -1323,6 +1388,11 @@ fn a_list_is_answered_by_a_service_where_that_knows_exactly_what_was_asked() {
         user(&mut command, home.path());
         command.arg("list").args(args).output().unwrap()
     };
+    // A file that was just written to is listed again.
+    settle(&made);
+    assert_eq!(host.refresh()["outcome"], "ok");
+    // That the file has another time is a change, too, and is listed at the pace.
+    host.take_for(Duration::from_millis(800));
     let before = host.status()["spawns"].clone();
     for args in [
         &["--format", "json"][..],
@@ -1755,6 +1825,9 @@ fn a_directory_that_cannot_be_written_to_is_no_obstacle() {
     let locked = place.path().join("locked");
     fs::create_dir(&locked).unwrap();
     fs::set_permissions(&locked, Permissions::from_mode(0o555)).unwrap();
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&locked, Some(NOBODY), None).unwrap();
+    }
     for state in [locked.clone(), locked.join("state")] {
         let mut command = support::command(&program);
         command.args(["serve", "--stdio", "--db"]).arg(&db);
@@ -1764,7 +1837,7 @@ fn a_directory_that_cannot_be_written_to_is_no_obstacle() {
         let (status, _, log) = host.end_by(Signal::TERM);
         assert_eq!(status.code(), Some(0), "{log}");
         let said = |what: &str| log.lines().filter(|line| line.contains(what)).count();
-        assert_eq!(said("state directory cannot be used"), 1, "{log}");
+        assert_eq!(said("cannot be used"), 1, "{log}");
         assert_eq!(said("no socket"), 1, "{log}");
     }
     assert_eq!(fs::read_dir(&locked).unwrap().count(), 0);
@@ -1794,6 +1867,7 @@ fn a_clock_that_is_set_back_holds_up_nothing() {
     host.until("the next change", |model| model.ids().len() == 3);
     assert_eq!(host.refresh()["outcome"], "ok");
     helper.becomes_nothing();
+    touch(&made.db);
     assert_eq!(host.refresh()["outcome"], "failed");
     let now = host.model.health["opencode.db"]["since"].as_i64().unwrap();
     assert!(now < since - DAY * 900, "the clock was not set");

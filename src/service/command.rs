@@ -120,8 +120,16 @@ impl CommandLine {
     pub fn parse(line: &[u8]) -> Self {
         match serde_json::from_slice::<Map<String, Value>>(line) {
             Ok(mut object) => {
-                let id = object.remove("id").and_then(CommandId::new);
-                let command = command(&object);
+                let given = object.remove("id").unwrap_or_default();
+                let is_given = !given.is_null();
+                let id = CommandId::new(given);
+                let command = match id.is_some() || !is_given {
+                    true => command(&object),
+                    false => Err(CommandError::new(
+                        ErrorCode::Invalid,
+                        format!("\"id\" is longer than {LONGEST_ID} bytes of JSON"),
+                    )),
+                };
                 Self { id, command }
             }
             Err(_) => Self::failed(
@@ -276,9 +284,14 @@ mod tests {
             let code = parsed.command.map_err(|error| error.code);
             assert_eq!(code, Err(ErrorCode::NotAnObject), "{line}");
         }
-        for id in [Value::Null, json!(long)] {
-            let line = json!({"type": "status", "id": id});
-            assert_eq!(parsed(&line), CommandLine::from(Command::Status));
-        }
+        let line = json!({"type": "status", "id": null});
+        assert_eq!(parsed(&line), CommandLine::from(Command::Status));
+        let line = json!({"type": "stop", "id": long});
+        let refused = parsed(&line).command.map_err(|error| error.code);
+        assert_eq!(
+            refused,
+            Err(ErrorCode::Invalid),
+            "nothing is done that cannot be told"
+        );
     }
 }
