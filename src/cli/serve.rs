@@ -338,6 +338,13 @@ impl Place {
             }
             info!("{refused}: looking for another place");
         }
+        if is_host {
+            warn!("there is no place for another index: nothing will be known after a restart");
+            return Found::Own(Self {
+                state: None,
+                sockets: Vec::new(),
+            });
+        }
         Found::Refused(refused)
     }
 }

@@ -37,6 +37,7 @@ mod stats;
 mod watch;
 mod work;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -188,8 +189,9 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// Where the system gives no thread.
+    /// Where the system gives no thread, or two sources have one name.
     pub fn start(config: Config) -> io::Result<Self> {
+        check_names(&config.sources)?;
         let (sender, receiver) = mpsc::channel();
         let inbox = Inbox(sender);
         let owner = Owner::new(config, inbox.clone())?;
@@ -274,15 +276,22 @@ impl Handle {
         self.inbox.gone(reader.id);
     }
 
-    /// Lists all sources now; where others are given, these from now on.
+    /// Lists all sources now; where others are given, each with a name of its own, these
+    /// from now on.
     pub fn reload(&self, sources: Option<Vec<Source>>) {
         self.inbox.send(Message::Reload(sources));
     }
 
     /// From now on these are the sources, each with a name of its own. What is known of
     /// those that stay stays.
-    pub fn set_sources(&self, sources: Vec<Source>) {
+    ///
+    /// # Errors
+    ///
+    /// Where two have one name; then nothing changes.
+    pub fn set_sources(&self, sources: Vec<Source>) -> io::Result<()> {
+        check_names(&sources)?;
         self.inbox.send(Message::Sources(sources));
+        Ok(())
     }
 
     /// Adds what of these sources is not known yet ([`with_found`](crate::source::with_found)).
@@ -294,5 +303,17 @@ impl Handle {
     pub fn end(&self, reason: &str) {
         self.inbox
             .send(Message::End(ByeCode::Ended, reason.to_owned()));
+    }
+}
+
+/// What is known is kept by the sources' names: of two with one name one would be lost.
+fn check_names(sources: &[Source]) -> io::Result<()> {
+    let mut names = BTreeSet::new();
+    match sources.iter().find(|source| !names.insert(&source.name)) {
+        None => Ok(()),
+        Some(twice) => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("two sources are called {}: give each a name of its own", twice.name),
+        )),
     }
 }
