@@ -73,6 +73,7 @@
 //! let service = Service::start(Config {
 //!     sources: sources_of(&["/nowhere/opencode.db".into()]),
 //!     marker: None,
+//!     view: opencode_sessions::index::View::default(),
 //!     deadline: Duration::from_secs(5),
 //!     // A real host launches the helper: `ProcessLister::beside_this_program()`.
 //!     lister: Box::new(|_| Arc::new(InProcessLister)),

@@ -23,13 +23,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use opencode_sessions::codec::Unreadable;
-use opencode_sessions::index::{Archived, Failing, Found, Health, Index, Moment, snapshot};
+use opencode_sessions::index::{Failing, Found, Health, Index, Moment, View, snapshot};
 use opencode_sessions::output::Entry;
 use opencode_sessions::packed::Packed;
 use opencode_sessions::service::client::{Client, Unreached};
 use opencode_sessions::service::{
-    self, ByeCode, CAPABILITIES, Change, CommandLine, Event, Hello, Latency, RefreshOutcome,
-    Refreshed, Reply, Snapshot, SourceHealth, SourcePlace, SourceStatus, Status,
+    self, ByeCode, Change, CommandLine, Event, Hello, Latency, RefreshOutcome, Refreshed, Reply,
+    Snapshot, SourceHealth, SourcePlace, SourceStatus, Status,
 };
 use opencode_sessions::session::{Millis, Model, Session, SessionId, Store, Summary, Tokens};
 use opencode_sessions::source::{Source, sources_of};
@@ -518,7 +518,7 @@ fn wire_of_the_first_helper_is_read() {
 fn events() -> Vec<Event> {
     let index = index();
     let source = |at: usize| sources()[at].name.clone();
-    let sessions = || index.sessions(Archived::Shown);
+    let sessions = || index.sessions(View::ALL);
     let failing = Health::Failing(Failing {
         since: Millis(1_795_338_894_119),
         kind: "timeout",
@@ -577,7 +577,7 @@ fn events() -> Vec<Event> {
             pid: 1,
             marker: Some(MarkerText::default()),
             sources: sources().iter().map(SourcePlace::of).collect(),
-            capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
+            capabilities: service::capabilities(View::ALL),
         }),
         Event::Snapshot(Snapshot {
             revision: 1,
@@ -647,6 +647,7 @@ fn commands() -> Vec<&'static str> {
     vec![
         r#"{"type":"refresh","id":1}"#,
         r#"{"type":"snapshot","id":"a"}"#,
+        r#"{"type":"subscribe","children":true,"archived":false}"#,
         r#"{"type":"status"}"#,
         r#"{"type":"get","ids":["ses_1","ses_2"],"id":2}"#,
         r#"{"type":"roots","ids":["ses_1"],"id":[3]}"#,

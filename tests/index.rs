@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use opencode_sessions::index::{Archived, Found, Health, Index, Merged, Moment, snapshot};
+use opencode_sessions::index::{Found, Health, Index, Merged, Moment, View, snapshot};
 use opencode_sessions::output::Entry;
 use opencode_sessions::session::{Millis, Session, SessionId};
 use opencode_sessions::source::{Place, Source, SourceName};
@@ -104,10 +104,10 @@ fn rows(index: &Index, source: &SourceName) -> BTreeMap<u8, Row> {
 /// What is shown of a session: the row, and the sources that have it, its own first.
 type Shown = (Row, Vec<SourceName>);
 
-fn shown(index: &Index, archived: Archived) -> BTreeMap<u8, Shown> {
-    let sessions = index.sessions(archived);
+fn shown(index: &Index, view: View) -> BTreeMap<u8, Shown> {
+    let sessions = index.sessions(view);
     let count = sessions.len();
-    if archived == Archived::Hidden {
+    if view == View::default() {
         assert_eq!(index.shown_count(), count);
     }
     let shown: BTreeMap<_, _> = sessions
@@ -116,9 +116,9 @@ fn shown(index: &Index, archived: Archived) -> BTreeMap<u8, Shown> {
             let (id, row) = row_of(&session.entry.unpack());
             let mut sources = vec![session.source.clone()];
             sources.extend(session.also.clone());
-            if archived == Archived::Hidden {
+            if view == View::default() {
                 let name = SessionId::new(format!("ses_{id}")).unwrap();
-                assert_eq!(index.session(&name), Some(session));
+                assert_eq!(index.session(&name, View::default()), Some(session));
             }
             (id, (row, sources))
         })
@@ -128,7 +128,7 @@ fn shown(index: &Index, archived: Archived) -> BTreeMap<u8, Shown> {
 }
 
 /// The same by the rules.
-fn by_the_rules(sources: &[Source], models: &[Model], archived: Archived) -> BTreeMap<u8, Shown> {
+fn by_the_rules(sources: &[Source], models: &[Model], view: View) -> BTreeMap<u8, Shown> {
     let mut merged = BTreeMap::new();
     for id in 0..6 {
         let mut best: Option<(Row, usize)> = None;
@@ -143,7 +143,7 @@ fn by_the_rules(sources: &[Source], models: &[Model], archived: Archived) -> BTr
             }
         }
         let Some((row, at)) = best else { continue };
-        if row.archived && archived == Archived::Hidden {
+        if row.archived && view == View::default() {
             continue;
         }
         having.retain(|other| *other != at);
@@ -258,7 +258,7 @@ fn run(steps: &[(usize, Step)]) {
             wall: Millis(-i64::try_from(now).unwrap()),
             monotonic: Duration::from_millis(now),
         };
-        let before = shown(&index, Archived::Hidden);
+        let before = shown(&index, View::default());
         let revision = index.revision();
         let health = index.source(source).unwrap().health().clone();
         match step {
@@ -288,7 +288,7 @@ fn run(steps: &[(usize, Step)]) {
                     DatabaseState::Ready => model.ready(&listed),
                     state => model.nothing(state, now),
                 }
-                let after = shown(&index, Archived::Hidden);
+                let after = shown(&index, View::default());
                 apply(&before, &after, &merged);
                 assert_eq!(index.revision(), revision + u64::from(before != after));
                 let healthier = index.source(source).unwrap().health();
@@ -311,9 +311,9 @@ fn run(steps: &[(usize, Step)]) {
                 }
             }
         }
-        for archived in [Archived::Hidden, Archived::Shown] {
-            let expected = by_the_rules(&sources, &models, archived);
-            assert_eq!(shown(&index, archived), expected, "after {step:?}");
+        for view in [View::default(), View::ALL] {
+            let expected = by_the_rules(&sources, &models, view);
+            assert_eq!(shown(&index, view), expected, "after {step:?}");
         }
         for (source, model) in sources.iter().zip(&models) {
             assert_eq!(rows(&index, &source.name), model.rows, "after {step:?}");
@@ -433,13 +433,13 @@ fn an_archived_session_stays_hidden_where_an_older_copy_is_not_archived() {
     index.merge(&live.name, of(row(2, false)), at(0));
     let both = vec![live.name.clone(), copy.name.clone()];
     assert_eq!(
-        shown(&index, Archived::Hidden)[&1],
+        shown(&index, View::default())[&1],
         (row(2, false), both.clone())
     );
     let merged = index.merge(&live.name, of(row(3, true)), at(1));
     assert_eq!(merged.difference.removed.len(), 1);
-    assert!(index.sessions(Archived::Hidden).is_empty());
-    assert_eq!(shown(&index, Archived::Shown)[&1], (row(3, true), both));
+    assert!(index.sessions(View::default()).is_empty());
+    assert_eq!(shown(&index, View::ALL)[&1], (row(3, true), both));
     let known = index.source(&live.name).unwrap();
     assert_eq!(
         (known.count(), index.source(&copy.name).unwrap().count()),
@@ -447,7 +447,7 @@ fn an_archived_session_stays_hidden_where_an_older_copy_is_not_archived() {
     );
     // Without the live one the copy is what there is.
     index.set_sources(std::slice::from_ref(&copy));
-    assert_eq!(shown(&index, Archived::Hidden)[&1].0, row(1, false));
+    assert_eq!(shown(&index, View::default())[&1].0, row(1, false));
 }
 
 #[test]
@@ -462,7 +462,7 @@ fn two_sources_of_one_database_keep_their_own_sessions() {
     index.set_sources(&[turned.clone(), two.clone()]);
     let count = |name| index.source(name).unwrap().count();
     assert_eq!((count(&turned.name), count(&two.name)), (0, 1));
-    assert!(shown(&index, Archived::Hidden).keys().eq([&2]));
+    assert!(shown(&index, View::default()).keys().eq([&2]));
 }
 
 #[test]
@@ -478,7 +478,7 @@ fn other_sources_keep_what_is_known_of_those_that_stay() {
     index.set_sources(&[three.clone(), renamed.clone()]);
     assert_eq!(index.revision(), revision + 1);
     assert_eq!(
-        shown(&index, Archived::Hidden)
+        shown(&index, View::default())
             .keys()
             .copied()
             .collect::<Vec<_>>(),

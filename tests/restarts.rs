@@ -23,7 +23,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use opencode_sessions::codec::Unreadable;
-use opencode_sessions::index::{Archived, Found, Index, Moment, snapshot};
+use opencode_sessions::index::{Found, Index, Moment, View, snapshot};
 use opencode_sessions::output::Entry;
 use opencode_sessions::session::Millis;
 use opencode_sessions::source::sources_of;
@@ -97,7 +97,7 @@ fn index_of(db: &Path) -> Index {
 fn decode(db: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Value>, Unreadable> {
     let mut index = index_of(db);
     snapshot::restore(&mut index, bytes, Some(&MarkerText::default()))?;
-    let sessions = index.sessions(Archived::Hidden);
+    let sessions = index.sessions(View::default());
     Ok(sessions
         .iter()
         .map(|session| {
@@ -393,10 +393,7 @@ fn a_snapshot_damaged_at_any_byte_is_not_taken_and_changes_nothing() {
     assert_refused(&[&bytes[..], &bytes].concat(), "twice");
     let (mut empty, _) = (index_of(Path::new("/nowhere/opencode.db")), ());
     snapshot::restore(&mut empty, &bytes, None).unwrap();
-    assert_eq!(
-        index.sessions(Archived::Shown),
-        empty.sessions(Archived::Shown)
-    );
+    assert_eq!(index.sessions(View::ALL), empty.sessions(View::ALL));
     assert_eq!(empty.sources().next().unwrap().health().name(), "stale");
 }
 

@@ -172,7 +172,7 @@ fn a_service_says_who_it_is_and_then_all_it_knows() {
         ],
     );
     assert_eq!(hello["protocol"], 3);
-    assert_eq!(hello["capabilities"], json!(["stop"]));
+    assert_eq!(hello["capabilities"], json!([]));
     assert_eq!(hello["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(hello["pid"], host.pid());
     assert!(hello["marker"].is_string());
@@ -2671,6 +2671,7 @@ fn a_loop_that_panics_is_a_fault_and_no_end() {
     let service = Service::start(Config {
         sources: Vec::new(),
         marker: None,
+        view: opencode_sessions::index::View::default(),
         deadline: Duration::from_secs(1),
         lister: Box::new(|_| unreachable!("there is no source")),
         state: None,
@@ -2680,4 +2681,97 @@ fn a_loop_that_panics_is_a_fault_and_no_end() {
         }),
     });
     assert!(!service.unwrap().wait());
+}
+
+// ---- Children and archived sessions.
+
+/// A database with a root, its child, an archived root and an archived child.
+fn family() -> Made {
+    let made = made(&["ses_root", "ses_child", "ses_old", "ses_old_child"]);
+    made.run(
+        "UPDATE session SET parent_id = 'ses_root' WHERE id = 'ses_child';
+         UPDATE session SET parent_id = 'ses_old' WHERE id = 'ses_old_child';
+         UPDATE session SET time_archived = 5 WHERE id LIKE 'ses_old%'",
+    );
+    made
+}
+
+const FAMILY: [&str; 4] = ["ses_child", "ses_old", "ses_old_child", "ses_root"];
+
+#[test]
+fn each_reader_sees_what_it_subscribed_to_and_each_change_of_that() {
+    let _limit = support::limit(60);
+    let made = family();
+    let mut command = serve(&made.db, &state(&made));
+    let mut host = Host::well(command.args(["--children", "--archived"]));
+    assert_eq!(
+        host.model.events[0]["capabilities"],
+        json!(["children", "archived"])
+    );
+    assert_eq!(host.model.ids(), FAMILY, "it is its own service's");
+    for (children, archived, expected) in [
+        (false, false, &["ses_root"][..]),
+        (true, false, &["ses_child", "ses_root"]),
+        (false, true, &["ses_old", "ses_root"]),
+        (true, true, &FAMILY),
+    ] {
+        let subscribe = json!({"type": "subscribe", "children": children, "archived": archived,
+            "id": "view"});
+        host.say(format!("{subscribe}\n").as_bytes());
+        host.until("the reply", |model| {
+            model.events.last().unwrap()["id"] == "view"
+        });
+        assert_eq!(host.model.ids(), expected);
+        let before = host.model.events.len();
+        // Something of each kind changes, and each is told of what it sees.
+        made.run("UPDATE session SET title = title || '.', time_updated = time_updated + 1");
+        assert_eq!(host.refresh()["outcome"], "ok");
+        let changes = host.model.of_type("change", before);
+        assert_eq!(changes.len(), 1);
+        assert_eq!(list(&changes[0]["upserted"]).len(), expected.len());
+        // The next one archives a root, which goes from the sight of some.
+        made.run("UPDATE session SET time_archived = 6 WHERE id = 'ses_root'");
+        assert_eq!(host.refresh()["outcome"], "ok");
+        assert_eq!(host.model.ids().contains(&"ses_root"), archived);
+        made.run("UPDATE session SET time_archived = NULL WHERE id = 'ses_root'");
+        assert_eq!(host.refresh()["outcome"], "ok");
+        assert_eq!(host.model.ids(), expected);
+    }
+    // Another program sees the roots, until it asks for more.
+    let mut usual = Host::well(&mut serve(&made.db, &state(&made)));
+    assert_eq!(usual.model.events[0]["pid"], host.pid());
+    assert_eq!(usual.model.ids(), ["ses_root"]);
+    usual.say(b"{\"type\":\"subscribe\",\"children\":true}\n");
+    usual.until("the children", |model| {
+        model.ids() == ["ses_child", "ses_root"]
+    });
+    // And a host that wants them from the start gets one snapshot, with them.
+    let mut command = serve(&made.db, &state(&made));
+    let other = Host::well(command.arg("--archived"));
+    assert_eq!(other.model.events[0]["pid"], host.pid());
+    assert_eq!(other.model.ids(), ["ses_old", "ses_root"]);
+    assert_eq!(other.model.of_type("snapshot", 0).len(), 1);
+}
+
+#[test]
+fn what_a_service_does_not_list_cannot_be_subscribed_to() {
+    let _limit = support::limit(60);
+    let made = family();
+    let mut first = start(&made);
+    assert_eq!(first.model.events[0]["capabilities"], json!([]));
+    first.say(b"{\"type\":\"subscribe\",\"children\":true,\"id\":1}\n");
+    first.until("the refusal", |model| {
+        model.events.last().unwrap()["id"] == 1
+    });
+    let error = first.model.events.last().unwrap()["error"].clone();
+    assert_eq!(error["code"], "invalid");
+    assert!(text(&error["message"]).contains("--children"), "{error}");
+    assert_eq!(first.model.ids(), ["ses_root"]);
+    // Who wants them has an index of its own.
+    let mut command = serve(&made.db, &state(&made));
+    let mut second = Host::well(command.arg("--children"));
+    assert_eq!(second.model.events[0]["pid"], second.pid());
+    second.until("the children", |model| {
+        model.ids() == ["ses_child", "ses_root"]
+    });
 }

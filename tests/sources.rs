@@ -1068,6 +1068,7 @@ fn library_host_follows_a_database_that_becomes_a_link() {
     let service = Service::start(Config {
         sources: opencode_sessions::source::sources_of(std::slice::from_ref(&db)),
         marker: None,
+        view: opencode_sessions::index::View::default(),
         deadline: Duration::from_secs(10),
         lister: Box::new(|_| std::sync::Arc::new(ProcessLister::at(support::lister()))),
         state: None,

@@ -11,7 +11,7 @@ use super::sources::{Chosen, NoSources, SourceArgs, reached};
 use super::status::places;
 use super::{DeadlineArgs, FAILED, MarkerArgs, complain, process_lister};
 use crate::gather;
-use crate::index::{Archived, Index, Moment};
+use crate::index::{Index, Moment, View};
 use crate::lister::{Cancel, ListRequest, Outcome, ProcessLister, SCAN_BUDGET, ScanCache};
 use crate::output::{self, Entry, Sourced, Terminal};
 use crate::project;
@@ -172,11 +172,11 @@ fn list(args: &ListArgs, sources: &[Source], helper: &ProcessLister) -> io::Resu
     if failed == sources.len() {
         return Ok(FAILED);
     }
-    let archived = match args.archived {
-        true => Archived::Shown,
-        false => Archived::Hidden,
+    let view = View {
+        children: true,
+        archived: args.archived,
     };
-    let sessions = index.sessions(archived).into_iter();
+    let sessions = index.sessions(view).into_iter();
     let sessions = sessions.map(|session| Sourced {
         entry: session.entry.unpack(),
         source: session.source,

@@ -19,6 +19,7 @@ use serde_json::Value;
 use signal_hook::consts::SIGHUP;
 
 use super::host::{Signalled, name_of};
+use crate::index::View;
 use crate::service::client::Client;
 use crate::service::{ByeCode, Command, CommandId, CommandLine, Event, Hello};
 use crate::wire::line;
@@ -60,6 +61,8 @@ pub(super) struct Host {
     pub(super) unanswered: VecDeque<Vec<u8>>,
     /// It was said hello.
     pub(super) is_greeted: bool,
+    /// What it sees.
+    pub(super) view: View,
 }
 
 /// What both directions know.
@@ -128,6 +131,16 @@ pub(super) fn relay(other: Client, host: &mut Host) -> io::Result<Ended> {
         }
     });
     let commands = stream.try_clone()?;
+    let is_usual = host.view == View::default();
+    if !is_usual {
+        let subscribe = subscribe_line(host.view);
+        shared
+            .lock()
+            .waiting
+            .push_back((CommandId::new(own_id("view")), None));
+        // Where it fails, so does the first read.
+        let _ = (&commands).write_all(&subscribe);
+    }
     let written = thread::scope(|scope| {
         let lines = &mut host.lines;
         let unanswered = std::mem::take(&mut host.unanswered);
@@ -136,7 +149,7 @@ pub(super) fn relay(other: Client, host: &mut Host) -> io::Result<Ended> {
             send_commands(&shared, &commands, lines, unanswered)
         })?;
         let from = BufReader::new(read.as_slice().chain(&stream));
-        let written = pass_on(&shared, from, &mut out);
+        let written = pass_on(&shared, from, &mut out, is_usual);
         shared.is_over.store(true, Ordering::Release);
         let _ = stream.shutdown(Shutdown::Both);
         let left = sending.join().unwrap_or_default();
@@ -173,13 +186,27 @@ fn hello_line(hello: &Hello) -> Vec<u8> {
 }
 
 /// The id of what is asked on nobody's behalf: no host uses it.
-fn own_id() -> Value {
-    Value::from(format!("relay-{}", std::process::id()))
+fn own_id(what: &str) -> Value {
+    Value::from(format!("relay-{}-{what}", std::process::id()))
 }
 
-/// Events to the host, until there are no more.
-fn pass_on(shared: &Shared, mut from: impl BufRead, out: &mut impl Write) -> io::Result<Ended> {
-    let own = CommandId::new(own_id());
+fn subscribe_line(View { children, archived }: View) -> Vec<u8> {
+    let command = serde_json::json!({"type": "subscribe", "children": children,
+        "archived": archived, "id": own_id("view")});
+    line(&command)
+}
+
+/// Events to the host, until there are no more: from the start, or from the snapshot on
+/// that comes with the view that was subscribed to.
+fn pass_on(
+    shared: &Shared,
+    mut from: impl BufRead,
+    out: &mut impl Write,
+    from_the_start: bool,
+) -> io::Result<Ended> {
+    let own = ["ping", "view"].map(|what| CommandId::new(own_id(what)));
+    let [_, of_view] = &own;
+    let (mut sees_its_view, mut snapshot) = (from_the_start, Vec::new());
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -206,9 +233,19 @@ fn pass_on(shared: &Shared, mut from: impl BufRead, out: &mut impl Write) -> io:
             if let Some(at) = at {
                 state.waiting.remove(at);
             }
-            if id == own {
+            if id == *of_view {
+                sees_its_view = true;
+                out.write_all(&std::mem::take(&mut snapshot))?;
+                out.flush()?;
+            }
+            if own.contains(&id) {
                 continue;
             }
+        } else if !sees_its_view && line.starts_with(b"{\"type\":\"snapshot\"") {
+            std::mem::swap(&mut snapshot, &mut line);
+            continue;
+        } else if !sees_its_view && line.starts_with(b"{\"type\":\"change\"") {
+            continue;
         } else if line.starts_with(b"{\"type\":\"bye\"") {
             is_last = matches!(
                 known().and_then(|known| known.code),
@@ -248,10 +285,10 @@ fn send_commands(
             shared.end(stream, Ended::Hangs, None);
             break;
         }
-        let own = (CommandId::new(own_id()), None);
+        let own = (CommandId::new(own_id("ping")), None);
         let is_answered = !shared.lock().waiting.contains(&own);
         if is_answered && now.saturating_duration_since(asked) >= ASK {
-            let question = format!("{{\"type\":\"status\",\"id\":{}}}\n", own_id());
+            let question = format!("{{\"type\":\"status\",\"id\":{}}}\n", own_id("ping"));
             shared.lock().waiting.push_back(own);
             (asked, is_asked) = (now, true);
             if stream.write_all(question.as_bytes()).is_err() {

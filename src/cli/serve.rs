@@ -21,9 +21,11 @@ use super::sessions::NAME;
 use super::sources::{Chosen, SourceArgs};
 use super::{DeadlineArgs, FAILED, MarkerArgs, complain, process_lister};
 use crate::file;
+use crate::index::View;
 use crate::service::client::{Client, Unreached};
 use crate::service::{
-    Beat, Config, Handle, Pulse, Service, SourcePlace, StateDir, StateError, lines, slots, socket,
+    Beat, Config, Handle, Pulse, Service, SourcePlace, StateDir, StateError, capabilities, lines,
+    slots, socket,
 };
 use crate::wire::MarkerText;
 
@@ -81,6 +83,14 @@ pub(super) struct ServeArgs {
     #[command(flatten)]
     marker: MarkerArgs,
 
+    /// Keep child sessions too, for those who subscribe to them, as a host with this option does
+    #[arg(long)]
+    children: bool,
+
+    /// Keep archived sessions too, for those who subscribe to them, as a host with this option does
+    #[arg(long)]
+    archived: bool,
+
     /// How log lines look, on standard error
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -88,6 +98,15 @@ pub(super) struct ServeArgs {
     /// Log more, also paths and reasons
     #[arg(long)]
     debug: bool,
+}
+
+impl ServeArgs {
+    fn view(&self) -> View {
+        View {
+            children: self.children,
+            archived: self.archived,
+        }
+    }
 }
 
 pub(super) fn run(args: &ServeArgs) -> io::Result<u8> {
@@ -110,6 +129,7 @@ pub(super) fn run(args: &ServeArgs) -> io::Result<u8> {
         lines,
         unanswered: VecDeque::new(),
         is_greeted: false,
+        view: args.view(),
     };
     serve(args, signals, Some(host))
 }
@@ -187,6 +207,7 @@ fn own(
     let config = Config {
         sources: chosen.sources.clone(),
         marker: args.marker.marker(),
+        view: args.view(),
         deadline: args.deadline.deadline,
         // Each source has its own: a helper that does not die holds up no other's.
         lister: Box::new(move |source| Arc::new(lister.of(source))),
@@ -308,7 +329,8 @@ impl Place {
                     Err(held) => held,
                 };
                 let marker = args.marker.marker();
-                match other_service(chosen, marker.as_ref(), &sockets, answer) {
+                let wanted = (chosen, marker.as_ref(), args.view());
+                match other_service(wanted, &sockets, answer) {
                     Other::Same(other) if is_host => return Found::Other(other),
                     // It may be just starting, or just ending.
                     Other::Not(Unreached::None) if is_host && Instant::now() < patience => {
@@ -322,7 +344,7 @@ impl Place {
                     "; end it first, or name another place with --state-dir".to_owned()
                 }
                 Other::Different => {
-                    "; it has other sources or another marker: name another place with \
+                    "; it has other sources, another marker or fewer sessions: name another place with \
                      --state-dir, or, where its configuration has changed, send it SIGHUP"
                         .to_owned()
                 }
@@ -447,8 +469,7 @@ enum Other {
 }
 
 fn other_service(
-    chosen: &Chosen,
-    marker: Option<&MarkerText>,
+    (chosen, marker, view): (&Chosen, Option<&MarkerText>, View),
     places: &[PathBuf],
     answer: Duration,
 ) -> Other {
@@ -459,7 +480,9 @@ fn other_service(
             true => SourcePlace::include(&hello.sources, &chosen.sources),
             false => SourcePlace::are(&hello.sources, &chosen.sources),
         };
-        are_same && hello.marker.as_ref() == marker
+        let can = |what: String| hello.capabilities.contains(&what);
+        let sees_all = capabilities(view).into_iter().all(can);
+        are_same && sees_all && hello.marker.as_ref() == marker
     };
     let mut found = Other::Not(Unreached::None);
     for place in places {

@@ -12,8 +12,8 @@
 //!   `time_updated`, of the first source where there are several, and all its sources
 //!   named. An archived one is hidden by that row alone, so that no older copy of it
 //!   comes to light.
-//! * The revision grows by one with every change of a session, and with nothing
-//!   else.
+//! * There are views: of roots that are not archived, and of more. A view's revision grows
+//!   by one with every change of a session that it shows, and with nothing else.
 
 mod health;
 pub mod snapshot;
@@ -44,13 +44,48 @@ pub struct Moment {
 /// The known sessions of all sources.
 #[derive(Debug, Clone, Default)]
 pub struct Index {
-    revision: u64,
+    /// Each way to look at them that is kept.
+    views: Vec<Seen>,
     /// Grows with every change of a row, also of one that is not shown.
     changes: u64,
-    /// How many sessions are shown.
-    shown: usize,
     /// In the order in which they were named.
     sources: Vec<Known>,
+}
+
+/// Which of the sessions are shown: roots that are not archived, and these.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct View {
+    /// Child sessions, too.
+    pub children: bool,
+    /// Archived sessions, too.
+    pub archived: bool,
+}
+
+impl View {
+    /// All sessions.
+    pub const ALL: Self = Self {
+        children: true,
+        archived: true,
+    };
+
+    /// True where all that `other` shows is shown.
+    #[must_use]
+    pub fn includes(self, other: Self) -> bool {
+        (self.children || !other.children) && (self.archived || !other.archived)
+    }
+
+    fn shows(self, row: &Row) -> bool {
+        (self.children || !row.child) && (self.archived || !row.archived)
+    }
+}
+
+/// What is counted of a view.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    view: View,
+    revision: u64,
+    /// How many sessions it shows.
+    shown: usize,
 }
 
 /// One source and its sessions.
@@ -73,6 +108,7 @@ struct Row {
     entry: Packed<Entry>,
     updated: Option<Millis>,
     archived: bool,
+    child: bool,
 }
 
 /// What was found at a source.
@@ -106,8 +142,10 @@ impl Difference {
 /// What came of a listing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Merged {
-    /// What it changed.
+    /// What it changed of the roots that are not archived.
     pub difference: Difference,
+    /// What it changed of what the other views show, where it did.
+    pub others: Vec<(View, Difference)>,
     /// The source has another health.
     pub health_changed: bool,
     /// What it said is not final: list again in about a second.
@@ -127,13 +165,30 @@ pub enum Again {
 type Touched = Vec<(SessionId, Option<Row>)>;
 
 impl Index {
-    /// An index of these sources, of which nothing is known.
+    /// An index of these sources, of which nothing is known; it keeps the view of the
+    /// roots that are not archived.
     #[must_use]
     pub fn new(sources: &[Source]) -> Self {
-        Self {
+        Self::showing(sources, View::default())
+    }
+
+    /// The same, which keeps this view and all that it includes.
+    #[must_use]
+    pub fn showing(sources: &[Source], most: View) -> Self {
+        let views = [false, true]
+            .into_iter()
+            .flat_map(|children| [false, true].map(|archived| View { children, archived }));
+        let seen = |view| Seen {
+            view,
             revision: 0,
-            changes: 0,
             shown: 0,
+        };
+        Self {
+            views: views
+                .filter(|view| most.includes(*view))
+                .map(seen)
+                .collect(),
+            changes: 0,
             sources: sources.iter().map(Known::new).collect(),
         }
     }
@@ -141,7 +196,11 @@ impl Index {
     /// From now on these are the sources. What is known of one that was among them
     /// before stays, also under another name or at another place.
     pub fn set_sources(&mut self, sources: &[Source]) {
-        let before = self.sessions(Archived::Hidden);
+        let before: Vec<_> = self
+            .views
+            .iter()
+            .map(|seen| self.sessions(seen.view))
+            .collect();
         let mut old = std::mem::take(&mut self.sources);
         let kept = sources.iter().map(|source| {
             let identity = source.identity();
@@ -160,16 +219,33 @@ impl Index {
             }
         });
         self.sources = kept.collect();
-        let after = self.sessions(Archived::Hidden);
         self.changes += 1;
-        self.revision += u64::from(before != after);
-        self.shown = after.len();
+        let after: Vec<_> = self
+            .views
+            .iter()
+            .map(|seen| self.sessions(seen.view))
+            .collect();
+        for (seen, (before, after)) in self.views.iter_mut().zip(before.iter().zip(&after)) {
+            seen.revision += u64::from(before != after);
+            seen.shown = after.len();
+        }
     }
 
-    /// Grows with every change of a session.
+    /// Grows with every change of a root that is not archived.
     #[must_use]
     pub fn revision(&self) -> u64 {
-        self.revision
+        self.revision_of(View::default())
+    }
+
+    /// Grows with every change of a session that this view shows; 0 for one that is not
+    /// kept.
+    #[must_use]
+    pub fn revision_of(&self, view: View) -> u64 {
+        self.seen(view).map_or(0, |seen| seen.revision)
+    }
+
+    fn seen(&self, view: View) -> Option<&Seen> {
+        self.views.iter().find(|seen| seen.view == view)
     }
 
     /// Grows with everything that a snapshot holds, also with what is not shown.
@@ -178,10 +254,10 @@ impl Index {
         self.changes
     }
 
-    /// How many sessions are shown.
+    /// How many roots there are that are not archived.
     #[must_use]
     pub fn shown_count(&self) -> usize {
-        self.shown
+        self.seen(View::default()).map_or(0, |seen| seen.shown)
     }
 
     /// All sources, in the order in which they were named.
@@ -199,9 +275,9 @@ impl Index {
         self.sources.iter().position(|known| known.name == *name)
     }
 
-    /// All sessions, each once, by id.
+    /// All sessions that this view shows, each once, by id.
     #[must_use]
-    pub fn sessions(&self, archived: Archived) -> Vec<Sourced<Packed<Entry>>> {
+    pub fn sessions(&self, view: View) -> Vec<Sourced<Packed<Entry>>> {
         let rows = self.sources.iter().enumerate().flat_map(|(at, known)| {
             let rows = known.rows.iter();
             rows.map(move |(id, row)| (id, Candidate { at, row }))
@@ -211,15 +287,15 @@ impl Index {
         let each = rows.chunk_by(|(one, _), (other, _)| one == other);
         each.filter_map(|of_one| {
             let candidates = of_one.iter().map(|(_, candidate)| *candidate);
-            self.shown(candidates, archived)
+            self.shown(candidates, view)
         })
         .collect()
     }
 
-    /// This session, as it is shown.
+    /// This session, as this view shows it.
     #[must_use]
-    pub fn session(&self, id: &SessionId) -> Option<Sourced<Packed<Entry>>> {
-        self.shown(self.candidates(id), Archived::Hidden)
+    pub fn session(&self, id: &SessionId, view: View) -> Option<Sourced<Packed<Entry>>> {
+        self.shown(self.candidates(id), view)
     }
 
     fn candidates<'a>(&'a self, id: &'a SessionId) -> impl Iterator<Item = Candidate<'a>> + Clone {
@@ -236,13 +312,13 @@ impl Index {
     fn shown<'a>(
         &self,
         candidates: impl Iterator<Item = Candidate<'a>> + Clone,
-        archived: Archived,
+        view: View,
     ) -> Option<Sourced<Packed<Entry>>> {
         // Of equals the last is taken: the first source.
         let newest = candidates
             .clone()
             .max_by_key(|Candidate { at, row }| (row.updated, std::cmp::Reverse(*at)))?;
-        if newest.row.archived && archived == Archived::Hidden {
+        if !view.shows(newest.row) {
             return None;
         }
         let name = |at: usize| self.sources[at].name.clone();
@@ -271,9 +347,16 @@ impl Index {
                 (entry.session.id, row)
             })
             .collect();
-        self.revision += 1;
         self.changes += 1;
-        self.shown = self.sessions(Archived::Hidden).len();
+        let shown: Vec<_> = self
+            .views
+            .iter()
+            .map(|seen| self.sessions(seen.view).len())
+            .collect();
+        for (seen, shown) in self.views.iter_mut().zip(shown) {
+            seen.revision += 1;
+            seen.shown = shown;
+        }
     }
 
     /// Takes a complete listing.
@@ -283,32 +366,40 @@ impl Index {
         };
         let (merged, touched) = self.sources[at].merge(found, now.monotonic);
         self.changes += u64::from(!touched.is_empty());
-        let difference = self.difference(at, touched);
-        if !difference.is_empty() {
-            self.revision += 1;
+        let views = self.views.iter().map(|seen| seen.view);
+        let differences = views.map(|view| (view, self.difference(at, &touched, view)));
+        let mut differences: Vec<_> = differences.collect();
+        for (seen, (_, difference)) in self.views.iter_mut().zip(&differences) {
+            seen.revision += u64::from(!difference.is_empty());
+            seen.shown += difference.inserted.len();
+            seen.shown -= difference.removed.len();
         }
-        self.shown += difference.inserted.len();
-        self.shown -= difference.removed.len();
+        differences.retain(|(_, difference)| !difference.is_empty());
+        let usual = differences
+            .iter()
+            .position(|(view, _)| *view == View::default());
+        let difference = usual.map(|at| differences.remove(at).1);
         Merged {
-            difference,
+            difference: difference.unwrap_or_default(),
+            others: differences,
             ..merged
         }
     }
 
     /// What changed of what is shown, where these rows of one source were so before.
-    fn difference(&self, at: usize, touched: Touched) -> Difference {
+    fn difference(&self, at: usize, touched: &Touched, view: View) -> Difference {
         let mut difference = Difference::default();
         for (id, old) in touched {
-            let after = self.session(&id);
-            let others = self.candidates(&id).filter(|other| other.at != at);
+            let after = self.session(id, view);
+            let others = self.candidates(id).filter(|other| other.at != at);
             let old = old.as_ref().map(|row| Candidate { at, row });
             let mut candidates: Vec<_> = others.chain(old).collect();
             candidates.sort_by_key(|candidate| candidate.at);
-            let before = self.shown(candidates.into_iter(), Archived::Hidden);
+            let before = self.shown(candidates.into_iter(), view);
             match (before, after) {
-                (None, Some(_)) => difference.inserted.push(id),
-                (Some(_), None) => difference.removed.push(id),
-                (before, after) if before != after => difference.updated.push(id),
+                (None, Some(_)) => difference.inserted.push(id.clone()),
+                (Some(_), None) => difference.removed.push(id.clone()),
+                (before, after) if before != after => difference.updated.push(id.clone()),
                 _ => {}
             }
         }
@@ -342,15 +433,6 @@ impl Index {
     }
 }
 
-/// Whether archived sessions are shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Archived {
-    /// They are.
-    Shown,
-    /// They are not.
-    Hidden,
-}
-
 /// A row of the source at this place.
 #[derive(Debug, Clone, Copy)]
 struct Candidate<'a> {
@@ -364,6 +446,7 @@ impl Row {
             entry: packed,
             updated: entry.session.time_updated,
             archived: entry.session.time_archived.is_some(),
+            child: entry.session.parent_id.is_some(),
         }
     }
 }
@@ -430,10 +513,11 @@ impl Known {
         self.as_of
     }
 
-    /// How many sessions it has that are not archived.
+    /// How many roots it has that are not archived.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.rows.values().filter(|row| !row.archived).count()
+        let usual = |row: &&Row| View::default().shows(row);
+        self.rows.values().filter(usual).count()
     }
 
     /// Its sessions, also archived ones, by id.

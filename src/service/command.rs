@@ -10,6 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::index::View;
 use crate::session::SessionId;
 use crate::wire::limits;
 
@@ -37,6 +38,8 @@ pub enum Command {
     Refresh,
     /// Say all that is known.
     Snapshot,
+    /// Tell this reader of these sessions from now on, beginning with a snapshot.
+    Subscribe(View),
     /// Say how the service is doing.
     Status,
     /// Look up these sessions, 1 to 1000.
@@ -161,6 +164,10 @@ fn command(object: &Map<String, Value>) -> Result<Command, CommandError> {
     match object.get("type").map(Value::as_str) {
         Some(Some("refresh")) => Ok(Command::Refresh),
         Some(Some("snapshot")) => Ok(Command::Snapshot),
+        Some(Some("subscribe")) => Ok(Command::Subscribe(View {
+            children: flag(object, "children")?,
+            archived: flag(object, "archived")?,
+        })),
         Some(Some("status")) => Ok(Command::Status),
         Some(Some("get")) => ids(object).map(Command::Get),
         Some(Some("roots")) => ids(object).map(Command::Roots),
@@ -169,13 +176,24 @@ fn command(object: &Map<String, Value>) -> Result<Command, CommandError> {
         Some(Some(other)) => Err(CommandError::new(
             ErrorCode::UnknownCommand,
             format!(
-                "there is no command {}; there are refresh, snapshot, status, get, roots, \
-                 shutdown and stop",
+                "there is no command {}; there are refresh, snapshot, subscribe, status, get, \
+                 roots, shutdown and stop",
                 quoted(other)
             ),
         )),
         Some(None) => invalid("\"type\" is not a text".to_owned()),
         None => invalid("\"type\" is missing: it says which command this is".to_owned()),
+    }
+}
+
+fn flag(object: &Map<String, Value>, name: &str) -> Result<bool, CommandError> {
+    match object.get(name) {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(flag)) => Ok(*flag),
+        Some(_) => {
+            let message = format!("\"{name}\" is neither true nor false");
+            Err(CommandError::new(ErrorCode::Invalid, message))
+        }
     }
 }
 
@@ -236,6 +254,11 @@ mod tests {
                 (
                     json!({"type": "nope\u{1b}[0m"}),
                     Some(ErrorCode::UnknownCommand),
+                ),
+                (json!({"type": "subscribe", "children": true}), None),
+                (
+                    json!({"type": "subscribe", "archived": 1}),
+                    Some(ErrorCode::Invalid),
                 ),
                 (json!({"type": 3}), Some(ErrorCode::Invalid)),
                 (json!({"type": null}), Some(ErrorCode::Invalid)),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::command::{CommandError, CommandId};
 use super::stats::Status;
 use crate::gather::LookedUp;
-use crate::index::Health;
+use crate::index::{Health, View};
 use crate::output::{Entry, Sourced};
 use crate::packed::Packed;
 use crate::session::{Millis, SessionId};
@@ -20,8 +20,14 @@ use crate::wire::MarkerText;
 /// anything else makes another one.
 pub const PROTOCOL: u32 = 3;
 
-/// What a service of this version can do beyond what every service of [`PROTOCOL`] can.
-pub const CAPABILITIES: [&str; 1] = ["stop"];
+/// What a service that lists this can do beyond what every service of [`PROTOCOL`] can:
+/// `children` and `archived` where a reader can subscribe to them.
+#[must_use]
+pub fn capabilities(view: View) -> Vec<String> {
+    let all = [("children", view.children), ("archived", view.archived)];
+    let there = all.iter().filter(|(_, is_there)| *is_there);
+    there.map(|(name, _)| (*name).to_owned()).collect()
+}
 
 /// Something a service says.
 #[derive(Debug, Clone, Serialize)]

@@ -46,14 +46,15 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::gather::LookedUp;
+use crate::index::View;
 use crate::lister::Lister;
 use crate::source::{Source, SourceName};
 use crate::wire::MarkerText;
 
 pub use command::{Command, CommandError, CommandId, CommandLine, ErrorCode};
 pub use event::{
-    Answer, ByeCode, CAPABILITIES, Change, Event, Hello, PROTOCOL, RefreshOutcome, Refreshed,
-    Reply, Snapshot, SourceHealth, SourcePlace,
+    Answer, ByeCode, Change, Event, Hello, PROTOCOL, RefreshOutcome, Refreshed, Reply, Snapshot,
+    SourceHealth, SourcePlace, capabilities,
 };
 pub use reader::{ReplyTo, Subscription};
 pub use state::{Hold, StateDir, StateError, slots};
@@ -69,6 +70,8 @@ pub struct Config {
     pub sources: Vec<Source>,
     /// The marker to look for, if any.
     pub marker: Option<MarkerText>,
+    /// What it lists: roots that are not archived, and what else is asked for.
+    pub view: View,
     /// How long one listing may take.
     pub deadline: Duration,
     /// Makes the lister of each source, also of those that come later; for commands
@@ -313,7 +316,10 @@ fn check_names(sources: &[Source]) -> io::Result<()> {
         None => Ok(()),
         Some(twice) => Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            format!("two sources are called {}: give each a name of its own", twice.name),
+            format!(
+                "two sources are called {}: give each a name of its own",
+                twice.name
+            ),
         )),
     }
 }

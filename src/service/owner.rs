@@ -1,7 +1,7 @@
 //! The loop: it owns the index, takes one message at a time, and never waits for
 //! anything but the next message or the next thing that is due.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use tracing::{debug, error, info, warn};
 
 use super::command::{Command, CommandError, CommandId, CommandLine, ErrorCode};
 use super::event::{
-    Answer, ByeCode, CAPABILITIES, Change, Event, Hello, PROTOCOL, RefreshOutcome, Refreshed,
-    Reply, Snapshot, SourceHealth, SourcePlace,
+    Answer, ByeCode, Change, Event, Hello, PROTOCOL, RefreshOutcome, Refreshed, Reply, Snapshot,
+    SourceHealth, SourcePlace, capabilities,
 };
 use super::look_up;
 use super::reader::{Outbox, ReaderId};
@@ -25,7 +25,7 @@ use super::watch::Looks;
 use super::work::{Listed, Work};
 use super::{Beat, Config, Inbox, MakeLister, Message, Pulse};
 use crate::gather::{self, Asked, LookUpJob, LookedUp, Reached};
-use crate::index::{Again, Archived, Difference, Health, Index, Known, Merged, Moment};
+use crate::index::{Again, Difference, Health, Index, Known, Merged, Moment, View};
 use crate::lister::{Cancel, ListRequest, LookUpRequest, SCAN_BUDGET};
 use crate::session::{Millis, SessionId};
 use crate::source::{Place, Source, SourceName, with_found};
@@ -54,11 +54,13 @@ pub(super) struct Owner {
     make_lister: Box<MakeLister>,
     state_dir: Option<PathBuf>,
     marker: Option<MarkerText>,
+    /// All that is listed, and the most that a reader can see.
+    view: View,
     deadline: Duration,
     inbox: Inbox,
     readers: BTreeMap<ReaderId, Outbox>,
-    /// The snapshot of now, once somebody has asked for it.
-    built: Option<Arc<Event>>,
+    /// The snapshots of now of each view, once somebody has asked for it.
+    built: BTreeMap<View, Arc<Event>>,
     refreshes: BTreeMap<u64, Refresh>,
     next_refresh: u64,
     /// Look-ups on their way, and what ends them.
@@ -75,7 +77,7 @@ pub(super) struct Owner {
 
 impl Owner {
     pub(super) fn new(config: Config, inbox: Inbox) -> io::Result<Self> {
-        let mut index = Index::new(&config.sources);
+        let mut index = Index::showing(&config.sources, config.view);
         let state_dir = config.state.as_ref().map(|state| state.path().to_owned());
         let saver = match config.state {
             None => None,
@@ -93,10 +95,11 @@ impl Owner {
             make_lister: config.lister,
             state_dir,
             marker: config.marker,
+            view: config.view,
             deadline: config.deadline,
             inbox,
             readers: BTreeMap::new(),
-            built: None,
+            built: BTreeMap::new(),
             refreshes: BTreeMap::new(),
             next_refresh: 0,
             looking_up: 0,
@@ -143,7 +146,7 @@ impl Owner {
                 Ok(Message::End(code, reason)) => break (code, reason),
                 Ok(message) => self.take(message),
                 // Nobody has asked for it for a while.
-                Err(RecvTimeoutError::Timeout) => self.built = None,
+                Err(RecvTimeoutError::Timeout) => self.built.clear(),
                 Err(RecvTimeoutError::Disconnected) => {
                     break (ByeCode::Ended, "nobody is left".to_owned());
                 }
@@ -308,9 +311,12 @@ impl Owner {
             }
         }
         // Who knows the old ones begins anew.
-        self.built = None;
-        let snapshot = self.snapshot();
-        self.send_to_all(&snapshot);
+        self.built.clear();
+        for view in self.views() {
+            let snapshot = self.snapshot(view);
+            self.send_to(view, &snapshot);
+        }
+        self.show_status();
     }
 
     /// The path of a source leads to another database: that is the source now.
@@ -382,8 +388,8 @@ impl Owner {
         let request = ListRequest {
             db: None,
             marker: self.marker.clone(),
-            children: false,
-            archived: self.lists_archived(),
+            children: self.view.children,
+            archived: self.view.archived || self.lists_archived(),
             deadline: self.deadline,
             scan_cache: None,
             scan_budget: Some(SCAN_BUDGET),
@@ -408,7 +414,7 @@ impl Owner {
         } = listed;
         let (now, moment) = (self.now(), self.moment());
         // When it was last listed is a part of the snapshot.
-        self.built = None;
+        self.built.clear();
         self.in_flight -= 1;
         self.stats.read(bytes);
         if !matches!(result, Ok(None))
@@ -442,7 +448,7 @@ impl Owner {
                 } else {
                     self.index.set_as_of(&source, moment.wall.before(took));
                     Went::Well(News {
-                        changed: !merged.difference.is_empty(),
+                        changed: !merged.difference.is_empty() || !merged.others.is_empty(),
                         frames: scan.frames,
                         unfinished: scan.progress < 1.0 && !scan.stalled,
                     })
@@ -500,20 +506,25 @@ impl Owner {
     }
 
     fn announce(&mut self, source: &SourceName, merged: Merged) {
-        if !merged.difference.is_empty() {
-            let change = Event::Change(self.change(merged.difference));
-            self.broadcast(change);
+        let usual = (View::default(), merged.difference);
+        let differences = std::iter::once(usual).chain(merged.others);
+        for (view, difference) in differences.filter(|(_, found)| !found.is_empty()) {
+            let change = Arc::new(Event::Change(self.change(view, difference)));
+            self.built.clear();
+            self.send_to(view, &change);
         }
         if merged.health_changed {
             self.announce_health(source);
         }
+        self.show_status();
     }
 
-    fn change(&self, difference: Difference) -> Change {
+    fn change(&self, view: View, difference: Difference) -> Change {
         let upserted = difference.inserted.iter().chain(&difference.updated);
+        let upserted = upserted.filter_map(|id| self.index.session(id, view));
         Change {
-            revision: self.index.revision(),
-            upserted: upserted.filter_map(|id| self.index.session(id)).collect(),
+            revision: self.index.revision_of(view),
+            upserted: upserted.collect(),
             removed: difference.removed,
         }
     }
@@ -538,17 +549,46 @@ impl Owner {
 
     // Readers.
 
-    fn subscribe(&mut self, reader: ReaderId, outbox: Outbox) {
+    fn subscribe(&mut self, reader: ReaderId, mut outbox: Outbox) {
+        if !outbox.is_peer {
+            outbox.view = self.view;
+        }
         outbox.send(&Arc::new(self.hello()));
-        outbox.send(&self.snapshot());
+        outbox.send(&self.snapshot(outbox.view));
         self.readers.insert(reader, outbox);
     }
 
+    fn view_of(&self, reader: ReaderId) -> View {
+        let outbox = self.readers.get(&reader);
+        outbox.map_or(View::default(), |outbox| outbox.view)
+    }
+
+    /// The views of all readers.
+    fn views(&self) -> BTreeSet<View> {
+        self.readers.values().map(|outbox| outbox.view).collect()
+    }
+
     fn caught_up(&mut self, reader: ReaderId) {
-        let snapshot = self.snapshot();
+        let snapshot = self.snapshot(self.view_of(reader));
         if let Some(outbox) = self.readers.get(&reader) {
             outbox.catch_up(&snapshot);
         }
+    }
+
+    /// From now on this reader sees this.
+    fn look_at(&mut self, reader: ReaderId, view: View) -> Result<(), CommandError> {
+        if !self.view.includes(view) {
+            let what = match view.children && !self.view.children {
+                true => "child sessions are not listed here: start the service with --children",
+                false => "archived sessions are not listed here: start the service with --archived",
+            };
+            return Err(CommandError::new(ErrorCode::Invalid, what));
+        }
+        let snapshot = self.snapshot(view);
+        if let Some(outbox) = self.readers.get_mut(&reader) {
+            outbox.look_at(view, &snapshot);
+        }
+        Ok(())
     }
 
     fn gone(&mut self, reader: ReaderId) {
@@ -556,13 +596,18 @@ impl Owner {
     }
 
     fn broadcast(&mut self, event: Event) {
-        self.built = None;
+        self.built.clear();
         self.send_to_all(&Arc::new(event));
     }
 
     fn send_to_all(&mut self, event: &Arc<Event>) {
         self.readers.retain(|_, outbox| outbox.send(event));
         self.show_status();
+    }
+
+    fn send_to(&mut self, view: View, event: &Arc<Event>) {
+        self.readers
+            .retain(|_, outbox| outbox.view != view || outbox.send(event));
     }
 
     fn reply(&self, reader: Option<ReaderId>, id: Option<CommandId>, answer: Answer) {
@@ -583,21 +628,20 @@ impl Owner {
             pid: std::process::id(),
             marker: self.marker.clone(),
             sources: sources.collect(),
-            capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
+            capabilities: capabilities(self.view),
         })
     }
 
-    /// All that is known, built once for all who ask until something changes.
-    fn snapshot(&mut self) -> Arc<Event> {
+    /// All that this view shows, built once for all who ask until something changes.
+    fn snapshot(&mut self, view: View) -> Arc<Event> {
         let build = || {
             Arc::new(Event::Snapshot(Snapshot {
-                revision: self.index.revision(),
+                revision: self.index.revision_of(view),
                 sources: self.index.sources().map(health_of).collect(),
-                sessions: self.index.sessions(Archived::Hidden),
+                sessions: self.index.sessions(view),
             }))
         };
-        let built = self.built.take().unwrap_or_else(build);
-        Arc::clone(self.built.insert(built))
+        Arc::clone(self.built.entry(view).or_insert_with(build))
     }
 
     // Commands.
@@ -606,11 +650,18 @@ impl Owner {
         match command {
             Ok(Command::Refresh) => self.refresh(Some(reader), id),
             Ok(Command::Snapshot) => {
-                let snapshot = self.snapshot();
+                let snapshot = self.snapshot(self.view_of(reader));
                 if let Some(outbox) = self.readers.get(&reader) {
                     outbox.snapshot(|| snapshot);
                 }
                 self.reply(Some(reader), id, Answer::Done(true));
+            }
+            Ok(Command::Subscribe(view)) => {
+                let answer = match self.look_at(reader, view) {
+                    Ok(()) => Answer::Done(true),
+                    Err(error) => Answer::Error(error),
+                };
+                self.reply(Some(reader), id, answer);
             }
             Ok(Command::Status) => {
                 let status = self.status();

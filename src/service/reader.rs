@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::Inbox;
 use super::event::Event;
+use crate::index::View;
 
 /// Events that wait for a reader, at most.
 const EVENTS: usize = 256;
@@ -53,6 +54,8 @@ pub(super) struct Outbox {
     shared: Arc<Shared>,
     /// It is of a connection, not of the program that the service is a part of.
     pub(super) is_peer: bool,
+    /// What the reader sees.
+    pub(super) view: View,
 }
 
 /// Whom a reply goes to.
@@ -99,6 +102,7 @@ pub(super) fn queue(id: ReaderId, inbox: Inbox, is_peer: bool) -> (Outbox, Subsc
     let outbox = Outbox {
         shared: Arc::clone(&shared),
         is_peer,
+        view: View::default(),
     };
     (outbox, Subscription { shared, id, inbox })
 }
@@ -141,6 +145,19 @@ impl Outbox {
         if !waits {
             self.send(&snapshot());
         }
+    }
+
+    /// From now on the reader sees this, and this snapshot first: what was not read of
+    /// another view holds no more.
+    pub(super) fn look_at(&mut self, view: View, snapshot: &Arc<Event>) {
+        self.view = view;
+        let mut queue = self.shared.lock();
+        let is_of_the_view =
+            |event: &Arc<Event>| matches!(**event, Event::Snapshot(_) | Event::Change(_));
+        queue.events.retain(|event| !is_of_the_view(event));
+        queue.behind = false;
+        drop(queue);
+        self.send(snapshot);
     }
 
     /// Queues the snapshot that a reader is owed.
