@@ -34,14 +34,17 @@ const LOOK: Duration = Duration::from_secs(1);
 /// then in the state directory.
 #[must_use]
 pub fn places(state_dir: Option<&Path>) -> Vec<PathBuf> {
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute())
-        .map(|path| path.join("opencode-sessions/socket"));
-    runtime
+    in_runtime_dir()
         .into_iter()
         .chain(state_dir.map(|path| path.join("socket")))
         .collect()
+}
+
+fn in_runtime_dir() -> Option<PathBuf> {
+    std::env::var_os("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .map(|path| path.join("opencode-sessions/socket"))
 }
 
 /// A socket that is bound, and does not answer yet.
@@ -78,6 +81,26 @@ impl Bound {
                 .recursive(true)
                 .mode(0o700)
                 .create(directory)?;
+        }
+        Self::in_its_directory(path)
+    }
+
+    /// Binds it once more where it was. A runtime directory is made again; a state
+    /// directory that is gone took the lock with it, and another one has another service.
+    fn again(&self) -> io::Result<Self> {
+        let directory = self.path.parent();
+        if let Some(directory) = directory.filter(|_| Some(&self.path) == in_runtime_dir().as_ref())
+        {
+            DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(directory)?;
+        }
+        Self::in_its_directory(&self.path)
+    }
+
+    fn in_its_directory(path: &Path) -> io::Result<Self> {
+        if let Some(directory) = path.parent() {
             file::check_is_private(directory)?;
         }
         match fs::symlink_metadata(path) {
@@ -164,7 +187,7 @@ impl Bound {
                     }
                 }
             } else if !self.is_there() {
-                match Self::at(&self.path) {
+                match self.again() {
                     Ok(bound) => (self, is_gone) = (bound, false),
                     Err(error) if !is_gone => {
                         warn!(path = %self.path.display(), %error, "the socket is gone");
