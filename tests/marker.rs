@@ -727,3 +727,81 @@ fn each_content_table_marks_its_own_sessions_also_children_and_archived_ones() {
     let marks: Vec<_> = sessions.iter().map(|session| &session["marked"]).collect();
     assert_eq!(marks, [true, true, true, true, false]);
 }
+
+// ---- A budget.
+
+/// A listing makes some progress however little time it has, with every kind of database:
+/// the time was up before the first page.
+#[test]
+fn every_listing_comes_further_however_small_its_budget() {
+    const PARTS: usize = 3000;
+    let _limit = support::limit(120);
+    for (kind, prepare) in [
+        ("with a log", "PRAGMA journal_mode = wal"),
+        ("without a log", "PRAGMA journal_mode = delete"),
+        (
+            "by SQL",
+            "PRAGMA encoding = 'UTF-16le'; PRAGMA journal_mode = wal",
+        ),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let db = directory.path().join("opencode.db");
+        let conn = Connection::open(&db).unwrap();
+        conn.execute_batch(prepare).unwrap();
+        conn.execute_batch(
+            "CREATE TABLE session (id text PRIMARY KEY, directory text, time_updated integer);
+             CREATE TABLE part (id text PRIMARY KEY, session_id text, data text);
+             INSERT INTO session VALUES ('ses_a', '/w', 2), ('ses_b', '/w', 1)",
+        )
+        .unwrap();
+        conn.execute_batch("BEGIN").unwrap();
+        for n in 0..PARTS {
+            let (session, data) = match n + 1 == PARTS {
+                true => ("ses_b", MarkerText::DEFAULT.to_owned()),
+                false => ("ses_a", "x".repeat(1000)),
+            };
+            conn.execute(
+                "INSERT INTO part VALUES (?1, ?2, ?3)",
+                (format!("prt_{n}"), session, data),
+            )
+            .unwrap();
+        }
+        conn.execute_batch("COMMIT").unwrap();
+        if kind == "without a log" {
+            // A file that changed just now could change again and look the same.
+            std::thread::sleep(Duration::from_millis(3100));
+        }
+        let options = opencode_sessions::marker::Options {
+            marker: Some(MarkerText::default()),
+            cache: Some(directory.path().join("cache")),
+            budget: Some(Duration::ZERO),
+            threads: 1,
+        };
+        let mut progress = vec![0.0];
+        let marks = loop {
+            let open = opencode_sessions::store::OpenOptions {
+                busy_timeout: Duration::from_secs(5),
+                heap_limit: None,
+                deadline: None,
+            };
+            let opened = opencode_sessions::store::Database::open(&db, &open).unwrap();
+            let opencode_sessions::store::Opened::Ready(database) = opened else {
+                panic!("{kind}");
+            };
+            let found = opencode_sessions::marker::scan(&database, &options).unwrap();
+            if let Some(remember) = &found.remember {
+                remember.save().unwrap();
+            }
+            progress.push(found.scan.progress);
+            if found.scan.progress >= 1.0 {
+                break found.marks;
+            }
+            assert!(progress.len() < 200, "{kind} ends never: {progress:?}");
+        };
+        assert!(progress.len() > 3, "{kind} ended at once: {progress:?}");
+        assert!(progress.is_sorted(), "{kind}: {progress:?}");
+        let id = |id: &str| opencode_sessions::session::SessionId::new(id).unwrap();
+        assert_eq!(marks.of(&id("ses_a")), Some(false), "{kind}");
+        assert_eq!(marks.of(&id("ses_b")), Some(true), "{kind}");
+    }
+}
