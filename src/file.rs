@@ -52,7 +52,18 @@ pub fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let file = beside(path, bytes)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
-    File::open(directory_of(path)?)?.sync_all()
+    match File::open(directory_of(path)?)?.sync_all() {
+        // Some file systems sync no directory: the file is in its place all the same.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
+            ) =>
+        {
+            Ok(())
+        }
+        synced => synced,
+    }
 }
 
 /// The same without waiting for the disk, for what can be made anew and tells
