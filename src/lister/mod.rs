@@ -14,6 +14,7 @@
 mod arguments;
 mod guard;
 mod in_process;
+mod leader;
 mod pipes;
 mod process;
 mod reaper;
