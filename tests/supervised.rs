@@ -21,7 +21,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use opencode_sessions::lister::{Broke, ListRequest, Lister, Outcome, ProcessLister};
+use opencode_sessions::lister::{
+    Broke, ListRequest, Lister, LookUpRequest, Outcome, ProcessLister,
+};
+use opencode_sessions::session::SessionId;
+use opencode_sessions::wire::{LookUp, limits};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, setrlimit};
 use support::Made;
 
@@ -250,10 +254,14 @@ fn supervised(command: &mut Command, sigchld: Sigchld) -> &mut Command {
 
 /// True where SIGCHLD is in this mask of a thread's `/proc/TID/status`.
 fn has_sigchld(thread: &str, mask: &str) -> bool {
+    has_signal(libc::SIGCHLD, thread, mask)
+}
+
+fn has_signal(signal: libc::c_int, thread: &str, mask: &str) -> bool {
     let status = fs::read_to_string(format!("/proc/{thread}/status")).unwrap();
     let mask = status.lines().find_map(|line| line.strip_prefix(mask));
     let mask = u64::from_str_radix(mask.unwrap().trim(), 16).unwrap();
-    mask & 1 << (libc::SIGCHLD - 1) != 0
+    mask & 1 << (signal - 1) != 0
 }
 
 #[test]
@@ -536,6 +544,49 @@ fn times_out_without_descriptors() {
         "it is not reaped"
     );
     lists();
+}
+
+/// As a program does that is to end quietly where its output is not read any more.
+#[test]
+#[ignore = "another test runs it in a process of its own"]
+fn host_that_has_sigpipe_at_its_default() {
+    if is_host() {
+        let _limit = support::limit(60);
+        // SAFETY: SIG_DFL is a valid action for SIGPIPE.
+        #[expect(unsafe_code, reason = "neither std nor rustix sets a signal's action")]
+        unsafe {
+            libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        }
+        let directory = tempfile::tempdir().unwrap();
+        // More than a pipe holds, so that the end of it is written to a dead helper.
+        let id = |n: usize| SessionId::new(format!("{n:0100}")).unwrap();
+        let ids: Vec<_> = (0..limits::IDS).map(id).collect();
+        let request = LookUpRequest::of("/nowhere/opencode.db", LookUp::Get, ids);
+        for way in ["exits-1-without-end", "exits-0-without-output", "segfaults"] {
+            let lister = ProcessLister::at(support::misbehaving(directory.path(), way));
+            for _ in 0..20 {
+                let outcome = lister.look_up(&request);
+                assert!(matches!(outcome, Outcome::Broken(_)), "{outcome:?}");
+            }
+        }
+        // It is at its default again, and not blocked: the program's own output can end it.
+        let mask = |name| has_signal(libc::SIGPIPE, "thread-self", name);
+        assert!(
+            !["SigBlk:", "SigIgn:", "SigPnd:", "ShdPnd:"]
+                .into_iter()
+                .any(mask)
+        );
+        lists();
+    }
+}
+
+#[test]
+fn host_that_has_sigpipe_at_its_default_survives_helpers_that_die() {
+    let _limit = support::limit(60);
+    assert_passes(&host(
+        "host_that_has_sigpipe_at_its_default",
+        Sigchld::Default,
+    ));
 }
 
 #[test]

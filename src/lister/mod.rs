@@ -18,6 +18,7 @@ mod leader;
 mod pipes;
 mod process;
 mod reaper;
+mod sigpipe;
 
 use std::ffi::OsString;
 use std::fmt;

@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Cancel;
 use super::guard::Guard;
+use super::sigpipe::without_sigpipe;
 use crate::wire::{Checker, Content, Violation};
 
 /// How long a pipe that somebody still holds is waited for after the child has
@@ -191,7 +192,7 @@ impl<C: Content> Talk<'_, C> {
         let Some(pipe) = stdin.as_mut().filter(|_| !self.request.is_empty()) else {
             return;
         };
-        match pipe.write(self.request) {
+        match without_sigpipe(|| pipe.write(self.request)) {
             Ok(count) => self.request = &self.request[count..],
             Err(error)
                 if matches!(
