@@ -20,7 +20,7 @@ use super::reader::{Outbox, ReaderId};
 use super::saver::{Saver, restore};
 use super::schedule::{Ask, News, Went};
 use super::stats::{SourceStatus, Stats, Status};
-use super::watch::Looks;
+use super::watch::{Looks, Watcher};
 use super::work::{Listed, Work};
 use super::{Beat, Config, Inbox, MakeLister, Message, Pulse};
 use crate::gather::{self, Asked, LookUpJob, LookedUp, Reached};
@@ -51,6 +51,7 @@ pub(super) struct Owner {
     /// Listings whose threads have not come back.
     in_flight: usize,
     make_lister: Box<MakeLister>,
+    watcher: Watcher,
     state_dir: Option<PathBuf>,
     marker: Option<MarkerText>,
     deadline: Duration,
@@ -88,6 +89,7 @@ impl Owner {
             numbers: 0,
             in_flight: 0,
             make_lister: config.lister,
+            watcher: Watcher::start()?,
             state_dir,
             marker: config.marker,
             deadline: config.deadline,
@@ -123,9 +125,10 @@ impl Owner {
             reached,
             self.numbers,
             self.state_dir.as_deref(),
+            &self.watcher,
             &self.inbox,
             self.now(),
-        )?;
+        );
         self.work.insert(name, work);
         Ok(())
     }

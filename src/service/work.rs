@@ -1,14 +1,13 @@
 //! The work on one source: how its changes are noticed, when it is listed, and the
 //! listing itself, on a thread of its own.
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::schedule::{Ask, Schedule};
-use super::watch::{Looks, Watch, watch};
+use super::watch::{Looks, Watch, Watcher};
 use super::{Inbox, Message};
 use crate::database_files::DatabaseFiles;
 use crate::file;
@@ -57,15 +56,16 @@ impl Work {
         reached: Reached,
         number: u64,
         state_dir: Option<&Path>,
+        watcher: &Watcher,
         inbox: &Inbox,
         now: Duration,
-    ) -> io::Result<Self> {
+    ) -> Self {
         let mut schedule = Schedule::default();
         let (watch, scan_cache, how_watched) = match &reached.source.place {
             Place::Database(path) => {
                 let files = DatabaseFiles::of_canonical(path.clone());
                 let cache = state_dir.map(|directory| file::scan_cache_in(directory, &files));
-                let watch = watch(&reached.source, number, files, inbox.clone())?;
+                let watch = watcher.watch(&reached.source, number, files, inbox.clone());
                 let how = "not yet".to_owned();
                 (Some(watch), cache.map(ScanCache::At), how)
             }
@@ -76,7 +76,7 @@ impl Work {
                 (None, Some(ScanCache::Auto), how)
             }
         };
-        Ok(Self {
+        Self {
             projects: Some(reached.projects()),
             reached,
             number,
@@ -91,7 +91,7 @@ impl Work {
             cancel: Cancel::default(),
             waiting: Vec::new(),
             running: Vec::new(),
-        })
+        }
     }
 
     /// Begins a listing on a thread of its own: of this source, otherwise as asked. What
