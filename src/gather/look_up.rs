@@ -1,6 +1,7 @@
 //! Looking sessions up in several sources: what one of them knows counts more than that
 //! another could not be asked, and that more than that a third has no such session.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -73,9 +74,22 @@ pub struct LookUpJob {
 }
 
 impl LookUpJob {
-    /// Asks all sources: one answer an id, in order.
+    /// Asks all sources: one answer an id, in order, also where something panics.
     #[must_use]
     pub fn run(&self, sources: &[Asked]) -> Vec<LookedUp> {
+        let answers = catch_unwind(AssertUnwindSafe(|| self.ask_all(sources)));
+        answers.unwrap_or_else(|_| {
+            let failed = |id: &SessionId| {
+                LookedUp::nowhere(FoundOf::Failed {
+                    id: id.clone(),
+                    message: "the thread that looked has failed".to_owned(),
+                })
+            };
+            self.ids.iter().map(failed).collect()
+        })
+    }
+
+    fn ask_all(&self, sources: &[Asked]) -> Vec<LookedUp> {
         let answers = at_once(sources, |asked| self.ask(asked), Err);
         let mut answers: Vec<_> = sources
             .iter()

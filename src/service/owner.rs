@@ -25,7 +25,7 @@ use super::work::{Listed, Work};
 use super::{Beat, Config, Inbox, MakeLister, Message, Pulse};
 use crate::gather::{self, Asked, LookUpJob, LookedUp, Reached};
 use crate::index::{Again, Archived, Difference, Health, Index, Known, Merged, Moment};
-use crate::lister::{Cancel, ListRequest, LookUpRequest, SCAN_BUDGET};
+use crate::lister::{Bounded, Cancel, ListRequest, LookUpRequest, SCAN_BUDGET};
 use crate::session::{Millis, SessionId};
 use crate::source::{Place, Source, SourceName, with_found};
 use crate::text::one_line;
@@ -116,7 +116,7 @@ impl Owner {
     /// Begins to work on a source.
     fn begin(&mut self, source: Source) -> io::Result<()> {
         let reached = Reached {
-            lister: (self.make_lister)(&source),
+            lister: Arc::new(Bounded::new((self.make_lister)(&source))),
             source,
         };
         let name = reached.source.name.clone();

@@ -113,11 +113,23 @@ impl Work {
         // A refresh must read the database that the path leads to now.
         let looked = self.watch.as_ref().filter(|_| !self.running.is_empty());
         let looked = looked.map(Watch::look);
-        let (source, number) = (self.reached.source.name.clone(), self.number);
-        let to = inbox.clone();
+        let mut answer = PendingAnswer {
+            source: self.reached.source.name.clone(),
+            number: self.number,
+            reached: self.reached.clone(),
+            failure: Some(Failure {
+                kind: "thread",
+                reason: "no thread to list with".to_owned(),
+            }),
+            inbox: inbox.clone(),
+        };
         let thread = thread::Builder::new()
             .name("listing".into())
             .spawn(move || {
+                answer.failure = Some(Failure {
+                    kind: "panic",
+                    reason: "the thread that lists has failed".to_owned(),
+                });
                 if let Some(looked) = looked {
                     let _ = looked.recv_timeout(LOOK);
                 }
@@ -125,30 +137,9 @@ impl Work {
                 let outcome = lister.list(&request);
                 let took = started.elapsed();
                 let (result, bytes) = found(outcome, &mut projects);
-                to.send(Message::Listed(Box::new(Listed {
-                    source,
-                    number,
-                    result,
-                    took,
-                    bytes,
-                    projects,
-                })));
+                answer.send(result, took, bytes, projects);
             });
-        let Err(error) = thread else {
-            return true;
-        };
-        inbox.send(Message::Listed(Box::new(Listed {
-            source: self.reached.source.name.clone(),
-            number: self.number,
-            result: Err(Failure {
-                kind: "thread",
-                reason: format!("no thread to list with: {error}"),
-            }),
-            took: Duration::ZERO,
-            bytes: 0,
-            projects: self.reached.projects(),
-        })));
-        false
+        thread.is_ok()
     }
 
     /// Why a source is not asked for single sessions: its listings show that it answers
@@ -159,6 +150,52 @@ impl Work {
         };
         let is_remote = matches!(self.reached.source.place, Place::Remote(_));
         (is_remote || failing.kind == "timeout").then(|| failing.reason.clone())
+    }
+}
+
+/// What a listing's thread owes the owner. It is sent in any case: where the thread could
+/// not be spawned or has panicked, as a failure, when this is dropped.
+struct PendingAnswer {
+    source: SourceName,
+    number: u64,
+    reached: Reached,
+    /// What it comes to if it is dropped.
+    failure: Option<Failure>,
+    inbox: Inbox,
+}
+
+impl PendingAnswer {
+    fn send(
+        mut self,
+        result: Result<Complete, Failure>,
+        took: Duration,
+        bytes: u64,
+        projects: Projects,
+    ) {
+        self.failure = None;
+        self.inbox.send(Message::Listed(Box::new(Listed {
+            source: self.source.clone(),
+            number: self.number,
+            result,
+            took,
+            bytes,
+            projects,
+        })));
+    }
+}
+
+impl Drop for PendingAnswer {
+    fn drop(&mut self) {
+        if let Some(failure) = self.failure.take() {
+            self.inbox.send(Message::Listed(Box::new(Listed {
+                source: self.source.clone(),
+                number: self.number,
+                result: Err(failure),
+                took: Duration::ZERO,
+                bytes: 0,
+                projects: self.reached.projects(),
+            })));
+        }
     }
 }
 
