@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{Reached, at_once, why_empty};
-use crate::lister::{Cancel, LookUpRequest, Outcome};
+use crate::lister::{Cancel, LookUpRequest, Outcome, until};
 use crate::output::FoundOf;
 use crate::project::Projects;
 use crate::session::SessionId;
@@ -90,15 +90,24 @@ impl LookUpJob {
     }
 
     fn ask_all(&self, sources: &[Asked]) -> Vec<LookedUp> {
+        let until = until(self.deadline);
         let answers = at_once(sources, |asked| self.ask(asked), Err);
         let mut answers: Vec<_> = sources
             .iter()
             .zip(answers)
-            .map(|(Asked { reached, .. }, answers)| OfSource {
-                name: &reached.source.name,
-                is_only: sources.len() == 1,
-                projects: reached.projects(),
-                answers: answers.map(Vec::into_iter),
+            .map(|(Asked { reached, .. }, answers)| {
+                let mut projects = reached.projects();
+                let found = answers.iter().flatten().filter_map(|answer| match answer {
+                    Answer::Session(session) => Some(&**session),
+                    _ => None,
+                });
+                projects.look(found, until);
+                OfSource {
+                    name: &reached.source.name,
+                    is_only: sources.len() == 1,
+                    projects,
+                    answers: answers.map(Vec::into_iter),
+                }
             })
             .collect();
         let one = |id| best(id, answers.iter_mut().filter_map(|of| of.next(id)));

@@ -13,7 +13,7 @@ use crate::database_files::DatabaseFiles;
 use crate::file;
 use crate::gather::{self, Reached};
 use crate::index::{Found, Health};
-use crate::lister::{Cancel, ListRequest, Outcome, ScanCache};
+use crate::lister::{Cancel, ListRequest, Outcome, ScanCache, until};
 use crate::project::Projects;
 use crate::source::{Place, SourceName};
 use crate::text::told;
@@ -134,9 +134,10 @@ impl Work {
                     let _ = looked.recv_timeout(LOOK);
                 }
                 let started = Instant::now();
+                let until = until(request.deadline);
                 let outcome = lister.list(&request);
                 let took = started.elapsed();
-                let (result, bytes) = found(outcome, &mut projects);
+                let (result, bytes) = found(outcome, &mut projects, until);
                 answer.send(result, took, bytes, projects);
             });
         thread.is_ok()
@@ -226,11 +227,15 @@ pub(super) struct Failure {
 }
 
 /// What an outcome means for the index.
-fn found(outcome: Outcome, projects: &mut Projects) -> (Result<Complete, Failure>, u64) {
+fn found(
+    outcome: Outcome,
+    projects: &mut Projects,
+    until: Instant,
+) -> (Result<Complete, Failure>, u64) {
     let (kind, reason) = match outcome {
         Outcome::Complete(listing) => {
             let (scan, bytes) = (listing.end.scan, listing.bytes);
-            let found = gather::found(listing, projects);
+            let found = gather::found(listing, projects, until);
             return (Ok(Complete { found, scan }), bytes);
         }
         Outcome::Refused(refusal) => (refusal.failure.kind.as_str(), refusal.to_string()),
