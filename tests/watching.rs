@@ -119,50 +119,6 @@ fn twenty_sources_share_one_inotify_instance_and_few_threads() {
     assert_eq!(inotify_instances_of(host.pid()), 1);
 }
 
-/// Two sources of one directory have one watch between them: neither may end the other's.
-#[test]
-fn directory_of_two_sources_stays_watched_when_one_leaves() {
-    let _limit = support::limit(60);
-    let place = tempfile::tempdir().unwrap();
-    let (one, other) = (place.path().join("opencode.db"), place.path().join("b.db"));
-    let made = database(&place.path().join("made"), "ses_1");
-    for db in [&one, &other] {
-        fs::copy(&made, db).unwrap();
-        support::settle(db);
-    }
-    let config = place.path().join("config.toml");
-    let both = |dbs: &[&PathBuf]| {
-        let text: String = dbs
-            .iter()
-            .map(|db| {
-                let name = db.file_stem().unwrap().to_str().unwrap();
-                format!("[[source]]\nname = \"{name}\"\ndb = \"{}\"\n", db.display())
-            })
-            .collect();
-        fs::write(&config, text).unwrap();
-    };
-    both(&[&one, &other]);
-    let mut command = support::command(support::sessions());
-    command
-        .args(["serve", "--stdio", "--config"])
-        .arg(&config)
-        .arg("--state-dir")
-        .arg(place.path().join("state"));
-    let mut host = Host::greeted(&mut command);
-    host.until("both", |model| {
-        model.health.len() == 2 && model.health.values().all(|health| health["state"] == "ok")
-    });
-    both(&[&one]);
-    host.signal(rustix::process::Signal::HUP);
-    host.until("one to leave", |model| model.health.len() == 1);
-    host.take_for(Duration::from_secs(1));
-    insert(&one, "ses_new");
-    let since = Instant::now();
-    host.until("the change", |model| model.sessions.contains_key("ses_new"));
-    assert!(since.elapsed() < Duration::from_secs(5));
-    assert_eq!(host.status()["sources"][0]["watch"], "events");
-}
-
 /// Of the threads that a service starts with, whichever the system refuses: it ends and says
 /// why, or goes on. Without the one for events there is polling.
 #[test]

@@ -6,9 +6,9 @@
 //! by a pidfd, which never becomes another process, and where there is none a signal is sent
 //! only while the child is there to be waited for.
 
+use std::os::fd::BorrowedFd;
 #[cfg(target_os = "linux")]
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::Child;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};

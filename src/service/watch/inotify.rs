@@ -263,3 +263,100 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::sync::mpsc::{self, Receiver};
+    use std::time::Instant;
+
+    use super::*;
+    use crate::service::watch::tasks::{Task, Tasks};
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    /// A watch on the files `a` and `a-wal` of a directory, and what it wakes.
+    struct Watcher {
+        watching: Watching,
+        woken: Receiver<()>,
+        _task: Task,
+    }
+
+    impl Watcher {
+        fn new(events: &Events, tasks: &Tasks, directory: &Path) -> Self {
+            let (to, woken) = mpsc::channel();
+            let mut waker = None;
+            let task = tasks.add(|given| {
+                waker = Some(given);
+                move || {
+                    let _ = to.send(());
+                    Instant::now() + Duration::from_secs(3600)
+                }
+            });
+            // It runs once by itself.
+            woken.recv_timeout(SOON).unwrap();
+            let names = ["a", "a-wal"].map(OsString::from);
+            let watching = events.watch(directory, names, waker.unwrap()).unwrap();
+            Self {
+                watching,
+                woken,
+                _task: task,
+            }
+        }
+
+        #[track_caller]
+        fn assert_is_woken(&self) {
+            assert_eq!(self.woken.recv_timeout(SOON), Ok(()));
+            // What belongs to the same burst.
+            while self.woken.recv_timeout(5 * BURST).is_ok() {}
+        }
+
+        #[track_caller]
+        fn assert_sleeps(&self) {
+            assert!(self.woken.recv_timeout(5 * BURST).is_err());
+        }
+    }
+
+    #[test]
+    fn only_changes_of_named_files_and_the_directory_wake() {
+        let (events, tasks) = (Events::start().unwrap(), Tasks::start().unwrap());
+        let place = tempfile::tempdir().unwrap();
+        let directory = place.path().join("directory");
+        fs::create_dir(&directory).unwrap();
+        let watcher = Watcher::new(&events, &tasks, &directory);
+        fs::write(directory.join("b"), "b").unwrap();
+        fs::rename(directory.join("b"), directory.join("c")).unwrap();
+        watcher.assert_sleeps();
+        fs::write(directory.join("a-wal"), "a").unwrap();
+        watcher.assert_is_woken();
+        fs::read(directory.join("a-wal")).unwrap();
+        watcher.assert_sleeps();
+        fs::rename(directory.join("c"), directory.join("a")).unwrap();
+        watcher.assert_is_woken();
+        fs::rename(&directory, place.path().join("away")).unwrap();
+        watcher.assert_is_woken();
+        assert!(watcher.watching.is_live());
+        fs::remove_dir_all(place.path().join("away")).unwrap();
+        watcher.assert_is_woken();
+        assert!(!watcher.watching.is_live());
+    }
+
+    /// They have one watch of the kernel between them.
+    #[test]
+    fn watch_of_a_directory_outlives_another_of_the_same() {
+        let (events, tasks) = (Events::start().unwrap(), Tasks::start().unwrap());
+        let place = tempfile::tempdir().unwrap();
+        let [one, other] = [(); 2].map(|()| Watcher::new(&events, &tasks, place.path()));
+        assert_eq!(one.watching.watch, other.watching.watch);
+        fs::write(place.path().join("a"), "a").unwrap();
+        one.assert_is_woken();
+        other.assert_is_woken();
+        drop(one);
+        assert!(other.watching.is_live());
+        other.assert_sleeps();
+        fs::write(place.path().join("a"), "b").unwrap();
+        other.assert_is_woken();
+        drop(other);
+        assert!(events.0.lock().directories.is_empty());
+    }
+}
