@@ -157,6 +157,39 @@ fn service_without_one_of_its_threads_ends_in_order_or_polls() {
     assert!(polled > 0, "no thread was the one for events");
 }
 
+/// Not even a directory can be looked at there.
+#[test]
+fn sources_on_a_dead_disk_delay_no_other() {
+    let _limit = support::limit(120);
+    let place = tempfile::tempdir().unwrap();
+    let library = preload::Library::of("hanging_disk.c");
+    let mut directories = vec![place.path().join("fine")];
+    directories.extend((0..5).map(|n| place.path().join(format!("dead-disk/{n}"))));
+    for (n, directory) in directories.iter().enumerate() {
+        database(directory, &format!("ses_{n}"));
+    }
+    let mut command = serve_all(place.path(), &directories);
+    command.args(["--deadline", "1s"]);
+    let mut host = Host::greeted(command.env("LD_PRELOAD", library.path()));
+    host.until("the fine one", |model| model.sessions.len() == 1);
+    for n in 0..3 {
+        let new = format!("ses_new_{n}");
+        let since = Instant::now();
+        insert(&directories[0].join("opencode.db"), &new);
+        host.until("the change", |model| model.sessions.contains_key(&new));
+        let took = since.elapsed();
+        assert!(took < Duration::from_secs(6), "{took:?}");
+    }
+    let status = host.status();
+    assert!(
+        list(&status["sources"])
+            .iter()
+            .any(|source| source["watch"] == "events"),
+        "{status}"
+    );
+    assert_eq!(inotify_instances_of(host.pid()), 1);
+}
+
 /// No thread can be had while the directory comes back that is to be watched again.
 #[test]
 fn service_that_gets_no_more_threads_goes_on() {
