@@ -10,7 +10,7 @@
 //! one project whatever links lead to it.
 //!
 //! A directory may be on a disk that does not answer. So the files are read by
-//! [other threads](finder), and where that takes too long the session keeps the project it
+//! other threads, and where that takes too long the session keeps the project it
 //! had, or its directory stands for it. A directory that takes long delays no other, and is
 //! waited for once.
 
