@@ -64,7 +64,7 @@ const NEVER: [(&str, &[&str], Option<&str>); 13] = [
         None,
     ),
     (
-        "project.rs",
+        "project",
         &["store", "marker", "helper", "lister", "rusqlite"],
         None,
     ),

@@ -12,7 +12,7 @@ use super::status::places;
 use super::{DeadlineArgs, FAILED, MarkerArgs, complain, process_lister};
 use crate::gather;
 use crate::index::{Index, Moment, View};
-use crate::lister::{Cancel, ListRequest, Outcome, ProcessLister, SCAN_BUDGET, ScanCache};
+use crate::lister::{Cancel, ListRequest, Outcome, ProcessLister, SCAN_BUDGET, ScanCache, until};
 use crate::output::{self, Entry, Sourced, Terminal};
 use crate::project;
 use crate::service::SourcePlace;
@@ -124,6 +124,7 @@ pub(super) fn run(args: &ListArgs) -> io::Result<u8> {
 fn list(args: &ListArgs, sources: &[Source], helper: &ProcessLister) -> io::Result<u8> {
     let several = sources.len() > 1;
     let reached = reached(sources, helper);
+    let until = until(args.deadline.deadline);
     let outcomes = gather::list(&reached, |source| ListRequest {
         db: source.db(),
         marker: args.marker.marker(),
@@ -166,7 +167,7 @@ fn list(args: &ListArgs, sources: &[Source], helper: &ProcessLister) -> io::Resu
                 "{invalid} rows of {place} have no valid id and are left out"
             ));
         }
-        let found = gather::found(listing, &mut reached.projects());
+        let found = gather::found(listing, &mut reached.projects(), until);
         index.merge(&source.name, found, NOW);
     }
     if failed == sources.len() {

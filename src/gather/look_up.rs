@@ -1,12 +1,13 @@
 //! Looking sessions up in several sources: what one of them knows counts more than that
 //! another could not be asked, and that more than that a third has no such session.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::{Reached, at_once, why_empty};
-use crate::lister::{Cancel, LookUpRequest, Outcome};
+use crate::lister::{Cancel, LookUpRequest, Outcome, until};
 use crate::output::FoundOf;
 use crate::project::Projects;
 use crate::session::SessionId;
@@ -73,18 +74,40 @@ pub struct LookUpJob {
 }
 
 impl LookUpJob {
-    /// Asks all sources: one answer an id, in order.
+    /// Asks all sources: one answer an id, in order, also where something panics.
     #[must_use]
     pub fn run(&self, sources: &[Asked]) -> Vec<LookedUp> {
+        let answers = catch_unwind(AssertUnwindSafe(|| self.ask_all(sources)));
+        answers.unwrap_or_else(|_| {
+            let failed = |id: &SessionId| {
+                LookedUp::nowhere(FoundOf::Failed {
+                    id: id.clone(),
+                    message: "the thread that looked has failed".to_owned(),
+                })
+            };
+            self.ids.iter().map(failed).collect()
+        })
+    }
+
+    fn ask_all(&self, sources: &[Asked]) -> Vec<LookedUp> {
+        let until = until(self.deadline);
         let answers = at_once(sources, |asked| self.ask(asked), Err);
         let mut answers: Vec<_> = sources
             .iter()
             .zip(answers)
-            .map(|(Asked { reached, .. }, answers)| OfSource {
-                name: &reached.source.name,
-                is_only: sources.len() == 1,
-                projects: reached.projects(),
-                answers: answers.map(Vec::into_iter),
+            .map(|(Asked { reached, .. }, answers)| {
+                let mut projects = reached.projects();
+                let found = answers.iter().flatten().filter_map(|answer| match answer {
+                    Answer::Session(session) => Some(&**session),
+                    _ => None,
+                });
+                projects.look(found, until);
+                OfSource {
+                    name: &reached.source.name,
+                    is_only: sources.len() == 1,
+                    projects,
+                    answers: answers.map(Vec::into_iter),
+                }
             })
             .collect();
         let one = |id| best(id, answers.iter_mut().filter_map(|of| of.next(id)));

@@ -5,6 +5,7 @@ mod look_up;
 
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 use crate::index::Found;
 use crate::lister::{Broke, ListRequest, Lister, Outcome};
@@ -45,10 +46,11 @@ pub fn lists_archived(sources: usize) -> bool {
     sources > 1
 }
 
-/// The entries of a listing, for the index.
+/// The entries of a listing, for the index. Their projects are found within what is left
+/// until the deadline.
 #[must_use]
-pub fn found(listing: Listing, projects: &mut Projects) -> Found {
-    projects.refresh();
+pub fn found(listing: Listing, projects: &mut Projects, until: Instant) -> Found {
+    projects.look(listing.sessions.iter(), until);
     Found {
         database: listing.end.database,
         entries: listing

@@ -1,12 +1,16 @@
 //! `--pretty`: the same listing, checked the same way, as a table for a person.
 
 use std::io::{self, Write};
+use std::time::{Duration, Instant};
 
 use super::listing::{Ended, Task, list};
 use crate::output::{self, Entry, Sourced, Terminal};
 use crate::project::Projects;
 use crate::text;
 use crate::wire::{Checked, DatabaseState, End, Sessions, Verdict, Writer};
+
+/// What looking for the projects takes a part of at most.
+const PROJECTS: Duration = Duration::from_secs(4);
 
 /// Prints the listing as a table to `out`, and what is to be said about it to
 /// `err`.
@@ -25,6 +29,7 @@ pub fn print(task: &Task, mut out: impl Write, mut err: impl Write) -> io::Resul
         }
         Verdict::Whole(listing) => {
             let mut projects = Projects::new();
+            projects.look(listing.sessions.iter(), Instant::now() + PROJECTS);
             let sessions = listing.sessions.into_values().map(|session| Sourced {
                 entry: Entry {
                     project: projects.of(&session),

@@ -18,15 +18,18 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
+#[cfg(target_os = "linux")]
+use rustix::process::Signal;
 use wait_timeout::ChildExt;
 
+use super::leader::Leader;
 use super::reaper::{Reaper, Ticket};
 
 /// How long a killed child may take to die. Together with what the caller does
@@ -41,7 +44,7 @@ const LOOK: (Duration, Duration) = (Duration::from_micros(200), Duration::from_m
 pub(super) struct Guard {
     /// `None` once it is reaped, or with the reaper.
     child: Option<Child>,
-    pid: Pid,
+    leader: Leader,
     /// Standard input's other end, taken out of the child: waiting for a child
     /// closes what it still has of it.
     pub(super) stdin: Option<ChildStdin>,
@@ -84,10 +87,10 @@ impl Guard {
         #[expect(clippy::disallowed_methods, reason = "this is the place")]
         let mut child = command.spawn().map_err(SpawnError::Io)?;
         let stdin = child.stdin.take();
-        let pid = Pid::from_child(&child);
+        let leader = Leader::of(&child);
         Ok(Self {
             child: Some(child),
-            pid,
+            leader,
             stdin,
             ticket,
         })
@@ -101,14 +104,15 @@ impl Guard {
         }
     }
 
-    /// True when the child has exited. It stays unreaped, and its id its own.
+    /// True when the child has exited. It stays unreaped, and its id its own, unless
+    /// somebody else reaped it.
     pub(super) fn has_exited(&self) -> bool {
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        // An error means that somebody else reaped it; that, too, is an end.
-        !matches!(
-            rustix::process::waitid(WaitId::Pid(self.pid), options),
-            Ok(None)
-        )
+        self.leader.has_exited()
+    }
+
+    /// A descriptor that can be read from once the child has exited, where there is one.
+    pub(super) fn exit(&self) -> Option<BorrowedFd<'_>> {
+        self.leader.exit()
     }
 
     /// Kills what is left of the group and reaps the child. For a child that has
@@ -121,11 +125,7 @@ impl Guard {
         let Some(mut child) = self.child.take() else {
             return Ok(Ending::Stuck);
         };
-        // An error: there is no process left in the group but, on some systems,
-        // the unreaped leader.
-        let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
-        // It may have left its group.
-        let _ = rustix::process::kill_process(self.pid, Signal::KILL);
+        self.leader.kill();
         let until = Instant::now() + REAP;
         let mut pause = LOOK.0;
         while !self.has_exited() && Instant::now() < until {
@@ -224,6 +224,8 @@ pub fn restore_sigchld() {
 mod tests {
     use std::process::Stdio;
 
+    use rustix::process::Pid;
+
     use super::*;
 
     fn sleeper() -> Guard {
@@ -239,7 +241,7 @@ mod tests {
     #[test]
     fn a_dropped_guard_leaves_no_process() {
         let guard = sleeper();
-        let pid = guard.pid;
+        let pid = guard.leader.pid;
         assert!(is_alive(pid) && !guard.has_exited());
         drop(guard);
         assert!(!is_alive(pid));
@@ -248,12 +250,12 @@ mod tests {
     #[test]
     fn a_child_that_does_not_die_goes_to_the_reaper_and_is_counted_until_it_is_gone() {
         let mut guard = sleeper();
-        let (pid, ticket) = (guard.pid, guard.ticket.clone());
+        let (pid, ticket) = (guard.leader.pid, guard.ticket.clone());
         // What kill_and_reap does when the time is up.
         Reaper::adopt(guard.child.take().unwrap(), ticket.clone());
         assert_eq!(ticket.stuck(), 1);
         assert!(is_alive(pid));
-        rustix::process::kill_process(pid, Signal::KILL).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
         let until = Instant::now() + Duration::from_secs(10);
         while ticket.stuck() > 0 {
             assert!(Instant::now() < until, "the reaper never noticed");
@@ -265,7 +267,7 @@ mod tests {
     #[test]
     fn an_exited_child_can_be_seen_and_still_keeps_its_id() {
         let guard = Guard::spawn(Command::new("true"), Ticket::default()).unwrap();
-        let pid = guard.pid;
+        let pid = guard.leader.pid;
         while !guard.has_exited() {
             std::thread::sleep(Duration::from_millis(1));
         }

@@ -12,11 +12,14 @@
 //! Only this room starts processes.
 
 mod arguments;
+mod bounded;
 mod guard;
 mod in_process;
+mod leader;
 mod pipes;
 mod process;
 mod reaper;
+mod sigpipe;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -33,11 +36,16 @@ use crate::wire::{
     Violation, limits,
 };
 
+pub(crate) use bounded::Bounded;
 pub use guard::restore_sigchld;
 pub use in_process::InProcessLister;
 pub use process::ProcessLister;
 
 /// Something that lists sessions.
+///
+/// A [service](crate::service) goes on where a lister panics, or blocks for longer than
+/// the next method says; that is then a failed listing, and while the call does not
+/// return, no other of its kind is made.
 pub trait Lister {
     /// One listing. Blocks until the request's deadline, and at most one second
     /// longer: call it from a thread that may wait.
@@ -222,7 +230,7 @@ impl LookUpRequest {
 
 /// The moment of a deadline, from now. One beyond what a clock can tell is a year
 /// away.
-fn until(deadline: Duration) -> Instant {
+pub(crate) fn until(deadline: Duration) -> Instant {
     const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
     Instant::now() + deadline.min(YEAR)
 }
@@ -459,6 +467,13 @@ pub enum Broke {
     Pipe(String),
     /// It ended, but the system does not say how, for this reason.
     NoStatus(String),
+    /// A host's own lister panicked.
+    Panicked,
+    /// A host's own lister did not return, long after this deadline.
+    Overdue(Duration),
+    /// An earlier call of a host's own lister has not returned. There is no other until it
+    /// has.
+    NotReturned,
 }
 
 impl Broke {
@@ -482,6 +497,9 @@ impl Broke {
             Self::OutputHeld => "output_held",
             Self::Pipe(_) => "pipe",
             Self::NoStatus(_) => "no_status",
+            Self::Panicked => "panic",
+            Self::Overdue(_) => "timeout",
+            Self::NotReturned => "stuck",
         }
     }
 }
@@ -570,6 +588,16 @@ impl fmt::Display for Broke {
                 f,
                 "the helper's exit status is lost: {why} (does something else in this process \
                  wait for its children?)"
+            ),
+            Self::Panicked => {
+                f.write_str("the lister panicked: see standard error for the message")
+            }
+            Self::Overdue(deadline) => write!(
+                f,
+                "the lister did not return, though its deadline was {deadline:?}"
+            ),
+            Self::NotReturned => f.write_str(
+                "an earlier call of the lister has not returned; there is no other until it has",
             ),
         }
     }

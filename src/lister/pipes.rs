@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{ChildStderr, ChildStdin, ChildStdout};
 use std::time::{Duration, Instant};
 
@@ -11,14 +11,19 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Cancel;
 use super::guard::Guard;
+use super::sigpipe::without_sigpipe;
 use crate::wire::{Checker, Content, Violation};
 
 /// How long a pipe that somebody still holds is waited for after the child has
 /// exited.
 const HELD: Duration = Duration::from_millis(500);
 
-/// How often the child is looked at while its output is silent.
+/// How often it is looked whether the caller ended it; and, where the system has no
+/// descriptor for that, whether the child has exited.
 const WATCH: Duration = Duration::from_millis(50);
+
+/// As [`WATCH`], where the child's exit ends the wait.
+const WATCH_CANCEL: Duration = Duration::from_millis(200);
 
 /// How much of standard error is kept.
 const STDERR: usize = 8 << 10;
@@ -140,19 +145,25 @@ impl<C: Content> Talk<'_, C> {
                 return Ok(Over::Cancelled);
             }
             let open = self.stdout.is_some() || self.stderr.is_some();
-            // With its output at an end the child is about to exit, and there is
-            // nothing to poll for.
-            let pause = if open { WATCH } else { quiet };
-            if !open {
-                quiet = (quiet * 2).min(WATCH);
-            }
-            self.wait(guard, pause.min(deadline - now))?;
+            // An exit that is known would end every wait at once.
+            let exit = guard.exit().filter(|_| !exited);
+            let pause = match (exit, open) {
+                (Some(_), _) => WATCH_CANCEL,
+                (None, true) => WATCH,
+                // With its output at an end the child is about to exit, and there is
+                // nothing to poll for.
+                (None, false) => {
+                    quiet = (quiet * 2).min(WATCH);
+                    quiet
+                }
+            };
+            self.wait(guard, exit, pause.min(deadline - now))?;
         }
     }
 
-    /// Waits until a pipe has something, or the pause is over.
-    fn wait(&self, guard: &Guard, pause: Duration) -> io::Result<()> {
-        let mut pipes = Vec::with_capacity(3);
+    /// Waits until a pipe has something, the child has exited, or the pause is over.
+    fn wait(&self, guard: &Guard, exit: Option<BorrowedFd<'_>>, pause: Duration) -> io::Result<()> {
+        let mut pipes = Vec::with_capacity(4);
         if let (false, Some(stdin)) = (self.request.is_empty(), &guard.stdin) {
             pipes.push(PollFd::new(stdin, PollFlags::OUT));
         }
@@ -161,6 +172,9 @@ impl<C: Content> Talk<'_, C> {
         }
         if let Some(stderr) = &self.stderr {
             pipes.push(PollFd::new(stderr, PollFlags::IN));
+        }
+        if let Some(exit) = &exit {
+            pipes.push(PollFd::new(exit, PollFlags::IN));
         }
         let pause = Timespec {
             tv_sec: 0,
@@ -178,7 +192,7 @@ impl<C: Content> Talk<'_, C> {
         let Some(pipe) = stdin.as_mut().filter(|_| !self.request.is_empty()) else {
             return;
         };
-        match pipe.write(self.request) {
+        match without_sigpipe(|| pipe.write(self.request)) {
             Ok(count) => self.request = &self.request[count..],
             Err(error)
                 if matches!(

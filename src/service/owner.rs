@@ -21,12 +21,12 @@ use super::reader::{Outbox, ReaderId};
 use super::saver::{Saver, restore};
 use super::schedule::{Ask, News, Went};
 use super::stats::{SourceStatus, Stats, Status};
-use super::watch::Looks;
+use super::watch::{Looks, Watcher};
 use super::work::{Listed, Work};
 use super::{Beat, Config, Inbox, MakeLister, Message, Pulse};
 use crate::gather::{self, Asked, LookUpJob, LookedUp, Reached};
 use crate::index::{Again, Difference, Health, Index, Known, Merged, Moment, View};
-use crate::lister::{Cancel, ListRequest, LookUpRequest, SCAN_BUDGET};
+use crate::lister::{Bounded, Cancel, ListRequest, LookUpRequest, SCAN_BUDGET};
 use crate::session::{Millis, SessionId};
 use crate::source::{Place, Source, SourceName, with_found};
 use crate::text::one_line;
@@ -52,6 +52,7 @@ pub(super) struct Owner {
     /// Listings whose threads have not come back.
     in_flight: usize,
     make_lister: Box<MakeLister>,
+    watcher: Watcher,
     state_dir: Option<PathBuf>,
     marker: Option<MarkerText>,
     /// All that is listed, and the most that a reader can see.
@@ -93,6 +94,7 @@ impl Owner {
             numbers: 0,
             in_flight: 0,
             make_lister: config.lister,
+            watcher: Watcher::start()?,
             state_dir,
             marker: config.marker,
             view: config.view,
@@ -121,7 +123,7 @@ impl Owner {
     /// Begins to work on a source.
     fn begin(&mut self, source: Source) -> io::Result<()> {
         let reached = Reached {
-            lister: (self.make_lister)(&source),
+            lister: Arc::new(Bounded::new((self.make_lister)(&source))),
             source,
         };
         let name = reached.source.name.clone();
@@ -130,9 +132,10 @@ impl Owner {
             reached,
             self.numbers,
             self.state_dir.as_deref(),
+            &self.watcher,
             &self.inbox,
             self.now(),
-        )?;
+        );
         self.work.insert(name, work);
         Ok(())
     }

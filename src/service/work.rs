@@ -1,20 +1,19 @@
 //! The work on one source: how its changes are noticed, when it is listed, and the
 //! listing itself, on a thread of its own.
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::schedule::{Ask, Schedule};
-use super::watch::{Looks, Watch, watch};
+use super::watch::{Looks, Watch, Watcher};
 use super::{Inbox, Message};
 use crate::database_files::DatabaseFiles;
 use crate::file;
 use crate::gather::{self, Reached};
 use crate::index::{Found, Health};
-use crate::lister::{Cancel, ListRequest, Outcome, ScanCache};
+use crate::lister::{Cancel, ListRequest, Outcome, ScanCache, until};
 use crate::project::Projects;
 use crate::source::{Place, SourceName};
 use crate::text::told;
@@ -66,9 +65,10 @@ impl Work {
         reached: Reached,
         number: u64,
         state_dir: Option<&Path>,
+        watcher: &Watcher,
         inbox: &Inbox,
         now: Duration,
-    ) -> io::Result<Self> {
+    ) -> Self {
         let mut schedule = Schedule::default();
         let mut of_database = None;
         let (watch, scan_cache, how_watched) = match &reached.source.place {
@@ -76,7 +76,7 @@ impl Work {
                 let files = DatabaseFiles::of_canonical(path.clone());
                 let cache = state_dir.map(|directory| file::scan_cache_in(directory, &files));
                 of_database = Some(files.clone());
-                let watch = watch(&reached.source, number, files, inbox.clone())?;
+                let watch = watcher.watch(&reached.source, number, files, inbox.clone());
                 let how = "not yet".to_owned();
                 // Without one it is where a single listing keeps it.
                 let cache = cache.map_or(ScanCache::Auto, ScanCache::At);
@@ -89,7 +89,7 @@ impl Work {
                 (None, Some(ScanCache::Auto), how)
             }
         };
-        Ok(Self {
+        Self {
             projects: Some(reached.projects()),
             reached,
             number,
@@ -107,7 +107,7 @@ impl Work {
             running: Vec::new(),
             told: Duration::ZERO,
             has_news: false,
-        })
+        }
     }
 
     /// When its health is to be announced again.
@@ -142,45 +142,38 @@ impl Work {
         // A refresh must read the database that the path leads to now.
         let looked = self.watch.as_ref().filter(|_| !self.running.is_empty());
         let looked = looked.map(Watch::look);
-        let (source, number) = (self.reached.source.name.clone(), self.number);
-        let to = inbox.clone();
+        let mut answer = PendingAnswer {
+            source: self.reached.source.name.clone(),
+            number: self.number,
+            reached: self.reached.clone(),
+            failure: Some(Failure {
+                kind: "thread",
+                reason: "no thread to list with".to_owned(),
+            }),
+            inbox: inbox.clone(),
+        };
         let thread = thread::Builder::new()
             .name("listing".into())
             .spawn(move || {
+                answer.failure = Some(Failure {
+                    kind: "panic",
+                    reason: "the thread that lists has failed".to_owned(),
+                });
                 if let Some(looked) = looked {
                     let _ = looked.recv_timeout(LOOK);
                 }
                 let started = Instant::now();
+                let until = until(request.deadline);
                 let is_known =
-                    |(looks, files): &(Looks, DatabaseFiles)| looks.is_still(&Looks::at(files));
+                    |(looks, files): &(Looks, DatabaseFiles)| looks.is_still(&Looks::at(files).0);
                 let (result, bytes) = match known.is_some_and(|known| is_known(&known)) {
                     true => (Ok(None), 0),
-                    false => found(lister.list(&request), &mut projects),
+                    false => found(lister.list(&request), &mut projects, until),
                 };
-                let took = started.elapsed();
-                to.send(Message::Listed(Box::new(Listed {
-                    source,
-                    number,
-                    result,
-                    took,
-                    bytes,
-                    projects,
-                })));
+                answer.send(result, started.elapsed(), bytes, projects);
             });
-        let Err(error) = thread else {
-            return;
-        };
-        inbox.send(Message::Listed(Box::new(Listed {
-            source: self.reached.source.name.clone(),
-            number: self.number,
-            result: Err(Failure {
-                kind: "thread",
-                reason: format!("no thread to list with: {error}"),
-            }),
-            took: Duration::ZERO,
-            bytes: 0,
-            projects: self.reached.projects(),
-        })));
+        // Where there is none, the answer has said so.
+        drop(thread);
     }
 
     /// Why a source is not asked for single sessions: its listings show that it answers
@@ -191,6 +184,52 @@ impl Work {
         };
         let is_remote = matches!(self.reached.source.place, Place::Remote(_));
         (is_remote || failing.kind == "timeout").then(|| failing.reason.clone())
+    }
+}
+
+/// What a listing's thread owes the owner. It is sent in any case: where the thread could
+/// not be spawned or has panicked, as a failure, when this is dropped.
+struct PendingAnswer {
+    source: SourceName,
+    number: u64,
+    reached: Reached,
+    /// What it comes to if it is dropped.
+    failure: Option<Failure>,
+    inbox: Inbox,
+}
+
+impl PendingAnswer {
+    fn send(
+        mut self,
+        result: Result<Option<Complete>, Failure>,
+        took: Duration,
+        bytes: u64,
+        projects: Projects,
+    ) {
+        self.failure = None;
+        self.inbox.send(Message::Listed(Box::new(Listed {
+            source: self.source.clone(),
+            number: self.number,
+            result,
+            took,
+            bytes,
+            projects,
+        })));
+    }
+}
+
+impl Drop for PendingAnswer {
+    fn drop(&mut self) {
+        if let Some(failure) = self.failure.take() {
+            self.inbox.send(Message::Listed(Box::new(Listed {
+                source: self.source.clone(),
+                number: self.number,
+                result: Err(failure),
+                took: Duration::ZERO,
+                bytes: 0,
+                projects: self.reached.projects(),
+            })));
+        }
     }
 }
 
@@ -222,11 +261,15 @@ pub(super) struct Failure {
 }
 
 /// What an outcome means for the index.
-fn found(outcome: Outcome, projects: &mut Projects) -> (Result<Option<Complete>, Failure>, u64) {
+fn found(
+    outcome: Outcome,
+    projects: &mut Projects,
+    until: Instant,
+) -> (Result<Option<Complete>, Failure>, u64) {
     let (kind, reason) = match outcome {
         Outcome::Complete(listing) => {
             let (scan, bytes) = (listing.end.scan, listing.bytes);
-            let found = gather::found(listing, projects);
+            let found = gather::found(listing, projects, until);
             return (Ok(Some(Complete { found, scan })), bytes);
         }
         Outcome::Refused(refusal) => (refusal.failure.kind.as_str(), refusal.to_string()),

@@ -267,6 +267,13 @@ impl Host {
         }
     }
 
+    /// Takes the events that have come, also of one that has ended.
+    pub fn take_what_is_there(&mut self) {
+        while let Ok(event) = self.events.try_recv() {
+            self.model.take(event);
+        }
+    }
+
     /// Takes events for so long.
     pub fn take_for(&mut self, time: Duration) {
         let until = Instant::now() + time;

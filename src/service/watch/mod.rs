@@ -1,11 +1,13 @@
 //! Noticing that a source's files changed, without opening any of them.
 //!
-//! One thread a source: a disk that does not answer holds up its own source
-//! only. It is woken by the directory's events where the system has them, and
-//! looks by itself every second where it has not (a network file system, a
-//! directory that is not there yet, no watch to be had); and every minute in any
-//! case, since events can be lost. It tells what the files look like whenever
-//! that is not what they looked like before.
+//! Each source is a task that looks at its files. The task is woken by the events of the
+//! files' directory where the system has them, and runs by itself every second where it has
+//! not (any system but Linux, a network file system, a directory that is not there yet, no
+//! watch to be had); and every minute in any case, since events can be lost. It tells what
+//! the files look like whenever that is not what they looked like before.
+//!
+//! One inotify instance is for all sources, and a few threads run all tasks: a disk that
+//! does not answer holds one of them, and so delays its own source only.
 //!
 //! A path can go through a link, and a link can be turned to another directory. So each
 //! look resolves the path as it was written, and tells where it leads if that is not
@@ -13,21 +15,35 @@
 //!
 //! Only the database and its log count. The `-shm` file changes with every
 //! reader, also with ours.
+//!
+//! A commit is written to the log first and published in the `-shm` file later, when the
+//! disk has the log. The second step is a write to mapped memory, which causes no event and
+//! need not change a file's time; and to read the `-shm` file here could cost a host its
+//! locks, as POSIX has them. So a log that was written to counts as changed a few times
+//! more while it grows older.
+
+mod tasks;
+
+#[cfg(target_os = "linux")]
+mod inotify;
+#[cfg(not(target_os = "linux"))]
+#[path = "no_events.rs"]
+mod inotify;
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
 use super::Inbox;
 use crate::database_files::DatabaseFiles;
 use crate::index::CONFIRM;
 use crate::source::{Source, SourceName};
+use inotify::{Events, Watching};
+use tasks::{Task, Tasks, Waker};
 
 /// How often the files are looked at in any case.
 const SAFETY_NET: Duration = Duration::from_secs(60);
@@ -35,11 +51,19 @@ const SAFETY_NET: Duration = Duration::from_secs(60);
 /// How often they are looked at where there are no events.
 const POLL: Duration = Duration::from_secs(1);
 
-/// Events come in bursts; one look is for all that come within this time.
-const BURST: Duration = Duration::from_millis(20);
-
 /// A change so recent that another one could leave the same time.
 const RACY: Duration = Duration::from_secs(2);
+
+/// When a log that was written to counts as changed once more: what was written can have
+/// been published since. It begins where [`RACY`] ends.
+const SETTLING: [Duration; 3] = [
+    Duration::from_secs(4),
+    Duration::from_secs(10),
+    Duration::from_secs(30),
+];
+
+/// A look that is due at a file's age comes so much later, so that it is not too early.
+const MARGIN: Duration = Duration::from_millis(10);
 
 /// What the files of a source look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +73,8 @@ pub(super) struct Looks {
     log: Option<FileLooks>,
     /// One of them changed so recently that it may change again and look the same.
     racy: bool,
+    /// How many of the ages in [`SETTLING`] the log has reached.
+    settled: usize,
     /// The files could not be looked at.
     failed: bool,
 }
@@ -64,8 +90,25 @@ struct FileLooks {
     modified: (i64, i64),
 }
 
+impl FileLooks {
+    /// How long ago it was written to, by a clock that can be set, and so also how far in
+    /// the future.
+    fn age(&self, now: Duration) -> Duration {
+        let seconds = self.modified.0.max(0).unsigned_abs();
+        let nanos = u32::try_from(self.modified.1).unwrap_or(0);
+        now.abs_diff(Duration::new(seconds, nanos.min(999_999_999)))
+    }
+
+    /// As [`age`](Self::age), where a file system may keep whole seconds only.
+    fn age_in_whole_seconds(&self, now: Duration) -> Duration {
+        now.abs_diff(Duration::from_secs(self.modified.0.max(0).unsigned_abs()))
+    }
+}
+
 impl Looks {
-    pub(super) fn at(files: &DatabaseFiles) -> Self {
+    /// Also returns when the files look different without any change, since they are
+    /// older.
+    pub(super) fn at(files: &DatabaseFiles) -> (Self, Option<Duration>) {
         let (db, log) = (file(&files.main), file(&files.log));
         let failed = db.is_err() || log.is_err();
         let (db, log) = (
@@ -75,16 +118,26 @@ impl Looks {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
-        let racy = [db, log].into_iter().flatten().any(|file| {
-            let modified = Duration::from_secs(file.modified.0.max(0).unsigned_abs());
-            now.abs_diff(modified) < RACY
-        });
-        Self {
+        let youngest = [db, log]
+            .into_iter()
+            .flatten()
+            .map(|file| file.age_in_whole_seconds(now))
+            .min();
+        let until_not_racy = youngest.and_then(|age| RACY.checked_sub(age));
+        let racy = youngest.is_some_and(|age| age < RACY);
+        let age = log.map_or(Duration::MAX, |log| log.age(now));
+        let settled = SETTLING.iter().take_while(|step| **step <= age).count();
+        let until_settled = SETTLING.get(settled).map(|step| *step - age);
+        let looks = Self {
             db,
             log,
             racy,
+            settled,
             failed,
-        }
+        };
+        let next = [until_not_racy.filter(|_| racy), until_settled];
+        let next = next.into_iter().flatten().min();
+        (looks, next.map(|next| next + MARGIN))
     }
 
     /// True where nothing can have changed between these looks and `now`.
@@ -113,64 +166,116 @@ fn file(path: &Path) -> io::Result<Option<FileLooks>> {
     }
 }
 
-/// Starts watching the database of this source. It ends when the returned handle is dropped.
-///
-/// # Errors
-///
-/// Where the system gives no thread.
-pub(super) fn watch(
-    source: &Source,
-    number: u64,
-    files: DatabaseFiles,
-    inbox: Inbox,
-) -> io::Result<Watch> {
-    let (wake, woken) = mpsc::channel();
-    let name = &source.name;
-    let written = source.written.first();
-    let looker = Looker {
-        name: name.clone(),
-        number,
-        written: written.unwrap_or(&files.main).clone(),
-        files,
-        inbox,
-        wake: wake.clone(),
-        watcher: None,
-        told: None,
-        turned: None,
-    };
-    thread::Builder::new()
-        .name(format!("watch {name}").chars().take(15).collect())
-        .stack_size(256 << 10)
-        .spawn(move || looker.run(&woken))?;
-    Ok(Watch(wake))
+/// What watches the databases of all sources, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    tasks: Tasks,
+    events: Arc<SharedEvents>,
 }
+
+impl Watcher {
+    /// # Errors
+    ///
+    /// Returns an error if no thread can be spawned. Without inotify there is only polling.
+    pub(super) fn start() -> io::Result<Self> {
+        let events = SharedEvents::default();
+        // Here rather than at the first look: the system is as empty as it will be.
+        let _ = events.get();
+        Ok(Self {
+            tasks: Tasks::start()?,
+            events: Arc::new(events),
+        })
+    }
+
+    /// Starts watching the database of this source. It ends when the returned handle is
+    /// dropped.
+    pub(super) fn watch(
+        &self,
+        source: &Source,
+        number: u64,
+        files: DatabaseFiles,
+        inbox: Inbox,
+    ) -> Watch {
+        let waiting = Arc::default();
+        let written = source.written.first();
+        let written = written.unwrap_or(&files.main).clone();
+        let task = self.tasks.add(|waker| {
+            let mut looker = Looker {
+                name: source.name.clone(),
+                number,
+                written,
+                files,
+                inbox,
+                waker,
+                waiting: Arc::clone(&waiting),
+                events: Arc::clone(&self.events),
+                watching: None,
+                told: None,
+                turned: None,
+                last: None,
+            };
+            move || Instant::now() + looker.look()
+        });
+        Watch { task, waiting }
+    }
+}
+
+/// The one inotify instance, where there is one.
+#[derive(Debug, Default)]
+struct SharedEvents(Mutex<Found>);
+
+#[derive(Debug, Default)]
+struct Found {
+    events: Option<Arc<Events>>,
+    /// Why there is none, and since when.
+    failed: Option<(String, Instant)>,
+}
+
+impl SharedEvents {
+    /// It, or why there is none. It is tried again at times: descriptors can run out and
+    /// come back.
+    fn get(&self) -> Result<Arc<Events>, String> {
+        let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(events) = &found.events {
+            return Ok(Arc::clone(events));
+        }
+        if let Some((why, since)) = &found.failed
+            && since.elapsed() < SAFETY_NET
+        {
+            return Err(why.clone());
+        }
+        match Events::start() {
+            Ok(events) => Ok(Arc::clone(found.events.insert(Arc::new(events)))),
+            Err(error) => {
+                let why = error.to_string();
+                found.failed = Some((why.clone(), Instant::now()));
+                Err(why)
+            }
+        }
+    }
+}
+
+/// Requests for a look: dropping the sender answers it.
+type Waiting = Arc<Mutex<Vec<Sender<()>>>>;
 
 /// A running watch.
 #[derive(Debug)]
-pub(super) struct Watch(Sender<Wake>);
+pub(super) struct Watch {
+    task: Task,
+    waiting: Waiting,
+}
 
 impl Watch {
     /// Asks for a look now. The receiver is disconnected when the owner has been told
     /// what is seen, which takes as long as the disk does.
     pub(super) fn look(&self) -> Receiver<()> {
         let (done, looked) = mpsc::channel();
-        let _ = self.0.send(Wake::Look(done));
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.push(done);
+        drop(waiting);
+        self.task.wake();
         looked
     }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        let _ = self.0.send(Wake::End);
-    }
-}
-
-enum Wake {
-    /// The files may have changed.
-    Event,
-    /// A request for a look: dropping the sender answers it.
-    Look(Sender<()>),
-    End,
 }
 
 struct Looker {
@@ -181,13 +286,17 @@ struct Looker {
     /// The path as it was written.
     written: PathBuf,
     inbox: Inbox,
-    wake: Sender<Wake>,
-    /// The watcher, and which directory it watches.
-    watcher: Option<(RecommendedWatcher, (u64, u64))>,
+    waker: Waker,
+    waiting: Waiting,
+    events: Arc<SharedEvents>,
+    /// The watch, and which directory it is of.
+    watching: Option<(Watching, (u64, u64))>,
     /// What was last said about how this source is watched.
     told: Option<String>,
     /// The path leads to another database.
     turned: Option<Turned>,
+    /// What the files looked like.
+    last: Option<Looks>,
 }
 
 /// Where the path as it was written leads now.
@@ -198,51 +307,33 @@ struct Turned {
 }
 
 impl Looker {
-    fn run(mut self, woken: &Receiver<Wake>) {
-        let mut last = None;
-        let mut waiting = Vec::new();
-        loop {
-            // Watched first, looked at after: what changes in between is seen.
-            let how = self.keep_watching();
-            let events = how.is_ok();
-            let how = how.map_or_else(|why| format!("polling: {why}"), |()| "events".to_owned());
-            if self.told.as_ref() != Some(&how) {
-                self.inbox
-                    .watched(self.name.clone(), self.number, how.clone());
-                self.told = Some(how);
-            }
-            let looks = Looks::at(&self.files);
-            if last != Some(looks) {
-                last = Some(looks);
-                self.inbox.looked(self.name.clone(), self.number, looks);
-            }
-            self.follow();
-            // This answers the requests for a look.
-            waiting.clear();
-            let is_unconfirmed = self.turned.as_ref().is_some_and(|turned| !turned.is_told);
-            let pause = match (events && !is_unconfirmed, looks.racy) {
-                (false, _) => POLL,
-                // Once more when the change is old enough to be sure of: a commit
-                // is in the log before it is in the wal-index, where readers look.
-                (true, true) => RACY,
-                (true, false) => SAFETY_NET,
-            };
-            let wake = match woken.recv_timeout(pause) {
-                Ok(wake) => Some(wake),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-            if matches!(wake, Some(Wake::Event)) {
-                thread::sleep(BURST);
-            }
-            for wake in wake.into_iter().chain(woken.try_iter()) {
-                match wake {
-                    Wake::End => return,
-                    Wake::Look(done) => waiting.push(done),
-                    Wake::Event => {}
-                }
-            }
+    /// One look; returns how long until the next.
+    fn look(&mut self) -> Duration {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let answered = std::mem::take(&mut *waiting);
+        drop(waiting);
+        // Watched first, looked at after: what changes in between is seen.
+        let how = self.keep_watching();
+        let events = how.is_ok();
+        let how = how.map_or_else(|why| format!("polling: {why}"), |()| "events".to_owned());
+        if self.told.as_ref() != Some(&how) {
+            self.inbox
+                .watched(self.name.clone(), self.number, how.clone());
+            self.told = Some(how);
         }
+        let (looks, until_older) = Looks::at(&self.files);
+        if self.last != Some(looks) {
+            self.last = Some(looks);
+            self.inbox.looked(self.name.clone(), self.number, looks);
+        }
+        self.follow();
+        drop(answered);
+        let is_unconfirmed = self.turned.as_ref().is_some_and(|turned| !turned.is_told);
+        let most = match events && !is_unconfirmed {
+            true => SAFETY_NET,
+            false => POLL,
+        };
+        until_older.map_or(most, |until| until.min(most))
     }
 
     /// Tells where the path as it was written leads, if that is another database.
@@ -278,51 +369,28 @@ impl Looker {
     fn keep_watching(&mut self) -> Result<(), String> {
         let directory = self.files.main.parent().unwrap_or(Path::new("/"));
         let Ok(about) = fs::metadata(directory) else {
-            self.watcher = None;
+            self.watching = None;
             return Err("its directory is not there".to_owned());
         };
         let which = (about.dev(), about.ino());
-        if self
-            .watcher
-            .as_ref()
-            .is_some_and(|(_, watched)| *watched == which)
+        if let Some((watching, watched)) = &self.watching
+            && *watched == which
+            && watching.is_live()
         {
             return Ok(());
         }
-        self.watcher = None;
+        self.watching = None;
+        let events = self.events.get()?;
         if let Some(kind) = without_events(directory) {
             return Err(format!("{kind} tells of no changes made elsewhere"));
         }
-        // The directory itself: it is gone, or elsewhere.
-        let files = &self.files;
-        let ours = [files.main.as_path(), &files.log, directory].map(Path::to_owned);
-        let wake = self.wake.clone();
-        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            let counts = match &event {
-                // Reading is no change; an error may hide one.
-                Ok(event) if matches!(event.kind, EventKind::Access(_)) => false,
-                Ok(event) => {
-                    event.need_rescan() || event.paths.iter().any(|path| ours.contains(path))
-                }
-                Err(_) => true,
-            };
-            if counts {
-                let _ = wake.send(Wake::Event);
-            }
-        });
-        // Without its paths: they are nobody's business in a log.
-        let why = |error: notify::Error| {
-            notify::Error {
-                paths: Vec::new(),
-                ..error
-            }
-            .to_string()
-        };
-        let mut watcher = watcher.map_err(why)?;
-        watcher
-            .watch(directory, RecursiveMode::NonRecursive)
-            .map_err(why)?;
-        self.watcher = Some((watcher, which));
+        let names = [&self.files.main, &self.files.log]
+            .map(|file| file.file_name().unwrap_or_default().to_owned());
+        // Without its path: that is nobody's business in a log.
+        let watching = events
+            .watch(directory, names, self.waker.clone())
+            .map_err(|error| error.to_string())?;
+        self.watching = Some((watching, which));
         Ok(())
     }
 }
@@ -354,6 +422,7 @@ fn without_events(directory: &Path) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+    use std::thread;
 
     use super::*;
     use crate::service::Message;
@@ -384,10 +453,13 @@ mod tests {
                 files: DatabaseFiles::of_canonical(source.db().unwrap()),
                 written: source.written[0].clone(),
                 inbox: Inbox(to),
-                wake: mpsc::channel().0,
-                watcher: None,
+                waker: Waker::default(),
+                waiting: Waiting::default(),
+                events: Arc::default(),
+                watching: None,
                 told: None,
                 turned: None,
+                last: None,
             };
             Self {
                 place,

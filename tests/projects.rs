@@ -1,0 +1,187 @@
+//! Projects of sessions whose directories are on disks that do not answer.
+
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and starts programs"
+)]
+
+#[path = "support/preload.rs"]
+mod preload;
+#[path = "support/serving.rs"]
+mod serving;
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use serving::{Host, serve, text};
+use support::Made;
+
+/// A database whose sessions are of these directories.
+fn made_of(directories: &[impl AsRef<Path>]) -> Made {
+    let made = Made::new();
+    add(&made, "ses", directories);
+    made
+}
+
+fn add(made: &Made, prefix: &str, directories: &[impl AsRef<Path>]) {
+    for (n, directory) in directories.iter().enumerate() {
+        let id = format!("{prefix}_{n}");
+        made.session(&id, 1_000 - i64::try_from(n).unwrap());
+        let update = "UPDATE session SET directory = ?1 WHERE id = ?2";
+        let directory = directory.as_ref().to_str().unwrap();
+        made.conn.execute(update, (directory, &id)).unwrap();
+    }
+}
+
+fn repository(at: &Path) {
+    fs::create_dir_all(at.join(".git")).unwrap();
+    fs::create_dir_all(at.join("deep")).unwrap();
+    fs::write(at.join(".git/HEAD"), "ref: refs/heads/main\n").unwrap();
+}
+
+fn projects(output: &std::process::Output) -> Vec<String> {
+    let lines = String::from_utf8(output.stdout.clone()).unwrap();
+    let sessions = lines.lines().map(serde_json::from_str::<Value>);
+    let mut sessions: Vec<_> = sessions
+        .map(|session| text(&session.unwrap()["project"]))
+        .collect();
+    sessions.sort();
+    sessions
+}
+
+fn list(databases: &[&Made], deadline: &str, disk: &preload::Library) -> Command {
+    let mut list = support::command(support::sessions());
+    list.args([
+        "list",
+        "--format",
+        "ndjson",
+        "--no-service",
+        "--deadline",
+        deadline,
+    ])
+    .env("LD_PRELOAD", disk.path());
+    for made in databases {
+        list.arg("--db").arg(&made.db);
+    }
+    list
+}
+
+#[test]
+fn dead_directories_delay_only_themselves() {
+    let _limit = support::limit(60);
+    let place = tempfile::tempdir().unwrap();
+    let at = place.path().canonicalize().unwrap();
+    let disk = preload::Library::of("hanging_disk.c");
+    let mut directories: Vec<_> = (0..8)
+        .map(|n| at.join(format!("dead-disk/{n}/deep")))
+        .collect();
+    let mut expected = directories.clone();
+    for n in 0..8 {
+        repository(&at.join(format!("repository {n}")));
+        // Also one after another in time and by name.
+        directories.insert(n * 2, at.join(format!("repository {n}/deep")));
+        expected.push(at.join(format!("repository {n}")));
+    }
+    let made = made_of(&directories);
+    let started = Instant::now();
+    let output = list(&[&made], "15s", &disk).output().unwrap();
+    let took = started.elapsed();
+    let mut expected: Vec<_> = expected
+        .iter()
+        .map(|path| path.to_str().unwrap().to_owned())
+        .collect();
+    expected.sort();
+    assert_eq!(projects(&output), expected);
+    assert!(took < Duration::from_secs(4), "{took:?}");
+}
+
+#[test]
+fn many_sources_with_dead_directories_stay_within_one_deadline() {
+    let _limit = support::limit(60);
+    let place = tempfile::tempdir().unwrap();
+    let at = place.path().canonicalize().unwrap();
+    let disk = preload::Library::of("hanging_disk.c");
+    repository(&at.join("repository"));
+    let databases: Vec<_> = (0..20)
+        .map(|n| {
+            let dead = at.join(format!("dead-disk {n}/deep"));
+            made_of(&[dead, at.join("repository/deep")])
+        })
+        .collect();
+    for (n, made) in databases.iter().enumerate() {
+        made.run(&format!("UPDATE session SET id = id || '_{n}'"));
+    }
+    let databases: Vec<_> = databases.iter().collect();
+    let started = Instant::now();
+    let output = list(&databases, "3s", &disk).output().unwrap();
+    let took = started.elapsed();
+    assert!(took < Duration::from_millis(3_500), "{took:?}");
+    let projects = projects(&output);
+    assert_eq!(projects.len(), 40, "{output:?}");
+    let repository = at.join("repository");
+    let found = projects
+        .iter()
+        .filter(|found| Path::new(found) == repository);
+    assert_eq!(found.count(), 20, "{projects:?}");
+}
+
+#[test]
+fn service_leaves_no_threads_at_a_dead_disk() {
+    let _limit = support::limit(60);
+    let place = tempfile::tempdir().unwrap();
+    let at = place.path().canonicalize().unwrap();
+    let disk = preload::Library::of("hanging_disk.c");
+    repository(&at.join("repository"));
+    let mut directories: Vec<_> = (0..6).map(|n| at.join(format!("dead-disk/{n}"))).collect();
+    directories.push(at.join("repository/deep"));
+    let made = made_of(&directories);
+    let mut command = serve(&made.db, &made.directory.path().join("state"));
+    let mut host = Host::well(command.env("LD_PRELOAD", disk.path()));
+    let project = |host: &Host, id: &str| text(&host.model.sessions[id]["project"]);
+    let repository_text = at.join("repository").to_str().unwrap().to_owned();
+    assert_eq!(project(&host, "ses_6"), repository_text);
+    let threads = |host: &Host| {
+        let tasks = fs::read_dir(format!("/proc/{}/task", host.pid()));
+        tasks.unwrap().count()
+    };
+    let get = |host: &mut Host, n: usize| {
+        let ask = format!(
+            "{{\"type\":\"get\",\"ids\":[\"ses_{}\",\"ses_6\"],\"id\":\"q{n}\"}}\n",
+            n % 6
+        );
+        host.say(ask.as_bytes());
+        host.until("the answer", |model| {
+            model.events.last().unwrap()["id"] == format!("q{n}")
+        });
+        let answers = host.model.events.last().unwrap()["answers"].clone();
+        host.model.events.push(serde_json::json!({"type": "none"}));
+        assert_eq!(answers[0]["type"], "session", "{answers}");
+        assert_eq!(text(&answers[1]["project"]), repository_text);
+    };
+    for n in 0..6 {
+        get(&mut host, n);
+    }
+    let before = threads(&host);
+    let since = Instant::now();
+    for n in 6..30 {
+        get(&mut host, n);
+    }
+    assert!(threads(&host) <= before + 2, "{before} {}", threads(&host));
+    assert!(
+        since.elapsed() < Duration::from_secs(12),
+        "{:?}",
+        since.elapsed()
+    );
+    // A new directory is found all the same, and what was found stays.
+    repository(&at.join("new"));
+    add(&made, "new", &[at.join("new/deep")]);
+    host.until("the session", |model| model.sessions.contains_key("new_0"));
+    assert_eq!(Path::new(&project(&host, "new_0")), at.join("new"));
+    assert_eq!(project(&host, "ses_6"), repository_text);
+}
