@@ -663,13 +663,15 @@ fn a_table_is_as_wide_as_its_terminal_and_coloured_only_there() {
         return;
     };
     assert!(wide.contains("\u{1b}[1m"), "{wide:?}");
-    for width in [70, 80, 120, 200] {
+    for width in [30, 40, 60, 70, 80, 120, 200] {
         let table = in_terminal(width, "NO_COLOR=1").unwrap();
         assert!(!table.contains('\u{1b}'), "{table:?}");
-        assert!(
+        assert_eq!(
             table.contains("ses_0123456789012345678901234567"),
+            width >= 120,
             "{table}"
         );
+        assert!(table.contains("long long"), "{table}");
         for line in table.lines() {
             assert!(
                 line.chars().count() <= usize::from(width),

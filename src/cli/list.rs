@@ -13,7 +13,7 @@ use super::{DeadlineArgs, FAILED, MarkerArgs, complain, process_lister};
 use crate::gather;
 use crate::index::{Archived, Index, Moment};
 use crate::lister::{Cancel, ListRequest, Outcome, ProcessLister, SCAN_BUDGET, ScanCache};
-use crate::output::{self, Entry, Sourced, Terminal};
+use crate::output::{self, Columns, Entry, Sourced, Terminal, TimeColumn};
 use crate::project;
 use crate::service::SourcePlace;
 use crate::service::client::Client;
@@ -99,7 +99,7 @@ pub(super) fn run(args: &ListArgs) -> io::Result<u8> {
     let chosen = match args.sources.choose() {
         Ok(chosen) => chosen,
         Err(none @ NoSources::InMemory) => {
-            print(args.format, &[])?;
+            print(args, false, &[])?;
             complain(NAME, none.why());
             return Ok(0);
         }
@@ -109,7 +109,7 @@ pub(super) fn run(args: &ListArgs) -> io::Result<u8> {
         }
     };
     if let Some(sessions) = known_by_a_service(args, &chosen) {
-        present(args, sessions, WhyEmpty::Unsaid)?;
+        present(args, &chosen.sources, sessions, WhyEmpty::Unsaid)?;
         return Ok(0);
     }
     match process_lister(args.lister.as_deref()) {
@@ -182,7 +182,7 @@ fn list(args: &ListArgs, sources: &[Source], helper: &ProcessLister) -> io::Resu
         source: session.source,
         also: session.also,
     });
-    present(args, sessions.collect(), why_empty)?;
+    present(args, sources, sessions.collect(), why_empty)?;
     Ok(if failed == 0 { 0 } else { FAILED })
 }
 
@@ -228,7 +228,12 @@ enum WhyEmpty {
 }
 
 /// Filters, sorts and prints.
-fn present(args: &ListArgs, mut sessions: Vec<Sourced>, why_empty: WhyEmpty) -> io::Result<()> {
+fn present(
+    args: &ListArgs,
+    sources: &[Source],
+    mut sessions: Vec<Sourced>,
+    why_empty: WhyEmpty,
+) -> io::Result<()> {
     if let Some(wanted) = &args.project {
         let wanted = wanted_projects(wanted)?;
         sessions.retain(|session| is_wanted(&session.entry, &wanted));
@@ -242,7 +247,7 @@ fn present(args: &ListArgs, mut sessions: Vec<Sourced>, why_empty: WhyEmpty) -> 
     }
     let count = sessions.len();
     sessions.truncate(args.limit.unwrap_or(usize::MAX));
-    print(args.format, &sessions)?;
+    print(args, sources.len() > 1, &sessions)?;
     let is_unsaid = count == 0 && why_empty == WhyEmpty::Unsaid;
     if args.format == Format::Table && (is_unsaid || hidden > 0) {
         let of = if args.project.is_some() {
@@ -265,17 +270,33 @@ fn present(args: &ListArgs, mut sessions: Vec<Sourced>, why_empty: WhyEmpty) -> 
     Ok(())
 }
 
-fn print(format: Format, sessions: &[Sourced]) -> io::Result<()> {
-    let out = anstream::AutoStream::auto(io::stdout());
-    let mut out = BufWriter::new(out);
-    match format {
-        Format::Table => output::table(sessions, &Terminal::of_stdout(), &mut out)?,
+fn print(args: &ListArgs, are_several: bool, sessions: &[Sourced]) -> io::Result<()> {
+    let mut out = BufWriter::new(io::stdout());
+    match args.format {
+        Format::Table => {
+            let columns = Columns {
+                time: args.sort.time(),
+                sources: are_several,
+            };
+            output::table(sessions, columns, &Terminal::of_stdout(), &mut out)?;
+        }
         Format::Json => output::json(sessions, &mut out)?,
         Format::Ndjson => output::ndjson(sessions, &mut out)?,
         Format::Tsv => output::tsv(sessions, &mut out)?,
         Format::Ids => output::ids(sessions, &mut out)?,
     }
     out.flush()
+}
+
+impl Sort {
+    /// The time that this order is by, or that is of interest beside it.
+    fn time(self) -> TimeColumn {
+        match self {
+            Self::Updated | Self::Title => TimeColumn::Updated,
+            Self::Activity => TimeColumn::Activity,
+            Self::Created => TimeColumn::Created,
+        }
+    }
 }
 
 /// What the project of a wanted session may be: the path itself, its real path,

@@ -255,10 +255,9 @@ fn obey(args: Args) -> io::Result<u8> {
             looking_up(LookUp::Get, args.looking_up, args.prompts.limit, out)
         }
         Some(Command::Roots(args)) => looking_up(LookUp::Roots, args, limits::FIRST_PROMPT, out),
-        None if args.pretty => for_a_person(args.reading, |task| {
-            let out = anstream::AutoStream::auto(io::stdout());
-            pretty::print(task, out, io::stderr())
-        }),
+        None if args.pretty => {
+            for_a_person(args.reading, |task| pretty::print(task, out, io::stderr()))
+        }
         None => listing(args, out),
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::listing::{Ended, Task, list};
-use crate::output::{self, Entry, Sourced, Terminal};
+use crate::output::{self, Columns, Entry, Sourced, Terminal, TimeColumn};
 use crate::project::Projects;
 use crate::text;
 use crate::wire::{Checked, DatabaseState, End, Sessions, Verdict, Writer};
@@ -35,7 +35,11 @@ pub fn print(task: &Task, mut out: impl Write, mut err: impl Write) -> io::Resul
                 also: Vec::new(),
             });
             let sessions: Vec<_> = sessions.collect();
-            output::table(&sessions, &Terminal::of_stdout(), &mut out)?;
+            let columns = Columns {
+                time: TimeColumn::Updated,
+                sources: false,
+            };
+            output::table(&sessions, columns, &Terminal::of_stdout(), &mut out)?;
             out.flush()?;
             summarize(&listing.end, err)?;
         }
