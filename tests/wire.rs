@@ -558,7 +558,6 @@ fn wrong_usage_is_a_hello_and_an_error_and_says_the_right_usage_on_standard_erro
         (&["--nope"], "--nope"),
         (&["sing"], "sing"),
         (&["--db"], "--db"),
-        (&["--db", "a", "--db", "b"], "--db"),
         (&["--busy-timeout", "soon"], "--busy-timeout"),
         (&["--busy-timeout", "-1"], "-1"),
         (&["--busy-timeout", "600001"], "--busy-timeout"),

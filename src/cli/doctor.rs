@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 
 use super::sources::{Chosen, NoSources, SourceArgs, reached, written_of};
 use super::status::places;
-use super::{DeadlineArgs, FAILED, process_lister};
+use super::streams::results;
+use super::{DeadlineArgs, FAILED, in_own_words, process_lister};
 use crate::aliases;
 use crate::database_files::DatabaseFiles;
 use crate::gather::{self, LOG_ELSEWHERE, OLD_STORE};
@@ -16,7 +17,7 @@ use crate::locate::{self, Program};
 use crate::service::SourcePlace;
 use crate::service::client::Client;
 use crate::source::{self, Place, Source};
-use crate::text::{Shown, one_line, told};
+use crate::text::{Shown, name_line, told};
 use crate::wire::{DatabaseState, Listing, VERSION};
 
 #[derive(Debug, clap::Args)]
@@ -34,7 +35,7 @@ pub(super) struct DoctorArgs {
 
 pub(super) fn run(args: &DoctorArgs) -> io::Result<u8> {
     let mut report = Report {
-        out: io::stdout().lock(),
+        out: results(),
         is_ill: false,
     };
     report.programs(args)?;
@@ -60,7 +61,7 @@ struct Report<W> {
 
 impl<W: Write> Report<W> {
     fn line(&mut self, what: &str, text: &str) -> io::Result<()> {
-        writeln!(self.out, "{what:<9} {}", one_line(text))
+        writeln!(self.out, "{what:<9} {}", name_line(text))
     }
 
     fn wrong(&mut self, text: &str) -> io::Result<()> {
@@ -184,7 +185,7 @@ impl<W: Write> Report<W> {
         }
         let listing = match outcome {
             Outcome::Complete(listing) => listing,
-            failure => return self.wrong(&failure.to_string()),
+            failure => return self.wrong(&in_own_words(&failure)),
         };
         let mut log_elsewhere = listing.end.log_elsewhere;
         // The disk answers.

@@ -1,6 +1,6 @@
 //! `opencode-sessions list`.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use clap::ValueEnum;
 use super::sessions::NAME;
 use super::sources::{Chosen, NoSources, SourceArgs, reached};
 use super::status::places;
-use super::{DeadlineArgs, FAILED, MarkerArgs, complain, process_lister};
+use super::streams::results;
+use super::{DeadlineArgs, FAILED, MarkerArgs, complain, in_own_words, process_lister};
 use crate::gather;
 use crate::index::{Archived, Index, Moment};
 use crate::lister::{Cancel, ListRequest, Outcome, ProcessLister, SCAN_BUDGET, ScanCache};
@@ -147,7 +148,7 @@ fn list(args: &ListArgs, sources: &[Source], helper: &ProcessLister) -> io::Resu
         let listing = match outcome {
             Outcome::Complete(listing) => listing,
             failure => {
-                say(&failure.to_string());
+                say(&in_own_words(&failure));
                 failed += 1;
                 continue;
             }
@@ -271,7 +272,7 @@ fn present(
 }
 
 fn print(args: &ListArgs, are_several: bool, sessions: &[Sourced]) -> io::Result<()> {
-    let mut out = BufWriter::new(io::stdout());
+    let mut out = results();
     match args.format {
         Format::Table => {
             let columns = Columns {
