@@ -133,6 +133,7 @@ fn end(sessions: u64) -> End {
         scan: Scan::NONE,
         degraded: Vec::new(),
         log_elsewhere: false,
+        other_tables: Vec::new(),
         elapsed_ms: 1,
     }
 }

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::sources::{Chosen, NoSources, SourceArgs, reached, written_of};
+use super::sources::{Chosen, NoSources, SourceArgs, WhyEmpty, reached, written_of};
 use super::status::places;
 use super::streams::results;
 use super::{DeadlineArgs, FAILED, in_own_words, process_lister};
@@ -128,7 +128,7 @@ impl<W: Write> Report<W> {
             writeln!(self.out)?;
             // Where nobody asked for it by name it may well be missing.
             let is_named = !found.iter().any(|found| found.place == source.place);
-            self.source(source, outcome, is_named)?;
+            self.source(chosen, source, outcome, is_named)?;
         }
         Ok(())
     }
@@ -169,7 +169,13 @@ impl<W: Write> Report<W> {
         Ok(())
     }
 
-    fn source(&mut self, source: &Source, outcome: Outcome, is_named: bool) -> io::Result<()> {
+    fn source(
+        &mut self,
+        chosen: &Chosen,
+        source: &Source,
+        outcome: Outcome,
+        is_named: bool,
+    ) -> io::Result<()> {
         self.line("source", source.name.as_str())?;
         match &source.place {
             Place::Database(path) => {
@@ -199,9 +205,10 @@ impl<W: Write> Report<W> {
         }
         self.listing(&listing)?;
         let state = listing.end.database;
-        match (gather::why_empty(source, state), state) {
-            (Some(why), DatabaseState::Missing) if is_named => self.wrong(&why),
-            (Some(why), state) => self.line(state.as_str(), &why),
+        match (chosen.why_empty(source, &listing.end), state) {
+            (Some(WhyEmpty::Wrong(why)), _) => self.wrong(&why),
+            (Some(WhyEmpty::Fine(why)), DatabaseState::Missing) if is_named => self.wrong(&why),
+            (Some(WhyEmpty::Fine(why)), state) => self.line(state.as_str(), &why),
             (None, _) => match &source.place {
                 Place::Database(path) if locate::has_old_store(path) => {
                     self.line("note", OLD_STORE)

@@ -48,6 +48,13 @@ pub fn print(task: &Task, mut out: impl Write, mut err: impl Write) -> io::Resul
 }
 
 fn summarize(end: &End, mut err: impl Write) -> io::Result<()> {
+    let tables = match end.other_tables.is_empty() {
+        true => String::new(),
+        false => format!(
+            " (it has: {})",
+            text::name_line(&end.other_tables.join(", "))
+        ),
+    };
     let state = match end.database {
         DatabaseState::Ready => "",
         DatabaseState::Missing => "; there is no database",
@@ -56,7 +63,7 @@ fn summarize(end: &End, mut err: impl Write) -> io::Result<()> {
     };
     writeln!(
         err,
-        "{} sessions in {} ms, {} bytes searched for the marker{state}",
+        "{} sessions in {} ms, {} bytes searched for the marker{state}{tables}",
         end.sessions, end.elapsed_ms, end.scan.bytes
     )?;
     for note in end.notes() {
@@ -81,6 +88,7 @@ mod tests {
             scan: Scan::NONE,
             degraded: Vec::new(),
             log_elsewhere: false,
+            other_tables: Vec::new(),
             elapsed_ms: 4,
         };
         let summary = |end: &End| {
