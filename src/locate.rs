@@ -98,6 +98,17 @@ pub fn databases_of(program: Program) -> Located {
     }
 }
 
+/// Whether the environment names the database at `path`, so that OpenCode uses no other.
+#[must_use]
+pub fn is_named_by_environment(path: &Path) -> bool {
+    let is_set = env::var_os("OPENCODE_DB").is_some_and(|value| !value.is_empty());
+    is_set
+        && match databases() {
+            Located::At(databases) => databases.iter().any(|one| one.path == path),
+            Located::InMemory | Located::NoHome => false,
+        }
+}
+
 /// The database to read where only one can be; `None` where there is nothing to read.
 ///
 /// # Errors

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use crate::strict;
+use crate::text;
 
 /// The id of a session. OpenCode makes it of `ses_` and 26 or more letters and
 /// digits, and checks only that it begins with `ses`.
@@ -291,14 +292,14 @@ impl Session {
     }
 }
 
-/// True where a title is none: missing, blank, or the placeholder that OpenCode
-/// gives a new session until it has found a title, `New session - `,
+/// True where a title is none: missing, without a visible character, or the placeholder
+/// that OpenCode gives a new session until it has found a title, `New session - `,
 /// `Child session - ` or `New Session - ` and the time of creation as
 /// `YYYY-MM-DDTHH:MM:SS.mmmZ`, and nothing else.
 #[must_use]
 pub fn is_untitled(title: Option<&str>) -> bool {
     let Some(title) = title else { return true };
-    if title.trim().is_empty() {
+    if text::is_blank(title) {
         return true;
     }
     ["New session - ", "Child session - ", "New Session - "]
@@ -341,6 +342,8 @@ mod tests {
             None,
             Some(""),
             Some(" \t"),
+            Some("\u{200b}"),
+            Some("\u{3164}\u{ad}"),
             Some("New session - 2026-11-22T09:14:59.002Z"),
             Some("Child session - 2026-11-22T09:14:59.002Z"),
             Some("New Session - 2026-11-22T09:14:59.002Z"),

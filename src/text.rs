@@ -11,6 +11,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Duration;
 
+use unicode_width::UnicodeWidthChar;
+
 /// True for characters that a terminal acts on instead of showing, and for
 /// those that reorder or break the line around them: C0 and C1 controls, DEL,
 /// the line and paragraph separators, and the bidirectional controls
@@ -33,8 +35,74 @@ pub fn unsafe_on_a_terminal(c: char) -> bool {
         )
 }
 
+/// True for characters that show nothing and that no text needs to be read: soft
+/// hyphens, zero width spaces, fillers, invisible operators, interlinear marks and tags.
+/// With them two names can look alike and differ
+/// (<https://www.unicode.org/reports/tr36/#Mixed_Script_Spoofing>).
+#[must_use]
+pub fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180e}'
+            | '\u{200b}'
+            | '\u{2060}'..='\u{2065}'
+            | '\u{206a}'..='\u{206f}'
+            | '\u{3164}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fffb}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e00ff}'
+            | '\u{e01f0}'..='\u{e0fff}'
+    )
+}
+
+/// The zero width joiner and non-joiner: emoji, Persian and Indic scripts need them
+/// between two characters.
+fn is_joiner(c: char) -> bool {
+    matches!(c, '\u{200c}' | '\u{200d}')
+}
+
+/// Variation selectors: emoji, Mongolian and Japanese need them after a character.
+fn is_selector(c: char) -> bool {
+    matches!(
+        c,
+        '\u{180b}'..='\u{180d}' | '\u{180f}' | '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}'
+    )
+}
+
+/// True if nobody can see anything of the text: it has only white space, invisible
+/// characters and characters that a terminal acts on.
+#[must_use]
+pub fn is_blank(text: &str) -> bool {
+    const BRAILLE_BLANK: char = '\u{2800}';
+    text.chars().all(|c| {
+        c.is_whitespace()
+            || c == BRAILLE_BLANK
+            || is_invisible(c)
+            || is_joiner(c)
+            || is_selector(c)
+            || unsafe_on_a_terminal(c)
+    })
+}
+
+/// The cells that a terminal gives this character. Terminals place each code point by
+/// itself, so the cells of a text are the sum: a ligature of two letters has two, and a
+/// family of emoji as many as its members, which is too many where a terminal joins them,
+/// and never too few.
+#[must_use]
+pub fn cells(c: char) -> usize {
+    c.width().unwrap_or(0)
+}
+
 /// The text in one line, safe to show: runs of white space become one space,
-/// other unsafe characters become U+FFFD.
+/// other unsafe characters become U+FFFD. Invisible characters stay: for a reader that is
+/// a program.
 #[must_use]
 pub fn one_line(text: &str) -> Cow<'_, str> {
     let plain = |c: char| c == ' ' || !(c.is_whitespace() || unsafe_on_a_terminal(c));
@@ -55,6 +123,61 @@ pub fn one_line(text: &str) -> Cow<'_, str> {
         }));
     }
     Cow::Owned(line)
+}
+
+/// As [`one_line`], for a person who reads it as prose, such as a title: what is invisible
+/// is left out.
+#[must_use]
+pub fn prose_line(text: &str) -> Cow<'_, str> {
+    visible_line(text, None)
+}
+
+/// As [`one_line`], for a person who tells things apart by it, such as a path, a name or a
+/// message with one: what is invisible becomes U+FFFD, so that different names differ.
+#[must_use]
+pub fn name_line(text: &str) -> Cow<'_, str> {
+    visible_line(text, Some('\u{fffd}'))
+}
+
+fn visible_line(text: &str, invisible: Option<char>) -> Cow<'_, str> {
+    let is_visible = |c: char| !(is_invisible(c) || is_joiner(c) || is_selector(c));
+    if text.chars().all(is_visible) {
+        return one_line(text);
+    }
+    let mut line = String::with_capacity(text.len());
+    for word in text.split_whitespace() {
+        let word = visible_word(word, invisible);
+        if !line.is_empty() && !word.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(&word);
+    }
+    Cow::Owned(line)
+}
+
+fn visible_word(word: &str, invisible: Option<char>) -> String {
+    let mut visible = String::with_capacity(word.len());
+    let mut rest = word.chars().peekable();
+    // ASCII letters are neither joined nor varied.
+    let takes_part = |c: Option<&char>| c.is_some_and(|c| !c.is_ascii());
+    let mut before = None;
+    while let Some(c) = rest.next() {
+        let has_effect = match (is_joiner(c), is_selector(c)) {
+            (true, _) => takes_part(before.as_ref()) && takes_part(rest.peek()),
+            (_, true) => takes_part(before.as_ref()),
+            _ => true,
+        };
+        let shown = if unsafe_on_a_terminal(c) {
+            Some('\u{fffd}')
+        } else if is_invisible(c) || !has_effect {
+            invisible
+        } else {
+            Some(c)
+        };
+        visible.extend(shown);
+        before = shown.or(before);
+    }
+    visible
 }
 
 /// The text with unsafe characters, tabs, line ends and backslashes written as
@@ -110,12 +233,18 @@ impl fmt::Display for Shown<'_> {
         let bytes = self.0.as_os_str().as_bytes();
         let text = std::str::from_utf8(bytes).ok();
         let plain = |c: char| c.is_alphanumeric() || "_-./=:@%+,~".contains(c);
-        match text.filter(|text| !text.chars().any(unsafe_on_a_terminal)) {
+        match text.filter(|text| !text.chars().any(is_hidden_in_a_path)) {
             Some(text) if !text.is_empty() && text.chars().all(plain) => f.write_str(text),
             Some(text) => write!(f, "'{}'", text.replace('\'', r"'\''")),
             None => ansi_c_quoted(bytes, f),
         }
     }
+}
+
+/// Whether a path with this character could be taken for another, or does something else
+/// than to be shown. Joiners count here: a path is to be exact before it is pretty.
+fn is_hidden_in_a_path(c: char) -> bool {
+    unsafe_on_a_terminal(c) || is_invisible(c) || is_joiner(c) || is_selector(c)
 }
 
 /// ANSI-C quoting, which bash, zsh and ksh understand.
@@ -125,10 +254,11 @@ fn ansi_c_quoted(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for c in chunk.valid().chars() {
             match c {
                 '\\' | '\'' => write!(f, "\\{c}")?,
-                c if unsafe_on_a_terminal(c) && u32::from(c) < 0x80 => {
-                    write!(f, "\\x{:02x}", u32::from(c))?;
-                }
-                c if unsafe_on_a_terminal(c) => write!(f, "\\u{:04x}", u32::from(c))?,
+                c if is_hidden_in_a_path(c) => match u32::from(c) {
+                    code @ ..0x80 => write!(f, "\\x{code:02x}")?,
+                    code @ ..0x1_0000 => write!(f, "\\u{code:04x}")?,
+                    code => write!(f, "\\U{code:08x}")?,
+                },
                 c => f.write_char(c)?,
             }
         }
@@ -188,6 +318,77 @@ mod tests {
     }
 
     #[test]
+    fn invisible_characters_are_left_out_of_prose_and_marked_in_names() {
+        // The text, as prose, as a name.
+        for (text, prose, name) in [
+            ("plain  text", "plain text", "plain text"),
+            ("a\u{200b}b", "ab", "a\u{fffd}b"),
+            ("soft\u{ad}hyphen", "softhyphen", "soft\u{fffd}hyphen"),
+            ("\u{3164}", "", "\u{fffd}"),
+            ("a \u{2060} b", "a b", "a \u{fffd} b"),
+            (
+                "a\u{180e}\u{115f}\u{ffa0}b",
+                "ab",
+                "a\u{fffd}\u{fffd}\u{fffd}b",
+            ),
+            ("x\u{fff9}y\u{fffb}z", "xyz", "x\u{fffd}y\u{fffd}z"),
+            ("t\u{e0041}\u{e007f}", "t", "t\u{fffd}\u{fffd}"),
+            // A joiner or selector counts only where it has an effect.
+            ("a\u{200d}b\u{fe0f}", "ab", "a\u{fffd}b\u{fffd}"),
+            ("日\u{200d} x", "日 x", "日\u{fffd} x"),
+            ("می\u{200c}خواهم", "می\u{200c}خواهم", "می\u{200c}خواهم"),
+            ("❤\u{fe0f} ok", "❤\u{fe0f} ok", "❤\u{fe0f} ok"),
+            (
+                "👩\u{200d}👩\u{200d}👧 ok",
+                "👩\u{200d}👩\u{200d}👧 ok",
+                "👩\u{200d}👩\u{200d}👧 ok",
+            ),
+            ("\u{202e}\u{1b}x", "\u{fffd}\u{fffd}x", "\u{fffd}\u{fffd}x"),
+        ] {
+            assert_eq!(prose_line(text), prose, "{text:?}");
+            assert_eq!(name_line(text), name, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_without_visible_characters_is_blank() {
+        for blank in [
+            "",
+            " \t\u{3000}",
+            "\u{200b}\u{2060}",
+            "\u{3164}",
+            "\u{ad}\u{180e}",
+            "\u{e0001}\u{e0041}",
+            "\u{fff9}\u{fffa}\u{fffb}",
+            "\u{200d}\u{fe0f}",
+            "\u{202e}\u{200e}",
+            "\u{2800}",
+        ] {
+            assert!(is_blank(blank), "{blank:?}");
+        }
+        for seen in ["a", "\u{200b}a", "日", "🚀", "-", "\u{fffd}"] {
+            assert!(!is_blank(seen), "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn cells_are_the_sum_over_code_points() {
+        for (text, expected) in [
+            ("abc", 3),
+            ("日本", 4),
+            ("لا", 2),
+            ("👩\u{200d}👩\u{200d}👧", 6),
+            ("🇩🇪", 2),
+            ("e\u{301}", 1),
+            ("\u{2068}a\u{2069}", 1),
+            ("\u{1b}\u{200b}", 0),
+        ] {
+            let sum: usize = text.chars().map(cells).sum();
+            assert_eq!(sum, expected, "{text:?}");
+        }
+    }
+
+    #[test]
     fn white_space_is_one_space_and_none_at_the_ends() {
         assert_eq!(one_line("  a \t b\r\n\n c "), "a b c");
     }
@@ -203,6 +404,13 @@ mod tests {
         assert_eq!(Shown(Path::new("/a b/$(x)")).to_string(), "'/a b/$(x)'");
         assert_eq!(Shown(Path::new("/it's")).to_string(), r"'/it'\''s'");
         assert_eq!(Shown(Path::new("/a\x1b'")).to_string(), r"$'/a\x1b\''");
+        for (path, shown) in [
+            ("/a\u{200b}b", r"$'/a\u200bb'"),
+            ("/\u{3164}", r"$'/\u3164'"),
+            ("/a\u{e0041}1", r"$'/a\U000e00411'"),
+        ] {
+            assert_eq!(Shown(Path::new(path)).to_string(), shown);
+        }
         let bytes = |bytes: &'static [u8]| Path::new(OsStr::from_bytes(bytes));
         assert_eq!(Shown(bytes(b"/a\xff")).to_string(), r"$'/a\xff'");
     }

@@ -248,6 +248,7 @@ fn end() -> End {
             })
             .into(),
         log_elsewhere: true,
+        other_tables: Vec::new(),
         elapsed_ms: 9,
     }
 }

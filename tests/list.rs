@@ -6,11 +6,15 @@
 mod support;
 
 use std::fs;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 use support::{Made, command, fixtures, real_database, sessions};
@@ -333,16 +337,26 @@ fn the_project_is_the_worktree_else_the_git_root_else_the_directory() {
     assert_eq!(of(&at), [] as [&str; 0]);
 }
 
+/// `list` for somebody whose data directory this is.
+fn list_of_data(data: &Path, args: &[&str]) -> Output {
+    let mut command = command(sessions());
+    command.env("XDG_DATA_HOME", data).arg("list").args(args);
+    command.output().unwrap()
+}
+
 #[test]
 fn no_database_is_an_empty_list_a_hint_and_no_failure() {
     let _limit = support::limit(60);
     let place = tempfile::tempdir().unwrap();
-    let missing = place.path().join("no such.db");
+    let data = place.path().join("my data");
+    fs::create_dir_all(data.join("opencode")).unwrap();
+    let missing = data.join("opencode/opencode.db");
     for format in ["table", "json", "ndjson", "ids"] {
-        let output = list(&missing, &["--format", format]);
+        let output = list_of_data(&data, &["--format", format]);
         assert_eq!(stdout(&output), if format == "json" { "[]\n" } else { "" });
         let hint = stderr(&output);
         assert!(hint.contains(&format!("'{}'", missing.display())), "{hint}");
+        assert!(hint.contains("has OpenCode been run?"), "{hint}");
         assert_eq!(hint.lines().count(), 1);
     }
     let empty = place.path().join("empty.db");
@@ -352,6 +366,107 @@ fn no_database_is_an_empty_list_a_hint_and_no_failure() {
     let output = list(&empty, &[]);
     assert_eq!(stdout(&output), "");
     assert!(stderr(&output).contains("has no sessions yet"));
+}
+
+#[test]
+fn database_that_was_named_and_is_missing_is_an_error() {
+    let _limit = support::limit(60);
+    let place = tempfile::tempdir().unwrap();
+    let made = Made::new();
+    made.session("ses_a", 1);
+    let typo = place.path().join("typo.db");
+    let run = |args: &[&str], variable: Option<(&str, &Path)>| {
+        let mut command = command(sessions());
+        command.env("XDG_DATA_HOME", place.path()).args(args);
+        command.envs(variable);
+        let output = command.output().unwrap();
+        (output.status.code().unwrap(), output)
+    };
+    let sentence = format!(
+        "there is no database at {} (check the path that --db names)",
+        typo.display()
+    );
+    let named = ["--db", typo.to_str().unwrap()];
+    for format in ["table", "json", "ids"] {
+        let (status, output) = run(&[&["list", "--format", format], &named[..]].concat(), None);
+        assert_eq!((status, &*output.stdout), (1, &b""[..]));
+        assert_eq!(stderr(&output), format!("opencode-sessions: {sentence}\n"));
+    }
+    // The other one is listed.
+    let both = [&named[..], &["--db", made.db.to_str().unwrap()]].concat();
+    let (status, output) = run(&[&["list", "--format", "ids"], &both[..]].concat(), None);
+    assert_eq!((status, &*output.stdout), (1, &b"ses_a\n"[..]));
+    let expected = format!("opencode-sessions: typo.db: {sentence}\n");
+    assert_eq!(stderr(&output), expected);
+    let (status, output) = run(&[&["doctor"], &named[..]].concat(), None);
+    assert_eq!(status, 1);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains(&format!("WRONG     {sentence}\n")), "{said}");
+    // The usual place, written out.
+    let usual = place.path().join("opencode/opencode.db");
+    let named = ["--db", usual.to_str().unwrap()];
+    for command in ["list", "doctor"] {
+        let (status, output) = run(&[&[command], &named[..]].concat(), None);
+        assert_eq!(status, 1, "{output:?}");
+        assert_eq!(run(&[command], None).0, 0, "nobody named it");
+    }
+    // Named by the environment.
+    let variable = Some(("OPENCODE_DB", &*typo));
+    let sentence = format!("OPENCODE_DB names {}, which is not there", typo.display());
+    let (status, output) = run(&["list"], variable);
+    assert_eq!(status, 0);
+    assert_eq!(stderr(&output), format!("opencode-sessions: {sentence}\n"));
+    let (_, output) = run(&["doctor"], variable);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains(&format!("missing   {sentence}\n")), "{said}");
+}
+
+#[test]
+fn database_of_another_program_is_an_error_that_names_its_tables() {
+    let _limit = support::limit(60);
+    let many: String = (0..20).map(|n| format!("CREATE TABLE t{n} (x);")).collect();
+    for (sql, tables) in [
+        ("CREATE TABLE moz_places (id)", Some("moz_places")),
+        (
+            "CREATE TABLE project (id); CREATE TABLE session_old (id); CREATE INDEX i ON project (id)",
+            Some("project, session_old"),
+        ),
+        (&*many, Some("t0, t1, t2, t3, t4, t5, t6, t7, …")),
+        (
+            "CREATE TABLE \"a\u{1b}[2J\u{200b}\" (x)",
+            Some("a\u{fffd}[2J\u{fffd}"),
+        ),
+        // Not yet one of OpenCode's.
+        ("", None),
+        (
+            "CREATE TABLE __drizzle_migrations (id INTEGER PRIMARY KEY AUTOINCREMENT)",
+            None,
+        ),
+        (
+            "CREATE TABLE migration (id); CREATE TABLE data_migration (id)",
+            None,
+        ),
+    ] {
+        let made = Made::of(sql);
+        let listed = list(&made.db, &[]);
+        let db = made.db.to_str().unwrap();
+        let mut doctor = command(sessions());
+        let doctor = doctor.args(["doctor", "--db", db]).output().unwrap();
+        let report = String::from_utf8_lossy(&doctor.stdout);
+        let status = i32::from(tables.is_some());
+        assert_eq!(listed.status.code(), Some(status), "{sql}: {listed:?}");
+        assert_eq!(doctor.status.code(), Some(status), "{sql}: {report}");
+        let sentence = match tables {
+            Some(tables) => format!(
+                "{db} has no table session or session_v2, but: {tables} (check that it is a \
+                 database of OpenCode)"
+            ),
+            None => format!("the database at {db} has no sessions yet"),
+        };
+        assert_eq!(stderr(&listed), format!("opencode-sessions: {sentence}\n"));
+        assert!(report.contains(&sentence), "{report}");
+        assert_eq!(listed.stdout, b"");
+    }
 }
 
 /// A helper that prints this as the last fields of its `end`, whatever the database.
@@ -630,46 +745,45 @@ fn a_reader_that_leaves_early_is_no_error() {
     }
 }
 
+/// What this line of a shell shows on a terminal of so many columns; `None` where `script`
+/// of util-linux gives none.
+fn on_terminal(width: u16, environment: &str, line: &str) -> Option<String> {
+    let line = format!("stty cols {width}; {environment} {line}");
+    let output = command(Path::new("script"))
+        .args(["-qec", &line, "/dev/null"])
+        .env("TERM", "xterm")
+        .env("SHELL", "/bin/sh")
+        .stdin(Stdio::null())
+        .output();
+    let output = output.ok().filter(|output| output.status.success())?;
+    let text = String::from_utf8(output.stdout).unwrap();
+    Some(text.replace("\r\n", "\n"))
+}
+
 #[test]
 fn a_table_is_as_wide_as_its_terminal_and_coloured_only_there() {
     let _limit = support::limit(60);
     let made = Made::new();
     made.session("ses_0123456789012345678901234567", 2000);
     made.run("UPDATE session SET title = replace(hex(zeroblob(60)), '0', 'long ')");
-    // `script` gives the program a terminal.
     let in_terminal = |width: u16, environment: &str| {
-        let line = format!(
-            "stty cols {width}; {environment} {} list --db {}",
-            sessions().display(),
-            made.db.display()
-        );
-        let output = command(Path::new("script"))
-            .args(["-qec", &line, "/dev/null"])
-            .env("TERM", "xterm")
-            .env("SHELL", "/bin/sh")
-            .stdin(Stdio::null())
-            .output();
-        output
-            .ok()
-            .filter(|output| output.status.success())
-            .map(|output| {
-                String::from_utf8(output.stdout)
-                    .unwrap()
-                    .replace("\r\n", "\n")
-            })
+        let command = format!("{} list --db {}", sessions().display(), made.db.display());
+        on_terminal(width, environment, &command)
     };
     let Some(wide) = in_terminal(120, "") else {
         eprintln!("skipped: `script` of util-linux gives no terminal here");
         return;
     };
     assert!(wide.contains("\u{1b}[1m"), "{wide:?}");
-    for width in [70, 80, 120, 200] {
+    for width in [30, 40, 60, 70, 80, 120, 200] {
         let table = in_terminal(width, "NO_COLOR=1").unwrap();
         assert!(!table.contains('\u{1b}'), "{table:?}");
-        assert!(
+        assert_eq!(
             table.contains("ses_0123456789012345678901234567"),
+            width >= 120,
             "{table}"
         );
+        assert!(table.contains("long long"), "{table}");
         for line in table.lines() {
             assert!(
                 line.chars().count() <= usize::from(width),
@@ -705,28 +819,438 @@ fn a_path_that_is_no_utf8_is_listed() {
 #[test]
 fn sessions_of_an_old_opencode_are_said_to_be_there() {
     let _limit = support::limit(60);
-    let made = Made::of("CREATE TABLE other (x)");
+    let made = Made::of("");
     let directory = made.directory.path();
     let nowhere = directory.join("nowhere.db");
-    let said = |db: &Path| {
+    let said = |db: &Path, status: i32| {
         let output = list(db, &[]);
-        assert_eq!(output.status.code(), Some(0));
+        assert_eq!(output.status.code(), Some(status));
         String::from_utf8(output.stderr).unwrap()
     };
-    for db in [&made.db, &nowhere] {
-        assert!(!said(db).contains("1.1"), "{}", said(db));
+    for (db, status) in [(&made.db, 0), (&nowhere, 1)] {
+        let said = said(db, status);
+        assert!(!said.contains("1.1"), "{said}");
     }
     let store = directory.join("storage/session");
     fs::create_dir_all(&store).unwrap();
-    assert!(!said(&nowhere).contains("1.1"), "it is empty");
+    assert!(!said(&nowhere, 1).contains("1.1"), "it is empty");
     fs::create_dir(store.join("global")).unwrap();
-    for db in [&made.db, &nowhere] {
-        let said = said(db);
+    for (db, status) in [(&made.db, 0), (&nowhere, 1)] {
+        let said = said(db, status);
         assert!(said.contains("OpenCode 1.1 or earlier"), "{said}");
         assert!(
             said.contains("starting OpenCode 1.2 to 1.15 imports them"),
             "{said}"
         );
         assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}
+
+// ---- What the table tells.
+
+#[test]
+fn source_is_shown_wherever_there_can_be_several() {
+    let _limit = support::limit(60);
+    let (old, new) = (Made::new(), Made::new());
+    old.session("ses_old", 1);
+    new.session("ses_new", 2);
+    let table = |databases: &[&Made], args: &[&str]| {
+        let mut list = command(sessions());
+        list.arg("list").args(args);
+        for made in databases {
+            list.arg("--db").arg(&made.db);
+        }
+        stdout(&list.output().unwrap())
+    };
+    let both = table(&[&old, &new], &[]);
+    assert!(both.contains("SOURCE"), "{both}");
+    // The rows that are shown are all of one.
+    let one = table(&[&old, &new], &["--limit", "1"]);
+    assert!(one.contains("ses_new") && !one.contains("ses_old"), "{one}");
+    assert!(
+        one.contains("SOURCE") && one.contains("/opencode.db"),
+        "{one}"
+    );
+    let alone = table(&[&old], &[]);
+    assert!(!alone.contains("SOURCE"), "{alone}");
+}
+
+#[test]
+fn what_a_table_does_not_show_is_counted() {
+    let _limit = support::limit(60);
+    let made = Made::new();
+    for n in 1..=5 {
+        made.session(&format!("ses_{n}"), n);
+    }
+    made.part("ses_5", "<freshell-session-metadata origin=3-views");
+    let hidden = "; 1 that carries the marker is hidden, --all-marked shows it";
+    for (args, rows, footer) in [
+        (&["--limit", "2"][..], 2, format!("2 of 5 sessions{hidden}")),
+        (&[], 4, format!("4 of 5 sessions{hidden}")),
+        (
+            &["--limit", "2", "--all-marked"],
+            2,
+            "2 of 5 sessions".to_owned(),
+        ),
+        (&["--all-marked"], 5, String::new()),
+        (&["--limit", "9", "--all-marked"], 5, String::new()),
+        (
+            &["--project", "/"],
+            0,
+            "no sessions of this project".to_owned(),
+        ),
+    ] {
+        let output = list(&made.db, args);
+        let expected = match &*footer {
+            "" => String::new(),
+            footer => format!("opencode-sessions: {footer}\n"),
+        };
+        assert_eq!(stderr(&output), expected, "{args:?}");
+        assert_eq!(
+            stdout(&output).lines().count().saturating_sub(1),
+            rows,
+            "{args:?}"
+        );
+    }
+    let output = list(&made.db, &["--format", "ids", "--limit", "2"]);
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn rows_of_another_kind_and_the_sort_key_are_visible() {
+    let _limit = support::limit(60);
+    let made = Made::new();
+    for id in ["ses_plain", "ses_old", "ses_child", "ses_marked"] {
+        made.session(id, 2000);
+    }
+    made.part("ses_marked", "<freshell-session-metadata origin=3-views");
+    made.run(
+        "UPDATE session SET time_archived = 9 WHERE id = 'ses_old';
+         UPDATE session SET parent_id = 'ses_plain' WHERE id = 'ses_child'",
+    );
+    let table = stdout(&list(
+        &made.db,
+        &[
+            "--archived",
+            "--children",
+            "--all-marked",
+            "--sort",
+            "created",
+        ],
+    ));
+    for expected in [
+        "TITLE",
+        "Title of ses_plain ",
+        "[archived] Title of ses_old ",
+        "[child] Title of ses_child ",
+        "[subagent] Title of ses_marked ",
+    ] {
+        let mut lines = table.lines();
+        assert!(lines.any(|line| line.starts_with(expected)), "{table}");
+    }
+    for (sort, header) in [
+        ("updated", "UPDATED"),
+        ("created", "CREATED"),
+        ("activity", "ACTIVITY"),
+        ("title", "UPDATED"),
+    ] {
+        let table = stdout(&list(&made.db, &["--sort", sort]));
+        let shown = ["UPDATED", "CREATED", "ACTIVITY"].map(|name| table.contains(name));
+        let expected = ["UPDATED", "CREATED", "ACTIVITY"].map(|name| name == header);
+        assert_eq!(shown, expected, "{table}");
+    }
+}
+
+#[test]
+fn invisible_title_is_none_and_names_show_what_is_hidden_in_them() {
+    let _limit = support::limit(60);
+    let made = Made::new();
+    made.session("ses_a", 3);
+    made.session("ses_b", 2);
+    made.run(
+        "UPDATE session SET title = char(8203, 12644, 173) WHERE id = 'ses_a';
+         UPDATE session SET title = 'x' || char(8288) || 'y', directory = '/w' || char(8203)
+           WHERE id = 'ses_b'",
+    );
+    let table = stdout(&list(&made.db, &[]));
+    let lines: Vec<_> = table.lines().collect();
+    assert!(lines[1].starts_with("(untitled) "), "{table}");
+    assert!(
+        lines[2].starts_with("xy ") && lines[2].contains("/w\u{fffd}"),
+        "{table}"
+    );
+    // Programs get what is stored.
+    let stored = json(&made.db, &[]);
+    assert_eq!(stored[0]["title"], "\u{200b}\u{3164}\u{ad}");
+    assert_eq!(stored[0]["untitled"], true);
+    assert_eq!(stored[1]["title"], "x\u{2060}y");
+    // Its first prompt stands for it.
+    made.run(
+        r#"INSERT INTO message VALUES ('msg_1', 'ses_a', 1, 1, '{"role":"user"}');
+           INSERT INTO part VALUES ('prt_1', 'msg_1', 'ses_a', 1, 1,
+             '{"type":"text","text":"Fix the build"}')"#,
+    );
+    let table = stdout(&list(&made.db, &[]));
+    assert!(table.contains("\nFix the build "), "{table}");
+}
+
+// ---- Streams and messages.
+
+#[test]
+fn slow_reader_of_a_pipe_that_does_not_block_gets_everything() {
+    let _limit = support::limit(60);
+    let made = Made::new();
+    made.run("BEGIN");
+    for n in 0..3000 {
+        made.session(&format!("ses_{n:05}"), n);
+    }
+    made.run("COMMIT");
+    for (program, args) in [
+        (sessions(), &["list", "--format", "json"][..]),
+        (sessions(), &["list"]),
+        (support::lister(), &[]),
+        (support::lister(), &["--pretty"]),
+    ] {
+        let run = |stdout: Stdio| {
+            let mut command = command(program);
+            command.args(args).arg("--db").arg(&made.db);
+            command
+                .stdout(stdout)
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap()
+        };
+        let lines = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count();
+        let expected = run(Stdio::piped()).wait_with_output().unwrap().stdout;
+        assert!(lines(&expected) >= 3000);
+        let (mut reader, writer) = io::pipe().unwrap();
+        rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).unwrap();
+        let child = run(OwnedFd::from(writer).into());
+        // The pipe fills.
+        thread::sleep(Duration::from_millis(1500));
+        let mut all = Vec::new();
+        reader.read_to_end(&mut all).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{args:?}: {}",
+            stderr(&output)
+        );
+        assert_eq!(lines(&all), lines(&expected), "{args:?}");
+        assert_eq!(all.last(), Some(&b'\n'), "{args:?}");
+    }
+}
+
+#[test]
+fn output_that_cannot_be_written_is_an_error_that_says_so() {
+    let _limit = support::limit(60);
+    if !Path::new("/dev/full").exists() {
+        eprintln!("skipped: there is no /dev/full here");
+        return;
+    }
+    let made = Made::new();
+    made.session("ses_a", 1);
+    let db = made.db.to_str().unwrap();
+    for args in [
+        &["list", "--db", db][..],
+        &["list", "--format", "json", "--db", db],
+        &["get", "ses_a", "--db", db],
+        &["doctor", "--db", db],
+        &["list", "--help"],
+        &["--version"],
+    ] {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut command = command(sessions());
+        let output = command.args(args).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let said = stderr(&output);
+        assert!(
+            said.starts_with("opencode-sessions: cannot write the result: No space left"),
+            "{args:?}: {said}"
+        );
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}
+
+/// Each write to a datagram socket is one message there.
+#[test]
+fn each_message_is_one_write_after_the_table() {
+    let _limit = support::limit(60);
+    let made = Made::new();
+    made.session("ses_a", 1);
+    made.session("ses_b", 2);
+    let nowhere = made.directory.path().join("nowhere.db");
+    let writes = |program: &Path, args: &[&str], is_both: bool| {
+        let (ours, theirs) = UnixDatagram::pair().unwrap();
+        let mut command = command(program);
+        command.args(args);
+        if is_both {
+            command.stdout(OwnedFd::from(theirs.try_clone().unwrap()));
+        } else {
+            command.stdout(Stdio::null());
+        }
+        command.stderr(OwnedFd::from(theirs)).status().unwrap();
+        drop(command);
+        ours.set_nonblocking(true).unwrap();
+        let mut buffer = vec![0; 1 << 16];
+        let mut writes = Vec::new();
+        while let Ok(count @ 1..) = ours.recv(&mut buffer) {
+            writes.push(String::from_utf8(buffer[..count].to_vec()).unwrap());
+        }
+        writes
+    };
+    let db = made.db.to_str().unwrap();
+    let both = writes(sessions(), &["list", "--limit", "1", "--db", db], true);
+    assert_eq!(both.len(), 2, "{both:?}");
+    assert!(
+        both[0].starts_with("TITLE") && both[0].ends_with('\n'),
+        "{both:?}"
+    );
+    assert_eq!(both[1], "opencode-sessions: 1 of 2 sessions\n");
+    for (program, args) in [
+        (sessions(), &["list", "--db", nowhere.to_str().unwrap()][..]),
+        (
+            sessions(),
+            &["get", "ses_a", "--db", nowhere.to_str().unwrap()],
+        ),
+        (sessions(), &["list", "--nonsense"]),
+        (sessions(), &["list", "--lister", "/no/such/helper"]),
+        (support::lister(), &["--nonsense"]),
+        (support::lister(), &["--pretty", "--db", db]),
+        (support::lister(), &["--pretty", "--db", "/dev/null"]),
+    ] {
+        let writes = writes(program, args, false);
+        assert_eq!(writes.len(), 1, "{args:?}: {writes:?}");
+        assert!(writes[0].ends_with('\n'), "{writes:?}");
+    }
+}
+
+#[test]
+fn removed_current_directory_is_said_to_be_removed() {
+    let _limit = support::limit(60);
+    let made = Made::new();
+    made.session("ses_a", 1);
+    let place = tempfile::tempdir().unwrap();
+    let gone = place.path().join("gone");
+    fs::create_dir(&gone).unwrap();
+    let line = format!(
+        "cd {0} && rmdir {0} && exec {1} list --project . --db {2}",
+        gone.display(),
+        sessions().display(),
+        made.db.display()
+    );
+    let output = command(Path::new("/bin/sh"))
+        .args(["-c", &line])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        stderr(&output),
+        "opencode-sessions: cannot tell which project --project . is: the current directory is \
+         not there any more\n"
+    );
+}
+
+/// A helper of version 0.1.0 names its own option.
+#[test]
+fn way_out_of_a_lock_names_options_of_this_program() {
+    let _limit = support::limit(60);
+    let place = tempfile::tempdir().unwrap();
+    let helper = place.path().join("helper");
+    let text = r#"#!/bin/sh
+cat <<'.'
+{"type":"hello","protocol":1,"lister":"0.1.0"}
+{"type":"error","kind":"busy","message":"cannot list x: it is locked by another program: try again, or wait longer with --busy-timeout"}
+.
+exit 1
+"#;
+    // As in `lacking`.
+    let status = command(Path::new("/bin/sh"))
+        .args(["-c", r#"printf %s "$1" > "$2" && chmod 755 "$2""#, "sh"])
+        .args([text.as_ref(), helper.as_os_str()])
+        .status()
+        .unwrap();
+    assert!(status.success());
+    for args in [
+        &["list"][..],
+        &["get", "ses_a"],
+        &["roots", "ses_a"],
+        &["doctor"],
+    ] {
+        let mut run = command(sessions());
+        run.args(args).args(["--db", "/nowhere/x.db", "--lister"]);
+        let output = run.arg(&helper).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let mut said = stderr(&output);
+        if args == ["doctor"] {
+            said = String::from_utf8(output.stdout).unwrap();
+        }
+        assert!(
+            said.contains("wait longer with --deadline"),
+            "{args:?}: {said}"
+        );
+        assert!(!said.contains("busy-timeout"), "{args:?}: {said}");
+    }
+}
+
+// ---- Options.
+
+#[test]
+fn repeated_option_counts_as_written_last() {
+    let _limit = support::limit(60);
+    let made = Made::new();
+    for n in 1..=3 {
+        made.session(&format!("ses_{n}"), n);
+    }
+    let output = list(
+        &made.db,
+        &[
+            "--limit", "1", "--format", "json", "--format", "ids", "--limit", "2",
+        ],
+    );
+    assert_eq!(stdout(&output), "ses_3\nses_2\n");
+    // Several databases are several sources, as before.
+    let other = Made::new();
+    other.session("ses_4", 4);
+    let output = list(
+        &made.db,
+        &["--format", "ids", "--db", other.db.to_str().unwrap()],
+    );
+    assert_eq!(stdout(&output), "ses_4\nses_3\nses_2\nses_1\n");
+}
+
+#[test]
+fn help_fits_its_terminal_and_help_has_help() {
+    let _limit = support::limit(60);
+    for program in [sessions(), support::lister()] {
+        let output = command(program).args(["help", "--help"]).output().unwrap();
+        assert!(stdout(&output).contains("help"), "{output:?}");
+        let args: &[&str] = match program == sessions() {
+            true => &[
+                "--help",
+                "list --help",
+                "serve --help",
+                "get --help",
+                "doctor --help",
+            ],
+            false => &["--help", "explain --help", "get --help"],
+        };
+        for args in args {
+            for width in [60, 80] {
+                let line = format!("{} {args}", program.display());
+                let Some(help) = on_terminal(width, "NO_COLOR=1", &line) else {
+                    eprintln!("skipped: `script` of util-linux gives no terminal here");
+                    return;
+                };
+                assert!(help.contains("Usage:"), "{help}");
+                for line in help.lines() {
+                    assert!(
+                        line.chars().count() <= width.into(),
+                        "{args} {width}: {line}"
+                    );
+                }
+            }
+        }
     }
 }

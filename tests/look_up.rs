@@ -101,6 +101,35 @@ fn any_session_can_be_looked_up_by_its_id() {
     assert_eq!(lines[1]["directory"], Value::Null);
 }
 
+/// Such an id is passed on after `--`, as `xargs` does.
+#[test]
+fn id_that_begins_like_an_option_is_listed_and_looked_up() {
+    let _limit = support::limit(60);
+    let made = Made::new();
+    for odd in ["-rf", "--help", "--lister=/nowhere/x", "ses_a"] {
+        made.session(odd, 1);
+        let (lines, status) = ask("get", &made.db, &["--", odd]);
+        assert_eq!((&lines[0]["id"], status), (&json!(odd), 0));
+        let (lines, status) = ask("roots", &made.db, &["--", odd]);
+        assert_eq!((&lines[0]["root"], status), (&json!(odd), 0));
+    }
+    let line = format!(
+        "{0} list --format ids --db {1} | xargs {0} get --db {1} --",
+        support::sessions().display(),
+        made.db.display()
+    );
+    let mut shell = support::command(Path::new("/bin/sh"));
+    let output = shell.args(["-c", &line]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(support::lines(&output).len(), 4);
+    let tsv = support::command(support::sessions())
+        .args(["list", "--format", "tsv", "--db"])
+        .arg(&made.db)
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&tsv.stdout).contains("\n-rf\t"));
+}
+
 #[test]
 fn no_such_session_and_nobody_could_look_are_two_things() {
     let _limit = support::limit(60);

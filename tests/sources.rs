@@ -1643,7 +1643,7 @@ fn the_doctor_says_of_each_source_how_it_is_and_what_to_do() {
     assert!(said.contains("asked     every 1h 30m\n"), "{said}");
     // What is only looked for may be missing, or nowhere.
     for (variable, expected) in [
-        ("opencode.db", "missing   there is no database at "),
+        ("opencode.db", "missing   OPENCODE_DB names "),
         (":memory:", "note      OPENCODE_DB is :memory:"),
     ] {
         let output = place

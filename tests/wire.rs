@@ -133,6 +133,7 @@ fn end(sessions: u64) -> End {
         scan: Scan::NONE,
         degraded: Vec::new(),
         log_elsewhere: false,
+        other_tables: Vec::new(),
         elapsed_ms: 1,
     }
 }
@@ -558,7 +559,6 @@ fn wrong_usage_is_a_hello_and_an_error_and_says_the_right_usage_on_standard_erro
         (&["--nope"], "--nope"),
         (&["sing"], "sing"),
         (&["--db"], "--db"),
-        (&["--db", "a", "--db", "b"], "--db"),
         (&["--busy-timeout", "soon"], "--busy-timeout"),
         (&["--busy-timeout", "-1"], "-1"),
         (&["--busy-timeout", "600001"], "--busy-timeout"),

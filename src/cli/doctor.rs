@@ -6,9 +6,10 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::sources::{Chosen, NoSources, SourceArgs, reached, written_of};
+use super::sources::{Chosen, NoSources, SourceArgs, WhyEmpty, reached, written_of};
 use super::status::places;
-use super::{DeadlineArgs, FAILED, process_lister};
+use super::streams::results;
+use super::{DeadlineArgs, FAILED, in_own_words, process_lister};
 use crate::aliases;
 use crate::database_files::DatabaseFiles;
 use crate::gather::{self, LOG_ELSEWHERE, OLD_STORE};
@@ -17,7 +18,7 @@ use crate::locate::{self, Program};
 use crate::service::SourcePlace;
 use crate::service::client::{self, Client, Unreached};
 use crate::source::{self, Place, Source};
-use crate::text::{Shown, one_line, told};
+use crate::text::{Shown, name_line, told};
 use crate::wire::{DatabaseState, Listing, VERSION};
 
 #[derive(Debug, clap::Args)]
@@ -35,7 +36,7 @@ pub(super) struct DoctorArgs {
 
 pub(super) fn run(args: &DoctorArgs) -> io::Result<u8> {
     let mut report = Report {
-        out: io::stdout().lock(),
+        out: results(),
         is_ill: false,
     };
     report.programs(args)?;
@@ -61,7 +62,7 @@ struct Report<W> {
 
 impl<W: Write> Report<W> {
     fn line(&mut self, what: &str, text: &str) -> io::Result<()> {
-        writeln!(self.out, "{what:<9} {}", one_line(text))
+        writeln!(self.out, "{what:<9} {}", name_line(text))
     }
 
     fn wrong(&mut self, text: &str) -> io::Result<()> {
@@ -131,7 +132,7 @@ impl<W: Write> Report<W> {
             writeln!(self.out)?;
             // Where nobody asked for it by name it may well be missing.
             let is_named = !found.iter().any(|found| found.place == source.place);
-            self.source(source, outcome, is_named)?;
+            self.source(chosen, source, outcome, is_named)?;
         }
         Ok(())
     }
@@ -172,7 +173,13 @@ impl<W: Write> Report<W> {
         Ok(())
     }
 
-    fn source(&mut self, source: &Source, outcome: Outcome, is_named: bool) -> io::Result<()> {
+    fn source(
+        &mut self,
+        chosen: &Chosen,
+        source: &Source,
+        outcome: Outcome,
+        is_named: bool,
+    ) -> io::Result<()> {
         self.line("source", source.name.as_str())?;
         match &source.place {
             Place::Database(path) => {
@@ -188,7 +195,7 @@ impl<W: Write> Report<W> {
         }
         let listing = match outcome {
             Outcome::Complete(listing) => listing,
-            failure => return self.wrong(&failure.to_string()),
+            failure => return self.wrong(&in_own_words(&failure)),
         };
         let mut log_elsewhere = listing.end.log_elsewhere;
         // The disk answers.
@@ -202,9 +209,10 @@ impl<W: Write> Report<W> {
         }
         self.listing(&listing)?;
         let state = listing.end.database;
-        match (gather::why_empty(source, state), state) {
-            (Some(why), DatabaseState::Missing) if is_named => self.wrong(&why),
-            (Some(why), state) => self.line(state.as_str(), &why),
+        match (chosen.why_empty(source, &listing.end), state) {
+            (Some(WhyEmpty::Wrong(why)), _) => self.wrong(&why),
+            (Some(WhyEmpty::Fine(why)), DatabaseState::Missing) if is_named => self.wrong(&why),
+            (Some(WhyEmpty::Fine(why)), state) => self.line(state.as_str(), &why),
             (None, _) => match &source.place {
                 Place::Database(path) if locate::has_old_store(path) => {
                     self.line("note", OLD_STORE)

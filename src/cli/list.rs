@@ -1,24 +1,25 @@
 //! `opencode-sessions list`.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
 use super::sessions::NAME;
-use super::sources::{Chosen, NoSources, SourceArgs, reached};
+use super::sources::{Chosen, NoSources, SourceArgs, WhyEmpty, reached};
 use super::status::places;
-use super::{DeadlineArgs, FAILED, MarkerArgs, complain, process_lister};
+use super::streams::results;
+use super::{DeadlineArgs, FAILED, MarkerArgs, complain, in_own_words, process_lister};
 use crate::gather;
 use crate::index::{Index, Moment, View};
 use crate::lister::{Cancel, ListRequest, Outcome, ProcessLister, SCAN_BUDGET, ScanCache, until};
-use crate::output::{self, Entry, Sourced, Terminal};
+use crate::output::{self, Columns, Entry, Sourced, Terminal, TimeColumn};
 use crate::project;
 use crate::service::SourcePlace;
 use crate::service::client::{self, Client};
 use crate::session::{Millis, Session};
-use crate::source::Source;
+use crate::text::Shown;
 use crate::wire::limits;
 
 #[derive(Debug, clap::Args)]
@@ -96,10 +97,12 @@ enum Sort {
 }
 
 pub(super) fn run(args: &ListArgs) -> io::Result<u8> {
+    let wanted = args.project.as_deref().map(wanted_projects).transpose()?;
+    let wanted = wanted.as_deref();
     let chosen = match args.sources.choose() {
         Ok(chosen) => chosen,
         Err(none @ NoSources::InMemory) => {
-            print(args.format, &[])?;
+            print(args, false, &[])?;
             complain(NAME, none.why());
             return Ok(0);
         }
@@ -109,11 +112,11 @@ pub(super) fn run(args: &ListArgs) -> io::Result<u8> {
         }
     };
     if let Some(sessions) = known_by_a_service(args, &chosen) {
-        present(args, sessions, WhyEmpty::Unsaid)?;
+        present(args, &chosen, wanted, sessions, false)?;
         return Ok(0);
     }
     match process_lister(args.lister.as_deref()) {
-        Ok(helper) => list(args, &chosen.sources, &helper),
+        Ok(helper) => list(args, &chosen, wanted, &helper),
         Err(breakage) => {
             complain(NAME, &breakage.to_string());
             Ok(FAILED)
@@ -121,8 +124,13 @@ pub(super) fn run(args: &ListArgs) -> io::Result<u8> {
     }
 }
 
-fn list(args: &ListArgs, sources: &[Source], helper: &ProcessLister) -> io::Result<u8> {
-    let several = sources.len() > 1;
+fn list(
+    args: &ListArgs,
+    chosen: &Chosen,
+    wanted: Option<&[PathBuf]>,
+    helper: &ProcessLister,
+) -> io::Result<u8> {
+    let sources = &chosen.sources;
     let reached = reached(sources, helper);
     let until = until(args.deadline.deadline);
     let outcomes = gather::list(&reached, |source| ListRequest {
@@ -138,24 +146,32 @@ fn list(args: &ListArgs, sources: &[Source], helper: &ProcessLister) -> io::Resu
     });
     let mut index = Index::new(sources);
     let mut failed = 0;
-    let mut why_empty = WhyEmpty::Unsaid;
+    let mut is_explained = false;
     for (reached, outcome) in reached.iter().zip(outcomes) {
         let source = &reached.source;
-        let say = |sentence: &str| match several {
+        let say = |sentence: &str| match chosen.are_several() {
             true => complain(NAME, &format!("{}: {sentence}", source.name)),
             false => complain(NAME, sentence),
         };
         let listing = match outcome {
             Outcome::Complete(listing) => listing,
             failure => {
-                say(&failure.to_string());
+                say(&in_own_words(&failure));
                 failed += 1;
                 continue;
             }
         };
-        if let Some(why) = gather::why_empty(source, listing.end.database) {
-            say(&why);
-            why_empty = WhyEmpty::Said;
+        match chosen.why_empty(source, &listing.end) {
+            None => {}
+            Some(WhyEmpty::Fine(why)) => {
+                say(&why);
+                is_explained = true;
+            }
+            Some(WhyEmpty::Wrong(why)) => {
+                say(&why);
+                failed += 1;
+                continue;
+            }
         }
         for note in listing.end.notes() {
             complain(NAME, &format!("{}: {note}", source.name));
@@ -183,7 +199,7 @@ fn list(args: &ListArgs, sources: &[Source], helper: &ProcessLister) -> io::Resu
         source: session.source,
         also: session.also,
     });
-    present(args, sessions.collect(), why_empty)?;
+    present(args, chosen, wanted, sessions.collect(), is_explained)?;
     Ok(if failed == 0 { 0 } else { FAILED })
 }
 
@@ -222,56 +238,85 @@ fn known_by_a_service(args: &ListArgs, chosen: &Chosen) -> Option<Vec<Sourced>> 
     is_well.then_some(known.sessions)
 }
 
-/// Whether somebody was told why there are no sessions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum WhyEmpty {
-    Said,
-    Unsaid,
-}
-
-/// Filters, sorts and prints.
-fn present(args: &ListArgs, mut sessions: Vec<Sourced>, why_empty: WhyEmpty) -> io::Result<()> {
-    if let Some(wanted) = &args.project {
-        let wanted = wanted_projects(wanted)?;
-        sessions.retain(|session| is_wanted(&session.entry, &wanted));
+/// Filters, sorts and prints; then says what is not shown, unless the reason why there is
+/// nothing was said already.
+fn present(
+    args: &ListArgs,
+    chosen: &Chosen,
+    wanted: Option<&[PathBuf]>,
+    mut sessions: Vec<Sourced>,
+    is_explained: bool,
+) -> io::Result<()> {
+    if let Some(wanted) = wanted {
+        sessions.retain(|session| is_wanted(&session.entry, wanted));
     }
     sort(&mut sessions, args.sort);
-    let mut hidden = 0;
+    let mut count = Count {
+        all: sessions.len(),
+        ..Count::default()
+    };
     if args.format == Format::Table && !args.all_marked {
-        let all = sessions.len();
         sessions.retain(|session| session.entry.session.marked != Some(true));
-        hidden = all - sessions.len();
+        count.hidden = count.all - sessions.len();
     }
-    let count = sessions.len();
     sessions.truncate(args.limit.unwrap_or(usize::MAX));
-    print(args.format, &sessions)?;
-    let is_unsaid = count == 0 && why_empty == WhyEmpty::Unsaid;
-    if args.format == Format::Table && (is_unsaid || hidden > 0) {
-        let of = if args.project.is_some() {
-            " of this project"
-        } else {
-            ""
+    count.shown = sessions.len();
+    print(args, chosen.are_several(), &sessions)?;
+    let is_explained = is_explained && count.all == 0;
+    if args.format == Format::Table
+        && !is_explained
+        && let Some(said) = count.footer(wanted.is_some())
+    {
+        complain(NAME, &said);
+    }
+    Ok(())
+}
+
+/// How many sessions there are.
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
+    /// That were asked for.
+    all: usize,
+    /// Of these, the ones in the table.
+    shown: usize,
+    /// Of these, the ones that are not in the table since they carry the marker.
+    hidden: usize,
+}
+
+impl Count {
+    /// What to say below a table that does not show all.
+    fn footer(self, is_of_project: bool) -> Option<String> {
+        let Self { all, shown, hidden } = self;
+        if all > 0 && shown == all {
+            return None;
+        }
+        let of = match is_of_project {
+            true => " of this project",
+            false => "",
         };
         let hidden = match hidden {
             0 => String::new(),
             1 => "; 1 that carries the marker is hidden, --all-marked shows it".to_owned(),
             more => format!("; {more} that carry the marker are hidden, --all-marked shows them"),
         };
-        let said = match count {
-            0 => "no sessions".to_owned(),
-            1 => "1 session".to_owned(),
-            more => format!("{more} sessions"),
-        };
-        complain(NAME, &format!("{said}{of}{hidden}"));
+        Some(match all {
+            0 => format!("no sessions{of}"),
+            1 => format!("{shown} of 1 session{of}{hidden}"),
+            _ => format!("{shown} of {all} sessions{of}{hidden}"),
+        })
     }
-    Ok(())
 }
 
-fn print(format: Format, sessions: &[Sourced]) -> io::Result<()> {
-    let out = anstream::AutoStream::auto(io::stdout());
-    let mut out = BufWriter::new(out);
-    match format {
-        Format::Table => output::table(sessions, &Terminal::of_stdout(), &mut out)?,
+fn print(args: &ListArgs, are_several: bool, sessions: &[Sourced]) -> io::Result<()> {
+    let mut out = results();
+    match args.format {
+        Format::Table => {
+            let columns = Columns {
+                time: args.sort.time(),
+                sources: are_several,
+            };
+            output::table(sessions, columns, &Terminal::of_stdout(), &mut out)?;
+        }
         Format::Json => output::json(sessions, &mut out)?,
         Format::Ndjson => output::ndjson(sessions, &mut out)?,
         Format::Tsv => output::tsv(sessions, &mut out)?,
@@ -280,10 +325,34 @@ fn print(format: Format, sessions: &[Sourced]) -> io::Result<()> {
     out.flush()
 }
 
+impl Sort {
+    /// The time that this order is by, or that is of interest beside it.
+    fn time(self) -> TimeColumn {
+        match self {
+            Self::Updated | Self::Title => TimeColumn::Updated,
+            Self::Activity => TimeColumn::Activity,
+            Self::Created => TimeColumn::Created,
+        }
+    }
+}
+
 /// What the project of a wanted session may be: the path itself, its real path,
 /// and the repositories that these are in.
 fn wanted_projects(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut wanted = vec![project::normal(&std::path::absolute(path)?)];
+    let absolute = std::path::absolute(path).map_err(|error| {
+        let why = match error.kind() {
+            io::ErrorKind::NotFound => "the current directory is not there any more".to_owned(),
+            _ => error.to_string(),
+        };
+        io::Error::new(
+            error.kind(),
+            format!(
+                "cannot tell which project --project {} is: {why}",
+                Shown(path)
+            ),
+        )
+    })?;
+    let mut wanted = vec![project::normal(&absolute)];
     wanted.extend(std::fs::canonicalize(path));
     let roots: Vec<_> = wanted
         .iter()
@@ -318,4 +387,53 @@ fn newest_first(sessions: &mut [Sourced], time: impl Fn(&Session) -> Option<Mill
         let (a, b) = (&a.entry.session, &b.entry.session);
         time(b).cmp(&time(a)).then_with(|| a.id.cmp(&b.id))
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn footer_counts_what_is_not_shown() {
+        for (all, shown, hidden, is_of_project, expected) in [
+            (18, 18, 0, false, None),
+            (18, 5, 0, false, Some("5 of 18 sessions")),
+            (
+                18,
+                5,
+                1,
+                false,
+                Some(
+                    "5 of 18 sessions; 1 that carries the marker is hidden, --all-marked shows it",
+                ),
+            ),
+            (
+                18,
+                16,
+                2,
+                true,
+                Some(
+                    "16 of 18 sessions of this project; 2 that carry the marker are hidden, \
+                     --all-marked shows them",
+                ),
+            ),
+            (
+                1,
+                0,
+                1,
+                false,
+                Some("0 of 1 session; 1 that carries the marker is hidden, --all-marked shows it"),
+            ),
+            (3, 0, 0, false, Some("0 of 3 sessions")),
+            (0, 0, 0, false, Some("no sessions")),
+            (0, 0, 0, true, Some("no sessions of this project")),
+        ] {
+            let count = Count { all, shown, hidden };
+            assert_eq!(
+                count.footer(is_of_project).as_deref(),
+                expected,
+                "{count:?}"
+            );
+        }
+    }
 }

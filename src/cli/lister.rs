@@ -1,13 +1,14 @@
 //! `opencode-lister`.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use super::{MarkerArgs, USAGE, complain, exit, session_ids};
+use super::streams;
+use super::{MarkerArgs, USAGE, cannot, complain, exit, session_ids, usage};
 use crate::helper::listing::{Ended, Task, list};
 use crate::helper::look_up::{self, look_up};
 use crate::helper::{explain, launched, pretty, verify};
@@ -24,7 +25,12 @@ const NAME: &str = "opencode-lister";
 /// The last line says whether the listing is complete ("end") or why it failed ("error").
 /// Exit status: 0 complete, 1 failed, 2 wrong usage.
 #[derive(Debug, Parser)]
-#[command(name = NAME, version, args_conflicts_with_subcommands = true)]
+#[command(
+    name = NAME,
+    version,
+    args_conflicts_with_subcommands = true,
+    args_override_self = true
+)]
 pub(super) struct Args {
     #[command(subcommand)]
     command: Option<Command>,
@@ -218,15 +224,15 @@ fn number(text: &str, most: usize) -> Result<usize, String> {
 /// Runs the helper with the arguments of this process.
 #[must_use]
 pub fn run() -> ExitCode {
-    match Args::try_parse() {
+    match usage::parse::<Args>() {
         Ok(args) => exit(NAME, obey(args)),
-        Err(error) if error.exit_code() == 0 => exit(NAME, error.print().map(|()| 0)),
+        Err(error) if error.exit_code() == 0 => exit(NAME, usage::say(&error)),
         Err(error) => {
             let message = error.render().to_string();
             let first = message.lines().next().unwrap_or_default();
             let first = first.strip_prefix("error: ").unwrap_or(first).to_owned();
-            let result = wrong_usage(Writer::new(io::stdout().lock()), first);
-            let _ = error.print();
+            let result = wrong_usage(Writer::new(streams::results()), first);
+            let _ = usage::say(&error);
             exit(NAME, result)
         }
     }
@@ -243,23 +249,21 @@ fn wrong_usage<W: Write>(mut out: Writer<W>, message: String) -> io::Result<u8> 
 }
 
 fn obey(args: Args) -> io::Result<u8> {
-    let out = BufWriter::with_capacity(64 << 10, io::stdout().lock());
+    let out = streams::results();
+    let err = streams::messages();
     match args.command {
         Some(Command::Explain(reading)) => {
-            for_a_person(reading, |task| explain::print(task, out, io::stderr()))
+            for_a_person(reading, |task| explain::print(task, out, err))
         }
         Some(Command::Verify(reading)) => {
-            for_a_person(reading, |task| verify::print(task, out, io::stderr()))
+            for_a_person(reading, |task| verify::print(task, out, err))
         }
         Some(Command::Get(args)) => {
             looking_up(LookUp::Get, args.looking_up, args.prompts.limit, out)
         }
         Some(Command::Roots(args)) => looking_up(LookUp::Roots, args, limits::FIRST_PROMPT, out),
-        None if args.pretty => for_a_person(args.reading, |task| {
-            let out = anstream::AutoStream::auto(io::stdout());
-            pretty::print(task, out, io::stderr())
-        }),
-        None => listing(args, out),
+        None if args.pretty => for_a_person(args.reading, |task| pretty::print(task, out, err)),
+        None => listing(args, out, err),
     }
 }
 
@@ -276,7 +280,7 @@ fn for_a_person(
     }
 }
 
-fn listing(args: Args, out: impl Write) -> io::Result<u8> {
+fn listing(args: Args, out: impl Write, err: impl Write) -> io::Result<u8> {
     let mut out = Writer::new(out);
     let launched = args.launched;
     if !launched.begins() {
@@ -294,10 +298,10 @@ fn listing(args: Args, out: impl Write) -> io::Result<u8> {
         }
     }
     if launched.parent_pipe {
-        launched::die_at_the_end_of(stdin)?;
+        launched::die_at_the_end_of(stdin).map_err(cannot("watch standard input"))?;
     }
     out.hello()?;
-    Ok(list(&task, out, io::stderr())?.exit_status())
+    Ok(list(&task, out, err)?.exit_status())
 }
 
 fn looking_up(
@@ -330,7 +334,7 @@ fn looking_up(
         Err(why) => return refused(out, Err(why)),
     };
     if launched.parent_pipe {
-        launched::die_at_the_end_of(stdin)?;
+        launched::die_at_the_end_of(stdin).map_err(cannot("watch standard input"))?;
     }
     let open = args.place.open(args.busy_timeout);
     let db = match args.place.path() {

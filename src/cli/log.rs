@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::streams::Stderr;
+
 /// Lines that wait to be written, at most.
 const LINES: usize = 1024;
 
@@ -62,11 +64,11 @@ pub(super) fn start(format: LogFormat, debug: bool) -> Flush {
 
 fn write(from: &Receiver<Vec<u8>>, waiting: &AtomicUsize, lost: &AtomicUsize) {
     for line in from {
-        let mut out = io::stderr().lock();
-        let _ = out.write_all(&line);
+        let _ = Stderr.write_all(&line);
         let lost = lost.swap(0, Ordering::AcqRel);
         if lost > 0 {
-            let _ = writeln!(out, "{lost} lines were lost: nobody read them in time");
+            let sentence = format!("{lost} lines were lost: nobody read them in time\n");
+            let _ = Stderr.write_all(sentence.as_bytes());
         }
         waiting.fetch_sub(1, Ordering::AcqRel);
     }

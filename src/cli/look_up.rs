@@ -1,13 +1,14 @@
 //! `opencode-sessions get` and `roots`: sessions by their ids.
 
 use std::collections::BTreeSet;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::sessions::NAME;
 use super::sources::{SourceArgs, reached};
-use super::{FAILED, USAGE, complain, duration, process_lister, session_ids};
+use super::streams::results;
+use super::{FAILED, USAGE, complain, duration, in_own_words, process_lister, session_ids};
 use crate::gather::{Asked, LookUpJob, LookedUp};
 use crate::lister::Cancel;
 use crate::output::FoundOf;
@@ -52,7 +53,7 @@ pub(super) fn run(what: LookUp, args: &LookUpArgs) -> io::Result<u8> {
         }
     };
     let mut out = Out {
-        out: BufWriter::new(io::stdout().lock()),
+        out: results(),
         status: 0,
         said: BTreeSet::new(),
     };
@@ -102,7 +103,7 @@ impl<W: Write> Out<W> {
         if let FoundOf::Failed { message, .. } = &looked_up.found
             && self.said.insert(message.clone())
         {
-            complain(NAME, message);
+            complain(NAME, &in_own_words(message));
         }
         let status = exit_status(&looked_up.found);
         if self.status == 0 || status == FAILED {

@@ -1,6 +1,6 @@
 //! The arguments of both programs, and what their `main`s run.
 //!
-//! Standard output is for results, standard error for messages. Exit statuses,
+//! Standard output is for results, standard error for messages (`streams`). Exit statuses,
 //! of both programs: 0 done, 1 failed, 2 wrong usage. A closed pipe is no error:
 //! whoever closed it has seen enough.
 
@@ -18,6 +18,8 @@ mod sessions;
 mod sources;
 mod status;
 mod stop;
+mod streams;
+mod usage;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -26,7 +28,7 @@ use std::time::Duration;
 
 use crate::lister::{Breakage, ProcessLister};
 use crate::session::SessionId;
-use crate::text::{self, escaped, one_line};
+use crate::text::{self, escaped, name_line};
 use crate::wire::MarkerText;
 
 pub use lister::run as opencode_lister;
@@ -102,24 +104,61 @@ fn exit(program: &str, result: io::Result<u8>) -> ExitCode {
     match unless_closed(result) {
         Ok(status) => status.into(),
         Err(error) => {
-            complain(program, &format!("the result cannot be written: {error}"));
+            complain(program, &reason(&error));
             FAILED.into()
         }
     }
 }
 
-/// One sentence to standard error, in one line. Without one, nobody listens.
+/// What to say of an error that ends a program.
+fn reason(error: &io::Error) -> String {
+    match error.get_ref() {
+        // It says what it is about.
+        Some(error) => error.to_string(),
+        None => format!("cannot go on: {error}"),
+    }
+}
+
+/// Adds to an error of the system what was to be done.
+fn cannot(what: &str) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("cannot {what}: {error}"))
+}
+
+/// One sentence to standard error, in one line and one write. Without one, nobody listens.
 fn complain(program: &str, sentence: &str) {
-    let _ = writeln!(io::stderr(), "{program}: {}", one_line(sentence));
+    let line = format!("{program}: {}\n", name_line(sentence));
+    let _ = streams::Stderr.write_all(line.as_bytes());
+}
+
+/// A failure's sentence in the words of `opencode-sessions`: a helper of an older version
+/// names its own option for how long a lock is waited for.
+fn in_own_words(failure: &impl ToString) -> String {
+    failure.to_string().replace("--busy-timeout", "--deadline")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use clap::CommandFactory;
 
     #[test]
     fn the_arguments_of_both_programs_are_well_formed() {
         super::lister::Args::command().debug_assert();
         super::sessions::Args::command().debug_assert();
+    }
+    #[test]
+    fn only_errors_of_the_output_are_said_to_be_of_the_output() {
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        let no_thread = io::Error::from(io::ErrorKind::WouldBlock);
+        for (error, expected) in [
+            (
+                super::cannot("start a thread")(no_thread),
+                "cannot start a thread: operation would block",
+            ),
+            (full, "cannot go on: no storage space"),
+        ] {
+            assert_eq!(super::reason(&error), expected);
+        }
     }
 }

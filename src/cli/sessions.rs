@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use super::{doctor, exit, host, list, look_up, serve, status, stop};
+use super::{doctor, exit, host, list, look_up, serve, status, stop, usage};
 use crate::lister::restore_sigchld;
 use crate::wire::LookUp;
 
@@ -16,7 +16,7 @@ pub(super) const NAME: &str = "opencode-sessions";
 /// session, or it has no root); for serve also 70 (it has a fault), 71 (the system gives no
 /// thread), 75 (another service keeps the index) and 78 (the configuration is wrong).
 #[derive(Debug, Parser)]
-#[command(name = NAME, version)]
+#[command(name = NAME, version, args_override_self = true)]
 pub(super) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -24,7 +24,7 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List sessions, newest activity first
+    /// List sessions, last updated first
     List(list::ListArgs),
     /// Look up sessions by their ids, any of them: one JSON object each
     Get(look_up::LookUpArgs),
@@ -46,7 +46,7 @@ pub fn run() -> ExitCode {
     // First: a supervisor may have started us with signals ignored or blocked.
     restore_sigchld();
     host::unblock_signals();
-    match Args::try_parse() {
+    match usage::parse() {
         Ok(Args { command }) => exit(
             NAME,
             match command {
@@ -59,7 +59,6 @@ pub fn run() -> ExitCode {
                 Command::Doctor(args) => doctor::run(&args),
             },
         ),
-        // Prints help to standard output and errors to standard error; exits with 0 or 2.
-        Err(error) => error.exit(),
+        Err(error) => exit(NAME, usage::say(&error)),
     }
 }

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use crate::aliases;
 use crate::config::{self, Config, Configured};
 use crate::file;
-use crate::gather::Reached;
+use crate::gather::{self, OLD_STORE, Reached};
 use crate::lister::ProcessLister;
 use crate::locate::{self, Located};
 use crate::source::{Place, Source};
 use crate::text::Shown;
+use crate::wire::{DatabaseState, End, limits};
 
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct SourceArgs {
@@ -55,6 +56,66 @@ impl NoSources {
 pub(super) struct Chosen {
     pub(super) config: Config,
     pub(super) sources: Vec<Source>,
+    /// They were named with `--db`.
+    are_named: bool,
+}
+
+/// Why a source has no sessions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum WhyEmpty {
+    /// That can be: OpenCode has not made its database yet.
+    Fine(String),
+    /// Somebody named what is no database of OpenCode.
+    Wrong(String),
+}
+
+impl Chosen {
+    /// Why a source whose listing ended so has no sessions; `None` where it can have some.
+    pub(super) fn why_empty(&self, source: &Source, end: &End) -> Option<WhyEmpty> {
+        let path = match &source.place {
+            Place::Database(path) => Some(path),
+            Place::Remote(_) => None,
+        };
+        match (end.database, path) {
+            (DatabaseState::Missing, Some(path)) if self.are_named => {
+                let old = match locate::has_old_store(path) {
+                    true => format!("; {OLD_STORE}"),
+                    false => String::new(),
+                };
+                Some(WhyEmpty::Wrong(format!(
+                    "there is no database at {} (check the path that --db names){old}",
+                    Shown(path)
+                )))
+            }
+            (DatabaseState::Missing, Some(path)) if locate::is_named_by_environment(path) => {
+                Some(WhyEmpty::Fine(format!(
+                    "OPENCODE_DB names {}, which is not there",
+                    Shown(path)
+                )))
+            }
+            (DatabaseState::Empty, _) if !end.other_tables.is_empty() => {
+                let database = match path {
+                    Some(path) => Shown(path).to_string(),
+                    None => format!("the database of {}", source.name),
+                };
+                let more = match end.other_tables.len() {
+                    limits::OTHER_TABLES => ", …",
+                    _ => "",
+                };
+                Some(WhyEmpty::Wrong(format!(
+                    "{database} has no table session or session_v2, but: {}{more} (check that it is a \
+                     database of OpenCode)",
+                    end.other_tables.join(", ")
+                )))
+            }
+            (state, _) => gather::why_empty(source, state).map(WhyEmpty::Fine),
+        }
+    }
+
+    /// Whether there is more than one source, so that a session must say which it is of.
+    pub(super) fn are_several(&self) -> bool {
+        self.sources.len() > 1
+    }
 }
 
 impl SourceArgs {
@@ -62,7 +123,11 @@ impl SourceArgs {
     pub(super) fn choose(&self) -> Result<Chosen, NoSources> {
         let config = self.config().map_err(NoSources::Because)?;
         let sources = sources(config.clone())?;
-        Ok(Chosen { config, sources })
+        Ok(Chosen {
+            config,
+            sources,
+            are_named: !self.uses_config(),
+        })
     }
 
     /// What is to be the sources.

@@ -7,11 +7,12 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::sessions::NAME;
+use super::streams::results;
 use super::{FAILED, complain};
 use crate::file;
 use crate::service::client::{self, Client};
 use crate::service::socket;
-use crate::text::one_line;
+use crate::text::name_line;
 use crate::wire::line;
 
 #[derive(Debug, clap::Args)]
@@ -34,14 +35,20 @@ pub(super) fn run(args: &StatusArgs) -> io::Result<u8> {
                 .status()
                 .map_err(|error| format!("the service does not answer: {error}"))
         });
-    match status {
-        Ok(status) if args.json => io::stdout().write_all(&line(&status)).map(|()| 0),
-        Ok(status) => print(&status, io::stdout()).map(|()| 0),
+    let status = match status {
+        Ok(status) => status,
         Err(why) => {
             complain(NAME, &why);
-            Ok(FAILED)
+            return Ok(FAILED);
         }
+    };
+    let mut out = results();
+    match args.json {
+        true => out.write_all(&line(&status))?,
+        false => print(&status, &mut out)?,
     }
+    out.flush()?;
+    Ok(0)
 }
 
 /// Where the service can be that this program is to ask.
@@ -54,7 +61,7 @@ pub(super) fn places(state_dir: Option<&PathBuf>) -> Vec<PathBuf> {
 
 fn print(status: &Value, mut out: impl Write) -> io::Result<()> {
     let text = |value: &Value| match value {
-        Value::String(text) => one_line(text).into_owned(),
+        Value::String(text) => name_line(text).into_owned(),
         Value::Null => "?".to_owned(),
         other => other.to_string(),
     };
@@ -98,7 +105,7 @@ fn print(status: &Value, mut out: impl Write) -> io::Result<()> {
     {
         let failures: Vec<_> = failures
             .iter()
-            .map(|(kind, count)| format!("{} {}", text(count), one_line(kind)))
+            .map(|(kind, count)| format!("{} {}", text(count), name_line(kind)))
             .collect();
         writeln!(out, "failures  {}", failures.join(", "))?;
     }

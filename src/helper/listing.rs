@@ -4,9 +4,13 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use rusqlite::Connection;
+
 use crate::marker::{self, Found, Remember};
 use crate::store::{Database, Filter, Listed, OpenOptions, Opened, Query, StoreError};
-use crate::wire::{DatabaseState, End, ErrorKind, Failure, OptionalPart, Scan, WriteError, Writer};
+use crate::wire::{
+    DatabaseState, End, ErrorKind, Failure, OptionalPart, Scan, WriteError, Writer, limits,
+};
 
 /// What to list, and how.
 #[derive(Debug, Clone)]
@@ -113,6 +117,7 @@ fn read<W: Write>(task: &Task, out: &mut Writer<W>) -> Result<(End, Option<Remem
     let mut rows = Rows {
         listed: None,
         log_elsewhere: false,
+        other_tables: Vec::new(),
         scan: Scan::NONE,
         remember: None,
     };
@@ -139,6 +144,7 @@ fn read<W: Write>(task: &Task, out: &mut Writer<W>) -> Result<(End, Option<Remem
         scan: rows.scan,
         degraded: listed.degraded.into_vec(),
         log_elsewhere: rows.log_elsewhere,
+        other_tables: rows.other_tables,
         elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
     };
     Ok((end, rows.remember))
@@ -148,6 +154,8 @@ struct Rows {
     /// `None` where there are no session tables.
     listed: Option<Listed>,
     log_elsewhere: bool,
+    /// Where there are no session tables.
+    other_tables: Vec<String>,
     scan: Scan,
     remember: Option<Remember>,
 }
@@ -172,6 +180,7 @@ fn send_rows<W: Write>(
         return Ok(Rows {
             listed: None,
             log_elsewhere,
+            other_tables: other_tables(&snapshot).map_err(StoreError::from)?,
             scan: Scan::NONE,
             remember: None,
         });
@@ -186,7 +195,27 @@ fn send_rows<W: Write>(
     Ok(Rows {
         listed: Some(listed),
         log_elsewhere,
+        other_tables: Vec::new(),
         scan,
         remember,
     })
+}
+
+/// The first tables of a database without sessions, but for those in which OpenCode keeps
+/// count of its migrations: these are there before any other.
+fn other_tables(conn: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut tables = conn.prepare(
+        "SELECT CAST(substr(name, 1, 64) AS BLOB) FROM sqlite_schema
+         WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
+           AND lower(name) NOT IN ('migration', 'data_migration', '__drizzle_migrations')
+         ORDER BY rowid",
+    )?;
+    let name = |row: &rusqlite::Row<'_>| {
+        let name = row.get_ref(0)?.as_bytes().unwrap_or_default().to_vec();
+        Ok(String::from_utf8_lossy(&name).into_owned())
+    };
+    tables
+        .query_map([], name)?
+        .take(limits::OTHER_TABLES)
+        .collect()
 }

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use super::listing::{Ended, Task, list};
-use crate::output::{self, Entry, Sourced, Terminal};
+use crate::output::{self, Columns, Entry, Sourced, Terminal, TimeColumn};
 use crate::project::Projects;
 use crate::text;
 use crate::wire::{Checked, DatabaseState, End, Sessions, Verdict, Writer};
@@ -40,7 +40,11 @@ pub fn print(task: &Task, mut out: impl Write, mut err: impl Write) -> io::Resul
                 also: Vec::new(),
             });
             let sessions: Vec<_> = sessions.collect();
-            output::table(&sessions, &Terminal::of_stdout(), &mut out)?;
+            let columns = Columns {
+                time: TimeColumn::Updated,
+                sources: false,
+            };
+            output::table(&sessions, columns, &Terminal::of_stdout(), &mut out)?;
             out.flush()?;
             summarize(&listing.end, err)?;
         }
@@ -49,6 +53,13 @@ pub fn print(task: &Task, mut out: impl Write, mut err: impl Write) -> io::Resul
 }
 
 fn summarize(end: &End, mut err: impl Write) -> io::Result<()> {
+    let tables = match end.other_tables.is_empty() {
+        true => String::new(),
+        false => format!(
+            " (it has: {})",
+            text::name_line(&end.other_tables.join(", "))
+        ),
+    };
     let state = match end.database {
         DatabaseState::Ready => "",
         DatabaseState::Missing => "; there is no database",
@@ -57,7 +68,7 @@ fn summarize(end: &End, mut err: impl Write) -> io::Result<()> {
     };
     writeln!(
         err,
-        "{} sessions in {} ms, {} bytes searched for the marker{state}",
+        "{} sessions in {} ms, {} bytes searched for the marker{state}{tables}",
         end.sessions, end.elapsed_ms, end.scan.bytes
     )?;
     for note in end.notes() {
@@ -82,6 +93,7 @@ mod tests {
             scan: Scan::NONE,
             degraded: Vec::new(),
             log_elsewhere: false,
+            other_tables: Vec::new(),
             elapsed_ms: 4,
         };
         let summary = |end: &End| {

@@ -4,12 +4,14 @@
 //! person holds nothing that a terminal would act on, what is shown to a program
 //! is the stored text, escaped as its format has it.
 
+mod cell;
 mod found;
 mod table;
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 
+use anstream::{AutoStream, ColorChoice};
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +21,7 @@ use crate::text::escaped;
 use crate::wire::to_json;
 
 pub use found::FoundOf;
-pub use table::table;
+pub use table::{Columns, TimeColumn, table};
 
 /// A session and what the main process knows about it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Encode, Decode)]
@@ -63,22 +65,30 @@ impl<E> Sourced<E> {
 pub struct Terminal {
     /// Its width in columns, where the output goes to a terminal.
     pub width: Option<u16>,
+    /// Colours are wanted there.
+    pub colours: bool,
     /// Now, for relative times.
     pub now: Millis,
 }
+
+/// The width of a terminal that does not know its own.
+const USUAL_WIDTH: u16 = 80;
 
 impl Terminal {
     /// What standard output goes to, now.
     #[must_use]
     pub fn of_stdout() -> Self {
         let stdout = io::stdout();
-        let width = rustix::termios::isatty(stdout.as_fd())
-            .then(|| rustix::termios::tcgetwinsize(stdout.as_fd()).ok())
-            .flatten()
-            .map(|size| size.ws_col)
-            .filter(|width| *width > 0);
+        let width = rustix::termios::isatty(stdout.as_fd()).then(|| {
+            rustix::termios::tcgetwinsize(stdout.as_fd())
+                .ok()
+                .map(|size| size.ws_col)
+                .filter(|width| *width > 0)
+                .unwrap_or(USUAL_WIDTH)
+        });
         Self {
             width,
+            colours: AutoStream::choice(&stdout) != ColorChoice::Never,
             now: Millis(jiff::Timestamp::now().as_millisecond()),
         }
     }

@@ -399,6 +399,7 @@ impl Content for Sessions {
                     return Err(invalid(at, "its progress is not between 0 and 1"));
                 }
                 check_degraded(&end.degraded, at)?;
+                check_other_tables(&end.other_tables, at)?;
                 Ok(Taken::End(end))
             }
             Message::Error(failure) => Ok(Taken::Error(failure)),
@@ -433,6 +434,21 @@ impl Sessions {
         }
         self.sessions.push(&session);
         Ok(Taken::More)
+    }
+}
+
+/// Returns an error if there are too many names, or one is too long.
+fn check_other_tables(names: &[String], line: usize) -> Result<(), Violation> {
+    if names.len() > limits::OTHER_TABLES {
+        let limit = limits::OTHER_TABLES;
+        return Err(invalid(
+            line,
+            &format!("its otherTables has more than {limit} names"),
+        ));
+    }
+    match names.iter().any(|name| name.len() > limits::TEXT) {
+        true => Err(overlong_text(line, "otherTables")),
+        false => Ok(()),
     }
 }
 

@@ -102,6 +102,11 @@ pub struct End {
     /// what is in it is missing here.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub log_elsewhere: bool,
+    /// Where the database is empty, the tables that it has all the same: it can be another
+    /// program's. At most [`limits::OTHER_TABLES`](super::limits::OTHER_TABLES), each cut
+    /// to 64 characters; never what keeps count of OpenCode's own migrations.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_tables: Vec<String>,
     /// How long the listing took, in milliseconds.
     pub elapsed_ms: u64,
 }

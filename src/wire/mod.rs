@@ -62,4 +62,6 @@ pub mod limits {
     pub const FIRST_PROMPT_MOST: usize = 4_000;
     /// Parts that an `end` may say it is without.
     pub const DEGRADED: usize = 32;
+    /// The most tables that are named of a database without sessions.
+    pub const OTHER_TABLES: usize = 8;
 }

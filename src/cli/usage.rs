@@ -1,0 +1,213 @@
+//! The arguments of a process, and what is said where they are wrong.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+
+use anstream::{AutoStream, ColorChoice};
+use clap::{Error, Parser};
+
+use super::streams::{Stderr, Stdout};
+use crate::output::Terminal;
+use crate::text::{escaped, escaped_bytes, unsafe_on_a_terminal};
+
+/// The arguments of this process, or what to say instead of running.
+pub(super) fn parse<A: Parser>() -> Result<A, Error> {
+    parse_from(std::env::args_os().collect())
+}
+
+fn parse_from<A: Parser>(arguments: Vec<OsString>) -> Result<A, Error> {
+    let arguments = help_of_help(arguments);
+    try_parse::<A>(&arguments).map_err(|error| readable::<A>(error, &arguments))
+}
+
+/// The widest help, in columns: longer lines are hard to read.
+const WIDEST: u16 = 100;
+
+fn try_parse<A: Parser>(arguments: &[OsString]) -> Result<A, Error> {
+    let mut command = A::command();
+    // By itself clap gives up on a terminal that does not know its height.
+    if let Some(width) = Terminal::of_stdout().width {
+        command = command.term_width(width.min(WIDEST).into());
+    }
+    let mut matches = command.try_get_matches_from_mut(arguments)?;
+    A::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+}
+
+/// `help --help` asks for the help of `help`, which clap knows by another name only.
+fn help_of_help(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let asks = |argument: &OsString| argument == "--help" || argument == "-h";
+    if arguments.get(1).is_some_and(|first| first == "help") && arguments[2..].iter().any(asks) {
+        arguments.truncate(2);
+        arguments.push("help".into());
+    }
+    arguments
+}
+
+/// The error as it can be shown: it repeats arguments, which can hold what a terminal acts
+/// on.
+fn readable<A: Parser>(error: Error, arguments: &[OsString]) -> Error {
+    let is_plain = |argument: &OsString| {
+        let text = argument.to_str();
+        text.is_some_and(|text| !text.chars().any(unsafe_on_a_terminal))
+    };
+    if error.exit_code() == 0 || arguments.iter().all(is_plain) {
+        return error;
+    }
+    let visible = arguments.iter().map(|argument| match is_plain(argument) {
+        true => argument.clone(),
+        false => visible(argument),
+    });
+    let visible: Vec<_> = visible.collect();
+    // The same mistake in letters.
+    match try_parse::<A>(&visible) {
+        Err(same) if same.kind() == error.kind() => same,
+        _ => {
+            let text = error.render().to_string();
+            let lines: Vec<_> = text.lines().map(escaped).collect();
+            let text = lines.join("\n");
+            Error::raw(error.kind(), text.strip_prefix("error: ").unwrap_or(&text))
+        }
+    }
+}
+
+fn visible(argument: &OsStr) -> OsString {
+    escaped_bytes(argument.as_bytes()).into_owned().into()
+}
+
+/// Says what clap has to say: help and versions are results, all else is a message. Returns
+/// the exit status.
+pub(super) fn say(error: &Error) -> io::Result<u8> {
+    let choice = match error.use_stderr() {
+        true => AutoStream::choice(&io::stderr()),
+        false => AutoStream::choice(&io::stdout()),
+    };
+    let text = error.render();
+    let text = match choice {
+        ColorChoice::Never => text.to_string(),
+        _ => text.ansi().to_string(),
+    };
+    match error.use_stderr() {
+        // Without standard error nobody listens.
+        true => drop(Stderr.write_all(text.as_bytes())),
+        false => Stdout.write_all(text.as_bytes())?,
+    }
+    Ok(u8::try_from(error.exit_code()).unwrap_or(super::USAGE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{lister, sessions};
+
+    fn said<A: Parser + std::fmt::Debug>(arguments: &[&[u8]]) -> (i32, String) {
+        let arguments = arguments
+            .iter()
+            .map(|bytes| OsStr::from_bytes(bytes).to_owned());
+        let error = parse_from::<A>(arguments.collect()).unwrap_err();
+        (error.exit_code(), error.render().ansi().to_string())
+    }
+
+    #[test]
+    fn nothing_that_a_terminal_acts_on_is_repeated_of_an_argument() {
+        let hostile: [&[u8]; 5] = [
+            b"\x1b]0;x\x07",
+            b"\xc2\x9b31m",
+            b"a\r\nb",
+            b"\xff\x1b",
+            "\u{202e}x".as_bytes(),
+        ];
+        for argument in hostile {
+            let option = [b"--", argument].concat();
+            for arguments in [
+                &[b"p", &b"list"[..], b"--format", argument][..],
+                &[b"p", b"list", b"--deadline", argument],
+                &[b"p", b"list", b"--limit", argument],
+                &[b"p", b"list", b"--marker", argument],
+                &[b"p", b"list", argument],
+                &[b"p", b"list", &option],
+                &[b"p", argument],
+                &[b"p", b"help", argument],
+            ] {
+                for (status, text) in [said::<sessions::Args>(arguments), {
+                    let mut arguments = arguments.to_vec();
+                    if arguments[1] == b"list" {
+                        arguments.remove(1);
+                    }
+                    said::<lister::Args>(&arguments)
+                }] {
+                    assert_eq!(status, 2, "{text:?}");
+                    // What clap itself writes are colours alone.
+                    let plain = anstream::adapter::strip_str(&text).to_string();
+                    let bad = |c: char| c != '\n' && unsafe_on_a_terminal(c);
+                    assert!(!plain.contains(bad), "{text:?}");
+                    assert!(!text.contains("\u{1b}]"), "{text:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_argument_is_repeated_in_letters() {
+        for (argument, expected) in [
+            (&b"\x1b]0;x\x07"[..], r"'\u{1b}]0;x\u{7}'"),
+            (b"a\nb", r"'a\nb'"),
+            (b"\xff\x1b", r"'\xff\u{1b}'"),
+            (b"plain\\n", r"'plain\n'"),
+        ] {
+            let (_, text) = said::<sessions::Args>(&[b"p", b"list", b"--format", argument]);
+            let plain = anstream::adapter::strip_str(&text).to_string();
+            assert!(plain.contains(expected), "{plain}");
+        }
+    }
+
+    #[test]
+    fn help_of_help_is_help() {
+        for arguments in [&["p", "help", "--help"][..], &["p", "help", "-h"]] {
+            let arguments: Vec<&[u8]> = arguments.iter().map(|text| text.as_bytes()).collect();
+            for (status, text) in [
+                said::<sessions::Args>(&arguments),
+                said::<lister::Args>(&arguments),
+            ] {
+                assert_eq!(status, 0, "{text}");
+                assert!(text.contains("help"), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_of_a_repeated_option_counts() {
+        for arguments in [
+            "list --limit 1 --limit 2 --format json --format ids --sort title --sort created",
+            "list --archived --archived --children --children --all-marked --all-marked",
+            "list --deadline 1s --deadline 2s --lister /a --lister /b --project a --project b",
+            "list --no-service --no-service --config a --config b --no-marker --no-marker",
+            "list --db a --db b --marker 0123456789abcdef --marker fedcba9876543210",
+            "get --deadline 1s --deadline 2s --lister a --lister b --config a --config b x",
+            "roots --deadline 1s --deadline 2s --lister a --lister b --db a --db b x",
+            "serve --stdio --stdio --state-dir a --state-dir b --log-format json --log-format text",
+            "serve --debug --debug --marker 0123456789abcdef --marker fedcba9876543210",
+            "status --json --json --state-dir a --state-dir b",
+            "doctor --lister a --lister b --deadline 1s --deadline 2s --config a --config b",
+        ] {
+            let all = ["p"]
+                .into_iter()
+                .chain(arguments.split(' '))
+                .map(OsString::from);
+            parse_from::<sessions::Args>(all.collect()).unwrap();
+        }
+        for arguments in [
+            "--db a --db b --pretty --pretty --children --children --archived --archived",
+            "--memory-limit 9 --memory-limit 10 --busy-timeout 1 --busy-timeout 2 --threads 1 --threads 2",
+            "--scan-cache a --scan-cache b --scan-budget 1 --scan-budget 2",
+            "explain --db a --db b --no-marker --no-marker",
+            "get --db a --db b --first-prompt-limit 1 --first-prompt-limit 2 x",
+        ] {
+            let all = ["p"]
+                .into_iter()
+                .chain(arguments.split(' '))
+                .map(OsString::from);
+            parse_from::<lister::Args>(all.collect()).unwrap();
+        }
+    }
+}
