@@ -18,9 +18,7 @@ use opencode_sessions::gather::LookedUp;
 use opencode_sessions::index::Health;
 use opencode_sessions::lister::{ListRequest, Lister, LookUpRequest, Outcome, ProcessLister};
 use opencode_sessions::output::FoundOf;
-use opencode_sessions::service::{
-    Answer, Command, Config, Event, Service, Status, Subscription,
-};
+use opencode_sessions::service::{Answer, Command, Config, Event, Service, Status, Subscription};
 use opencode_sessions::session::SessionId;
 use opencode_sessions::source::sources_of;
 use opencode_sessions::wire::Answers;

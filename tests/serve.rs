@@ -1156,6 +1156,9 @@ fn a_second_host_with_the_same_sources_gets_the_first_ones_events() {
         model.ids().contains(&"ses_after") && model.state() == "ok"
     });
     assert_eq!(second.model.of_type("snapshot", before).len(), 1);
+    // It has the socket, too.
+    let (reply, _) = ask_at(&socket(&made), "status");
+    assert_eq!(reply["status"]["pid"], second.pid());
     assert_eq!(second.model.of_type("bye", 0).len(), 0);
     assert_eq!(second.model.of_type("hello", 0).len(), 1);
     let (status, model, log) = second.end_by(Signal::TERM);

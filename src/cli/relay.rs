@@ -19,6 +19,7 @@ use serde_json::Value;
 use signal_hook::consts::SIGHUP;
 
 use super::host::{Signalled, name_of};
+use super::streams::Stdout;
 use crate::index::View;
 use crate::service::client::Client;
 use crate::service::{ByeCode, Command, CommandId, CommandLine, Event, Hello};
@@ -106,7 +107,7 @@ impl Shared {
 ///
 /// Where the system gives no thread, or standard output fails.
 pub(super) fn relay(other: Client, host: &mut Host) -> io::Result<Ended> {
-    let mut out = io::stdout();
+    let mut out = Stdout;
     if !host.is_greeted {
         out.write_all(&hello_line(other.hello()))?;
         out.flush()?;

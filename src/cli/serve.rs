@@ -19,6 +19,7 @@ use super::relay::{Ended, Host, relay};
 use super::reload::Keeper;
 use super::sessions::NAME;
 use super::sources::{Chosen, SourceArgs};
+use super::streams::Stdout;
 use super::{DeadlineArgs, FAILED, MarkerArgs, complain, process_lister};
 use crate::file;
 use crate::index::View;
@@ -122,7 +123,7 @@ pub(super) fn run(args: &ServeArgs) -> io::Result<u8> {
         Err(error) => return Ok(not_started(&error)),
     };
     let Some(lines) = lines else {
-        return serve(args, signals, None);
+        return serve(args, &signals, None);
     };
     let host = Host {
         signals: signals.clone(),
@@ -131,7 +132,7 @@ pub(super) fn run(args: &ServeArgs) -> io::Result<u8> {
         is_greeted: false,
         view: args.view(),
     };
-    serve(args, signals, Some(host))
+    serve(args, &signals, Some(host))
 }
 
 fn not_started(error: &io::Error) -> u8 {
@@ -140,7 +141,7 @@ fn not_started(error: &io::Error) -> u8 {
 }
 
 /// Keeps the index, or passes on another's events, until neither is wanted any more.
-fn serve(args: &ServeArgs, signals: Signalled, mut host: Option<Host>) -> io::Result<u8> {
+fn serve(args: &ServeArgs, signals: &Signalled, mut host: Option<Host>) -> io::Result<u8> {
     let mut patience = ANSWER;
     loop {
         let chosen = match args.sources.choose() {
@@ -150,7 +151,7 @@ fn serve(args: &ServeArgs, signals: Signalled, mut host: Option<Host>) -> io::Re
                 return Ok(CONFIG);
             }
         };
-        let place = match Place::find(args, &chosen, host.is_some(), &signals, patience) {
+        let place = match Place::find(args, &chosen, host.is_some(), signals, patience) {
             Found::Own(place) => place,
             Found::Other(other) => {
                 let Some(host) = &mut host else {
@@ -180,7 +181,7 @@ fn serve(args: &ServeArgs, signals: Signalled, mut host: Option<Host>) -> io::Re
                 return Ok(HELD);
             }
         };
-        return own(args, chosen, place, &signals, host);
+        return own(args, chosen, place, signals, host);
     }
 }
 
@@ -391,7 +392,7 @@ fn talk(service: &Handle, host: Host) -> io::Result<mpsc::Receiver<()>> {
                 // Of this process: its host knows it as the one before.
                 let _hello = events.next();
             }
-            if lines::write_events(events, io::stdout()).is_err() {
+            if lines::write_events(events, Stdout).is_err() {
                 writing.end("nobody reads its output");
             }
             let _ = done.send(());

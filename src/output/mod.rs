@@ -13,7 +13,7 @@ use std::os::fd::AsFd;
 
 use anstream::{AutoStream, ColorChoice};
 use bincode::{Decode, Encode};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::session::{Millis, Session};
 use crate::source::SourceName;
@@ -24,13 +24,37 @@ pub use found::FoundOf;
 pub use table::{Columns, TimeColumn, table};
 
 /// A session and what the main process knows about it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Encode, Decode)]
 pub struct Entry {
     /// As the database has it.
     #[serde(flatten)]
     pub session: Session,
     /// The project it is of ([`crate::project`]).
     pub project: Option<String>,
+}
+
+/// With what every program would work out of it: what to call it, and when something last
+/// happened in it.
+impl Serialize for Entry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Shown<'a> {
+            #[serde(flatten)]
+            session: &'a Session,
+            project: Option<&'a str>,
+            headline: Option<&'a str>,
+            activity: Option<Millis>,
+        }
+        let session = &self.session;
+        let own_title = session.title.as_deref().filter(|_| !session.untitled);
+        Shown {
+            session,
+            project: self.project.as_deref(),
+            headline: own_title.or(session.first_prompt.as_deref()),
+            activity: session.active_at(),
+        }
+        .serialize(serializer)
+    }
 }
 
 /// A session and where it is from.

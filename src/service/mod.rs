@@ -1,7 +1,7 @@
 //! The long-lived loop: it knows every session, through every failure.
 //!
 //! One thread owns the [index](crate::index) and takes messages from one inbox;
-//! it does no I/O that can hang. Around it: a watcher for each source, a thread
+//! it does no I/O that can hang. Around it: one watcher for all sources, a thread
 //! for each listing in flight, one that writes the snapshot, and one for each
 //! reader of the events. What it promises:
 //!

@@ -115,13 +115,13 @@ impl Owner {
             reloading: None,
         };
         for source in config.sources {
-            owner.begin(source)?;
+            owner.begin(source);
         }
         Ok(owner)
     }
 
     /// Begins to work on a source.
-    fn begin(&mut self, source: Source) -> io::Result<()> {
+    fn begin(&mut self, source: Source) {
         let reached = Reached {
             lister: Arc::new(Bounded::new((self.make_lister)(&source))),
             source,
@@ -137,7 +137,6 @@ impl Owner {
             self.now(),
         );
         self.work.insert(name, work);
-        Ok(())
     }
 
     pub(super) fn run(mut self, inbox: &Receiver<Message>) {
@@ -281,12 +280,8 @@ impl Owner {
         self.index.set_sources(sources);
         for source in new {
             let name = source.name.clone();
-            if let Err(error) = self.begin(source) {
-                let reason = format!("no thread to watch it with: {error}");
-                warn!(source = %name, %reason);
-                self.index
-                    .fail(&name, "thread", &reason, None, self.moment());
-            } else if let Some(work) = self.work.get_mut(&name) {
+            self.begin(source);
+            if let Some(work) = self.work.get_mut(&name) {
                 // It goes on under this name.
                 let refreshes = waiting.remove(&name).unwrap_or_default();
                 if !refreshes.is_empty() {
