@@ -96,7 +96,7 @@ fn the_json_of_a_session_has_its_keys_and_the_details_the_database_has() {
          summary_files = 3, agent = 'build', time_updated = 2000.9",
     );
     let expected = r#"[
-{"id":"ses_a","directory":"/work","worktree":null,"projectId":"global","parentId":null,"title":"Title of ses_a","firstPrompt":null,"timeCreated":2000,"timeUpdated":2000,"timeArchived":null,"lastMessageAt":null,"marked":false,"store":"v1","agent":"build","version":"1.18.33","slug":"slug","model":{"id":"m","providerId":"p","variant":null},"cost":0.5,"tokens":{"input":7,"output":0,"reasoning":0,"cacheRead":0,"cacheWrite":0},"summary":{"additions":1,"deletions":2,"files":3},"project":"/work","source":"opencode.db"}
+{"id":"ses_a","directory":"/work","worktree":null,"projectId":"global","parentId":null,"title":"Title of ses_a","firstPrompt":null,"timeCreated":2000,"timeUpdated":2000,"timeArchived":null,"lastMessageAt":null,"marked":false,"store":"v1","agent":"build","version":"1.18.33","slug":"slug","model":{"id":"m","providerId":"p","variant":null},"cost":0.5,"tokens":{"input":7,"output":0,"reasoning":0,"cacheRead":0,"cacheWrite":0},"summary":{"additions":1,"deletions":2,"files":3},"project":"/work","headline":"Title of ses_a","activity":2000,"source":"opencode.db"}
 ]
 "#;
     assert_eq!(stdout(&list(&made.db, &["--format", "json"])), expected);
