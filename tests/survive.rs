@@ -222,7 +222,6 @@ fn a_sidebar_survives<'a>(ways: impl Iterator<Item = &'a (&'a str, &'a str)>) {
     let mut sidebar = Sidebar::of(tempfile::tempdir().unwrap(), made.db.clone());
     let mut failures = 0;
     for (at, (way, reason)) in ways.enumerate() {
-        failures += 1;
         let before = sidebar.host.model.events.len();
         let kept = sidebar.host.model.sessions.clone();
         if *way == "not-there" {
@@ -253,6 +252,13 @@ fn a_sidebar_survives<'a>(ways: impl Iterator<Item = &'a (&'a str, &'a str)>) {
         let model = &sidebar.host.model;
         assert_eq!(model.sessions, kept, "{way}");
         let events = model.of_type("health", before);
+        // On a busy machine one that floods may reach its deadline before its limit.
+        let mut kinds: Vec<_> = events
+            .iter()
+            .map(|event| event["health"]["kind"].clone())
+            .collect();
+        kinds.dedup();
+        failures += kinds.len();
         // Each says more than the one before.
         let attempts: Vec<_> = events
             .iter()
