@@ -590,7 +590,7 @@ fn seed() -> u64 {
 #[test]
 fn every_cached_listing_is_the_definition() {
     let _limit = support::limit(300);
-    let modes = rounds(1_200, seed(), None);
+    let modes = rounds(900, seed(), None);
     println!("{modes:#?}");
     // It went the ways that it is to test.
     for mode in ["full", "tail", "unchanged", "incomplete", "another helper"] {
