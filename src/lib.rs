@@ -12,7 +12,8 @@
 //!
 //! 1. Nothing is lost: a failed listing is told apart from an empty one, and
 //!    says nothing about which sessions exist.
-//! 2. Nothing blocks: no database is opened in the main process.
+//! 2. Nothing blocks: no database is opened in the main process (`doctor` reads the header
+//!    of one that its helper has just read).
 //! 3. OpenCode never notices: the database is opened read-only, only when that
 //!    cannot disturb its owner, and never checkpointed.
 //!
