@@ -118,6 +118,19 @@ pub fn remove_leftovers(directory: &Path, older_than: Duration) {
     }
 }
 
+/// Makes this directory, and those it is in, where they are not there: for their owner
+/// only.
+///
+/// # Errors
+///
+/// Where one cannot be made.
+pub fn make_directory(directory: &Path) -> io::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+}
+
 /// An error where somebody else could put files into this directory, or take them away:
 /// what is in it can then be theirs.
 ///
@@ -200,11 +213,7 @@ const LEFT_OVER: Duration = Duration::from_secs(60 * 60);
 #[must_use]
 pub fn own_scan_cache(db: &Path) -> Option<PathBuf> {
     let directory = cache_dir()?;
-    let made = DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&directory);
-    made.ok()?;
+    make_directory(&directory).ok()?;
     // Other listings may be writing theirs.
     remove_leftovers(&directory, LEFT_OVER);
     let files = DatabaseFiles::resolve(db);

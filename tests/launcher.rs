@@ -639,18 +639,6 @@ fn the_group_is_killed_before_its_leader_is_reaped() {
 
 // ---- A helper that cannot be run.
 
-/// A program of these lines. Another process writes it: were it open for
-/// writing here, a child of another thread could inherit that, and running it
-/// would fail with "text file busy".
-fn script(path: &Path, text: &str) {
-    let status = support::command(Path::new("/bin/sh"))
-        .args(["-c", r#"printf %s "$1" > "$2" && chmod 755 "$2""#, "sh"])
-        .args([OsStr::new(text), path.as_os_str()])
-        .status()
-        .unwrap();
-    assert!(status.success());
-}
-
 #[track_caller]
 fn breakage_of(lister: &Path) -> Broke {
     let lister = ProcessLister::at(lister);
@@ -678,7 +666,7 @@ fn a_helper_that_may_not_be_executed_is_told_as_such() {
     let _limit = support::limit(60);
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("opencode-lister");
-    script(&file, "#!/bin/sh\n");
+    support::script(&file, "#!/bin/sh\n");
     fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
     for path in [file.as_path(), directory.path()] {
         let what = breakage_of(path);
@@ -692,9 +680,9 @@ fn a_file_that_is_no_program_is_told_with_the_systems_reason() {
     let _limit = support::limit(60);
     let directory = tempfile::tempdir().unwrap();
     let here = |name: &str| directory.path().join(name);
-    script(&here("empty"), "");
-    script(&here("no-shebang"), "echo hello\n");
-    script(&here("not-installed"), "#!/nowhere/python9\n");
+    support::script(&here("empty"), "");
+    support::script(&here("no-shebang"), "echo hello\n");
+    support::script(&here("not-installed"), "#!/nowhere/python9\n");
     symlink(here("loop"), here("loop")).unwrap();
     for (name, saying) in [
         ("empty", "format"),
@@ -744,7 +732,7 @@ fn a_script_in_any_language_that_prints_a_listing_is_listened_to() {
             continue;
         }
         let path = directory.path().join(interpreter);
-        script(&path, &text);
+        support::script(&path, &text);
         let lister = ProcessLister::at(&path);
         let request = ListRequest {
             deadline: LONG,
@@ -771,7 +759,7 @@ fn first_prompt_longer_than_requested_is_refused() {
         r#"{"type":"end","sessions":1,"database":"ready","scan":{"mode":"none","progress":1,"frames":0,"bytes":0},"elapsedMs":0}"#,
         r#"{"type":"end","answers":1,"database":"ready","elapsedMs":0}"#,
     ];
-    script(
+    support::script(
         &helper,
         &format!(
             "#!/bin/sh\necho '{hello}'\necho '{session}'\n\
@@ -828,7 +816,7 @@ fn the_helper_is_never_found_by_path() {
     let elsewhere = made.directory.path().join("elsewhere");
     fs::create_dir(&home).unwrap();
     fs::create_dir(&elsewhere).unwrap();
-    script(
+    support::script(
         &elsewhere.join("opencode-lister"),
         "#!/bin/sh\necho found by PATH\n",
     );
@@ -972,7 +960,7 @@ fn a_marker_that_is_not_the_default_goes_by_standard_input() {
 fn with_arguments_in(file: &Path) -> PathBuf {
     let wrapper = file.with_extension("wrapper");
     let [to, helper] = [file, support::lister()].map(Path::display);
-    script(
+    support::script(
         &wrapper,
         &format!("#!/bin/sh\nprintf '%s\\n' \"$@\" > '{to}'\nexec '{helper}' \"$@\"\n"),
     );
@@ -1136,7 +1124,7 @@ fn a_helper_past_its_cpu_limit_is_told_as_such() {
     // A limit lower than the launcher's comes from outside.
     let wrapper = made.directory.path().join("wrapper");
     let helper = support::lister().display();
-    script(
+    support::script(
         &wrapper,
         &format!("#!/bin/sh\nulimit -S -t 1\nexec '{helper}' \"$@\"\n"),
     );

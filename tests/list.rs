@@ -480,14 +480,7 @@ cat <<'.'
 .
 "#
     );
-    // Another process writes it: were it open for writing here, a child of another thread
-    // could inherit that, and running it would fail.
-    let status = command(Path::new("/bin/sh"))
-        .args(["-c", r#"printf %s "$1" > "$2" && chmod 755 "$2""#, "sh"])
-        .args([text.as_ref(), at.as_os_str()])
-        .status()
-        .unwrap();
-    assert!(status.success());
+    support::script(at, &text);
 }
 
 const ELSEWHERE: &str = "the newest sessions can be missing: the database is in WAL mode, no -wal \
@@ -1165,13 +1158,7 @@ cat <<'.'
 .
 exit 1
 "#;
-    // As in `lacking`.
-    let status = command(Path::new("/bin/sh"))
-        .args(["-c", r#"printf %s "$1" > "$2" && chmod 755 "$2""#, "sh"])
-        .args([text.as_ref(), helper.as_os_str()])
-        .status()
-        .unwrap();
-    assert!(status.success());
+    support::script(&helper, text);
     for args in [
         &["list"][..],
         &["get", "ses_a"],

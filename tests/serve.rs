@@ -60,12 +60,6 @@ fn settle(made: &Made) {
     support::settle(&made.db.with_file_name("opencode.db-wal"));
 }
 
-/// The file is not what it was.
-fn touch(path: &Path) {
-    let file = File::options().append(true).open(path).unwrap();
-    file.set_modified(std::time::SystemTime::now()).unwrap();
-}
-
 /// A place for state beside a database.
 fn state(made: &Made) -> PathBuf {
     made.directory.path().join("state")
@@ -458,7 +452,7 @@ fn there_is_one_listing_at_a_time_and_a_request_during_it_makes_one_more_follow(
     scripted.prints(&["ses_old"]);
     scripted.hold(true);
     // Else there is nothing to list.
-    touch(&made.db);
+    support::touch(&made.db);
     let first = host.tell("refresh");
     wait_for("the first launch", || {
         (scripted.begun() > before).then_some(())
@@ -1236,6 +1230,52 @@ fn a_host_beside_a_system_service_gets_that_ones_events() {
     assert_eq!(host.refresh()["outcome"], "ok");
 }
 
+/// SIGHUP means the same to a host whoever keeps the index; a configuration that is wrong
+/// ends nobody, then or when the other one has ended.
+#[test]
+fn a_host_that_passes_on_reads_its_configuration_again_and_keeps_the_old_one() {
+    let _limit = support::limit(60);
+    let (made, other) = (made(&["ses_1"]), Made::new());
+    other.session("ses_other", 1);
+    settle(&made);
+    let config = made.directory.path().join("config.toml");
+    let configure = |sources: &[&Path]| {
+        let source = |db: &&Path| format!("[[source]]\ndb = {:?}\n", db.to_str().unwrap());
+        fs::write(&config, sources.iter().map(source).collect::<String>()).unwrap();
+    };
+    let configured = || {
+        let mut command = support::command(support::sessions());
+        command.args(["serve", "--stdio", "--config"]).arg(&config);
+        command.arg("--state-dir").arg(state(&made));
+        command
+    };
+    configure(&[&made.db]);
+    let first = Host::well(&mut configured());
+    let mut second = Host::well(&mut configured());
+    assert_eq!(second.model.events[0]["pid"], first.pid());
+    // No file has changed, and the service makes sure of that.
+    let as_of = |status: &Value| status["sources"][0]["asOf"].as_i64();
+    let before = as_of(&second.status());
+    second.signal(Signal::HUP);
+    second.until_status("a listing", |status| as_of(status) > before);
+    fs::write(&config, "this is no configuration").unwrap();
+    let before = second.log().matches("the old one stays").count();
+    second.signal(Signal::HUP);
+    wait_for("the refusal", || {
+        (second.log().matches("the old one stays").count() > before).then_some(())
+    });
+    assert_eq!(second.status()["pid"], first.pid());
+    first.kill();
+    made.session("ses_2", 2);
+    second.until("the change", |model| model.ids().len() == 2);
+    assert_eq!(second.status()["pid"], second.pid());
+    assert_eq!(second.model.of_type("hello", 0).len(), 1);
+    // And where it is right again it is taken.
+    configure(&[&other.db]);
+    second.signal(Signal::HUP);
+    second.until("the other source", |model| model.ids() == ["ses_other"]);
+}
+
 #[test]
 fn a_second_service_that_is_no_hosts_says_who_holds_the_index_and_exits_75() {
     let _limit = support::limit(60);
@@ -1870,7 +1910,7 @@ fn a_clock_that_is_set_back_holds_up_nothing() {
     host.until("the next change", |model| model.ids().len() == 3);
     assert_eq!(host.refresh()["outcome"], "ok");
     helper.becomes_nothing();
-    touch(&made.db);
+    support::touch(&made.db);
     assert_eq!(host.refresh()["outcome"], "failed");
     let now = host.model.health["opencode.db"]["since"].as_i64().unwrap();
     assert!(now < since - DAY * 900, "the clock was not set");

@@ -27,9 +27,10 @@ use opencode_sessions::lister::{ListRequest, Lister, Outcome, ProcessLister};
 use opencode_sessions::source::Remote;
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
-use serving::{Host, list, script, text, wait_for};
+use serving::{Host, list, text, wait_for};
 use sshd::Sshd;
 use support::Made;
+use support::script;
 
 /// A place for one test: a home, a configuration, state.
 struct Place(tempfile::TempDir);

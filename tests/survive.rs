@@ -304,8 +304,7 @@ fn what_failed_is_tried_again_though_no_file_changes() {
     support::settle(&db);
     let mut sidebar = Sidebar::of(place, db);
     sidebar.helper.becomes("exits-with-error-io");
-    let file = File::options().append(true).open(&sidebar.db).unwrap();
-    file.set_modified(std::time::SystemTime::now()).unwrap();
+    support::touch(&sidebar.db);
     assert_eq!(sidebar.host.refresh()["outcome"], "failed");
     sidebar.host.until_status("two more tries", |status| {
         status["sources"][0]["health"]["attempts"].as_u64() >= Some(3)
@@ -344,10 +343,6 @@ fn a_helper_that_is_away_for_a_moment_is_missed_and_found_again() {
         sidebar.helper.program(),
         with_suffix(&sidebar.helper.program(), ".away"),
     );
-    let touch = |sidebar: &Sidebar| {
-        let db = File::options().append(true).open(&sidebar.db).unwrap();
-        db.set_modified(std::time::SystemTime::now()).unwrap();
-    };
     let file = File::options().append(true).open(&sidebar.db).unwrap();
     let change = || file.set_modified(std::time::SystemTime::now()).unwrap();
     sidebar.survives(
@@ -358,7 +353,7 @@ fn a_helper_that_is_away_for_a_moment_is_missed_and_found_again() {
         },
         || fs::rename(&away, &program).unwrap(),
     );
-    touch(&sidebar);
+    support::touch(&sidebar.db);
     let mode = |mode| fs::set_permissions(&program, PermissionsExt::from_mode(mode)).unwrap();
     sidebar.survives(
         "may not be executed",

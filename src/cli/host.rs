@@ -5,7 +5,7 @@
 //! goes from the one to the other when that one ends or hangs. Its host sees one `hello`,
 //! and one `snapshot` more.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader};
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{self, Receiver};
@@ -100,22 +100,9 @@ pub(super) fn lines_of_stdin() -> io::Result<Receiver<Vec<u8>>> {
     let (to, from) = mpsc::sync_channel(0);
     thread::Builder::new().name("stdin".into()).spawn(move || {
         let mut input = BufReader::new(io::stdin());
-        loop {
-            let mut line = Vec::new();
-            // One that is too long is cut, and is too long all the same.
-            let mut piece = input.by_ref().take(lines::LONGEST + 1);
-            match piece.read_until(b'\n', &mut line) {
-                Ok(0) | Err(_) => return,
-                Ok(_) => {}
-            }
-            if line.last() != Some(&b'\n') {
-                let is_cut = line.len() as u64 > lines::LONGEST;
-                if is_cut && input.skip_until(b'\n').is_err() {
-                    return;
-                }
-                line.push(b'\n');
-            }
-            if to.send(line).is_err() {
+        let mut line = Vec::new();
+        while lines::read(&mut input, &mut line).unwrap_or(false) {
+            if to.send(std::mem::take(&mut line)).is_err() {
                 return;
             }
         }

@@ -14,15 +14,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Value, json};
 use signal_hook::consts::SIGHUP;
 
 use super::host::{Signalled, name_of};
 use super::streams::Stdout;
 use crate::index::View;
-use crate::service::client::Client;
-use crate::service::{ByeCode, Command, CommandId, CommandLine, Event, Hello};
+use crate::service::client::{self, Client};
+use crate::service::{ByeCode, Command, CommandId, CommandLine, Event, UNANSWERED};
 use crate::wire::line;
 
 /// How often the service is asked whether it is there.
@@ -34,11 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How often it is looked at whether this is over.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Commands on their way at a time: as many as a service takes.
-const UNANSWERED: usize = 64;
-
-/// The longest line that is passed on, in bytes.
-const LONGEST: u64 = 256 << 20;
+/// What is asked on nobody's behalf: whether the service is there, to see the host's view,
+/// and to list again after a reload.
+const OWN: [&str; 3] = ["ping", "view", "reload"];
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +53,6 @@ pub(super) enum Ended {
 
 /// What a host's process keeps from one service to the next.
 pub(super) struct Host {
-    pub(super) signals: Signalled,
     /// Its commands.
     pub(super) lines: Receiver<Vec<u8>>,
     /// Commands that a service has not answered, which the next one is asked first.
@@ -64,6 +61,8 @@ pub(super) struct Host {
     pub(super) is_greeted: bool,
     /// What it sees.
     pub(super) view: View,
+    /// The next service is to list again.
+    pub(super) reloads: bool,
 }
 
 /// What both directions know.
@@ -90,6 +89,21 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The oldest command of this id has its reply.
+    fn answered(&self, id: &Option<CommandId>) {
+        let mut state = self.lock();
+        let at = state.waiting.iter().position(|(asked, _)| asked == id);
+        at.and_then(|at| state.waiting.remove(at));
+    }
+
+    /// Asks this on nobody's behalf.
+    fn ask(&self, mut stream: &UnixStream, what: &str, mut command: Value) -> io::Result<()> {
+        let id = own_id(what);
+        command["id"] = json!(id);
+        self.lock().waiting.push_back((id, None));
+        stream.write_all(&line(&command))
+    }
+
     /// This is over, for this reason; the first one counts.
     fn end(&self, stream: &UnixStream, ended: Ended, bye: Option<(ByeCode, String)>) {
         let mut state = self.lock();
@@ -106,10 +120,10 @@ impl Shared {
 /// # Errors
 ///
 /// Where the system gives no thread, or standard output fails.
-pub(super) fn relay(other: Client, host: &mut Host) -> io::Result<Ended> {
+pub(super) fn relay(other: Client, host: &mut Host, signals: &Signalled) -> io::Result<Ended> {
     let mut out = Stdout;
     if !host.is_greeted {
-        out.write_all(&hello_line(other.hello()))?;
+        out.write_all(&line(&Event::Hello(other.hello().clone())))?;
         out.flush()?;
         host.is_greeted = true;
     }
@@ -124,7 +138,7 @@ pub(super) fn relay(other: Client, host: &mut Host) -> io::Result<Ended> {
         is_over: AtomicBool::new(false),
     });
     let (to_end, of_signals) = (Arc::clone(&shared), stream.try_clone()?);
-    host.signals.go_to(move |signal| match signal {
+    signals.go_to(move |signal| match signal {
         SIGHUP => to_end.end(&of_signals, Ended::Reload, None),
         signal => {
             let bye = (ByeCode::Ended, name_of(signal).to_owned());
@@ -133,14 +147,14 @@ pub(super) fn relay(other: Client, host: &mut Host) -> io::Result<Ended> {
     });
     let commands = stream.try_clone()?;
     let is_usual = host.view == View::default();
+    // Where asking fails, so does the first read.
     if !is_usual {
-        let subscribe = subscribe_line(host.view);
-        shared
-            .lock()
-            .waiting
-            .push_back((CommandId::new(own_id("view")), None));
-        // Where it fails, so does the first read.
-        let _ = (&commands).write_all(&subscribe);
+        let View { children, archived } = host.view;
+        let subscribe = json!({"type": "subscribe", "children": children, "archived": archived});
+        let _ = shared.ask(&commands, "view", subscribe);
+    }
+    if std::mem::take(&mut host.reloads) {
+        let _ = shared.ask(&commands, "reload", json!({"type": "refresh"}));
     }
     let written = thread::scope(|scope| {
         let lines = &mut host.lines;
@@ -160,7 +174,7 @@ pub(super) fn relay(other: Client, host: &mut Host) -> io::Result<Ended> {
         written
     });
     // Whoever is next says where signals go; until then they are remembered.
-    host.signals.go_to(|_| {});
+    signals.go_to(|_| {});
     let state = shared.lock();
     let ended = match (&state.ended, written) {
         // Nobody reads what this says.
@@ -176,25 +190,9 @@ pub(super) fn relay(other: Client, host: &mut Host) -> io::Result<Ended> {
     Ok(ended)
 }
 
-fn hello_line(hello: &Hello) -> Vec<u8> {
-    #[derive(Serialize)]
-    #[serde(tag = "type", rename = "hello")]
-    struct Tagged<'a> {
-        #[serde(flatten)]
-        hello: &'a Hello,
-    }
-    line(&Tagged { hello })
-}
-
 /// The id of what is asked on nobody's behalf: no host uses it.
-fn own_id(what: &str) -> Value {
-    Value::from(format!("relay-{}-{what}", std::process::id()))
-}
-
-fn subscribe_line(View { children, archived }: View) -> Vec<u8> {
-    let command = serde_json::json!({"type": "subscribe", "children": children,
-        "archived": archived, "id": own_id("view")});
-    line(&command)
+fn own_id(what: &str) -> Option<CommandId> {
+    CommandId::new(format!("relay-{}-{what}", std::process::id()).into())
 }
 
 /// Events to the host, until there are no more: from the start, or from the snapshot on
@@ -205,16 +203,15 @@ fn pass_on(
     out: &mut impl Write,
     from_the_start: bool,
 ) -> io::Result<Ended> {
-    let own = ["ping", "view"].map(|what| CommandId::new(own_id(what)));
-    let [_, of_view] = &own;
+    let own = OWN.map(own_id);
+    let [_, of_view, _] = &own;
     let (mut sees_its_view, mut snapshot) = (from_the_start, Vec::new());
     let mut line = Vec::new();
     loop {
-        line.clear();
         shared.lock().silent_since = Some(Instant::now());
-        let read = from.by_ref().take(LONGEST).read_until(b'\n', &mut line);
+        let read = client::read_line(&mut from, &mut line);
         shared.lock().silent_since = None;
-        if read.is_err() || line.last() != Some(&b'\n') {
+        if read.is_err() {
             return Ok(Ended::Gone);
         }
         /// What is to be known of an event to pass it on.
@@ -227,35 +224,35 @@ fn pass_on(
         }
         let known = || serde_json::from_slice::<Known>(&line).ok();
         let mut is_last = false;
-        if line.starts_with(b"{\"type\":\"reply\"") {
-            let id = known().and_then(|known| known.id);
-            let mut state = shared.lock();
-            let at = state.waiting.iter().position(|(asked, _)| *asked == id);
-            if let Some(at) = at {
-                state.waiting.remove(at);
+        match client::type_of(&line).as_deref() {
+            Some("reply") => {
+                let id = known().and_then(|known| known.id);
+                shared.answered(&id);
+                if id == *of_view {
+                    sees_its_view = true;
+                    out.write_all(&std::mem::take(&mut snapshot))?;
+                    out.flush()?;
+                }
+                if own.contains(&id) {
+                    continue;
+                }
             }
-            if id == *of_view {
-                sees_its_view = true;
-                out.write_all(&std::mem::take(&mut snapshot))?;
-                out.flush()?;
-            }
-            if own.contains(&id) {
+            Some("snapshot") if !sees_its_view => {
+                std::mem::swap(&mut snapshot, &mut line);
                 continue;
             }
-        } else if !sees_its_view && line.starts_with(b"{\"type\":\"snapshot\"") {
-            std::mem::swap(&mut snapshot, &mut line);
-            continue;
-        } else if !sees_its_view && line.starts_with(b"{\"type\":\"change\"") {
-            continue;
-        } else if line.starts_with(b"{\"type\":\"bye\"") {
-            is_last = matches!(
-                known().and_then(|known| known.code),
-                Some(ByeCode::Stopped | ByeCode::Shutdown)
-            );
-            if !is_last {
-                // Not of what the host talks to: that goes on.
-                return Ok(Ended::Gone);
+            Some("change") if !sees_its_view => continue,
+            Some("bye") => {
+                is_last = matches!(
+                    known().and_then(|known| known.code),
+                    Some(ByeCode::Stopped | ByeCode::Shutdown)
+                );
+                if !is_last {
+                    // Not of what the host talks to: that goes on.
+                    return Ok(Ended::Gone);
+                }
             }
+            _ => {}
         }
         out.write_all(&line)?;
         out.flush()?;
@@ -273,30 +270,27 @@ fn send_commands(
     lines: &mut Receiver<Vec<u8>>,
     mut first: VecDeque<Vec<u8>>,
 ) -> VecDeque<Vec<u8>> {
+    let ping = (own_id("ping"), None);
     let mut asked = Instant::now();
-    let mut is_asked = false;
     while !shared.is_over.load(Ordering::Acquire) {
-        let now = Instant::now();
-        let (waiting, silent) = {
+        let (waiting, is_owed, silent) = {
             let state = shared.lock();
-            (state.waiting.len(), state.silent_since)
+            let silent = state.silent_since.map(|since| since.elapsed());
+            (state.waiting.len(), state.waiting.contains(&ping), silent)
         };
-        let is_silent = silent.is_some_and(|since| now.saturating_duration_since(since) > PATIENCE);
-        if is_asked && is_silent && now.saturating_duration_since(asked) > PATIENCE {
+        let is_late = |time: Duration| time > PATIENCE;
+        if is_owed && is_late(asked.elapsed()) && silent.is_some_and(is_late) {
             shared.end(stream, Ended::Hangs, None);
             break;
         }
-        let own = (CommandId::new(own_id("ping")), None);
-        let is_answered = !shared.lock().waiting.contains(&own);
-        if is_answered && now.saturating_duration_since(asked) >= ASK {
-            let question = format!("{{\"type\":\"status\",\"id\":{}}}\n", own_id("ping"));
-            shared.lock().waiting.push_back(own);
-            (asked, is_asked) = (now, true);
-            if stream.write_all(question.as_bytes()).is_err() {
+        if !is_owed && asked.elapsed() >= ASK {
+            asked = Instant::now();
+            if shared
+                .ask(stream, "ping", json!({"type": "status"}))
+                .is_err()
+            {
                 break;
             }
-        } else if is_answered {
-            is_asked = false;
         }
         if waiting >= UNANSWERED {
             thread::sleep(LOOK);

@@ -52,7 +52,7 @@ impl Keeper {
             .spawn(move || {
                 loop {
                     match asked.recv_timeout(LOOK) {
-                        Ok(()) => service.reload(self.read_again()),
+                        Ok(()) => service.reload(self.sources_anew()),
                         Err(RecvTimeoutError::Timeout) => {
                             service.add_found(sources_there(self.config.clone()));
                         }
@@ -64,17 +64,20 @@ impl Keeper {
     }
 
     /// The sources as they are to be from now on; nothing where that is not clear.
-    fn read_again(&mut self) -> Option<Vec<Source>> {
-        match self.args.choose() {
-            Ok(chosen) => {
-                self.config = chosen.config;
-                Some(chosen.sources)
-            }
-            Err(none) => {
-                let why = one_line(none.why());
-                error!(%why, "the configuration is not taken; the old one stays");
-                None
-            }
-        }
+    fn sources_anew(&mut self) -> Option<Vec<Source>> {
+        let chosen = read_again(&self.args)?;
+        self.config = chosen.config;
+        Some(chosen.sources)
     }
+}
+
+/// What is chosen now, by a configuration that may have changed; nothing, which is said,
+/// where that is not clear.
+pub(super) fn read_again(args: &SourceArgs) -> Option<Chosen> {
+    args.choose()
+        .inspect_err(|none| {
+            let why = one_line(none.why());
+            error!(%why, "the configuration is not taken; the old one stays");
+        })
+        .ok()
 }

@@ -16,7 +16,7 @@ use super::host::{Signalled, lines_of_stdin, name_of};
 use super::log::{self, LogFormat};
 use super::memory;
 use super::relay::{Ended, Host, relay};
-use super::reload::Keeper;
+use super::reload::{Keeper, read_again};
 use super::sessions::NAME;
 use super::sources::{Chosen, SourceArgs};
 use super::streams::Stdout;
@@ -126,11 +126,11 @@ pub(super) fn run(args: &ServeArgs) -> io::Result<u8> {
         return serve(args, &signals, None);
     };
     let host = Host {
-        signals: signals.clone(),
         lines,
         unanswered: VecDeque::new(),
         is_greeted: false,
         view: args.view(),
+        reloads: false,
     };
     serve(args, &signals, Some(host))
 }
@@ -143,14 +143,14 @@ fn not_started(error: &io::Error) -> u8 {
 /// Keeps the index, or passes on another's events, until neither is wanted any more.
 fn serve(args: &ServeArgs, signals: &Signalled, mut host: Option<Host>) -> io::Result<u8> {
     let mut patience = ANSWER;
+    let mut chosen = match args.sources.choose() {
+        Ok(chosen) => chosen,
+        Err(none) => {
+            complain(NAME, none.why());
+            return Ok(CONFIG);
+        }
+    };
     loop {
-        let chosen = match args.sources.choose() {
-            Ok(chosen) => chosen,
-            Err(none) => {
-                complain(NAME, none.why());
-                return Ok(CONFIG);
-            }
-        };
         let place = match Place::find(args, &chosen, host.is_some(), signals, patience) {
             Found::Own(place) => place,
             Found::Other(other) => {
@@ -162,7 +162,7 @@ fn serve(args: &ServeArgs, signals: &Signalled, mut host: Option<Host>) -> io::R
                     pid,
                     "another service has the same sources: passing on its events"
                 );
-                let ended = relay(*other, host)?;
+                let ended = relay(*other, host, signals)?;
                 patience = match ended {
                     Ended::Hangs => ANSWER_AGAIN,
                     _ => ANSWER,
@@ -171,7 +171,10 @@ fn serve(args: &ServeArgs, signals: &Signalled, mut host: Option<Host>) -> io::R
                     Ended::Done => return Ok(0),
                     Ended::Gone => info!(pid, "the other service has ended"),
                     Ended::Hangs => warn!(pid, "the other service does not answer"),
-                    Ended::Reload => info!("finding the sources again"),
+                    Ended::Reload => {
+                        host.reloads = true;
+                        chosen = read_again(&args.sources).unwrap_or(chosen);
+                    }
                 }
                 continue;
             }
@@ -340,22 +343,7 @@ impl Place {
                     other => break (held, other),
                 }
             };
-            let way_out = match why {
-                Other::Same(_) => {
-                    "; end it first, or name another place with --state-dir".to_owned()
-                }
-                Other::Different => {
-                    "; it has other sources, another marker or fewer sessions: name another place with \
-                     --state-dir, or, where its configuration has changed, send it SIGHUP"
-                        .to_owned()
-                }
-                Other::Not(Unreached::None) => {
-                    "; it does not answer, so end it first, or name another place with --state-dir"
-                        .to_owned()
-                }
-                Other::Not(why) => format!("; {why}; or name another place with --state-dir"),
-            };
-            refused = format!("{held}{way_out}");
+            refused = format!("{held}; {}", why.way_out());
             if !is_host {
                 break;
             }
@@ -467,6 +455,23 @@ enum Other {
     Different,
     /// Nobody, for this reason.
     Not(Unreached),
+}
+
+impl Other {
+    fn way_out(&self) -> String {
+        let else_where = "name another place with --state-dir";
+        match self {
+            Self::Same(_) => format!("end it first, or {else_where}"),
+            Self::Different => format!(
+                "it has other sources, another marker or fewer sessions: {else_where}, or, \
+                 where its configuration has changed, send it SIGHUP"
+            ),
+            Self::Not(Unreached::None) => {
+                format!("it does not answer, so end it first, or {else_where}")
+            }
+            Self::Not(why) => format!("{why}; or {else_where}"),
+        }
+    }
 }
 
 fn other_service(

@@ -129,10 +129,22 @@ pub struct HealthThere {
     pub state: String,
 }
 
-/// Only the type of an event, and what a `bye` adds.
-#[derive(Deserialize)]
-struct Typed {
-    r#type: String,
+/// The type of the event in a line. Where it comes first, as every service says it, the
+/// rest is not read: a snapshot has megabytes.
+#[must_use]
+pub fn type_of(line: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Typed {
+        r#type: String,
+    }
+    let word = line.strip_prefix(b"{\"type\":\"");
+    let word = word.and_then(|rest| rest.split(|byte| *byte == b'"').next());
+    match word.filter(|word| word.iter().all(u8::is_ascii_lowercase)) {
+        Some(word) => String::from_utf8(word.to_vec()).ok(),
+        None => serde_json::from_slice::<Typed>(line)
+            .ok()
+            .map(|typed| typed.r#type),
+    }
 }
 
 impl Client {
@@ -173,9 +185,9 @@ impl Client {
             // It ends, or ended while it was asked.
             _ => Unreached::None,
         })?;
-        match serde_json::from_slice::<Typed>(&line) {
-            Ok(Typed { r#type }) if r#type == "hello" => {}
-            Ok(Typed { r#type }) if r#type == "bye" => {
+        match type_of(&line).as_deref() {
+            Some("hello") => {}
+            Some("bye") => {
                 #[derive(Deserialize)]
                 struct Bye {
                     code: ByeCode,
@@ -229,13 +241,13 @@ impl Client {
         let mut is_old = true;
         loop {
             read_line(&mut self.stream, &mut line)?;
-            match serde_json::from_slice::<Typed>(&line)?.r#type.as_str() {
-                "snapshot" => {
+            match type_of(&line).as_deref() {
+                Some("snapshot") => {
                     std::mem::swap(&mut line, &mut snapshot);
                     is_old = false;
                 }
-                "change" | "health" => is_old = true,
-                "reply" => break,
+                Some("change" | "health") => is_old = true,
+                Some("reply") => break,
                 _ => {}
             }
         }
@@ -301,7 +313,7 @@ impl Client {
         let mut line = Vec::new();
         loop {
             read_line(&mut self.stream, &mut line)?;
-            if serde_json::from_slice::<Typed>(&line)?.r#type == wanted {
+            if type_of(&line).as_deref() == Some(wanted) {
                 return Ok(serde_json::from_slice(&line)?);
             }
         }
@@ -324,8 +336,13 @@ pub(super) fn connect(place: &Path) -> Result<UnixStream, Unreached> {
     Ok(UnixStream::from(socket))
 }
 
-/// A line, with its end; a longer one than any that a service says is an error.
-fn read_line(stream: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<()> {
+/// Reads a line, with its newline.
+///
+/// # Errors
+///
+/// Where it fails, there is no whole line more, or it is longer than any that a service
+/// says.
+pub fn read_line(stream: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<()> {
     line.clear();
     stream.by_ref().take(LONGEST).read_until(b'\n', line)?;
     match line.last() {

@@ -161,8 +161,7 @@ pub struct SourceHealth {
     pub source: SourceName,
     /// How it is doing.
     pub health: Health,
-    /// When the listing that its sessions are of began, or ended where nobody here can
-    /// tell.
+    /// When the listing that its sessions are of began.
     #[serde(rename = "asOf", skip_serializing_if = "Option::is_none")]
     pub as_of: Option<Millis>,
 }

@@ -37,24 +37,34 @@ pub fn read_commands(
     service: &Handle,
     reply_to: &ReplyTo,
 ) -> io::Result<()> {
-    let mut bytes = Vec::new();
-    loop {
-        bytes.clear();
-        if input
-            .by_ref()
-            .take(LONGEST + 1)
-            .read_until(b'\n', &mut bytes)?
-            == 0
-        {
-            return Ok(());
-        }
-        if bytes.len() as u64 > LONGEST && bytes.last() != Some(&b'\n') {
-            input.skip_until(b'\n')?;
-        }
-        if !command(&bytes, service, reply_to) {
-            return Ok(());
+    let mut line = Vec::new();
+    while read(&mut input, &mut line)? {
+        if !command(&line, service, reply_to) {
+            break;
         }
     }
+    Ok(())
+}
+
+/// Reads the next line, with its newline also where the input ends before; false at the
+/// end. Of one that is longer than any command what is too much is left out, but for a
+/// byte.
+///
+/// # Errors
+///
+/// Where `input` fails.
+pub fn read(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
+    line.clear();
+    if input.take(LONGEST + 1).read_until(b'\n', line)? == 0 {
+        return Ok(false);
+    }
+    if line.last() != Some(&b'\n') {
+        if line.len() as u64 > LONGEST {
+            input.skip_until(b'\n')?;
+        }
+        line.push(b'\n');
+    }
+    Ok(true)
 }
 
 /// Hands the command of one line to the service when it has room for it; false where
@@ -67,9 +77,5 @@ pub fn command(line: &[u8], service: &Handle, reply_to: &ReplyTo) -> bool {
         true => CommandLine::too_long(LONGEST),
         false => CommandLine::parse(line),
     };
-    let has_room = reply_to.wait_for_room();
-    if has_room {
-        service.command(reply_to, command);
-    }
-    has_room
+    service.command_in_turn(reply_to, command)
 }

@@ -1,13 +1,14 @@
 //! The long-lived loop: it knows every session, through every failure.
 //!
 //! One thread owns the [index](crate::index) and takes messages from one inbox;
-//! it does no I/O that can hang. Around it: one watcher for all sources, a thread
-//! for each listing in flight, one that writes the snapshot, and one for each
-//! reader of the events. What it promises:
+//! it does no I/O that can hang. Around it: one watcher with a few threads for all
+//! sources, a thread for each listing and each look-up in flight, one that writes the
+//! snapshot, and two for each connection. What it promises:
 //!
-//! * A source is listed when its files changed, when somebody asks, or when the
-//!   last listing failed; one listing at a time, and no wake-up is lost. A
-//!   database that does not change is never opened.
+//! * A source is listed when its files changed and for a while after that, at its pace if
+//!   it is a command, when somebody asks, and again when the last listing failed or was
+//!   not final; one listing at a time, and no wake-up is lost. A database that nobody
+//!   writes to or looks up in is not opened.
 //! * A source whose path leads to another database, since a link was turned, is that
 //!   database within about a minute, and at a refresh at once.
 //! * One source's trouble never delays another's, nor any answer.
@@ -25,7 +26,6 @@ pub mod client;
 mod command;
 mod event;
 pub mod lines;
-mod look_up;
 mod owner;
 mod peer;
 mod reader;
@@ -56,7 +56,7 @@ pub use event::{
     Answer, ByeCode, Change, Event, Hello, PROTOCOL, RefreshOutcome, Refreshed, Reply, Snapshot,
     SourceHealth, SourcePlace, capabilities,
 };
-pub use reader::{ReplyTo, Subscription};
+pub use reader::{ReplyTo, Subscription, UNANSWERED};
 pub use state::{Hold, StateDir, StateError, slots};
 pub use stats::{Latency, SourceStatus, Status};
 
@@ -267,9 +267,18 @@ impl Handle {
     /// A command; its reply comes to that subscription. False where 64 replies wait to
     /// be read there: then it is not taken.
     pub fn command(&self, to: &ReplyTo, command: impl Into<CommandLine>) -> bool {
-        let is_taken = to.take_room();
+        self.take(to, command.into(), false)
+    }
+
+    /// The same, but it waits for room; false where nobody reads the replies any more.
+    fn command_in_turn(&self, to: &ReplyTo, command: CommandLine) -> bool {
+        self.take(to, command, true)
+    }
+
+    fn take(&self, to: &ReplyTo, command: CommandLine, waits: bool) -> bool {
+        let is_taken = to.take_room(waits);
         if is_taken {
-            self.inbox.send(Message::Command(to.id, command.into()));
+            self.inbox.send(Message::Command(to.id, command));
         }
         is_taken
     }

@@ -16,7 +16,6 @@ use super::event::{
     Answer, ByeCode, Change, Event, Hello, PROTOCOL, RefreshOutcome, Refreshed, Reply, Snapshot,
     SourceHealth, SourcePlace, capabilities,
 };
-use super::look_up;
 use super::reader::{Outbox, ReaderId};
 use super::saver::{Saver, restore};
 use super::schedule::{Ask, News, Went};
@@ -31,6 +30,9 @@ use crate::session::{Millis, SessionId};
 use crate::source::{Place, Source, SourceName, with_found};
 use crate::text::one_line;
 use crate::wire::{LookUp, MarkerText, VERSION, limits};
+
+/// Look-ups at once: each launches a helper for every source.
+const LOOK_UPS: usize = 8;
 
 /// How long ending may take for what is in flight.
 const END: Duration = Duration::from_millis(1200);
@@ -411,18 +413,17 @@ impl Owner {
             projects,
         } = listed;
         let (now, moment) = (self.now(), self.moment());
-        // When it was last listed is a part of the snapshot.
+        // Also when it was last listed is a part of the snapshot.
         self.built.clear();
         self.in_flight -= 1;
         self.stats.read(bytes);
-        if !matches!(result, Ok(None))
-            && !matches!(&result, Err(failure) if failure.kind == "thread")
-        {
-            self.stats.spawned();
-        }
+        let failure = result.as_ref().err().map(|failure| failure.kind);
+        // Where nothing is new nothing was launched.
         if !matches!(result, Ok(None)) {
-            self.stats
-                .listed(took, result.as_ref().err().map(|failure| failure.kind));
+            if failure != Some("thread") {
+                self.stats.spawned();
+            }
+            self.stats.listed(took, failure);
         }
         let work = self.work.get_mut(&source);
         let Some(work) = work.filter(|work| work.number == number) else {
@@ -508,7 +509,6 @@ impl Owner {
         let differences = std::iter::once(usual).chain(merged.others);
         for (view, difference) in differences.filter(|(_, found)| !found.is_empty()) {
             let change = Arc::new(Event::Change(self.change(view, difference)));
-            self.built.clear();
             self.send_to(view, &change);
         }
         if merged.health_changed {
@@ -594,12 +594,8 @@ impl Owner {
     }
 
     fn broadcast(&mut self, event: Event) {
-        self.built.clear();
-        self.send_to_all(&Arc::new(event));
-    }
-
-    fn send_to_all(&mut self, event: &Arc<Event>) {
-        self.readers.retain(|_, outbox| outbox.send(event));
+        let event = Arc::new(event);
+        self.readers.retain(|_, outbox| outbox.send(&event));
         self.show_status();
     }
 
@@ -650,7 +646,7 @@ impl Owner {
             Ok(Command::Snapshot) => {
                 let snapshot = self.snapshot(self.view_of(reader));
                 if let Some(outbox) = self.readers.get(&reader) {
-                    outbox.snapshot(|| snapshot);
+                    outbox.snapshot(&snapshot);
                 }
                 self.reply(Some(reader), id, Answer::Done(true));
             }
@@ -719,11 +715,9 @@ impl Owner {
         reader: ReaderId,
         id: Option<CommandId>,
     ) -> Result<(), CommandError> {
-        if self.looking_up >= look_up::MOST {
-            let message = format!(
-                "{} look-ups are on their way; ask again when one is answered",
-                look_up::MOST
-            );
+        if self.looking_up >= LOOK_UPS {
+            let message =
+                format!("{LOOK_UPS} look-ups are on their way; ask again when one is answered");
             return Err(CommandError::new(ErrorCode::Busy, message));
         }
         let job = LookUpJob {

@@ -20,7 +20,7 @@ use crate::index::View;
 const EVENTS: usize = 256;
 
 /// Commands whose replies were not read, at most.
-pub(super) const UNANSWERED: usize = 64;
+pub const UNANSWERED: usize = 64;
 
 /// Tells readers apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -66,25 +66,20 @@ pub struct ReplyTo {
 }
 
 impl ReplyTo {
-    /// Takes room for the reply to one command; false where there is none.
-    pub(super) fn take_room(&self) -> bool {
+    /// Takes room for the reply to one command, and waits for it if told to; false where
+    /// there is none.
+    pub(super) fn take_room(&self, waits: bool) -> bool {
         let mut queue = self.shared.lock();
-        let has_room = queue.unanswered < UNANSWERED && !queue.closed;
-        queue.unanswered += usize::from(has_room);
-        has_room
-    }
-
-    /// Waits until a command would be taken; false where none ever will.
-    pub(super) fn wait_for_room(&self) -> bool {
-        let mut queue = self.shared.lock();
-        while queue.unanswered >= UNANSWERED && !queue.closed {
+        while waits && queue.unanswered >= UNANSWERED && !queue.closed {
             queue = self
                 .shared
                 .changed
                 .wait(queue)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        !queue.closed
+        let has_room = queue.unanswered < UNANSWERED && !queue.closed;
+        queue.unanswered += usize::from(has_room);
+        has_room
     }
 }
 
@@ -131,30 +126,31 @@ impl Outbox {
 
     /// Queues the snapshot that a reader asks for, unless one is there that it has not
     /// read: what follows that makes it the same.
-    pub(super) fn snapshot(&self, snapshot: impl FnOnce() -> Arc<Event>) {
-        let mut queue = self.shared.lock();
-        if queue.behind {
-            // What it says holds no more.
-            let is_reply = |event: &Arc<Event>| matches!(**event, Event::Reply(_));
-            queue.events.retain(is_reply);
-            queue.behind = false;
-        }
+    pub(super) fn snapshot(&self, snapshot: &Arc<Event>) {
+        let queue = self.shared.lock();
         let is_snapshot = |event: &Arc<Event>| matches!(**event, Event::Snapshot(_));
-        let waits = queue.events.iter().any(is_snapshot);
+        let (behind, waits) = (queue.behind, queue.events.iter().any(is_snapshot));
         drop(queue);
-        if !waits {
-            self.send(&snapshot());
+        if behind {
+            self.begin_anew(snapshot);
+        } else if !waits {
+            self.send(snapshot);
         }
     }
 
-    /// From now on the reader sees this, and this snapshot first: what was not read of
-    /// another view holds no more.
+    /// From now on the reader sees this, and this snapshot first.
     pub(super) fn look_at(&mut self, view: View, snapshot: &Arc<Event>) {
         self.view = view;
+        self.begin_anew(snapshot);
+    }
+
+    /// Puts a snapshot in the place of what it makes void: all that was not read but who
+    /// speaks, and what was asked for.
+    fn begin_anew(&self, snapshot: &Arc<Event>) {
         let mut queue = self.shared.lock();
-        let is_of_the_view =
-            |event: &Arc<Event>| matches!(**event, Event::Snapshot(_) | Event::Change(_));
-        queue.events.retain(|event| !is_of_the_view(event));
+        queue
+            .events
+            .retain(|event| matches!(**event, Event::Hello(_) | Event::Reply(_)));
         queue.behind = false;
         drop(queue);
         self.send(snapshot);

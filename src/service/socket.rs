@@ -6,10 +6,10 @@
 //! back within about a second. What is removed at the end is this socket and nothing that
 //! is in its place by then.
 
-use std::fs::{self, DirBuilder, Metadata, Permissions};
+use std::fs::{self, Metadata, Permissions};
 use std::io::{self, BufReader, Write};
 use std::net::Shutdown;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -77,10 +77,7 @@ impl Bound {
 
     fn at(path: &Path) -> io::Result<Self> {
         if let Some(directory) = path.parent() {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(directory)?;
+            file::make_directory(directory)?;
         }
         Self::in_its_directory(path)
     }
@@ -88,15 +85,10 @@ impl Bound {
     /// Binds it once more where it was. A runtime directory is made again; a state
     /// directory that is gone took the lock with it, and another one has another service.
     fn again(&self) -> io::Result<Self> {
-        let directory = self.path.parent();
-        if let Some(directory) = directory.filter(|_| Some(&self.path) == in_runtime_dir().as_ref())
-        {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(directory)?;
+        match in_runtime_dir() {
+            Some(path) if path == self.path => Self::at(&path),
+            _ => Self::in_its_directory(&self.path),
         }
-        Self::in_its_directory(&self.path)
     }
 
     fn in_its_directory(path: &Path) -> io::Result<Self> {

@@ -1,8 +1,8 @@
 //! The state directory: one index in it, held by a lock.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -70,11 +70,7 @@ impl StateDir {
             directory: Shown(path).to_string(),
             why,
         };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(path)
-            .map_err(unusable)?;
+        file::make_directory(path).map_err(unusable)?;
         file::check_is_private(path).map_err(unusable)?;
         let mut lock = OpenOptions::new()
             .read(true)

@@ -32,8 +32,6 @@ pub(super) struct Work {
     /// says nothing of the next one of that name.
     pub(super) number: u64,
     scan_cache: Option<ScanCache>,
-    /// Of a database.
-    files: Option<DatabaseFiles>,
     pub(super) schedule: Schedule,
     /// Of a database.
     pub(super) watch: Option<Watch>,
@@ -70,12 +68,10 @@ impl Work {
         now: Duration,
     ) -> Self {
         let mut schedule = Schedule::default();
-        let mut of_database = None;
         let (watch, scan_cache, how_watched) = match &reached.source.place {
             Place::Database(path) => {
                 let files = DatabaseFiles::of_canonical(path.clone());
                 let cache = state_dir.map(|directory| file::scan_cache_in(directory, &files));
-                of_database = Some(files.clone());
                 let watch = watcher.watch(&reached.source, number, files, inbox.clone());
                 let how = "not yet".to_owned();
                 // Without one it is where a single listing keeps it.
@@ -94,7 +90,6 @@ impl Work {
             reached,
             number,
             scan_cache,
-            files: of_database,
             schedule,
             watch,
             how_watched,
@@ -138,9 +133,8 @@ impl Work {
             .is_none_or(|scan| scan.progress >= 1.0 || scan.stalled);
         let is_asked = !self.running.is_empty();
         let known = self.listed.filter(|_| is_asked && is_finished);
-        let known = known.zip(self.files.clone());
         // A refresh must read the database that the path leads to now.
-        let looked = self.watch.as_ref().filter(|_| !self.running.is_empty());
+        let looked = self.watch.as_ref().filter(|_| is_asked);
         let looked = looked.map(Watch::look);
         let mut answer = PendingAnswer {
             source: self.reached.source.name.clone(),
@@ -159,16 +153,12 @@ impl Work {
                     kind: "panic",
                     reason: "the thread that lists has failed".to_owned(),
                 });
-                if let Some(looked) = looked {
-                    let _ = looked.recv_timeout(LOOK);
-                }
+                let seen = looked.and_then(|looked| looked.recv_timeout(LOOK).ok());
                 let started = Instant::now();
                 let until = until(request.deadline);
-                let is_known =
-                    |(looks, files): &(Looks, DatabaseFiles)| looks.is_still(&Looks::at(files).0);
-                let (result, bytes) = match known.is_some_and(|known| is_known(&known)) {
-                    true => (Ok(None), 0),
-                    false => found(lister.list(&request), &mut projects, until),
+                let (result, bytes) = match (known, seen) {
+                    (Some(known), Some(now)) if known.is_still(&now) => (Ok(None), 0),
+                    _ => found(lister.list(&request), &mut projects, until),
                 };
                 answer.send(result, started.elapsed(), bytes, projects);
             });

@@ -182,6 +182,24 @@ pub fn settle(path: &Path) {
         .unwrap();
 }
 
+/// The file at `path` was written to just now, and is as it was.
+pub fn touch(path: &Path) {
+    let file = File::options().append(true).open(path).unwrap();
+    file.set_modified(SystemTime::now()).unwrap();
+}
+
+/// A program of these lines. Another process writes it: were it open for writing
+/// here, a child of another thread could inherit that, and running it would fail
+/// with "text file busy".
+pub fn script(path: &Path, text: &str) {
+    let status = command(Path::new("/bin/sh"))
+        .args(["-c", r#"printf %s "$1" > "$2" && chmod 755 "$2""#, "sh"])
+        .args([text.as_ref(), path.as_os_str()])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
 /// The helper under test.
 #[must_use]
 pub fn lister() -> &'static Path {

@@ -499,7 +499,7 @@ impl Helper {
         symlink(support::lister(), directory.path().join(REAL)).unwrap();
         // What a misbehaving helper does is in the name it is called by, and the
         // service calls this program always by the same.
-        script(
+        support::script(
             &directory.path().join("helper"),
             "#!/bin/sh\nread -r now < \"${0%/*}/now\"\nexec \"${0%/*}/$now\" \"$@\"\n",
         );
@@ -534,7 +534,7 @@ impl Helper {
     /// From the next launch on it is this program.
     pub fn becomes_script(&self, text: &str) {
         let name = format!("script-{}", fastrand::u64(..));
-        script(&self.0.path().join(&name), text);
+        support::script(&self.0.path().join(&name), text);
         self.becomes(&name);
     }
 
@@ -574,18 +574,6 @@ fn is_zombie(pid: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')')
         .is_none_or(|(_, after)| after.trim_start().starts_with(['Z', 'X']))
-}
-
-/// A program of these lines. Another process writes it: were it open for writing
-/// here, a child of another thread could inherit that, and running it would fail
-/// with "text file busy".
-pub fn script(path: &Path, text: &str) {
-    let status = support::command(Path::new("/bin/sh"))
-        .args(["-c", r#"printf %s "$1" > "$2" && chmod 755 "$2""#, "sh"])
-        .args([OsStr::new(text), path.as_os_str()])
-        .status()
-        .unwrap();
-    assert!(status.success());
 }
 
 /// The processes that run the real helper on this database.

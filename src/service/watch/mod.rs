@@ -108,7 +108,7 @@ impl FileLooks {
 impl Looks {
     /// Also returns when the files look different without any change, since they are
     /// older.
-    pub(super) fn at(files: &DatabaseFiles) -> (Self, Option<Duration>) {
+    fn at(files: &DatabaseFiles) -> (Self, Option<Duration>) {
         let (db, log) = (file(&files.main), file(&files.log));
         let failed = db.is_err() || log.is_err();
         let (db, log) = (
@@ -255,8 +255,8 @@ impl SharedEvents {
     }
 }
 
-/// Requests for a look: dropping the sender answers it.
-type Waiting = Arc<Mutex<Vec<Sender<()>>>>;
+/// Requests for a look.
+type Waiting = Arc<Mutex<Vec<Sender<Looks>>>>;
 
 /// A running watch.
 #[derive(Debug)]
@@ -266,9 +266,9 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Asks for a look now. The receiver is disconnected when the owner has been told
-    /// what is seen, which takes as long as the disk does.
-    pub(super) fn look(&self) -> Receiver<()> {
+    /// Asks for a look now. What is seen comes after the owner has been told of it, which
+    /// takes as long as the disk does.
+    pub(super) fn look(&self) -> Receiver<Looks> {
         let (done, looked) = mpsc::channel();
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.push(done);
@@ -327,7 +327,10 @@ impl Looker {
             self.inbox.looked(self.name.clone(), self.number, looks);
         }
         self.follow();
-        drop(answered);
+        for done in answered {
+            // Who no longer waits needs no answer.
+            let _ = done.send(looks);
+        }
         let is_unconfirmed = self.turned.as_ref().is_some_and(|turned| !turned.is_told);
         let most = match events && !is_unconfirmed {
             true => SAFETY_NET,
