@@ -98,13 +98,16 @@ pub fn databases_of(program: Program) -> Located {
     }
 }
 
-/// Whether the environment names the database at `path`, so that OpenCode uses no other.
+/// Whether the environment names a database by one of these paths, as they were written,
+/// so that OpenCode uses no other.
 #[must_use]
-pub fn is_named_by_environment(path: &Path) -> bool {
+pub fn is_named_by_environment(written: &[PathBuf]) -> bool {
     let is_set = env::var_os("OPENCODE_DB").is_some_and(|value| !value.is_empty());
     is_set
         && match databases() {
-            Located::At(databases) => databases.iter().any(|one| one.path == path),
+            Located::At(databases) => databases
+                .iter()
+                .any(|one| written.iter().any(|path| path == one.read_by())),
             Located::InMemory | Located::NoHome => false,
         }
 }

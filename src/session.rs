@@ -270,8 +270,17 @@ impl Session {
     /// the placeholder.
     #[must_use]
     pub fn headline(&self) -> Option<&str> {
-        let prompt = self.first_prompt.as_deref().filter(|_| self.untitled);
-        prompt.or(self.title.as_deref())
+        self.own_headline().or(self.title.as_deref())
+    }
+
+    /// What to call it where that says something: its title, or without one how its
+    /// first prompt begins.
+    #[must_use]
+    pub fn own_headline(&self) -> Option<&str> {
+        match self.untitled {
+            true => self.first_prompt.as_deref(),
+            false => self.title.as_deref(),
+        }
     }
 
     /// When something last happened in it, as far as the database tells: the

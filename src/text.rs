@@ -39,8 +39,7 @@ pub fn unsafe_on_a_terminal(c: char) -> bool {
 /// hyphens, zero width spaces, fillers, invisible operators, interlinear marks and tags.
 /// With them two names can look alike and differ
 /// (<https://www.unicode.org/reports/tr36/#Mixed_Script_Spoofing>).
-#[must_use]
-pub fn is_invisible(c: char) -> bool {
+fn is_invisible(c: char) -> bool {
     matches!(
         c,
         '\u{ad}'
@@ -76,51 +75,51 @@ fn is_selector(c: char) -> bool {
     )
 }
 
+/// Characters that show nothing themselves.
+fn is_unseen(c: char) -> bool {
+    is_invisible(c) || is_joiner(c) || is_selector(c)
+}
+
 /// True if nobody can see anything of the text: it has only white space, invisible
 /// characters and characters that a terminal acts on.
 #[must_use]
 pub fn is_blank(text: &str) -> bool {
     const BRAILLE_BLANK: char = '\u{2800}';
-    text.chars().all(|c| {
-        c.is_whitespace()
-            || c == BRAILLE_BLANK
-            || is_invisible(c)
-            || is_joiner(c)
-            || is_selector(c)
-            || unsafe_on_a_terminal(c)
-    })
+    text.chars()
+        .all(|c| c.is_whitespace() || c == BRAILLE_BLANK || is_unseen(c) || unsafe_on_a_terminal(c))
 }
 
 /// The cells that a terminal gives this character. Terminals place each code point by
 /// itself, so the cells of a text are the sum: a ligature of two letters has two, and a
-/// family of emoji as many as its members, which is too many where a terminal joins them,
-/// and never too few.
+/// family of emoji as many as its members, which is too many where a terminal joins them.
 #[must_use]
 pub fn cells(c: char) -> usize {
     c.width().unwrap_or(0)
 }
 
 /// The text in one line, safe to show: runs of white space become one space,
-/// other unsafe characters become U+FFFD. Invisible characters stay: for a reader that is
-/// a program.
+/// other unsafe characters become U+FFFD. Invisible characters stay.
 #[must_use]
 pub fn one_line(text: &str) -> Cow<'_, str> {
     let plain = |c: char| c == ' ' || !(c.is_whitespace() || unsafe_on_a_terminal(c));
     if text.chars().all(plain) && !text.contains("  ") {
         return Cow::Borrowed(text.trim_matches(' '));
     }
+    let safe = |c: char| match unsafe_on_a_terminal(c) {
+        true => '\u{fffd}',
+        false => c,
+    };
+    line_of(text, |word| word.chars().map(safe).collect())
+}
+
+/// The words in one line, each as `word` has it.
+fn line_of(text: &str, word: impl Fn(&str) -> String) -> Cow<'_, str> {
     let mut line = String::with_capacity(text.len());
-    for word in text.split_whitespace() {
-        if !line.is_empty() {
+    for word in text.split_whitespace().map(word) {
+        if !line.is_empty() && !word.is_empty() {
             line.push(' ');
         }
-        line.extend(word.chars().map(|c| {
-            if unsafe_on_a_terminal(c) {
-                '\u{fffd}'
-            } else {
-                c
-            }
-        }));
+        line.push_str(&word);
     }
     Cow::Owned(line)
 }
@@ -133,44 +132,39 @@ pub fn prose_line(text: &str) -> Cow<'_, str> {
 }
 
 /// As [`one_line`], for a person who tells things apart by it, such as a path, a name or a
-/// message with one: what is invisible becomes U+FFFD, so that different names differ.
+/// message with one: what is invisible becomes U+FFFD, so that a name with it is not taken
+/// for the one without.
 #[must_use]
 pub fn name_line(text: &str) -> Cow<'_, str> {
     visible_line(text, Some('\u{fffd}'))
 }
 
 fn visible_line(text: &str, invisible: Option<char>) -> Cow<'_, str> {
-    let is_visible = |c: char| !(is_invisible(c) || is_joiner(c) || is_selector(c));
-    if text.chars().all(is_visible) {
-        return one_line(text);
+    match text.chars().any(is_unseen) {
+        true => line_of(text, |word| visible_word(word, invisible)),
+        false => one_line(text),
     }
-    let mut line = String::with_capacity(text.len());
-    for word in text.split_whitespace() {
-        let word = visible_word(word, invisible);
-        if !line.is_empty() && !word.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(&word);
-    }
-    Cow::Owned(line)
 }
 
 fn visible_word(word: &str, invisible: Option<char>) -> String {
     let mut visible = String::with_capacity(word.len());
     let mut rest = word.chars().peekable();
-    // ASCII letters are neither joined nor varied.
+    // ASCII letters are neither joined nor varied; digits and two signs become keycaps.
     let takes_part = |c: Option<&char>| c.is_some_and(|c| !c.is_ascii());
+    let is_varied = |c: Option<&char>| {
+        takes_part(c) || c.is_some_and(|c| c.is_ascii_digit() || "#*".contains(*c))
+    };
     let mut before = None;
     while let Some(c) = rest.next() {
         let has_effect = match (is_joiner(c), is_selector(c)) {
             (true, _) => takes_part(before.as_ref()) && takes_part(rest.peek()),
-            (_, true) => takes_part(before.as_ref()),
+            (_, true) => is_varied(before.as_ref()),
             _ => true,
         };
-        let shown = if unsafe_on_a_terminal(c) {
-            Some('\u{fffd}')
-        } else if is_invisible(c) || !has_effect {
+        let shown = if is_invisible(c) || !has_effect {
             invisible
+        } else if unsafe_on_a_terminal(c) {
+            Some('\u{fffd}')
         } else {
             Some(c)
         };
@@ -244,7 +238,7 @@ impl fmt::Display for Shown<'_> {
 /// Whether a path with this character could be taken for another, or does something else
 /// than to be shown. Joiners count here: a path is to be exact before it is pretty.
 fn is_hidden_in_a_path(c: char) -> bool {
-    unsafe_on_a_terminal(c) || is_invisible(c) || is_joiner(c) || is_selector(c)
+    unsafe_on_a_terminal(c) || is_unseen(c)
 }
 
 /// ANSI-C quoting, which bash, zsh and ksh understand.

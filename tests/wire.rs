@@ -349,6 +349,31 @@ fn reason_of_a_degraded_part_is_cut_at_a_character() {
 }
 
 #[test]
+fn other_tables_of_an_end_are_checked() {
+    let _limit = support::limit(30);
+    let verdict = |tables: Vec<String>| {
+        let mut end: Value = serde_json::from_str(&end_line(0)).unwrap();
+        end["otherTables"] = json!(tables);
+        check(&lines(&[HELLO, &end.to_string()]))
+    };
+    let tables = |count: usize| (0..count).map(|n| format!("t{n}")).collect::<Vec<_>>();
+    for (count, line) in [(2, "t0, t1"), (8, "t0, t1, t2, t3, t4, t5, t6, t7, …")] {
+        let Ok(Verdict::Whole(listing)) = verdict(tables(count)) else {
+            panic!("{count}");
+        };
+        assert_eq!(listing.end.other_tables, tables(count));
+        assert_eq!(listing.end.other_tables_line(), line);
+    }
+    for (tables, why) in [
+        (tables(limits::OTHER_TABLES + 1), "more than 8 names"),
+        (vec!["x".repeat(limits::TEXT + 1)], "otherTables"),
+    ] {
+        let message = verdict(tables).unwrap_err().to_string();
+        assert!(message.contains(why), "{message}");
+    }
+}
+
+#[test]
 fn degraded_parts_of_an_end_are_checked() {
     let _limit = support::limit(30);
     let part = |what: &str, reason: &str| json!({"what": what, "reason": reason});

@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::sources::{Chosen, NoSources, SourceArgs, WhyEmpty, reached, written_of};
 use super::status::places;
 use super::streams::results;
-use super::{DeadlineArgs, FAILED, in_own_words, process_lister};
+use super::{DeadlineArgs, FAILED, process_lister};
 use crate::aliases;
 use crate::database_files::DatabaseFiles;
 use crate::gather::{self, LOG_ELSEWHERE, OLD_STORE};
@@ -19,7 +19,7 @@ use crate::service::SourcePlace;
 use crate::service::client::{self, Client, Unreached};
 use crate::source::{self, Place, Source};
 use crate::text::{Shown, name_line, told};
-use crate::wire::{DatabaseState, Listing, VERSION};
+use crate::wire::{DatabaseState, Listing, VERSION, notes};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct DoctorArgs {
@@ -112,6 +112,8 @@ impl<W: Write> Report<W> {
             return Ok(());
         };
         let reached = reached(sources, &helper);
+        // A source can take its time, and what is known is of use until then.
+        self.out.flush()?;
         let outcomes = gather::list(&reached, |source| ListRequest {
             db: source.db(),
             marker: None,
@@ -195,7 +197,7 @@ impl<W: Write> Report<W> {
         }
         let listing = match outcome {
             Outcome::Complete(listing) => listing,
-            failure => return self.wrong(&in_own_words(&failure)),
+            failure => return self.wrong(&failure.to_string()),
         };
         let mut log_elsewhere = listing.end.log_elsewhere;
         // The disk answers.
@@ -206,6 +208,10 @@ impl<W: Write> Report<W> {
         }
         if log_elsewhere {
             self.line("warning", LOG_ELSEWHERE)?;
+        }
+        // Where its log can be was said.
+        for note in notes(&listing.end.degraded, false) {
+            self.line("warning", &note)?;
         }
         self.listing(&listing)?;
         let state = listing.end.database;

@@ -10,7 +10,7 @@ use super::sessions::NAME;
 use super::sources::{Chosen, NoSources, SourceArgs, WhyEmpty, reached};
 use super::status::places;
 use super::streams::results;
-use super::{DeadlineArgs, FAILED, MarkerArgs, complain, in_own_words, process_lister};
+use super::{DeadlineArgs, FAILED, MarkerArgs, cannot, complain, process_lister};
 use crate::gather;
 use crate::index::{Index, Moment, View};
 use crate::lister::{Cancel, ListRequest, Outcome, ProcessLister, SCAN_BUDGET, ScanCache, until};
@@ -156,7 +156,7 @@ fn list(
         let listing = match outcome {
             Outcome::Complete(listing) => listing,
             failure => {
-                say(&in_own_words(&failure));
+                say(&failure.to_string());
                 failed += 1;
                 continue;
             }
@@ -247,6 +247,7 @@ fn present(
     mut sessions: Vec<Sourced>,
     is_explained: bool,
 ) -> io::Result<()> {
+    let is_explained = is_explained && sessions.is_empty();
     if let Some(wanted) = wanted {
         sessions.retain(|session| is_wanted(&session.entry, wanted));
     }
@@ -262,7 +263,6 @@ fn present(
     sessions.truncate(args.limit.unwrap_or(usize::MAX));
     count.shown = sessions.len();
     print(args, chosen.are_several(), &sessions)?;
-    let is_explained = is_explained && count.all == 0;
     if args.format == Format::Table
         && !is_explained
         && let Some(said) = count.footer(wanted.is_some())
@@ -339,19 +339,14 @@ impl Sort {
 /// What the project of a wanted session may be: the path itself, its real path,
 /// and the repositories that these are in.
 fn wanted_projects(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let absolute = std::path::absolute(path).map_err(|error| {
-        let why = match error.kind() {
-            io::ErrorKind::NotFound => "the current directory is not there any more".to_owned(),
-            _ => error.to_string(),
-        };
-        io::Error::new(
-            error.kind(),
-            format!(
-                "cannot tell which project --project {} is: {why}",
-                Shown(path)
-            ),
-        )
-    })?;
+    let what = format!("tell which project --project {} is", Shown(path));
+    let absolute = std::path::absolute(path).map_err(|error| match error.kind() {
+        kind @ io::ErrorKind::NotFound => {
+            io::Error::new(kind, "the current directory is not there any more")
+        }
+        _ => error,
+    });
+    let absolute = absolute.map_err(cannot(&what))?;
     let mut wanted = vec![project::normal(&absolute)];
     wanted.extend(std::fs::canonicalize(path));
     let roots: Vec<_> = wanted

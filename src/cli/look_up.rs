@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::sessions::NAME;
 use super::sources::{SourceArgs, reached};
 use super::streams::results;
-use super::{FAILED, USAGE, complain, duration, in_own_words, process_lister, session_ids};
+use super::{FAILED, USAGE, complain, duration, process_lister, session_ids};
 use crate::gather::{Asked, LookUpJob, LookedUp};
 use crate::lister::Cancel;
 use crate::output::FoundOf;
@@ -103,7 +103,7 @@ impl<W: Write> Out<W> {
         if let FoundOf::Failed { message, .. } = &looked_up.found
             && self.said.insert(message.clone())
         {
-            complain(NAME, &in_own_words(message));
+            complain(NAME, message);
         }
         let status = exit_status(&looked_up.found);
         if self.status == 0 || status == FAILED {

@@ -1,8 +1,8 @@
 //! The arguments of both programs, and what their `main`s run.
 //!
 //! Standard output is for results, standard error for messages (`streams`). Exit statuses,
-//! of both programs: 0 done, 1 failed, 2 wrong usage. A closed pipe is no error:
-//! whoever closed it has seen enough.
+//! of both programs: 0 done, 1 failed, 2 wrong usage; of `opencode-sessions` also those
+//! that its help names. A closed pipe is no error: whoever closed it has seen enough.
 
 mod doctor;
 mod host;
@@ -128,12 +128,6 @@ fn cannot(what: &str) -> impl FnOnce(io::Error) -> io::Error {
 fn complain(program: &str, sentence: &str) {
     let line = format!("{program}: {}\n", name_line(sentence));
     let _ = streams::Stderr.write_all(line.as_bytes());
-}
-
-/// A failure's sentence in the words of `opencode-sessions`: a helper of an older version
-/// names its own option for how long a lock is waited for.
-fn in_own_words(failure: &impl ToString) -> String {
-    failure.to_string().replace("--busy-timeout", "--deadline")
 }
 
 #[cfg(test)]

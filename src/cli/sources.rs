@@ -12,7 +12,7 @@ use crate::lister::ProcessLister;
 use crate::locate::{self, Located};
 use crate::source::{Place, Source};
 use crate::text::Shown;
-use crate::wire::{DatabaseState, End, limits};
+use crate::wire::{DatabaseState, End};
 
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct SourceArgs {
@@ -76,21 +76,25 @@ impl Chosen {
             Place::Database(path) => Some(path),
             Place::Remote(_) => None,
         };
+        let old = |path: &PathBuf| match locate::has_old_store(path) {
+            true => format!("; {OLD_STORE}"),
+            false => String::new(),
+        };
         match (end.database, path) {
             (DatabaseState::Missing, Some(path)) if self.are_named => {
-                let old = match locate::has_old_store(path) {
-                    true => format!("; {OLD_STORE}"),
-                    false => String::new(),
-                };
                 Some(WhyEmpty::Wrong(format!(
-                    "there is no database at {} (check the path that --db names){old}",
-                    Shown(path)
+                    "there is no database at {} (check the path that --db names){}",
+                    Shown(path),
+                    old(path)
                 )))
             }
-            (DatabaseState::Missing, Some(path)) if locate::is_named_by_environment(path) => {
+            (DatabaseState::Missing, Some(path))
+                if locate::is_named_by_environment(&source.written) =>
+            {
                 Some(WhyEmpty::Fine(format!(
-                    "OPENCODE_DB names {}, which is not there",
-                    Shown(path)
+                    "OPENCODE_DB names {}, which is not there{}",
+                    Shown(path),
+                    old(path)
                 )))
             }
             (DatabaseState::Empty, _) if !end.other_tables.is_empty() => {
@@ -98,14 +102,10 @@ impl Chosen {
                     Some(path) => Shown(path).to_string(),
                     None => format!("the database of {}", source.name),
                 };
-                let more = match end.other_tables.len() {
-                    limits::OTHER_TABLES => ", …",
-                    _ => "",
-                };
                 Some(WhyEmpty::Wrong(format!(
-                    "{database} has no table session or session_v2, but: {}{more} (check that it is a \
+                    "{database} has no table session or session_v2, but: {} (check that it is a \
                      database of OpenCode)",
-                    end.other_tables.join(", ")
+                    end.other_tables_line()
                 )))
             }
             (state, _) => gather::why_empty(source, state).map(WhyEmpty::Fine),

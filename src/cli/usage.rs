@@ -175,6 +175,11 @@ mod tests {
         }
     }
 
+    fn assert_parses<A: Parser>(arguments: &str) {
+        let all = std::iter::once("p").chain(arguments.split(' '));
+        parse_from::<A>(all.map(OsString::from).collect()).unwrap();
+    }
+
     #[test]
     fn the_last_of_a_repeated_option_counts() {
         for arguments in [
@@ -190,11 +195,7 @@ mod tests {
             "status --json --json --state-dir a --state-dir b",
             "doctor --lister a --lister b --deadline 1s --deadline 2s --config a --config b",
         ] {
-            let all = ["p"]
-                .into_iter()
-                .chain(arguments.split(' '))
-                .map(OsString::from);
-            parse_from::<sessions::Args>(all.collect()).unwrap();
+            assert_parses::<sessions::Args>(arguments);
         }
         for arguments in [
             "--db a --db b --pretty --pretty --children --children --archived --archived",
@@ -203,11 +204,7 @@ mod tests {
             "explain --db a --db b --no-marker --no-marker",
             "get --db a --db b --first-prompt-limit 1 --first-prompt-limit 2 x",
         ] {
-            let all = ["p"]
-                .into_iter()
-                .chain(arguments.split(' '))
-                .map(OsString::from);
-            parse_from::<lister::Args>(all.collect()).unwrap();
+            assert_parses::<lister::Args>(arguments);
         }
     }
 }

@@ -55,10 +55,7 @@ pub fn print(task: &Task, mut out: impl Write, mut err: impl Write) -> io::Resul
 fn summarize(end: &End, mut err: impl Write) -> io::Result<()> {
     let tables = match end.other_tables.is_empty() {
         true => String::new(),
-        false => format!(
-            " (it has: {})",
-            text::name_line(&end.other_tables.join(", "))
-        ),
+        false => format!(" (it has: {})", text::name_line(&end.other_tables_line())),
     };
     let state = match end.database {
         DatabaseState::Ready => "",

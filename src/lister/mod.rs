@@ -295,7 +295,9 @@ pub struct Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &*one_line(&self.failure.message) {
+        // An older helper names its own option, which nobody can give it from here.
+        let message = self.failure.message.replace("--busy-timeout", "--deadline");
+        match &*one_line(&message) {
             "" => write!(
                 f,
                 "the helper says {}, and not why",

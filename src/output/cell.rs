@@ -75,7 +75,7 @@ impl Cell {
     }
 }
 
-fn width(text: &str) -> usize {
+pub(super) fn width(text: &str) -> usize {
     text.chars().map(cells).sum()
 }
 

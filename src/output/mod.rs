@@ -46,11 +46,10 @@ impl Serialize for Entry {
             activity: Option<Millis>,
         }
         let session = &self.session;
-        let own_title = session.title.as_deref().filter(|_| !session.untitled);
         Shown {
             session,
             project: self.project.as_deref(),
-            headline: own_title.or(session.first_prompt.as_deref()),
+            headline: session.own_headline(),
             activity: session.active_at(),
         }
         .serialize(serializer)
@@ -113,7 +112,7 @@ impl Terminal {
         Self {
             width,
             colours: AutoStream::choice(&stdout) != ColorChoice::Never,
-            now: Millis(jiff::Timestamp::now().as_millisecond()),
+            now: Millis::now(),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use super::cell::{Cell, Keep};
 use super::{Sourced, Terminal};
 use crate::session::{Millis, Session};
-use crate::text::{name_line, prose_line};
+use crate::text::{is_blank, name_line, prose_line};
 
 /// The cells between two columns.
 const GAP: usize = 2;
@@ -115,20 +115,17 @@ pub fn table(
 
 fn line(shown: &[(&Column, usize)], row: usize, is_terminal: bool) -> String {
     let mut line = String::new();
-    // The spaces after the last cell are not written.
-    let mut owed = 0;
     for (column, width) in shown {
-        line.extend(std::iter::repeat_n(' ', owed));
         let cell = &column.cells[row];
-        let cell = match is_terminal {
-            true => cell.cut(*width, column.kind.keep()),
-            false => cell.clone(),
+        let cells = if is_terminal {
+            let cell = cell.cut(*width, column.kind.keep());
+            line.push_str(&cell.isolated());
+            cell.width()
+        } else {
+            line.push_str(cell.text());
+            cell.width()
         };
-        line.push_str(&match is_terminal {
-            true => cell.isolated(),
-            false => cell.text().into(),
-        });
-        owed = width.saturating_sub(cell.width()) + GAP;
+        line.extend(std::iter::repeat_n(' ', width.saturating_sub(cells) + GAP));
     }
     line.truncate(line.trim_end().len());
     line
@@ -226,12 +223,11 @@ const LEAST_TITLE: usize = 12;
 /// that is left out.
 fn widths(natural: &[(Kind, usize)], room: usize) -> Vec<Option<usize>> {
     // What is left out, from the least needed, until the rest is readable.
-    let choices: [(&[Kind], bool); 5] = [
+    let choices: [(&[Kind], bool); 4] = [
         (&[], true),
         (&[Kind::Id], false),
         (&[Kind::Id, Kind::Project], false),
         (&[Kind::Id, Kind::Project, Kind::Sources], false),
-        (&[Kind::Id, Kind::Project, Kind::Sources, Kind::Time], false),
     ];
     for (left_out, is_good) in choices {
         let least = natural.iter().map(|(kind, natural)| {
@@ -285,11 +281,8 @@ fn total(widths: &[Option<usize>]) -> usize {
 
 /// The title, after the marks of a session that an ordinary list does not have.
 fn title(session: &Session) -> Cow<'_, str> {
-    let title = prose_line(session.headline().unwrap_or_default());
-    let title = match title.is_empty() {
-        true => "(untitled)".into(),
-        false => title,
-    };
+    let title = session.headline().filter(|title| !is_blank(title));
+    let title = title.map_or("(untitled)".into(), prose_line);
     let marks = [
         (session.time_archived.is_some(), "archived"),
         (session.parent_id.is_some(), "child"),
@@ -331,7 +324,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::text::cells;
+    use crate::output::cell::width;
 
     const NOW: i64 = 1_800_000_000_000;
 
@@ -356,10 +349,6 @@ mod tests {
         table(sessions, columns, &terminal, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         text.lines().map(str::to_owned).collect()
-    }
-
-    fn width(text: &str) -> usize {
-        text.chars().map(cells).sum()
     }
 
     const ONE: Columns = Columns {

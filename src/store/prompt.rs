@@ -23,7 +23,7 @@ use super::content::{CONTENT, Content};
 use super::row::WHOLE_CELL;
 use super::{Schema, Table, quoted};
 use crate::session::SessionId;
-use crate::text::{cut, one_line};
+use crate::text::{cut, is_blank, one_line};
 
 /// So many messages of a session, and pieces of a message, are looked at.
 const MOST: u32 = 10;
@@ -353,7 +353,7 @@ fn line_of(text: &str, limit: usize) -> Option<String> {
     let line = one_line(start);
     let line: String = line.chars().take(limit).collect();
     let line = line.trim_end();
-    (!line.is_empty()).then(|| line.to_owned())
+    (!is_blank(line)).then(|| line.to_owned())
 }
 
 #[cfg(test)]
