@@ -746,3 +746,101 @@ fn wal_index_older_than_its_log_keeps_the_marks() {
         assert_eq!(marks, definition(&made.conn), "{way:?}: {scan}");
     }
 }
+
+// ---- Pages that no row has any more.
+
+/// What a row leaves behind when its pages are free: one of them becomes a trunk of the
+/// freelist, keeps half a marker behind its few numbers, and is written again with each
+/// page that is freed or taken.
+#[test]
+fn page_that_became_a_trunk_of_the_freelist_costs_no_full_scan() {
+    let _limit = support::limit(60);
+    // On each of its pages, whichever is freed first.
+    let long = MARKER.repeat(500);
+    let fewer = |pages: usize| format!("z{}", "q".repeat(508 * pages));
+    type Change<'a> = (&'a str, &'a dyn Fn(&Database));
+    let changes: &[Change<'_>] = &[
+        ("deleted", &|made| {
+            made.run("DELETE FROM part WHERE id = 9000");
+        }),
+        ("written shorter", &|made| {
+            made.run("UPDATE part SET data = 'short' WHERE id = 9000");
+        }),
+        ("written longer, without", &|made| {
+            let update = "UPDATE part SET data = ?1 WHERE id = 9000";
+            made.conn.execute(update, [fewer(100)]).unwrap();
+        }),
+        ("the session with it", &|made| {
+            made.run("BEGIN; DELETE FROM part WHERE session_id = 's2'; DELETE FROM session WHERE id = 's2'; COMMIT");
+        }),
+        ("another trunk before it", &|made| {
+            made.run("DELETE FROM part WHERE id = 9000");
+            made.run("DELETE FROM part WHERE id = 9001");
+        }),
+        ("taken again by a row", &|made| {
+            made.run("DELETE FROM part WHERE id = 9000");
+            for _ in 0..8 {
+                made.messages(1, &fewer(10));
+            }
+        }),
+        ("taken again by an index", &|made| {
+            made.run("DELETE FROM part WHERE id = 9000");
+            for id in 0..1500 {
+                let session = format!("s2{id:0>40}");
+                let insert = "INSERT INTO session VALUES (?1, '/x', 1)";
+                made.conn.execute(insert, [session]).unwrap();
+            }
+        }),
+        ("the log restarted once more", &|made| {
+            made.messages(20, "old");
+            made.run("DELETE FROM part WHERE id = 9000");
+            made.messages(3, "old");
+            made.checkpoint("RESTART");
+            made.messages(1, "new");
+        }),
+    ];
+    for (name, change) in changes {
+        let made = restarted();
+        made.part(9001, "s1", &fewer(150));
+        made.part(9000, "s2", &long);
+        made.part(9002, "s3", &fewer(3));
+        made.checkpoint("RESTART");
+        made.messages(2, "a");
+        assert_eq!(made.scan(), "full");
+        assert_eq!(made.scan(), "unchanged");
+        change(&made);
+        assert_eq!(made.scan(), "tail", "{name}");
+        // Each of these writes the trunk again.
+        for round in 0..5 {
+            made.run("DELETE FROM part WHERE id = (SELECT max(id) FROM part WHERE id > 9000)");
+            assert_eq!(made.scan(), "tail", "{name}, round {round}");
+            made.part(9100 + round, "s0", &fewer(2));
+            assert_eq!(made.scan(), "tail", "{name}, round {round}");
+        }
+        drop(made.conn);
+    }
+}
+
+/// A text of the same length is written over the old one, and only on the pages that
+/// differ: nothing in the log leads from the row to its page.
+#[test]
+fn page_that_was_written_without_its_row_keeps_the_marks() {
+    let _limit = support::limit(60);
+    let made = restarted();
+    let text = |middle: &str| format!("{}{middle}{}", "x".repeat(3000), "y".repeat(20_000));
+    made.part(9000, "s1", &text(&"x".repeat(MARKER.len())));
+    made.part(9001, "s2", &text(MARKER));
+    made.checkpoint("RESTART");
+    made.messages(2, "a");
+    assert_eq!(made.scan(), "full");
+    let frames = Log::of(&made.db).frames();
+    made.run("BEGIN; DELETE FROM part WHERE id = 9001");
+    let update = "UPDATE part SET data = ?1 WHERE id = 9000";
+    made.conn.execute(update, [text(MARKER)]).unwrap();
+    made.run("COMMIT");
+    // A leaf, the first page, a trunk, and the one or two pages with the marker.
+    assert!(Log::of(&made.db).frames() - frames <= 5);
+    made.scan();
+    assert_eq!(definition(&made.conn), marked(&["s1"]));
+    assert_eq!(made.scan(), "unchanged");
+}

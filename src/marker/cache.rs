@@ -11,7 +11,8 @@
 //!   In the round that ends the phase every link of the file and of the log was held
 //!   against the final set of unowned pages. (So a round in which that set grew is
 //!   followed by another; growth by links that were all held against each other does
-//!   not count if no log was read before.)
+//!   not count if no log was read before.) It ends at once where no unowned page is left:
+//!   the log can say that no row has them any more ([`super::free_pages`]).
 //! * **Complete**: every row that holds a half of the marker in the snapshot at `P` is
 //!   watched.
 //!
@@ -275,6 +276,12 @@ impl ScanState {
         }
     }
 
+    /// No row has one of these pages in the snapshot at the position that the log is read
+    /// to next.
+    pub(super) fn are_of_no_row(&mut self, pages: &BTreeSet<u32>) {
+        self.unowned_pages.retain(|page| !pages.contains(page));
+    }
+
     /// The pages up to `done` were searched; overflow pages among them held a half.
     pub(super) fn pages_were_searched(&mut self, done: u32, mut overflow: BTreeSet<u32>) {
         if let Phase::Search { done: before } = &mut self.phase {
@@ -320,6 +327,10 @@ impl ScanState {
                 } else {
                     self.begin_owners(file_pages);
                 }
+            }
+            // Nobody is looked for any more.
+            Phase::Owners { .. } if self.unowned_pages.is_empty() => {
+                self.phase = Phase::Complete;
             }
             Phase::Owners { pages, done, grew } if done >= pages => {
                 if grew {

@@ -19,6 +19,7 @@ mod cache;
 mod confirm;
 mod file_scan;
 mod frame;
+mod free_pages;
 mod halves;
 mod large_cell;
 mod needle;

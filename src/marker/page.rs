@@ -59,6 +59,19 @@ pub(super) fn next(page: &[u8]) -> u32 {
         .map_or(0, |next| u32::from_be_bytes(*next))
 }
 
+/// The first trunk of the freelist, from the database's header; `None` if there is none.
+pub(super) fn first_trunk(first_page: &[u8]) -> Option<u32> {
+    let number = |at| Some(u32::from_be_bytes(*first_page.get(at..)?.first_chunk()?));
+    number(32).filter(|_| number(36) != Some(0))
+}
+
+/// True where a page could be a trunk of the freelist: it says how many numbers it has,
+/// and has room for them. A text does not begin so.
+pub(super) fn could_be_trunk(layout: Layout, page: &[u8]) -> bool {
+    let leaves = page.get(4..).and_then(<[u8]>::first_chunk);
+    leaves.is_some_and(|leaves| u32::from_be_bytes(*leaves) as usize <= layout.usable / 4 - 2)
+}
+
 /// The rows of a leaf.
 pub(super) fn cells(layout: Layout, number: u32, page: &[u8]) -> impl Iterator<Item = Cell> {
     let header = start(number);

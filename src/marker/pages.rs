@@ -26,6 +26,7 @@ use super::cache::{CacheKey, Phase, ScanCache, ScanState, SqlState};
 use super::confirm::Confirmer;
 use super::content_tables;
 use super::file_scan::{Candidates, FileScan};
+use super::free_pages::FreePages;
 use super::overflow::OverflowLinks;
 use super::page::Layout;
 use super::record::{Records, Watched};
@@ -248,6 +249,7 @@ fn catch_up(
     let may_resolve = !view.auto_vacuum && state.is_between_transactions();
     let mut parts: [(Candidates, OverflowLinks); 3] = Default::default();
     let (mut owners, mut unowned) = (BTreeSet::new(), state.unowned_pages().clone());
+    let mut free = FreePages::default();
     let mut bytes = 0;
     if state.is_lost_by_a_restart(end) {
         let why = "the log was restarted behind frames without a checksum";
@@ -265,6 +267,10 @@ fn catch_up(
         let halves = &scanner.halves;
         let each = |part, number, image: &[u8]| {
             bytes += image.len() as u64;
+            let is_asked =
+                |(candidates, _): &(Candidates, _)| candidates.overflow.contains(&number);
+            let is_asked = unowned.contains(&number) || parts.iter().any(is_asked);
+            free.take(part, layout, number, image, is_asked);
             let (candidates, links) = &mut parts[part as usize];
             if halves.are_in(image) {
                 candidates.take(layout, number, image);
@@ -307,6 +313,11 @@ fn catch_up(
         unowned.append(&mut candidates.overflow);
     }
     rows.append(&mut owners);
+    if read.to == end {
+        let free = free.among(&unowned);
+        state.are_of_no_row(&free);
+        unowned.retain(|page| !free.contains(page));
+    }
     if state.log_was_read(read, end, unowned, file_pages) {
         scanner.why =
             Some("an overflow page with a half of the marker is of a row that was not written");

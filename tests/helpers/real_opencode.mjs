@@ -8,7 +8,7 @@
 // FINDING where the database is left if an answer is wrong.
 
 import { execFile, spawn } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, openSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { copyFileSync, cpSync, existsSync, mkdirSync, openSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -87,10 +87,7 @@ const long = (middle) => `${lorem(500)} ${middle} ${lorem(500)}`;
 const marker = () => (below(2) ? MARKER : MARKER.replace(/[a-z]/g, (c) => (below(2) ? c : c.toUpperCase())));
 const almost = () => [MARKER.slice(0, 20), MARKER.slice(20), MARKER.replace("3", "2")][below(12)] ?? "";
 const plain = () => (below(10) ? short(almost()) : long(""));
-// One long text a round has its marker on pages of its own. What a deleted session
-// leaves can make a listing full where the log was restarted since the last: so that
-// comes in the last round only.
-let lastRound = false;
+// One long text a round has its marker on pages of its own.
 let longWanted = false;
 function marked() {
   const text = longWanted ? long(marker()) : short(marker());
@@ -278,7 +275,7 @@ async function write(routes, end) {
       await routes.turn(id, turn === marking ? mark : undefined);
       await paced;
     }
-    if (lastRound && below(4) === 0) await routes.remove(id);
+    if (below(4) === 0) await routes.remove(id);
   }
 }
 
@@ -324,6 +321,7 @@ async function define(query) {
 // The programs.
 
 const listings = [];
+const fullWhy = [];
 
 async function list(...more) {
   const started = performance.now();
@@ -338,7 +336,14 @@ async function list(...more) {
 }
 
 async function listNew() {
+  const before = `${cache}.before`;
+  if (existsSync(cache)) copyFileSync(cache, before);
   const listing = await list("--scan-cache", cache);
+  if (listing.scan.mode === "full" && existsSync(before)) {
+    // A listing does not say why; a moment later it is most likely the same.
+    const { stdout } = await run(lister, ["explain", "--db", db, "--scan-cache", before]);
+    fullWhy.push(/^marker:.*\n.*/m.exec(stdout)?.[0].replace(/\s+/g, " ") ?? stdout);
+  }
   listings.push(listing);
   return listing.sessions;
 }
@@ -439,7 +444,6 @@ async function main() {
   for (let round = 1; round <= ROUNDS; round += 1) {
     const started = Date.now();
     const end = started + ROUND_MS;
-    lastRound = round === ROUNDS;
     longWanted = true;
     const writers = [sessionRoutes, sessionRoutes, sessionRoutes, apiRoutes].map((routes) => write(routes, end));
     await Promise.all([...writers, watch(end)]);
@@ -490,6 +494,7 @@ function report(written) {
   console.log(`written by OpenCode: ${Math.round(frames / (written / 1000))} frames a second in ${turns} turns`);
   console.log(`the log at the end: ${statSync(`${db}-wal`).size} bytes`);
   console.log(`"database is locked" in what OpenCode logged: ${locked[0] ?? "never"}`);
+  for (const why of fullWhy) console.log(`full: ${why}`);
   if (share < SHARE) throw new Wrong(`only ${(share * 100).toFixed(1)} % of the listings read only what was new`);
 }
 
