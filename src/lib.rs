@@ -117,6 +117,7 @@ pub mod packed;
 pub mod project;
 pub mod service;
 pub mod session;
+mod signals;
 pub mod source;
 pub mod store;
 mod strict;

@@ -6,7 +6,6 @@
 //! and one `snapshot` more.
 
 use std::io::{self, BufReader};
-use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,23 +15,14 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::service::lines;
+use crate::signals;
 
 /// Lets the signals through that end a program or make it read its configuration again:
 /// whoever started this process may have blocked them, and that is inherited.
 ///
 /// Call it before there is another thread.
 pub(super) fn unblock_signals() {
-    // SAFETY: the set is initialised by sigemptyset before it is used, and the last call
-    // only reads it.
-    #[expect(unsafe_code, reason = "neither std nor rustix changes a signal mask")]
-    unsafe {
-        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
-        libc::sigemptyset(set.as_mut_ptr());
-        for signal in [SIGTERM, SIGINT, SIGHUP, SIGPIPE] {
-            libc::sigaddset(set.as_mut_ptr(), signal);
-        }
-        libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), std::ptr::null_mut());
-    }
+    signals::unblock(&[SIGTERM, SIGINT, SIGHUP, SIGPIPE]);
 }
 
 /// Signals become calls of whoever is to obey them at the moment.

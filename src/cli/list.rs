@@ -183,7 +183,7 @@ fn list(
                 "{invalid} rows of {place} have no valid id and are left out"
             ));
         }
-        let found = gather::found(listing, &mut reached.projects(), until);
+        let found = gather::found(listing, &reached.projects(), until);
         index.merge(&source.name, found, NOW);
     }
     if failed == sources.len() {

@@ -96,7 +96,7 @@ impl LookUpJob {
             .iter()
             .zip(answers)
             .map(|(Asked { reached, .. }, answers)| {
-                let mut projects = reached.projects();
+                let projects = reached.projects();
                 let found = answers.iter().flatten().filter_map(|answer| match answer {
                     Answer::Session(session) => Some(&**session),
                     _ => None,
@@ -152,7 +152,7 @@ struct OfSource<'a, I> {
 impl<I: Iterator<Item = Answer>> OfSource<'_, I> {
     fn next(&mut self, id: &SessionId) -> Option<(&SourceName, FoundOf)> {
         let found = match &mut self.answers {
-            Ok(answers) => FoundOf::answer(answers.next()?, &mut self.projects),
+            Ok(answers) => FoundOf::answer(answers.next()?, &self.projects),
             Err(why) => FoundOf::Failed {
                 id: id.clone(),
                 message: match self.is_only {

@@ -49,7 +49,7 @@ pub fn lists_archived(sources: usize) -> bool {
 /// The entries of a listing, for the index. Their projects are found within what is left
 /// until the deadline.
 #[must_use]
-pub fn found(listing: Listing, projects: &mut Projects, until: Instant) -> Found {
+pub fn found(listing: Listing, projects: &Projects, until: Instant) -> Found {
     projects.look(listing.sessions.iter(), until);
     Found {
         database: listing.end.database,

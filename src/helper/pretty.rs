@@ -28,7 +28,7 @@ pub fn print(task: &Task, mut out: impl Write, mut err: impl Write) -> io::Resul
             writeln!(err, "opencode-lister: {}", text::one_line(&failure.message))?;
         }
         Verdict::Whole(listing) => {
-            let mut projects = Projects::new();
+            let projects = Projects::new();
             projects.look(listing.sessions.iter(), Instant::now() + PROJECTS);
             let sessions = listing.sessions.into_values().map(|session| Sourced {
                 entry: Entry {

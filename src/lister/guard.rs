@@ -203,23 +203,6 @@ fn sigchld_is_ignored() -> bool {
     now.sa_sigaction == libc::SIG_IGN || now.sa_flags & libc::SA_NOCLDWAIT != 0
 }
 
-/// Sets SIGCHLD to its default, and lets it through: a supervisor may have
-/// started this process with it ignored or blocked, and both are inherited.
-///
-/// Call it first in `main`, before there is another thread.
-pub fn restore_sigchld() {
-    // SAFETY: SIG_DFL is a valid action for SIGCHLD; the signal set is
-    // initialised by sigemptyset before it is used, and both calls only read it.
-    #[expect(unsafe_code, reason = "neither std nor rustix sets a signal's action")]
-    unsafe {
-        libc::signal(libc::SIGCHLD, libc::SIG_DFL);
-        let mut set = MaybeUninit::<libc::sigset_t>::uninit();
-        libc::sigemptyset(set.as_mut_ptr());
-        libc::sigaddset(set.as_mut_ptr(), libc::SIGCHLD);
-        libc::pthread_sigmask(libc::SIG_UNBLOCK, set.as_ptr(), std::ptr::null_mut());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::process::Stdio;

@@ -19,7 +19,6 @@ mod leader;
 mod pipes;
 mod process;
 mod reaper;
-mod sigpipe;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -36,8 +35,8 @@ use crate::wire::{
     Violation, limits,
 };
 
+pub use crate::signals::restore_sigchld;
 pub(crate) use bounded::Bounded;
-pub use guard::restore_sigchld;
 pub use in_process::InProcessLister;
 pub use process::ProcessLister;
 

@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::Cancel;
 use super::guard::Guard;
-use super::sigpipe::without_sigpipe;
+use crate::signals::without_sigpipe;
 use crate::wire::{Checker, Content, Violation};
 
 /// How long a pipe that somebody still holds is waited for after the child has

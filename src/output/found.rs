@@ -26,7 +26,7 @@ pub enum FoundOf {
 impl FoundOf {
     /// An answer, with the session's project.
     #[must_use]
-    pub fn answer(answer: Answer, projects: &mut Projects) -> Self {
+    pub fn answer(answer: Answer, projects: &Projects) -> Self {
         Self::Answer(answer.map(|session| Entry {
             project: projects.of(&session),
             session,

@@ -7,11 +7,11 @@
 //! all.
 //!
 //! What was found stays known, until there is a new answer: also where a disk has died
-//! since.
+//! since. Only of very many directories those are forgotten that nobody asks for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,10 +31,12 @@ const HOUR: Duration = Duration::from_secs(60 * 60);
 /// What is known, all threads of the process, and what they have to do.
 pub(super) struct Finders {
     known: BTreeMap<String, Known>,
-    wanted: Vec<String>,
+    wanted: BTreeSet<String>,
     running: Vec<Running>,
     threads: usize,
     next_id: u64,
+    /// Where the file systems are mounted, as it was read then.
+    mounts: Option<(Instant, Arc<[PathBuf]>)>,
 }
 
 struct Known {
@@ -51,13 +53,14 @@ struct Running {
 
 static FINDERS: Mutex<Finders> = Mutex::new(Finders {
     known: BTreeMap::new(),
-    wanted: Vec::new(),
+    wanted: BTreeSet::new(),
     running: Vec::new(),
     threads: 0,
     next_id: 0,
+    mounts: None,
 });
 
-/// There is an answer.
+/// Nothing is wanted any more. Who waits for one answer of many looks now and then.
 static ANSWERED: Condvar = Condvar::new();
 
 /// Finds the projects of these directories, where they are not known or were found long ago,
@@ -70,7 +73,8 @@ pub(super) fn find_all(directories: &[&str], until: Instant) {
     let mut pending = finders.want(directories, asked);
     finders.go_on(slow);
     loop {
-        pending.retain(|directory| finders.is_expected(directory, asked));
+        let mounts = finders.mounts();
+        pending.retain(|directory| finders.is_expected(directory, asked, &mounts));
         let left = until.saturating_duration_since(Instant::now());
         if pending.is_empty() || left.is_zero() {
             return;
@@ -112,8 +116,8 @@ impl Finders {
                 }
             }
             let is_running = self.running.iter().any(|at| at.directory == *directory);
-            if !is_running && !self.wanted.iter().any(|wanted| wanted == directory) {
-                self.wanted.push((*directory).to_owned());
+            if !is_running {
+                self.wanted.insert((*directory).to_owned());
             }
             pending.push(*directory);
         }
@@ -121,7 +125,7 @@ impl Finders {
     }
 
     /// Whether to wait for an answer on this directory that is not older than `asked`.
-    fn is_expected(&self, directory: &str, asked: Instant) -> bool {
+    fn is_expected(&self, directory: &str, asked: Instant, mounts: &[PathBuf]) -> bool {
         let known = self.known.get(directory);
         if known.is_some_and(|known| known.found >= asked) {
             return false;
@@ -131,7 +135,7 @@ impl Finders {
             None => {
                 self.threads > 0
                     && self.stuck(PATIENCE) < MOST
-                    && self.may_ask(Path::new(directory), &self.mounts())
+                    && self.may_ask(Path::new(directory), mounts)
             }
         }
     }
@@ -140,7 +144,12 @@ impl Finders {
     /// longer than this.
     fn go_on(&mut self, slow: Duration) {
         let is_busy = self.threads == self.running.len() && self.stuck(slow) == self.threads;
-        if !self.wanted.is_empty() && is_busy && self.threads < MOST {
+        if self.wanted.is_empty() || !is_busy || self.threads >= MOST {
+            return;
+        }
+        let mounts = self.mounts();
+        let mut wanted = self.wanted.iter();
+        if wanted.any(|directory| self.may_ask(Path::new(directory), &mounts)) {
             let thread = thread::Builder::new().name("projects".into());
             // Without a thread nothing is found now; the next who asks tries again.
             if thread.spawn(run).is_ok() {
@@ -152,16 +161,13 @@ impl Finders {
     /// The next directory: of those that have least in common with what other threads are
     /// at, which is where they are stuck, the first.
     fn next(&mut self) -> Option<(u64, String)> {
-        let mounts = self.mounts();
-        let next = self
-            .wanted
-            .iter()
-            .enumerate()
-            .map(|(at, directory)| (Path::new(directory), at))
-            .filter(|(path, _)| self.may_ask(path, &mounts))
-            .map(|(path, at)| (self.beside(path, &mounts), self.in_common(path), at))
-            .min();
-        let directory = self.wanted.remove(next?.2);
+        let directory = match self.running.is_empty() {
+            true => self.wanted.pop_first()?,
+            false => {
+                let next = self.least_in_common()?.clone();
+                self.wanted.take(&next)?
+            }
+        };
         let id = self.next_id;
         self.next_id += 1;
         self.running.push(Running {
@@ -170,6 +176,24 @@ impl Finders {
             since: Instant::now(),
         });
         Some((id, directory))
+    }
+
+    fn least_in_common(&mut self) -> Option<&String> {
+        let mounts = self.mounts();
+        let mut least = None;
+        for directory in &self.wanted {
+            let path = Path::new(directory);
+            let beside = self.beside(path, &mounts);
+            let shared = (beside, self.in_common(path));
+            if beside < MOST_OF_A_DISK && least.is_none_or(|(known, _)| shared < known) {
+                least = Some((shared, directory));
+                // Less than the root is in common with nothing.
+                if shared <= (0, 1) {
+                    break;
+                }
+            }
+        }
+        least.map(|(_, directory)| directory)
     }
 
     fn may_ask(&self, path: &Path, mounts: &[PathBuf]) -> bool {
@@ -199,11 +223,19 @@ impl Finders {
         common.max().unwrap_or(0)
     }
 
-    /// Where the file systems are mounted, where that is of interest.
-    fn mounts(&self) -> Vec<PathBuf> {
-        match self.running.is_empty() {
-            true => Vec::new(),
-            false => mounts(),
+    /// Where the file systems are mounted, where that is of interest, as it was within the
+    /// last second: mounts that change meanwhile are none that a thread is stuck at.
+    fn mounts(&mut self) -> Arc<[PathBuf]> {
+        if self.running.is_empty() {
+            return Arc::default();
+        }
+        match &self.mounts {
+            Some((read, mounts)) if read.elapsed() < Duration::from_secs(1) => Arc::clone(mounts),
+            _ => {
+                let mounts: Arc<[PathBuf]> = mounts().into();
+                self.mounts = Some((Instant::now(), Arc::clone(&mounts)));
+                mounts
+            }
         }
     }
 }
@@ -229,7 +261,9 @@ fn run() {
             used: now,
         };
         finders.known.insert(directory, known);
-        ANSWERED.notify_all();
+        if finders.wanted.is_empty() {
+            ANSWERED.notify_all();
+        }
     }
 }
 

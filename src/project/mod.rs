@@ -45,7 +45,6 @@ const SMALL_FILE: u64 = 8 << 10;
 #[derive(Debug)]
 pub struct Projects {
     is_elsewhere: bool,
-    patience: Duration,
 }
 
 impl Default for Projects {
@@ -54,19 +53,12 @@ impl Default for Projects {
     }
 }
 
-/// How many threads wait for a disk that does not answer.
-#[must_use]
-pub fn stuck() -> usize {
-    Finders::lock().stuck(PATIENCE)
-}
-
 impl Projects {
     /// For sessions of this machine.
     #[must_use]
     pub fn new() -> Self {
         Self {
             is_elsewhere: false,
-            patience: PATIENCE,
         }
     }
 
@@ -74,20 +66,13 @@ impl Projects {
     /// project, and nothing is looked at here.
     #[must_use]
     pub fn of_another_machine() -> Self {
-        Self {
-            is_elsewhere: true,
-            ..Self::new()
-        }
+        Self { is_elsewhere: true }
     }
 
     /// Finds the projects of all these sessions. Waits for the disk, up to a second, and
     /// less where not much is left until the caller's deadline. What was found long ago is
     /// looked for anew: a directory may have become a repository.
-    pub fn look<S: Borrow<Session>>(
-        &mut self,
-        sessions: impl IntoIterator<Item = S>,
-        until: Instant,
-    ) {
+    pub fn look<S: Borrow<Session>>(&self, sessions: impl IntoIterator<Item = S>, until: Instant) {
         let mut directories = HashSet::new();
         for session in sessions {
             if let Some(directory) = self.looked_for(session.borrow())
@@ -96,14 +81,18 @@ impl Projects {
                 directories.insert(directory.to_owned());
             }
         }
-        let left = until.saturating_duration_since(Instant::now()) / SHARE;
-        self.patience = PATIENCE.min(left);
+        let asked = Instant::now();
+        let patience = PATIENCE.min(until.saturating_duration_since(asked) / SHARE);
         let directories: Vec<_> = directories.iter().map(String::as_str).collect();
-        self.find_all(&directories);
+        if !directories.is_empty() && !patience.is_zero() {
+            finder::find_all(&directories, asked + patience);
+        }
     }
 
-    /// The session's project; `None` where it has neither worktree nor directory.
-    pub fn of(&mut self, session: &Session) -> Option<String> {
+    /// The session's project, as far as [`look`](Self::look) has found it; `None` where it
+    /// has neither worktree nor directory.
+    #[must_use]
+    pub fn of(&self, session: &Session) -> Option<String> {
         if let Some(worktree) = &session.worktree {
             return Some(tidy(worktree));
         }
@@ -111,28 +100,14 @@ impl Projects {
         if self.looked_for(session).is_none() {
             return Some(tidy(directory));
         }
-        let known = || Finders::lock().known(directory).map(str::to_owned);
-        let project = known().or_else(|| {
-            self.find_all(&[directory]);
-            known()
-        });
-        Some(project.unwrap_or_else(|| tidy(directory)))
+        let known = Finders::lock().known(directory).map(str::to_owned);
+        Some(known.unwrap_or_else(|| tidy(directory)))
     }
 
     /// The session's directory, where the project is to be found from it.
     fn looked_for<'a>(&self, session: &'a Session) -> Option<&'a str> {
         let is_here = !self.is_elsewhere && session.worktree.is_none() && !has_workspace(session);
         session.directory.as_deref().filter(|_| is_here)
-    }
-
-    /// Finds the projects of these directories, as far as there is patience left.
-    fn find_all(&mut self, directories: &[&str]) {
-        if directories.is_empty() || self.patience.is_zero() {
-            return;
-        }
-        let asked = Instant::now();
-        finder::find_all(directories, asked + self.patience);
-        self.patience = self.patience.saturating_sub(asked.elapsed());
     }
 }
 
@@ -382,14 +357,14 @@ mod tests {
         ] {
             let found = find(&root.join(directory));
             assert_eq!(found, root.join(project), "{directory}");
-            let mut projects = Projects::new();
+            let projects = Projects::new();
             let session = session(&format!("{}/{directory}", root.display()));
             projects.look([&session], Instant::now() + Duration::from_secs(60));
             let project = root.join(project).to_str().unwrap().to_owned();
             assert_eq!(projects.of(&session), Some(project));
         }
         // Of another machine there are only letters.
-        let mut projects = Projects::of_another_machine();
+        let projects = Projects::of_another_machine();
         assert_eq!(projects.of(&session("/a//b/./c/")).unwrap(), "/a/b/c");
         let mut session = session("/a");
         session.worktree = Some("/x//y/".to_owned());
@@ -397,10 +372,35 @@ mod tests {
     }
 
     #[test]
+    fn as_many_directories_as_there_are_sessions_are_found() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path().canonicalize().unwrap();
+        let sessions: Vec<_> = (0..2000)
+            .map(|n| {
+                let repository = root.join(format!("{}/{n}", n % 10));
+                fs::create_dir_all(repository.join(".git/refs")).unwrap();
+                fs::create_dir_all(repository.join(".git/objects")).unwrap();
+                fs::write(repository.join(".git/HEAD"), "ref: refs/heads/main").unwrap();
+                fs::create_dir(repository.join("src")).unwrap();
+                session(repository.join("src").to_str().unwrap())
+            })
+            .collect();
+        let projects = Projects::new();
+        projects.look(&sessions, Instant::now() + Duration::from_secs(60));
+        for session in &sessions {
+            let project = projects.of(session).unwrap();
+            assert_eq!(
+                format!("{project}/src"),
+                session.directory.as_deref().unwrap()
+            );
+        }
+    }
+
+    #[test]
     fn last_known_project_stays_while_a_disk_does_not_answer() {
         let (dead, fine) = ("/nowhere/dead/repo", "/nowhere/fine");
         let held = finder::tests::Held::at(dead, "/nowhere/dead");
-        let mut projects = Projects::new();
+        let projects = Projects::new();
         let sessions = [session(dead), session(fine)];
         for _ in 0..3 {
             let started = Instant::now();
@@ -409,7 +409,7 @@ mod tests {
             assert_eq!(projects.of(&sessions[1]).unwrap(), fine);
             assert!(started.elapsed() < PATIENCE, "{:?}", started.elapsed());
         }
-        assert!(stuck() >= 1);
+        assert!(Finders::lock().stuck(PATIENCE) >= 1);
         drop(held);
         // It is asked for again.
         projects.look(&sessions, Instant::now() + Duration::from_secs(60));

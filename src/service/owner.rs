@@ -410,7 +410,6 @@ impl Owner {
             result,
             took,
             bytes,
-            projects,
         } = listed;
         let (now, moment) = (self.now(), self.moment());
         // Also when it was last listed is a part of the snapshot.
@@ -429,7 +428,6 @@ impl Owner {
         let Some(work) = work.filter(|work| work.number == number) else {
             return;
         };
-        work.projects = Some(projects);
         let running = std::mem::take(&mut work.running);
         let chance = fastrand::f64();
         let (outcome, reason) = match result {
@@ -457,7 +455,6 @@ impl Owner {
                 work.schedule.done(went, took, now, chance);
                 // What changed while it ran is news that the listing may have missed.
                 if let (Some(looks), Some(listed)) = (work.looks, work.listed)
-                    && !listed.is_still(&looks)
                     && looks != listed
                 {
                     work.schedule.ask(Ask::Changed, now);

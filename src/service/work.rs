@@ -45,8 +45,6 @@ pub(super) struct Work {
     /// How the marker was last looked for.
     pub(super) scan: Option<Scan>,
     pub(super) cancel: Cancel,
-    /// Lent to the listing in flight.
-    pub(super) projects: Option<Projects>,
     /// Refreshes that wait for a listing that begins from now on.
     pub(super) waiting: Vec<u64>,
     /// Refreshes that wait for the listing in flight.
@@ -86,7 +84,6 @@ impl Work {
             }
         };
         Self {
-            projects: Some(reached.projects()),
             reached,
             number,
             scan_cache,
@@ -121,10 +118,7 @@ impl Work {
             scan_cache: self.scan_cache.clone(),
             ..request
         };
-        let mut projects = self
-            .projects
-            .take()
-            .unwrap_or_else(|| self.reached.projects());
+        let projects = self.reached.projects();
         let lister = Arc::clone(&self.reached.lister);
         // Where the last listing said all there is to say, and nothing was written since,
         // a refresh opens nothing.
@@ -136,31 +130,39 @@ impl Work {
         // A refresh must read the database that the path leads to now.
         let looked = self.watch.as_ref().filter(|_| is_asked);
         let looked = looked.map(Watch::look);
+        let no_thread = Failure {
+            kind: "thread",
+            reason: "no thread to list with".to_owned(),
+        };
         let mut answer = PendingAnswer {
-            source: self.reached.source.name.clone(),
-            number: self.number,
-            reached: self.reached.clone(),
-            failure: Some(Failure {
-                kind: "thread",
-                reason: "no thread to list with".to_owned(),
+            listed: Some(Listed {
+                source: self.reached.source.name.clone(),
+                number: self.number,
+                result: Err(no_thread),
+                took: Duration::ZERO,
+                bytes: 0,
             }),
             inbox: inbox.clone(),
         };
         let thread = thread::Builder::new()
             .name("listing".into())
             .spawn(move || {
-                answer.failure = Some(Failure {
-                    kind: "panic",
-                    reason: "the thread that lists has failed".to_owned(),
-                });
+                answer.becomes(
+                    Err(Failure {
+                        kind: "panic",
+                        reason: "the thread that lists has failed".to_owned(),
+                    }),
+                    Duration::ZERO,
+                    0,
+                );
                 let seen = looked.and_then(|looked| looked.recv_timeout(LOOK).ok());
                 let started = Instant::now();
                 let until = until(request.deadline);
                 let (result, bytes) = match (known, seen) {
                     (Some(known), Some(now)) if known.is_still(&now) => (Ok(None), 0),
-                    _ => found(lister.list(&request), &mut projects, until),
+                    _ => found(lister.list(&request), &projects, until),
                 };
-                answer.send(result, started.elapsed(), bytes, projects);
+                answer.becomes(result, started.elapsed(), bytes);
             });
         // Where there is none, the answer has said so.
         drop(thread);
@@ -180,45 +182,23 @@ impl Work {
 /// What a listing's thread owes the owner. It is sent in any case: where the thread could
 /// not be spawned or has panicked, as a failure, when this is dropped.
 struct PendingAnswer {
-    source: SourceName,
-    number: u64,
-    reached: Reached,
-    /// What it comes to if it is dropped.
-    failure: Option<Failure>,
+    /// What it comes to if it is dropped now.
+    listed: Option<Listed>,
     inbox: Inbox,
 }
 
 impl PendingAnswer {
-    fn send(
-        mut self,
-        result: Result<Option<Complete>, Failure>,
-        took: Duration,
-        bytes: u64,
-        projects: Projects,
-    ) {
-        self.failure = None;
-        self.inbox.send(Message::Listed(Box::new(Listed {
-            source: self.source.clone(),
-            number: self.number,
-            result,
-            took,
-            bytes,
-            projects,
-        })));
+    fn becomes(&mut self, result: Result<Option<Complete>, Failure>, took: Duration, bytes: u64) {
+        if let Some(listed) = &mut self.listed {
+            (listed.result, listed.took, listed.bytes) = (result, took, bytes);
+        }
     }
 }
 
 impl Drop for PendingAnswer {
     fn drop(&mut self) {
-        if let Some(failure) = self.failure.take() {
-            self.inbox.send(Message::Listed(Box::new(Listed {
-                source: self.source.clone(),
-                number: self.number,
-                result: Err(failure),
-                took: Duration::ZERO,
-                bytes: 0,
-                projects: self.reached.projects(),
-            })));
+        if let Some(listed) = self.listed.take() {
+            self.inbox.send(Message::Listed(Box::new(listed)));
         }
     }
 }
@@ -233,7 +213,6 @@ pub(super) struct Listed {
     pub(super) result: Result<Option<Complete>, Failure>,
     pub(super) took: Duration,
     pub(super) bytes: u64,
-    pub(super) projects: Projects,
 }
 
 /// What a complete listing brought.
@@ -253,7 +232,7 @@ pub(super) struct Failure {
 /// What an outcome means for the index.
 fn found(
     outcome: Outcome,
-    projects: &mut Projects,
+    projects: &Projects,
     until: Instant,
 ) -> (Result<Option<Complete>, Failure>, u64) {
     let (kind, reason) = match outcome {

@@ -146,6 +146,13 @@ impl Events {
     }
 }
 
+impl Events {
+    /// False once its thread has failed: no events will come any more.
+    pub(super) fn are_live(&self) -> bool {
+        !self.0.lock().failed
+    }
+}
+
 impl Drop for Events {
     fn drop(&mut self) {
         let _ = rustix::io::write(&self.0.end, &1_u64.to_ne_bytes());

@@ -22,6 +22,7 @@
 //! locks, as POSIX has them. So a log that was written to counts as changed a few times
 //! more while it grows older.
 
+mod looks;
 mod tasks;
 
 #[cfg(target_os = "linux")]
@@ -36,13 +37,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::Inbox;
 use crate::database_files::DatabaseFiles;
 use crate::index::CONFIRM;
 use crate::source::{Source, SourceName};
 use inotify::{Events, Watching};
+pub(super) use looks::Looks;
 use tasks::{Task, Tasks, Waker};
 
 /// How often the files are looked at in any case.
@@ -50,121 +52,6 @@ const SAFETY_NET: Duration = Duration::from_secs(60);
 
 /// How often they are looked at where there are no events.
 const POLL: Duration = Duration::from_secs(1);
-
-/// A change so recent that another one could leave the same time.
-const RACY: Duration = Duration::from_secs(2);
-
-/// When a log that was written to counts as changed once more: what was written can have
-/// been published since. It begins where [`RACY`] ends.
-const SETTLING: [Duration; 3] = [
-    Duration::from_secs(4),
-    Duration::from_secs(10),
-    Duration::from_secs(30),
-];
-
-/// A look that is due at a file's age comes so much later, so that it is not too early.
-const MARGIN: Duration = Duration::from_millis(10);
-
-/// What the files of a source look like.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Looks {
-    db: Option<FileLooks>,
-    /// An empty log is none: a reader makes one.
-    log: Option<FileLooks>,
-    /// One of them changed so recently that it may change again and look the same.
-    racy: bool,
-    /// How many of the ages in [`SETTLING`] the log has reached.
-    settled: usize,
-    /// The files could not be looked at.
-    failed: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FileLooks {
-    device: u64,
-    inode: u64,
-    size: u64,
-    /// Not the time of the last change to the inode: run by root, SQLite sets the
-    /// log's owner whenever it opens it, also for reading, and that would wake us
-    /// for ever.
-    modified: (i64, i64),
-}
-
-impl FileLooks {
-    /// How long ago it was written to, by a clock that can be set, and so also how far in
-    /// the future.
-    fn age(&self, now: Duration) -> Duration {
-        let seconds = self.modified.0.max(0).unsigned_abs();
-        let nanos = u32::try_from(self.modified.1).unwrap_or(0);
-        now.abs_diff(Duration::new(seconds, nanos.min(999_999_999)))
-    }
-
-    /// As [`age`](Self::age), where a file system may keep whole seconds only.
-    fn age_in_whole_seconds(&self, now: Duration) -> Duration {
-        now.abs_diff(Duration::from_secs(self.modified.0.max(0).unsigned_abs()))
-    }
-}
-
-impl Looks {
-    /// Also returns when the files look different without any change, since they are
-    /// older.
-    fn at(files: &DatabaseFiles) -> (Self, Option<Duration>) {
-        let (db, log) = (file(&files.main), file(&files.log));
-        let failed = db.is_err() || log.is_err();
-        let (db, log) = (
-            db.ok().flatten(),
-            log.ok().flatten().filter(|log| log.size > 0),
-        );
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let youngest = [db, log]
-            .into_iter()
-            .flatten()
-            .map(|file| file.age_in_whole_seconds(now))
-            .min();
-        let until_not_racy = youngest.and_then(|age| RACY.checked_sub(age));
-        let racy = youngest.is_some_and(|age| age < RACY);
-        let age = log.map_or(Duration::MAX, |log| log.age(now));
-        let settled = SETTLING.iter().take_while(|step| **step <= age).count();
-        let until_settled = SETTLING.get(settled).map(|step| *step - age);
-        let looks = Self {
-            db,
-            log,
-            racy,
-            settled,
-            failed,
-        };
-        let next = [until_not_racy.filter(|_| racy), until_settled];
-        let next = next.into_iter().flatten().min();
-        (looks, next.map(|next| next + MARGIN))
-    }
-
-    /// True where nothing can have changed between these looks and `now`.
-    pub(super) fn is_still(&self, now: &Self) -> bool {
-        !self.racy && !self.failed && self == now
-    }
-}
-
-fn file(path: &Path) -> io::Result<Option<FileLooks>> {
-    match fs::metadata(path) {
-        Ok(about) => Ok(Some(FileLooks {
-            device: about.dev(),
-            inode: about.ino(),
-            size: about.size(),
-            modified: (about.mtime(), about.mtime_nsec()),
-        })),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
-}
 
 /// What watches the databases of all sources, until it is dropped.
 #[derive(Debug)]
@@ -236,6 +123,10 @@ impl SharedEvents {
     /// come back.
     fn get(&self) -> Result<Arc<Events>, String> {
         let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(events) = found.events.take_if(|events| !events.are_live()) {
+            // Its thread is gone, and the watches are of no use.
+            drop(events);
+        }
         if let Some(events) = &found.events {
             return Ok(Arc::clone(events));
         }

@@ -169,9 +169,11 @@ impl Shared {
                     let Some(mut run) = state.begin(id) else {
                         continue;
                     };
-                    if state.idle + state.starting == 0 {
+                    match state.idle + state.starting {
                         // Without one, the next task waits for this thread.
-                        let _ = self.spawn(&mut state);
+                        0 => drop(self.spawn(&mut state)),
+                        // It waits for what is due now to be due, and this may take long.
+                        _ => self.changed.notify_one(),
                     }
                     drop(state);
                     let next = run();
@@ -182,6 +184,8 @@ impl Shared {
                         state = self.lock();
                     }
                     if state.idle >= SPARE {
+                        // Those that stay do not know when this task is due again.
+                        self.changed.notify_one();
                         return;
                     }
                 }
@@ -252,6 +256,67 @@ mod tests {
         assert_eq!(told.recv_timeout(SOON), Ok("run"));
         task.wake();
         assert_eq!(told.recv_timeout(SOON), Ok("run"));
+    }
+
+    /// A task that waits each time it runs until it is told when to run next.
+    fn gated(tasks: &Tasks, begun: &Sender<&'static str>) -> (Task, Sender<Duration>) {
+        let (go, goes) = mpsc::channel();
+        let begun = begun.clone();
+        let task = tasks.add(|_| {
+            move || {
+                let _ = begun.send("begun");
+                Instant::now() + goes.recv().unwrap_or(FAR)
+            }
+        });
+        (task, go)
+    }
+
+    /// The thread that ran it ends, and those that stay have waited since before.
+    #[test]
+    fn task_runs_again_in_its_own_time_when_its_thread_has_ended() {
+        let tasks = Tasks::start().unwrap();
+        let (begun, begins) = mpsc::channel();
+        let (_timed, timed) = gated(&tasks, &begun);
+        let others: Vec<_> = (0..=SPARE).map(|_| gated(&tasks, &begun)).collect();
+        for _ in 0..others.len() + 1 {
+            begins.recv_timeout(SOON).unwrap();
+        }
+        for (_, go) in &others {
+            go.send(FAR).unwrap();
+        }
+        let until = Instant::now() + SOON;
+        while tasks.0.lock().idle < SPARE {
+            assert!(Instant::now() < until);
+            thread::sleep(Duration::from_millis(5));
+        }
+        timed.send(Duration::from_millis(20)).unwrap();
+        assert_eq!(begins.recv_timeout(SOON), Ok("begun"));
+    }
+
+    /// A thread that goes from one task to the next tells those that wait when the first
+    /// is due again.
+    #[test]
+    fn task_that_blocks_does_not_keep_another_from_its_own_time() {
+        let tasks = Tasks::start().unwrap();
+        let (begun, begins) = mpsc::channel();
+        let (blocks, never) = gated(&tasks, &begun);
+        begins.recv_timeout(SOON).unwrap();
+        let (_timed, timed) = gated(&tasks, &begun);
+        begins.recv_timeout(SOON).unwrap();
+        never.send(FAR).unwrap();
+        let until = Instant::now() + SOON;
+        while tasks.0.lock().idle < SPARE {
+            assert!(Instant::now() < until);
+            thread::sleep(Duration::from_millis(5));
+        }
+        // As if its time had come just now: nobody is woken for it.
+        let mut state = tasks.0.lock();
+        state.tasks.get_mut(&blocks.0.id).unwrap().due = Some(Instant::now());
+        drop(state);
+        timed.send(Duration::from_millis(100)).unwrap();
+        for _ in 0..2 {
+            assert_eq!(begins.recv_timeout(SOON), Ok("begun"));
+        }
     }
 
     #[test]
