@@ -16,6 +16,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::Value;
 use support::{Made, command, fixtures, real_database, sessions};
 
@@ -1178,6 +1179,83 @@ exit 1
             "{args:?}: {said}"
         );
         assert!(!said.contains("busy-timeout"), "{args:?}: {said}");
+    }
+}
+
+// ---- What takes long.
+
+/// A terminal: what is written to the one end comes out of the other.
+fn terminal() -> (fs::File, fs::File) {
+    let ours = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&ours).unwrap();
+    unlockpt(&ours).unwrap();
+    let name = ptsname(&ours, Vec::new()).unwrap();
+    let options = fs::File::options().read(true).write(true).clone();
+    (ours.into(), options.open(name.to_str().unwrap()).unwrap())
+}
+
+/// What a command that takes two seconds says on standard error, on a terminal or not.
+fn said_by_a_slow(command: &str, is_terminal: bool) -> String {
+    let place = tempfile::tempdir().unwrap();
+    let slow = place.path().join("slow");
+    let made = Made::new();
+    made.session("ses_a", 1000);
+    let text = format!("#!/bin/sh\nsleep 2\nexec {:?} \"$@\"\n", support::lister());
+    support::script(&slow, &text);
+    let config = place.path().join("config.toml");
+    let text = format!(
+        "[[source]]\nname = \"far\"\ncommand = [{slow:?}]\ndb = {:?}\n\
+         [[source]]\nname = \"near\"\ndb = {:?}\n",
+        made.db, made.db
+    );
+    fs::write(&config, text).unwrap();
+    let mut run = support::command(sessions());
+    run.args([command, "--deadline", "30s", "--config"])
+        .arg(&config);
+    if command != "list" && command != "doctor" {
+        run.arg("ses_a");
+    }
+    run.stdout(Stdio::null()).stdin(Stdio::null());
+    if !is_terminal {
+        return stderr(&run.stderr(Stdio::piped()).output().unwrap());
+    }
+    let (mut ours, theirs) = terminal();
+    let mut child = run.stderr(theirs).spawn().unwrap();
+    // So that nobody has the other end once the program has ended.
+    drop(run);
+    let mut said = Vec::new();
+    // It ends with EIO.
+    let _ = ours.read_to_end(&mut said);
+    assert!(child.wait().unwrap().success() || command == "doctor");
+    String::from_utf8(said).unwrap()
+}
+
+#[test]
+fn what_is_waited_for_is_said_on_a_terminal_after_a_second() {
+    let _limit = support::limit(120);
+    for command in ["list", "get", "roots", "doctor"] {
+        let said = said_by_a_slow(command, true);
+        let lines: Vec<_> = said
+            .lines()
+            .filter(|line| line.contains("waiting"))
+            .collect();
+        let [line] = lines[..] else {
+            panic!("{command}: {said}");
+        };
+        let (names, seconds) = line.split_once(", ").unwrap();
+        let (what, left) = match command {
+            // Who has answered is not waited for.
+            "list" | "doctor" => ("opencode-sessions: waiting for far", seconds),
+            _ => {
+                let (near, left) = seconds.split_once(", ").unwrap();
+                assert_eq!(near, "near", "{line}");
+                ("opencode-sessions: waiting for far", left)
+            }
+        };
+        assert_eq!(names, what, "{line}");
+        assert!(left.ends_with(" s at most"), "{line}");
+        let said = said_by_a_slow(command, false);
+        assert!(!said.contains("waiting"), "{command}: {said}");
     }
 }
 

@@ -1408,6 +1408,38 @@ fn a_service_that_does_not_answer_is_passed_over() {
     }
 }
 
+/// A command has one deadline, whatever it asks one after the other.
+#[test]
+fn what_a_service_took_is_missing_to_the_listing() {
+    let _limit = support::limit(60);
+    let home = tempfile::tempdir().unwrap();
+    let run = home.path().join("run/opencode-sessions");
+    fs::create_dir_all(&run).unwrap();
+    let (config, far) = (home.path().join("config.toml"), home.path().join("far"));
+    support::script(&far, "#!/bin/sh\nexec sleep 60\n");
+    let text = format!("[[source]]\nname = \"far\"\ncommand = [{far:?}]\n");
+    fs::write(&config, text).unwrap();
+    let hello = json!({"type": "hello", "protocol": 3, "version": "0", "pid": 1,
+        "marker": MarkerText::DEFAULT,
+        "sources": [{"source": "far", "command": [far]}]});
+    let listener = UnixListener::bind(run.join("socket")).unwrap();
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.write_all(format!("{hello}\n").as_bytes());
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let mut command = support::command(support::sessions());
+    user(&mut command, home.path());
+    command.args(["list", "--deadline", "3s", "--config"]);
+    let output = command.arg(&config).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    let (_, within) = said.split_once("within ").expect(&said);
+    let (seconds, _) = within.split_once("s and was stopped").expect(&said);
+    let seconds: f64 = seconds.parse().expect(&said);
+    assert!(seconds <= 1.6, "{said}");
+    assert_eq!(output.status.code(), Some(1));
+}
+
 #[test]
 fn a_list_is_answered_by_a_service_where_that_knows_exactly_what_was_asked() {
     let _limit = support::limit(90);

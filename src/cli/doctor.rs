@@ -9,11 +9,12 @@ use std::time::Instant;
 use super::sources::{Chosen, NoSources, SourceArgs, WhyEmpty, reached, written_of};
 use super::status::places;
 use super::streams::results;
+use super::waiting::Waiting;
 use super::{DeadlineArgs, FAILED, process_lister};
 use crate::aliases;
 use crate::database_files::DatabaseFiles;
 use crate::gather::{self, LOG_ELSEWHERE, OLD_STORE};
-use crate::lister::{Cancel, ListRequest, Outcome};
+use crate::lister::{Cancel, ListRequest, Outcome, until};
 use crate::locate::{self, Program};
 use crate::service::SourcePlace;
 use crate::service::client::{self, Client, Unreached};
@@ -114,7 +115,9 @@ impl<W: Write> Report<W> {
         let reached = reached(sources, &helper);
         // A source can take its time, and what is known is of use until then.
         self.out.flush()?;
-        let outcomes = gather::list(&reached, |source| ListRequest {
+        let until = until(args.deadline.deadline);
+        let waiting = Waiting::begin(sources.iter().map(|source| &source.name), until);
+        let request = |source: &Source| ListRequest {
             db: source.db(),
             marker: None,
             children: true,
@@ -124,7 +127,9 @@ impl<W: Write> Report<W> {
             scan_budget: None,
             first_prompt_limit: crate::wire::limits::FIRST_PROMPT,
             cancel: Cancel::default(),
-        });
+        };
+        let outcomes = gather::list(&reached, request, |source| waiting.is_there(&source.name));
+        drop(waiting);
         let programs = chosen.config.programs.iter();
         let located: Vec<_> = programs
             .map(|program| locate::databases_of(*program))

@@ -10,6 +10,7 @@ use super::sessions::NAME;
 use super::sources::{Chosen, NoSources, SourceArgs, WhyEmpty, reached};
 use super::status::places;
 use super::streams::results;
+use super::waiting::Waiting;
 use super::{DeadlineArgs, FAILED, MarkerArgs, cannot, complain, process_lister};
 use crate::gather;
 use crate::index::{Index, Moment, View};
@@ -19,6 +20,7 @@ use crate::project;
 use crate::service::SourcePlace;
 use crate::service::client::{self, Client};
 use crate::session::{Millis, Session};
+use crate::source::{Place, Source};
 use crate::text::Shown;
 use crate::wire::limits;
 
@@ -97,6 +99,7 @@ enum Sort {
 }
 
 pub(super) fn run(args: &ListArgs) -> io::Result<u8> {
+    let until = until(args.deadline.deadline);
     let wanted = args.project.as_deref().map(wanted_projects).transpose()?;
     let wanted = wanted.as_deref();
     let chosen = match args.sources.choose() {
@@ -111,12 +114,12 @@ pub(super) fn run(args: &ListArgs) -> io::Result<u8> {
             return Ok(FAILED);
         }
     };
-    if let Some(sessions) = known_by_a_service(args, &chosen) {
+    if let Some(sessions) = known_by_a_service(args, &chosen, until) {
         present(args, &chosen, wanted, sessions, false)?;
         return Ok(0);
     }
     match process_lister(args.lister.as_deref()) {
-        Ok(helper) => list(args, &chosen, wanted, &helper),
+        Ok(helper) => list(args, &chosen, wanted, &helper, until),
         Err(breakage) => {
             complain(NAME, &breakage.to_string());
             Ok(FAILED)
@@ -129,21 +132,24 @@ fn list(
     chosen: &Chosen,
     wanted: Option<&[PathBuf]>,
     helper: &ProcessLister,
+    until: Instant,
 ) -> io::Result<u8> {
     let sources = &chosen.sources;
     let reached = reached(sources, helper);
-    let until = until(args.deadline.deadline);
-    let outcomes = gather::list(&reached, |source| ListRequest {
+    let waiting = Waiting::begin(sources.iter().map(|source| &source.name), until);
+    let request = |source: &Source| ListRequest {
         db: source.db(),
         marker: args.marker.marker(),
         children: args.children,
         archived: args.archived || gather::lists_archived(sources.len()),
-        deadline: args.deadline.deadline,
+        deadline: until.saturating_duration_since(Instant::now()),
         scan_cache: Some(ScanCache::Auto),
         scan_budget: Some(SCAN_BUDGET),
         first_prompt_limit: limits::FIRST_PROMPT,
         cancel: Cancel::default(),
-    });
+    };
+    let outcomes = gather::list(&reached, request, |source| waiting.is_there(&source.name));
+    drop(waiting);
     let mut index = Index::new(sources);
     let mut failed = 0;
     let mut is_explained = false;
@@ -210,13 +216,23 @@ const NOW: Moment = Moment {
 };
 
 /// What a running service knows, where that is exactly what was asked: the same
-/// sources, the same marker, and its last listings were complete.
-fn known_by_a_service(args: &ListArgs, chosen: &Chosen) -> Option<Vec<Sourced>> {
+/// sources, the same marker, and its last listings were complete. Takes at most half of
+/// what is left of the command's deadline, so that a listing of one's own has the rest; and
+/// where nothing but this machine's disk has to answer, no longer than that should take.
+fn known_by_a_service(args: &ListArgs, chosen: &Chosen, until: Instant) -> Option<Vec<Sourced>> {
     if args.no_service || args.archived || args.children || args.lister.is_some() {
         return None;
     }
-    let until = Instant::now() + client::PATIENCE.min(args.deadline.deadline);
-    let mut service = Client::find(&places(None), until).ok()?;
+    let now = Instant::now();
+    let half = until.saturating_duration_since(now) / 2;
+    let soon = now + client::PATIENCE.min(half);
+    let mut service = Client::find(&places(None), soon).ok()?;
+    let is_remote = |source: &Source| matches!(source.place, Place::Remote(_));
+    service.must_answer_before(match chosen.sources.iter().any(is_remote) {
+        true => now + half,
+        false => soon,
+    });
+    let _waiting = Waiting::begin(["the service"], until);
     let hello = service.hello();
     if !SourcePlace::include(&hello.sources, &chosen.sources)
         || hello.marker != args.marker.marker()

@@ -8,9 +8,10 @@ use std::time::Duration;
 use super::sessions::NAME;
 use super::sources::{SourceArgs, reached};
 use super::streams::results;
+use super::waiting::Waiting;
 use super::{FAILED, USAGE, complain, duration, process_lister, session_ids};
 use crate::gather::{Asked, LookUpJob, LookedUp};
-use crate::lister::Cancel;
+use crate::lister::{Cancel, until};
 use crate::output::FoundOf;
 use crate::wire::{Answer, LookUp, limits, to_json};
 
@@ -66,7 +67,11 @@ pub(super) fn run(what: LookUp, args: &LookUpArgs) -> io::Result<u8> {
                     deadline: args.deadline,
                     cancel: Cancel::default(),
                 };
-                for found in job.run(&sources) {
+                let names = sources.iter().map(|asked| &asked.reached.source.name);
+                let waiting = Waiting::begin(names, until(args.deadline));
+                let found = job.run(&sources);
+                drop(waiting);
+                for found in found {
                     out.line(&found)?;
                 }
             }

@@ -20,6 +20,7 @@ mod status;
 mod stop;
 mod streams;
 mod usage;
+mod waiting;
 
 use std::io::{self, Write};
 use std::path::Path;

@@ -64,12 +64,21 @@ pub fn found(listing: Listing, projects: &Projects, until: Instant) -> Found {
     }
 }
 
-/// Lists each source, and waits for all: one outcome a source, in order.
+/// Lists each source, and waits for all: one outcome a source, in order. `done` is told of
+/// each when it is there.
 #[must_use]
-pub fn list(sources: &[Reached], request: impl Fn(&Source) -> ListRequest + Sync) -> Vec<Outcome> {
+pub fn list(
+    sources: &[Reached],
+    request: impl Fn(&Source) -> ListRequest + Sync,
+    done: impl Fn(&Source) + Sync,
+) -> Vec<Outcome> {
     at_once(
         sources,
-        |reached| reached.lister.list(&request(&reached.source)),
+        |reached| {
+            let outcome = reached.lister.list(&request(&reached.source));
+            done(&reached.source);
+            outcome
+        },
         |why| Outcome::Broken(Broke::NoThread(why).into()),
     )
 }

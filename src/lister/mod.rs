@@ -330,9 +330,20 @@ pub struct Timeout {
     pub stderr: String,
 }
 
+/// What is left of a command's deadline, as a person would say it: in tenths of a second,
+/// or in milliseconds where it is less than one.
+fn rounded(deadline: Duration) -> Duration {
+    let step = match deadline.as_secs() {
+        0 => 1_000,
+        _ => 100_000,
+    };
+    let micros = u64::try_from(deadline.as_micros()).unwrap_or(u64::MAX);
+    Duration::from_micros(micros.saturating_add(step / 2) / step * step)
+}
+
 impl fmt::Display for Timeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let deadline = self.deadline;
+        let deadline = rounded(self.deadline);
         let there = match (self.elsewhere, self.progress) {
             (true, Progress::Nothing) => {
                 write!(

@@ -228,6 +228,11 @@ impl Client {
         &self.hello
     }
 
+    /// From now on it may take until then.
+    pub fn must_answer_before(&mut self, until: Instant) {
+        self.stream.get_mut().until = until;
+    }
+
     /// All that is so now: the service lists what may have changed, then says what it
     /// knows.
     ///
