@@ -276,10 +276,28 @@ impl ScanState {
         }
     }
 
-    /// No row has one of these pages in the snapshot at the position that the log is read
-    /// to next.
-    pub(super) fn are_of_no_row(&mut self, pages: &BTreeSet<u32>) {
-        self.unowned_pages.retain(|page| !pages.contains(page));
+    /// These will be the unowned pages, of which no row has the `free` ones in the snapshot
+    /// that the log was read to. Returns those that are to be looked for.
+    ///
+    /// While owners are looked for, the set only grows, or is empty: the file can lead to a
+    /// free page in every round, and each growth asks for another.
+    pub(super) fn without_free(
+        &mut self,
+        mut unowned_pages: BTreeSet<u32>,
+        free: &BTreeSet<u32>,
+    ) -> BTreeSet<u32> {
+        let is_new = |page: &u32| !self.unowned_pages.contains(page);
+        let are_left = unowned_pages.iter().any(|page| !free.contains(page));
+        match self.phase {
+            Phase::Owners { .. } if are_left => {
+                unowned_pages.retain(|page| !(free.contains(page) && is_new(page)));
+            }
+            _ => {
+                unowned_pages.retain(|page| !free.contains(page));
+                self.unowned_pages.retain(|page| !free.contains(page));
+            }
+        }
+        unowned_pages
     }
 
     /// The pages up to `done` were searched; overflow pages among them held a half.

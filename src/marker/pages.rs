@@ -315,8 +315,7 @@ fn catch_up(
     rows.append(&mut owners);
     if read.to == end {
         let free = free.among(&unowned);
-        state.are_of_no_row(&free);
-        unowned.retain(|page| !free.contains(page));
+        unowned = state.without_free(unowned, &free);
     }
     if state.log_was_read(read, end, unowned, file_pages) {
         scanner.why =
