@@ -72,19 +72,19 @@ fn fill(conn: &Connection) {
     for n in 0..SESSIONS {
         let title = if n % 2 == 0 { placeholder } else { "A title" };
         run(
-            "INSERT INTO project VALUES ('project ' || ?1, '/work/tree ' || ?1, 'git', ?2, 1, 1, '[]')",
+            "INSERT INTO project VALUES ('project ' || ?1, '/usr/tree ' || ?1, 'git', ?2, 1, 1, '[]')",
             n,
             &"a name ".repeat(10),
         );
         run(
             "INSERT INTO session (id, project_id, slug, directory, title, version, time_created, time_updated)
-             VALUES (printf('ses_1_%03d', ?1), 'project ' || ?1, 'slug', '/work/' || ?1, ?2, '1.18.33', ?1, 1000 + ?1)",
+             VALUES (printf('ses_1_%03d', ?1), 'project ' || ?1, 'slug', '/usr/' || ?1, ?2, '1.18.33', ?1, 1000 + ?1)",
             n,
             title,
         );
         run(
             "INSERT INTO session_v2 (id, project_id, directory, title, version, time_created, time_updated)
-             VALUES (printf('ses_2_%03d', ?1), 'project ' || ?1, '/work/' || ?1, nullif(?2, ''), '2.0.3', ?1, 2000 + ?1)",
+             VALUES (printf('ses_2_%03d', ?1), 'project ' || ?1, '/usr/' || ?1, nullif(?2, ''), '2.0.3', ?1, 2000 + ?1)",
             n,
             if n % 2 == 0 { "" } else { title },
         );
@@ -154,7 +154,7 @@ fn fill(conn: &Connection) {
     conn.execute_batch(
         "INSERT INTO kv VALUES ('migration.v1-v2', '{\"phase\":\"completed\"}', 1, 100000);
          INSERT INTO session (id, project_id, slug, directory, title, version, time_created, time_updated)
-           VALUES ('ses_deleted', 'project 1', 'slug', '/work', 'Deleted', '1.18.33', 1, 1)",
+           VALUES ('ses_deleted', 'project 1', 'slug', '/usr', 'Deleted', '1.18.33', 1, 1)",
     )
     .unwrap();
 }

@@ -84,7 +84,7 @@ fn made_of(table: &str) -> Made {
                 .collect();
             made.run(&format!(
                 "INSERT INTO {table} ({ALWAYS}, {names}) VALUES
-                 ('{column} {n}', 'global', 'slug', '/work', '1', 1, 2, 0.5, 1, 1, {own_title}{})",
+                 ('{column} {n}', 'global', 'slug', '/usr', '1', 1, 2, 0.5, 1, 1, {own_title}{})",
                 values.join(", ")
             ));
         }
@@ -196,7 +196,7 @@ fn times_of_creation_and_update_keep_a_zero() {
         ];
         for (n, (value, _)) in values.iter().enumerate() {
             made.run(&format!(
-                "INSERT INTO {table} VALUES ('ses_{n}', '/work', {value}, {value})"
+                "INSERT INTO {table} VALUES ('ses_{n}', '/usr', {value}, {value})"
             ));
         }
         let sessions = by_id(listing(&made.db, &[]).0);
@@ -236,7 +236,7 @@ fn times_that_can_be_null_are_null_where_zero() {
     ];
     for (n, (value, _)) in values.iter().enumerate() {
         made.run(&format!(
-            "INSERT INTO session_v2 VALUES ('ses_{n}', '/work', NULL{})",
+            "INSERT INTO session_v2 VALUES ('ses_{n}', '/usr', NULL{})",
             format!(", {value}").repeat(columns.len())
         ));
     }
@@ -264,8 +264,8 @@ fn newer_row_with_an_empty_value_restores_a_session() {
     );
     for (n, empty) in EMPTY.iter().enumerate() {
         made.run(&format!(
-            "INSERT INTO session VALUES ('in_2 {n}', '/work', 1, 'ses_x', 5), ('in_1 {n}', '/work', 2, {empty}, {empty});
-             INSERT INTO session_v2 VALUES ('in_2 {n}', '/work', 2, {empty}, {empty}, NULL), ('in_1 {n}', '/work', 1, 'ses_x', 5, NULL)"
+            "INSERT INTO session VALUES ('in_2 {n}', '/usr', 1, 'ses_x', 5), ('in_1 {n}', '/usr', 2, {empty}, {empty});
+             INSERT INTO session_v2 VALUES ('in_2 {n}', '/usr', 2, {empty}, {empty}, NULL), ('in_1 {n}', '/usr', 1, 'ses_x', 5, NULL)"
         ));
     }
     let sessions = by_id(listing(&made.db, &[]).0);
@@ -289,8 +289,8 @@ fn parent_with_an_empty_parent_is_the_root() {
     let made = Made::of("CREATE TABLE session (id, directory, parent_id)");
     for (n, empty) in EMPTY.iter().enumerate() {
         made.run(&format!(
-            "INSERT INTO session VALUES ('top {n}', '/work', {empty}), ('child {n}', '/work', 'top {n}'),
-               ('grandchild {n}', '/work', 'child {n}')"
+            "INSERT INTO session VALUES ('top {n}', '/usr', {empty}), ('child {n}', '/usr', 'top {n}'),
+               ('grandchild {n}', '/usr', 'child {n}')"
         ));
     }
     let ids: Vec<_> = (0..EMPTY.len())

@@ -264,10 +264,12 @@ fn entries() -> Vec<Entry> {
         Entry {
             session: full(),
             project: Some("/home/me".to_owned()),
+            gone: true,
         },
         Entry {
             session: untitled(),
             project: None,
+            gone: false,
         },
     ]
 }

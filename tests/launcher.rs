@@ -1098,7 +1098,7 @@ fn endless() -> Made {
     made.run(
         "UPDATE session SET project_id = 'p';
          CREATE VIEW project AS WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
-         SELECT i AS id, '/work' AS worktree FROM n WHERE i < 0",
+         SELECT i AS id, '/usr' AS worktree FROM n WHERE i < 0",
     );
     made
 }

@@ -97,7 +97,7 @@ fn the_json_of_a_session_has_its_keys_and_the_details_the_database_has() {
          summary_files = 3, agent = 'build', time_updated = 2000.9",
     );
     let expected = r#"[
-{"id":"ses_a","directory":"/work","worktree":null,"projectId":"global","parentId":null,"title":"Title of ses_a","firstPrompt":null,"timeCreated":2000,"timeUpdated":2000,"timeArchived":null,"lastMessageAt":null,"marked":false,"store":"v1","agent":"build","version":"1.18.33","slug":"slug","model":{"id":"m","providerId":"p","variant":null},"cost":0.5,"tokens":{"input":7,"output":0,"reasoning":0,"cacheRead":0,"cacheWrite":0},"summary":{"additions":1,"deletions":2,"files":3},"project":"/work","headline":"Title of ses_a","activity":2000,"source":"opencode.db"}
+{"id":"ses_a","directory":"/usr","worktree":null,"projectId":"global","parentId":null,"title":"Title of ses_a","firstPrompt":null,"timeCreated":2000,"timeUpdated":2000,"timeArchived":null,"lastMessageAt":null,"marked":false,"store":"v1","agent":"build","version":"1.18.33","slug":"slug","model":{"id":"m","providerId":"p","variant":null},"cost":0.5,"tokens":{"input":7,"output":0,"reasoning":0,"cacheRead":0,"cacheWrite":0},"summary":{"additions":1,"deletions":2,"files":3},"project":"/usr","headline":"Title of ses_a","activity":2000,"source":"opencode.db"}
 ]
 "#;
     assert_eq!(stdout(&list(&made.db, &["--format", "json"])), expected);
@@ -119,7 +119,7 @@ fn tsv_and_ids_are_one_line_a_session_whatever_the_title_holds() {
     assert_eq!(
         stdout(&list(&made.db, &["--format", "tsv"])),
         "id\ttimeUpdated\ttimeCreated\tmarked\tparentId\tproject\tdirectory\ttitle\tsources\n\
-         ses_a\t2000\t2000\tfalse\t\t/work\t/work\ta\\tb\\nc\\\\d\\u{1b}[31m\\u{202e}\topencode.db\n"
+         ses_a\t2000\t2000\tfalse\t\t/usr\t/usr\ta\\tb\\nc\\\\d\\u{1b}[31m\\u{202e}\topencode.db\n"
     );
     assert_eq!(stdout(&list(&made.db, &["--format", "ids"])), "ses_a\n");
 }
@@ -205,10 +205,10 @@ fn sorting_limiting_and_filtering_do_what_they_say() {
          title = CASE id WHEN 'ses_1' THEN 'b' WHEN 'ses_2' THEN 'A' WHEN 'ses_3' THEN 'C' \
          ELSE 'a' END;
          INSERT INTO session (id, project_id, parent_id, slug, directory, title, version, \
-           time_created, time_updated) VALUES ('ses_child', 'p', 'ses_1', '', '/work', 'z', '', 0, 50);
+           time_created, time_updated) VALUES ('ses_child', 'p', 'ses_1', '', '/usr', 'z', '', 0, 50);
          INSERT INTO session (id, project_id, slug, directory, title, version, \
            time_created, time_updated, time_archived) \
-           VALUES ('ses_old', 'p', '', '/work', 'y', '', 0, 40, 41);",
+           VALUES ('ses_old', 'p', '', '/usr', 'y', '', 0, 40, 41);",
     );
     let ids = |args: &[&str]| texts(&json(&made.db, args), "id");
     assert_eq!(ids(&[]), ["ses_2", "ses_4", "ses_3", "ses_1"]);
@@ -476,7 +476,7 @@ fn lacking(at: &Path, fields: &str) {
         r#"#!/bin/sh
 cat <<'.'
 {{"type":"hello","protocol":1,"lister":"0.1.0"}}
-{{"type":"session","id":"ses_1","store":"v1","directory":"/work"}}
+{{"type":"session","id":"ses_1","store":"v1","directory":"/usr"}}
 {{"type":"end","sessions":1,"database":"ready","scan":{{"mode":"none","progress":1,"frames":0,"bytes":0}},"elapsedMs":1{fields}}}
 .
 "#
@@ -970,7 +970,7 @@ fn invisible_title_is_none_and_names_show_what_is_hidden_in_them() {
     let lines: Vec<_> = table.lines().collect();
     assert!(lines[1].starts_with("(untitled) "), "{table}");
     assert!(
-        lines[2].starts_with("xy ") && lines[2].contains("/w\u{fffd}"),
+        lines[2].starts_with("[gone] xy ") && lines[2].contains("/w\u{fffd}"),
         "{table}"
     );
     // Programs get what is stored.

@@ -232,7 +232,7 @@ fn a_root_is_found_from_any_depth_and_a_cycle_is_no_hang() {
     );
     let source = "opencode.db";
     let unresolved = |id: &str, reason: &str| json!({"type": "unresolved", "id": id, "reason": reason, "source": source});
-    let root = |id: &str, root: &str| json!({"type": "root", "id": id, "root": root, "directory": "/work", "source": source});
+    let root = |id: &str, root: &str| json!({"type": "root", "id": id, "root": root, "directory": "/usr", "source": source});
     let (lines, status) = ask(
         "roots",
         &made.db,
@@ -305,7 +305,7 @@ fn root_has_the_directory_of_the_session_asked_for() {
     assert_eq!(
         directories,
         [
-            json!("/work"),
+            json!("/usr"),
             json!("/home/me/shop"),
             Value::Null,
             json!(long),
@@ -351,7 +351,7 @@ fn the_library_looks_up_by_a_process_and_within_this_one() {
             Answer::Root {
                 id: id("ses_b"),
                 root: id("ses_a"),
-                directory: Some("/work".to_owned()),
+                directory: Some("/usr".to_owned()),
             },
         ];
         assert_eq!(answers.answers, expected);

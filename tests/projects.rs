@@ -56,6 +56,12 @@ fn projects(output: &std::process::Output) -> Vec<String> {
 }
 
 fn list(databases: &[&Made], deadline: &str, disk: &preload::Library) -> Command {
+    let mut list = list_of(databases, deadline);
+    list.env("LD_PRELOAD", disk.path());
+    list
+}
+
+fn list_of(databases: &[&Made], deadline: &str) -> Command {
     let mut list = support::command(support::sessions());
     list.args([
         "list",
@@ -64,8 +70,7 @@ fn list(databases: &[&Made], deadline: &str, disk: &preload::Library) -> Command
         "--no-service",
         "--deadline",
         deadline,
-    ])
-    .env("LD_PRELOAD", disk.path());
+    ]);
     for made in databases {
         list.arg("--db").arg(&made.db);
     }
@@ -129,6 +134,55 @@ fn many_sources_with_dead_directories_stay_within_one_deadline() {
         .iter()
         .filter(|found| Path::new(found) == repository);
     assert_eq!(found.count(), 20, "{projects:?}");
+}
+
+/// Where there is a worktree, too, and whoever is asked.
+#[test]
+fn directories_that_are_gone_are_said_to_be() {
+    let _limit = support::limit(60);
+    let place = tempfile::tempdir().unwrap();
+    let at = place.path().canonicalize().unwrap();
+    let names = [
+        "there",
+        "gone",
+        "file/below",
+        "worktree",
+        "gone-worktree",
+        "workspace",
+    ];
+    let made = made_of(&names.map(|name| at.join(name)));
+    fs::write(at.join("file"), "").unwrap();
+    fs::create_dir(at.join("there")).unwrap();
+    fs::create_dir(at.join("worktree")).unwrap();
+    let insert = "INSERT INTO project VALUES ('p', ?1, 'git', NULL, 1, 1, '[]')";
+    let worktree = at.join("worktree");
+    made.conn.execute(insert, [worktree.to_str()]).unwrap();
+    made.run("UPDATE session SET project_id = 'p' WHERE id IN ('ses_3', 'ses_4')");
+    made.run("UPDATE session SET workspace_id = 'wrk_1' WHERE id = 'ses_5'");
+    let gone = |sessions: &mut dyn Iterator<Item = Value>| {
+        let gone = sessions.filter(|session| session["gone"] == true);
+        let mut gone: Vec<_> = gone.map(|session| text(&session["id"])).collect();
+        gone.sort();
+        gone
+    };
+    let listed = || {
+        let output = list_of(&[&made], "30s").output().unwrap();
+        let lines = String::from_utf8(output.stdout).unwrap();
+        gone(
+            &mut lines
+                .lines()
+                .map(|line| serde_json::from_str(line).unwrap()),
+        )
+    };
+    assert_eq!(listed(), ["ses_1", "ses_2", "ses_4"]);
+    let mut host = Host::well(&mut serve(&made.db, &made.directory.path().join("state")));
+    let known = gone(&mut host.model.sessions.values().cloned());
+    assert_eq!(known, ["ses_1", "ses_2", "ses_4"]);
+    host.leave();
+    host.end();
+    fs::create_dir(at.join("gone")).unwrap();
+    fs::remove_dir(at.join("there")).unwrap();
+    assert_eq!(listed(), ["ses_0", "ses_2", "ses_4"]);
 }
 
 #[test]

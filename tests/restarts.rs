@@ -68,7 +68,7 @@ fn write(db: &Path, written: &Written, mut random: fastrand::Rng) {
             conn.execute(
                 "INSERT INTO session (id, project_id, slug, directory, title, version, \
                  time_created, time_updated) \
-                 VALUES (?1, 'global', 'slug', '/work', 'Title', '1', 1, ?2) \
+                 VALUES (?1, 'global', 'slug', '/usr', 'Title', '1', 1, ?2) \
                  ON CONFLICT DO UPDATE SET time_updated = ?2",
                 (&id, time),
             )
@@ -79,7 +79,7 @@ fn write(db: &Path, written: &Written, mut random: fastrand::Rng) {
             conn.execute(
                 "INSERT INTO session (id, project_id, slug, directory, title, version, \
                  time_created, time_updated) \
-                 VALUES (?1, 'global', 'slug', '/work', 'Title', '1', 1, ?2)",
+                 VALUES (?1, 'global', 'slug', '/usr', 'Title', '1', 1, ?2)",
                 (format!("ses_new_{time}"), time),
             )
             .unwrap();
@@ -261,7 +261,7 @@ fn no_helper_survives_a_service_that_is_killed() {
     made.run(
         "UPDATE session SET project_id = 'p';
          CREATE VIEW project AS WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
-         SELECT i AS id, '/work' AS worktree FROM n WHERE i < 0",
+         SELECT i AS id, '/usr' AS worktree FROM n WHERE i < 0",
     );
     let state = made.directory.path().join("state");
     for _ in 0..5 {
@@ -336,7 +336,7 @@ fn a_snapshot_that_could_not_be_written_is_written_at_the_end() {
 
 fn entry(n: usize) -> Entry {
     serde_json::from_value(json!({
-        "id": format!("ses_{n}"), "title": "T\u{e9}", "directory": "/work", "store": "v1",
+        "id": format!("ses_{n}"), "title": "T\u{e9}", "directory": "/usr", "store": "v1",
         "timeUpdated": n, "marked": n > 2, "model": {"id": "m", "providerId": "p"},
         "cost": 0.5, "tokens": {"input": 1, "output": 2, "reasoning": 3, "cacheRead": 4, "cacheWrite": 5},
     }))

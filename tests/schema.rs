@@ -99,7 +99,7 @@ fn create_session(made: &Made, columns: &[(&str, &str)]) {
         .collect();
     made.run(&format!(
         "CREATE TABLE session ({});
-         INSERT INTO project VALUES ('p1', '/work', 'git', NULL, 1, 1, '[]')",
+         INSERT INTO project VALUES ('p1', '/usr', 'git', NULL, 1, 1, '[]')",
         declared.join(", ")
     ));
     let known: Vec<_> = columns
@@ -318,7 +318,7 @@ fn without_a_project_table_or_its_columns_there_is_no_worktree() {
     ] {
         let made = made_with(&SESSION);
         let (before, _) = listing(&made.db, &[]);
-        assert_eq!(before[0]["worktree"], "/work");
+        assert_eq!(before[0]["worktree"], "/usr");
         let expected: Vec<_> = before
             .iter()
             .map(|session| with(session, "worktree", Value::Null))

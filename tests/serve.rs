@@ -686,7 +686,7 @@ fn sessions_are_looked_up_in_all_sources_at_once() {
     assert_eq!(answers[2]["timeArchived"], 1);
     assert_ne!(answers[0]["source"], answers[2]["source"]);
     let reply = ask(&mut host, "roots", &["ses_other", "ses_none"]);
-    let root = json!({"type": "root", "id": "ses_other", "root": "ses_both", "directory": "/work",
+    let root = json!({"type": "root", "id": "ses_other", "root": "ses_both", "directory": "/usr",
         "source": answers[0]["source"]});
     let unresolved = json!({"type": "unresolved", "id": "ses_none", "reason": "absent"});
     assert_eq!(reply["answers"], json!([root, unresolved]));

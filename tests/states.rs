@@ -327,17 +327,17 @@ fn id_twice_despite_its_index_is_listed_once() {
         let conn = Connection::open(&db).unwrap();
         conn.execute_batch(&format!(
             "CREATE TABLE {tables} (id text PRIMARY KEY, directory text, title text, time_updated integer);
-             INSERT INTO {tables} VALUES ('ses_one_1', '/work', 'old', 1), ('ses_two_2', '/work', 'two', 2),
-               ('ses_one_3', '/work', 'new', 3), ('ses_four_4', '/work', 'four', 4);
+             INSERT INTO {tables} VALUES ('ses_one_1', '/usr', 'old', 1), ('ses_two_2', '/usr', 'two', 2),
+               ('ses_one_3', '/usr', 'new', 3), ('ses_four_4', '/usr', 'four', 4);
              PRAGMA journal_mode = {journal}"
         ))
         .unwrap();
         conn.close().unwrap();
         let mut bytes = fs::read(&db).unwrap();
         // Rows are put from the end of a page; the cell of the table has the directory.
-        let cell = b"ses_one_3/work";
+        let cell = b"ses_one_3/usr";
         let at = bytes.windows(cell.len()).position(|window| window == cell);
-        bytes[at.unwrap() + cell.len() - "3/work".len()] = b'1';
+        bytes[at.unwrap() + cell.len() - "3/usr".len()] = b'1';
         fs::write(&db, bytes).unwrap();
         settle(&db);
         let (sessions, end) = listing(&db, &[]);
@@ -395,7 +395,7 @@ fn many_sessions_are_listed_without_a_temporary_file() {
                    title text, time_created integer, time_updated integer, time_archived integer);
                  WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {each})
                  INSERT INTO {table} (id, project_id, directory, title, time_created, time_updated)
-                   SELECT printf('ses_%026d', i + {first}), 'global', '/work/' || (i % 50), 'Title ' || i, 1,
+                   SELECT printf('ses_%026d', i + {first}), 'global', '/usr/' || (i % 50), 'Title ' || i, 1,
                      1795000000000 + (i * 7919) % 1000003 FROM n"
             ))
             .unwrap();

@@ -41,7 +41,7 @@ fn v2(made: &Made, id: &str, updated: i64) {
     made.conn
         .execute(
             "INSERT INTO session_v2 (id, project_id, slug, directory, title, version, time_created, \
-             time_updated) VALUES (?1, 'global', 'slug', '/work', 'V2 title of ' || ?1, '2.0.0', 1, ?2)",
+             time_updated) VALUES (?1, 'global', 'slug', '/usr', 'V2 title of ' || ?1, '2.0.0', 1, ?2)",
             (id, updated),
         )
         .unwrap();

@@ -167,7 +167,7 @@ fn with_projects(view: &str) -> Made {
 fn endless() -> Made {
     with_projects(
         "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
-         SELECT i AS id, '/work' AS worktree FROM n WHERE i < 0",
+         SELECT i AS id, '/usr' AS worktree FROM n WHERE i < 0",
     )
 }
 

@@ -58,7 +58,7 @@ fn database(at: &Path, session: &str) -> PathBuf {
 fn insert(db: &Path, session: &str) {
     let conn = rusqlite::Connection::open(db).unwrap();
     let insert = "INSERT INTO session (id, project_id, slug, directory, title, version, \
-        time_created, time_updated) VALUES (?1, 'global', 's', '/work', 't', '1', 2, 2)";
+        time_created, time_updated) VALUES (?1, 'global', 's', '/usr', 't', '1', 2, 2)";
     conn.execute(insert, [session]).unwrap();
 }
 

@@ -514,10 +514,10 @@ fn the_helper_prints_exactly_these_lines() {
     let _limit = support::limit(30);
     let made = Made::new();
     made.run(
-        "INSERT INTO project VALUES ('p1', '/work', 'git', NULL, 1, 1, '[]');
+        "INSERT INTO project VALUES ('p1', '/usr', 'git', NULL, 1, 1, '[]');
          INSERT INTO session (id, project_id, parent_id, slug, directory, title, version, cost,
            agent, model, time_created, time_updated)
-         VALUES ('ses_a', 'p1', NULL, 'calm-sea', '/work/sub', 'A title', '1.18.33', 1.5, 'build',
+         VALUES ('ses_a', 'p1', NULL, 'calm-sea', '/usr/sub', 'A title', '1.18.33', 1.5, 'build',
            '{\"id\":\"m\",\"providerID\":\"p\",\"variant\":\"v\"}', 1000, 2000);",
     );
     made.part("ses_a", "0123456789");
@@ -526,7 +526,7 @@ fn the_helper_prints_exactly_these_lines() {
         format!(
             "{{\"type\":\"hello\",\"protocol\":1,\"lister\":\"{VERSION}\"}}\n{}\n{}\n",
             concat!(
-                r#"{"type":"session","id":"ses_a","directory":"/work/sub","worktree":"/work","#,
+                r#"{"type":"session","id":"ses_a","directory":"/usr/sub","worktree":"/usr","#,
                 r#""projectId":"p1","parentId":null,"title":"A title","firstPrompt":null,"#,
                 r#""timeCreated":1000,"timeUpdated":2000,"timeArchived":null,"lastMessageAt":null,"#,
                 r#""marked":false,"store":"v1","agent":"build","version":"1.18.33","slug":"calm-sea","#,

@@ -56,10 +56,7 @@ pub fn found(listing: Listing, projects: &Projects, until: Instant) -> Found {
         entries: listing
             .sessions
             .into_values()
-            .map(|session| Entry {
-                project: projects.of(&session),
-                session,
-            })
+            .map(|session| Entry::new(session, projects))
             .collect(),
     }
 }

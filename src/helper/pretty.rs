@@ -31,10 +31,7 @@ pub fn print(task: &Task, mut out: impl Write, mut err: impl Write) -> io::Resul
             let projects = Projects::new();
             projects.look(listing.sessions.iter(), Instant::now() + PROJECTS);
             let sessions = listing.sessions.into_values().map(|session| Sourced {
-                entry: Entry {
-                    project: projects.of(&session),
-                    session,
-                },
+                entry: Entry::new(session, &projects),
                 // There is one.
                 source: "".into(),
                 also: Vec::new(),

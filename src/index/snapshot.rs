@@ -14,7 +14,7 @@ use crate::wire::MarkerText;
 
 const KIND: Kind = Kind {
     magic: *b"OCSINDEX",
-    version: 3,
+    version: 4,
 };
 
 /// For what is saved beside the sessions, in bytes.

@@ -27,9 +27,6 @@ impl FoundOf {
     /// An answer, with the session's project.
     #[must_use]
     pub fn answer(answer: Answer, projects: &Projects) -> Self {
-        Self::Answer(answer.map(|session| Entry {
-            project: projects.of(&session),
-            session,
-        }))
+        Self::Answer(answer.map(|session| Entry::new(session, projects)))
     }
 }

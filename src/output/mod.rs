@@ -15,6 +15,7 @@ use anstream::{AutoStream, ColorChoice};
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::project::Projects;
 use crate::session::{Millis, Session};
 use crate::source::SourceName;
 use crate::text::escaped;
@@ -31,6 +32,21 @@ pub struct Entry {
     pub session: Session,
     /// The project it is of ([`crate::project`]).
     pub project: Option<String>,
+    /// Its directory is not there, where that can be told.
+    #[serde(default)]
+    pub gone: bool,
+}
+
+impl Entry {
+    /// A session, with what `projects` has found out about its directory.
+    #[must_use]
+    pub fn new(session: Session, projects: &Projects) -> Self {
+        Self {
+            project: projects.of(&session),
+            gone: projects.is_gone(&session),
+            session,
+        }
+    }
 }
 
 /// With what every program would work out of it: what to call it, and when something last
@@ -44,6 +60,8 @@ impl Serialize for Entry {
             project: Option<&'a str>,
             headline: Option<&'a str>,
             activity: Option<Millis>,
+            #[serde(skip_serializing_if = "std::ops::Not::not")]
+            gone: bool,
         }
         let session = &self.session;
         Shown {
@@ -51,6 +69,7 @@ impl Serialize for Entry {
             project: self.project.as_deref(),
             headline: session.own_headline(),
             activity: session.active_at(),
+            gone: self.gone,
         }
         .serialize(serializer)
     }
@@ -159,7 +178,9 @@ pub fn tsv(sessions: &[Sourced], mut out: impl Write) -> io::Result<()> {
         "id\ttimeUpdated\ttimeCreated\tmarked\tparentId\tproject\tdirectory\ttitle\tsources"
     )?;
     for sourced in sessions {
-        let Entry { session, project } = &sourced.entry;
+        let Entry {
+            session, project, ..
+        } = &sourced.entry;
         let text =
             |text: &Option<String>| escaped(text.as_deref().unwrap_or_default()).into_owned();
         let time = |time: Option<Millis>| {

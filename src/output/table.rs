@@ -8,7 +8,7 @@ use std::env;
 use std::io::{self, Write};
 
 use super::cell::{Cell, Keep};
-use super::{Sourced, Terminal};
+use super::{Entry, Sourced, Terminal};
 use crate::session::{Millis, Session};
 use crate::text::{is_blank, name_line, prose_line};
 
@@ -175,7 +175,7 @@ impl Kind {
     ) -> Cow<'a, str> {
         let entry = &sourced.entry;
         match self {
-            Self::Title => title(&entry.session),
+            Self::Title => title(entry),
             Self::Project => {
                 let project = name_line(entry.project.as_deref().unwrap_or_default());
                 home_as_tilde(&project, home).into_owned().into()
@@ -279,14 +279,17 @@ fn total(widths: &[Option<usize>]) -> usize {
     widths.iter().flatten().sum::<usize>() + GAP * count.saturating_sub(1)
 }
 
-/// The title, after the marks of a session that an ordinary list does not have.
-fn title(session: &Session) -> Cow<'_, str> {
+/// The title, after the marks of a session that an ordinary list does not have, or whose
+/// directory is gone.
+fn title(entry: &Entry) -> Cow<'_, str> {
+    let session = &entry.session;
     let title = session.headline().filter(|title| !is_blank(title));
     let title = title.map_or("(untitled)".into(), prose_line);
     let marks = [
         (session.time_archived.is_some(), "archived"),
         (session.parent_id.is_some(), "child"),
         (session.marked == Some(true), "subagent"),
+        (entry.gone, "gone"),
     ];
     let marks = marks.into_iter().filter(|(is_so, _)| *is_so);
     let marks: Vec<_> = marks.map(|(_, mark)| mark).collect();
@@ -537,9 +540,10 @@ mod tests {
             (json!({"parentId": "ses_1"}), "[child] Fix it  "),
             (json!({"marked": true}), "[subagent] Fix it  "),
             (json!({"marked": false}), "Fix it  "),
+            (json!({"gone": true}), "[gone] Fix it  "),
             (
-                json!({"marked": true, "parentId": "ses_1", "timeArchived": 5}),
-                "[archived, child, subagent] Fix it  ",
+                json!({"marked": true, "parentId": "ses_1", "timeArchived": 5, "gone": true}),
+                "[archived, child, subagent, gone] Fix it  ",
             ),
         ] {
             let mut fields = fields;

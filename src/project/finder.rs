@@ -39,8 +39,9 @@ pub(super) struct Finders {
     mounts: Option<(Instant, Arc<[PathBuf]>)>,
 }
 
-struct Known {
-    project: String,
+pub(super) struct Known {
+    pub(super) project: String,
+    pub(super) is_gone: bool,
     found: Instant,
     used: Instant,
 }
@@ -90,9 +91,9 @@ impl Finders {
         FINDERS.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The project of this directory, as it was last found.
-    pub(super) fn known(&self, directory: &str) -> Option<&str> {
-        Some(&self.known.get(directory)?.project)
+    /// What is known of this directory, as it was last found.
+    pub(super) fn known(&self, directory: &str) -> Option<&Known> {
+        self.known.get(directory)
     }
 
     /// How many threads have been at one directory for longer than this.
@@ -248,15 +249,16 @@ fn run() {
             return;
         };
         drop(finders);
-        let project = super::find(Path::new(&directory));
+        let found = super::find(Path::new(&directory));
         // What is no text cannot be said; its directory can.
-        let project = project.into_os_string().into_string();
+        let project = found.project.into_os_string().into_string();
         let project = project.unwrap_or_else(|_| tidy(&directory));
         let mut finders = Finders::lock();
         finders.running.retain(|running| running.id != id);
         let now = Instant::now();
         let known = Known {
             project,
+            is_gone: found.is_gone,
             found: now,
             used: now,
         };
@@ -318,6 +320,7 @@ pub(super) mod tests {
             });
             let known = Known {
                 project: project.to_owned(),
+                is_gone: false,
                 found: since,
                 used: since,
             };

@@ -1,4 +1,5 @@
-//! Which project a session is of: where a person would say it happened.
+//! Which project a session is of, where a person would say it happened, and whether its
+//! directory is still there.
 //!
 //! The project's worktree; else the git root of the session's directory, where
 //! a linked worktree counts as its main repository and a submodule as itself;
@@ -11,7 +12,7 @@
 //!
 //! A directory may be on a disk that does not answer. So the files are read by
 //! other threads, and where that takes too long the session keeps the project it
-//! had, or its directory stands for it. A directory that takes long delays no other, and is
+//! had, or its directory stands for it, which counts as there. A directory that takes long delays no other, and is
 //! waited for once.
 
 mod finder;
@@ -23,6 +24,7 @@ use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::database_files::is_missing;
 use crate::session::Session;
 use finder::Finders;
 
@@ -69,7 +71,7 @@ impl Projects {
         Self { is_elsewhere: true }
     }
 
-    /// Finds the projects of all these sessions. Waits for the disk, up to a second, and
+    /// Finds out about the directories of all these sessions. Waits for the disk, up to a second, and
     /// less where not much is left until the caller's deadline. What was found long ago is
     /// looked for anew: a directory may have become a repository.
     pub fn look<S: Borrow<Session>>(&self, sessions: impl IntoIterator<Item = S>, until: Instant) {
@@ -100,13 +102,22 @@ impl Projects {
         if self.looked_for(session).is_none() {
             return Some(tidy(directory));
         }
-        let known = Finders::lock().known(directory).map(str::to_owned);
+        let finders = Finders::lock();
+        let known = finders.known(directory).map(|known| known.project.clone());
         Some(known.unwrap_or_else(|| tidy(directory)))
     }
 
-    /// The session's directory, where the project is to be found from it.
+    /// True where the session's directory was not there when it was last looked for.
+    #[must_use]
+    pub fn is_gone(&self, session: &Session) -> bool {
+        let directory = self.looked_for(session);
+        let is_gone = |directory| Some(Finders::lock().known(directory)?.is_gone);
+        directory.and_then(is_gone).unwrap_or(false)
+    }
+
+    /// The session's directory, where it is one of this machine.
     fn looked_for<'a>(&self, session: &'a Session) -> Option<&'a str> {
-        let is_here = !self.is_elsewhere && session.worktree.is_none() && !has_workspace(session);
+        let is_here = !self.is_elsewhere && !has_workspace(session);
         session.directory.as_deref().filter(|_| is_here)
     }
 }
@@ -128,13 +139,27 @@ fn tidy(path: &str) -> String {
         .unwrap_or_else(|| path.to_owned())
 }
 
-/// The project of a directory of this machine. Reads files, and may be slow.
-fn find(directory: &Path) -> PathBuf {
+/// What is found out about a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct About {
+    project: PathBuf,
+    /// It is not there.
+    is_gone: bool,
+}
+
+/// Finds out about a directory of this machine. Reads files, and may be slow.
+fn find(directory: &Path) -> About {
     if !directory.is_absolute() {
-        return directory.to_owned();
+        return About {
+            project: directory.to_owned(),
+            is_gone: false,
+        };
     }
     let real = real(directory);
-    git_root_of(&real).unwrap_or(real)
+    About {
+        project: git_root_of(&real).unwrap_or(real),
+        is_gone: fs::metadata(directory).is_err_and(|error| is_missing(&error)),
+    }
 }
 
 /// The root of the repository that `directory` is in, or would be in if it were
@@ -306,7 +331,7 @@ mod tests {
             ("b/repo.git/objects/aa", "b/repo.git"),
         ] {
             let found = find(&root.join(directory));
-            assert_eq!(found, root.join(project), "{directory}");
+            assert_eq!(found.project, root.join(project), "{directory}");
         }
         assert_eq!(git_root(&root.join("b")), None);
     }
@@ -356,7 +381,9 @@ mod tests {
             ("nowhere//at/./all/", "nowhere/at/all"),
         ] {
             let found = find(&root.join(directory));
-            assert_eq!(found, root.join(project), "{directory}");
+            assert_eq!(found.project, root.join(project), "{directory}");
+            let is_there = root.join(directory).is_dir();
+            assert_eq!(found.is_gone, !is_there, "{directory}");
             let projects = Projects::new();
             let session = session(&format!("{}/{directory}", root.display()));
             projects.look([&session], Instant::now() + Duration::from_secs(60));

@@ -142,13 +142,13 @@ impl Made {
         Self::of(SCHEMA)
     }
 
-    /// Inserts a root session of the directory `/work`, last active at `updated`.
+    /// Inserts a root session of the directory `/usr`, last active at `updated`.
     pub fn session(&self, id: &str, updated: i64) {
         self.conn
             .execute(
                 "INSERT INTO session (id, project_id, slug, directory, title, version, \
                  time_created, time_updated) \
-                 VALUES (?1, 'global', 'slug', '/work', 'Title of ' || ?1, '1.18.33', ?2, ?2)",
+                 VALUES (?1, 'global', 'slug', '/usr', 'Title of ' || ?1, '1.18.33', ?2, ?2)",
                 (id, updated),
             )
             .unwrap();
