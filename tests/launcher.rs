@@ -1267,6 +1267,25 @@ fn listing_within_the_process_an_endless_query_ends_by_the_deadline() {
 }
 
 #[test]
+fn listings_within_the_process_of_two_databases_do_not_wait_for_each_other() {
+    let _limit = support::limit(60);
+    let _turn = alone();
+    let (slow, other) = (endless(), two_sessions(""));
+    thread::scope(|scope| {
+        let slow = ListRequest {
+            deadline: Duration::from_secs(4),
+            ..ListRequest::of(&slow.db)
+        };
+        let slow = scope.spawn(move || InProcessLister.list(&slow));
+        thread::sleep(Duration::from_millis(200));
+        assert!(!slow.is_finished());
+        let listed = listing(timely(&InProcessLister, &ListRequest::of(&other.db)));
+        assert_eq!(ids(&listed), ["ses_2", "ses_1"]);
+        assert!(!slow.is_finished(), "it waited for the other database");
+    });
+}
+
+#[test]
 fn listing_within_the_process_does_not_wait_past_its_deadline_for_another_threads_listing() {
     let _limit = support::limit(60);
     let _turn = alone();

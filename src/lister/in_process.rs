@@ -9,14 +9,17 @@
 //! POSIX locks belong to a process, and closing the descriptor that this lister
 //! opens drops the locks of every other connection
 //! (<https://sqlite.org/howtocorrupt.html>, section 2.2). For the same reason
-//! it makes one listing at a time, however many threads ask.
+//! it makes one listing of a file at a time, however many threads ask and whatever they
+//! call the file. Listings of several files do not wait for each other.
 
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Broke, ListRequest, Lister, LookUpRequest, Outcome, Timeout, outcome_of, until};
+use crate::database_files::DatabaseFiles;
 use crate::helper::listing::{self, Ended};
 use crate::helper::look_up;
 use crate::locate;
@@ -24,29 +27,64 @@ use crate::marker;
 use crate::store::{Filter, OpenOptions};
 use crate::wire::{Answers, Asked, Checked, Content, Progress, Sessions, Writer};
 
-/// True while a thread lists.
-static TAKEN: Mutex<bool> = Mutex::new(false);
+/// The databases that threads are reading.
+static TAKEN: Mutex<Vec<DatabaseId>> = Mutex::new(Vec::new());
 static GIVEN_BACK: Condvar = Condvar::new();
 
-/// The right to list, given back when it is dropped.
-struct Turn;
+/// What tells one database from another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct DatabaseId {
+    /// Canonical, as far as it is there.
+    path: PathBuf,
+    /// The device and the inode, which are what the system's locks belong to; `None` where
+    /// there is no file.
+    file: Option<(u64, u64)>,
+}
+
+impl DatabaseId {
+    fn of(db: &Path) -> Self {
+        let path = DatabaseFiles::resolve(db).map_or_else(|_| db.to_owned(), |files| files.main);
+        let file = std::fs::metadata(&path).ok();
+        Self {
+            file: file.map(|about| (about.dev(), about.ino())),
+            path,
+        }
+    }
+
+    /// Whether it can be the same database: a file can come to a path, or go from it, at
+    /// any time.
+    fn can_be(&self, other: &Self) -> bool {
+        self.path == other.path || (self.file.is_some() && self.file == other.file)
+    }
+}
+
+/// The right to read one database, given back when it is dropped.
+struct Turn(DatabaseId);
 
 impl Turn {
     /// Waits for it, but not past the deadline.
-    fn take(deadline: Instant) -> Option<Self> {
+    fn take(database: DatabaseId, deadline: Instant) -> Option<Self> {
+        let is_taken = |taken: &[DatabaseId]| taken.iter().any(|other| other.can_be(&database));
         let left = deadline.saturating_duration_since(Instant::now());
         let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut taken, _) = GIVEN_BACK
-            .wait_timeout_while(taken, left, |taken| *taken)
+            .wait_timeout_while(taken, left, |taken| is_taken(taken))
             .unwrap_or_else(PoisonError::into_inner);
-        (!std::mem::replace(&mut *taken, true)).then(|| Self)
+        if is_taken(&taken) {
+            return None;
+        }
+        taken.push(database.clone());
+        Some(Self(database))
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) = false;
-        GIVEN_BACK.notify_one();
+        let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+        // No two that are alike are in it at once.
+        taken.retain(|other| *other != self.0);
+        // Whoever is told may wait for another database.
+        GIVEN_BACK.notify_all();
     }
 }
 
@@ -57,17 +95,25 @@ pub struct InProcessLister;
 impl Lister for InProcessLister {
     fn list(&self, request: &ListRequest) -> Outcome {
         let sessions = Sessions::new(request.bounded_first_prompt_limit());
-        in_turn(request.deadline, sessions, |deadline, out| {
-            listing::list(&listing_task(request, deadline), out, io::sink())
-        })
+        let db = database(request.db.as_ref());
+        in_turn(
+            db.as_deref(),
+            request.deadline,
+            sessions,
+            |deadline, out| {
+                let task = listing_task(request, db.clone(), deadline);
+                listing::list(&task, out, io::sink())
+            },
+        )
     }
 
     fn look_up(&self, request: &LookUpRequest) -> Outcome<Answers> {
         let limit = request.bounded_first_prompt_limit();
         let asked = Asked::new(request.what, &request.ids).first_prompt_limit(limit);
-        in_turn(request.deadline, asked, |deadline, out| {
+        let db = database(request.db.as_ref());
+        in_turn(db.as_deref(), request.deadline, asked, |deadline, out| {
             let task = look_up::Task {
-                db: database(request.db.as_ref()),
+                db: db.clone(),
                 what: request.what,
                 ids: request.ids.clone(),
                 first_prompt_limit: limit,
@@ -78,10 +124,9 @@ impl Lister for InProcessLister {
     }
 }
 
-/// The listing, in the time that is left until the deadline.
-fn listing_task(request: &ListRequest, deadline: Instant) -> listing::Task {
+/// The listing of this database, in the time that is left until the deadline.
+fn listing_task(request: &ListRequest, db: Option<PathBuf>, deadline: Instant) -> listing::Task {
     let left = deadline.saturating_duration_since(Instant::now());
-    let db = database(request.db.as_ref());
     let cache = request.scan_cache.clone();
     listing::Task {
         marker: marker::Options {
@@ -117,6 +162,7 @@ fn options(busy_timeout: Duration, deadline: Instant) -> OpenOptions {
 
 /// Does the helper's work when it is this thread's turn, and checks what it says.
 fn in_turn<C: Content>(
+    db: Option<&Path>,
     deadline: Duration,
     content: C,
     work: impl FnOnce(Instant, Writer<&mut Checked<C>>) -> io::Result<Ended>,
@@ -130,9 +176,11 @@ fn in_turn<C: Content>(
             stderr: String::new(),
         })
     };
-    let Some(_turn) = Turn::take(until) else {
+    // Without a database there is nothing to wait for.
+    let turn = db.map(|db| Turn::take(DatabaseId::of(db), until));
+    if matches!(turn, Some(None)) {
         return timed_out(Progress::Nothing);
-    };
+    }
     let mut checked = Checked::of(content);
     let mut writer = Writer::new(&mut checked);
     // A failed write is a violation, which `finish` returns.
@@ -153,6 +201,37 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn turns_are_of_one_database_under_any_name() {
+        let place = tempfile::tempdir().unwrap();
+        let path = |name: &str| place.path().join(name);
+        for name in ["a.db", "b.db"] {
+            std::fs::write(path(name), name).unwrap();
+        }
+        std::fs::hard_link(path("a.db"), path("hard.db")).unwrap();
+        std::os::unix::fs::symlink("a.db", path("link.db")).unwrap();
+        let take = |db: &Path| Turn::take(DatabaseId::of(db), Instant::now());
+        for (taken, asked, is_free) in [
+            ("a.db", "a.db", false),
+            ("a.db", "link.db", false),
+            ("hard.db", "a.db", false),
+            ("a.db", "b.db", true),
+            ("none.db", "none.db", false),
+            ("none.db", "a.db", true),
+        ] {
+            let held = take(&path(taken)).unwrap();
+            let got = take(&path(asked)).is_some();
+            assert_eq!(got, is_free, "{taken}, {asked}");
+            drop(held);
+            assert!(take(&path(asked)).is_some(), "{asked} was given back");
+        }
+        // The file comes while somebody waits for it to be there.
+        let held = take(&path("later.db")).unwrap();
+        std::fs::write(path("later.db"), "").unwrap();
+        assert!(take(&path("later.db")).is_none());
+        drop(held);
+    }
+
     /// The time left can be much less than the request's deadline: another listing had
     /// its turn.
     #[test]
@@ -165,7 +244,7 @@ mod tests {
             ..ListRequest::of("/x")
         };
         let task = |request: &ListRequest, left: Duration| {
-            let task = listing_task(request, Instant::now() + left);
+            let task = listing_task(request, request.db.clone(), Instant::now() + left);
             (task.marker.budget.unwrap(), task.first_prompt_limit)
         };
         let (budget, limit) = task(&request(None, 0), seconds(60));
