@@ -174,12 +174,22 @@ impl ListRequest {
         bounded_first_prompt_limit(self.first_prompt_limit)
     }
 
-    /// How long the helper waits for another program's lock: less than the
-    /// deadline, so that a locked database is said to be one.
     fn busy_timeout(&self) -> Duration {
-        (self.deadline / 3 * 2).min(Duration::from_secs(5))
+        busy_timeout(self.deadline, Duration::from_secs(5))
     }
 }
+
+/// How long the helper waits for another program's lock: `usual`, but at most two thirds of
+/// the deadline, so that a locked database is said to be one. Where a quarter of the deadline
+/// is longer it is that: the message of a locked database names `--deadline` as the way out,
+/// so a longer one must wait longer. Never more than the helper's `--busy-timeout` takes.
+fn busy_timeout(deadline: Duration, usual: Duration) -> Duration {
+    let most = deadline / 3 * 2;
+    usual.min(most).max(deadline / 4).min(LONGEST_WAIT)
+}
+
+/// The most that the helper's `--busy-timeout` takes.
+const LONGEST_WAIT: Duration = Duration::from_millis(600_000);
 
 /// What to look up.
 #[derive(Debug, Clone)]
@@ -202,9 +212,6 @@ impl LookUpRequest {
     /// The default deadline: 2 seconds.
     pub const DEADLINE: Duration = Duration::from_secs(2);
 
-    /// How long the helper waits for another program's lock at most.
-    const BUSY_TIMEOUT: Duration = Duration::from_millis(500);
-
     /// Looks up these ids in the database at `db`, with the default deadline.
     #[must_use]
     pub fn of(db: impl Into<PathBuf>, what: LookUp, ids: Vec<SessionId>) -> Self {
@@ -223,7 +230,7 @@ impl LookUpRequest {
     }
 
     fn busy_timeout(&self) -> Duration {
-        Self::BUSY_TIMEOUT.min(self.deadline / 3 * 2)
+        busy_timeout(self.deadline, Duration::from_millis(500))
     }
 }
 
@@ -655,6 +662,45 @@ fn beside(program: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn wait_for_a_lock_follows_the_deadline() {
+        let ms = Duration::from_millis;
+        // The deadline, the wait of a listing, that of a look-up.
+        for (deadline, listing, look_up) in [
+            (0, 0, 0),
+            (1, 0, 0),
+            (300, 200, 200),
+            (1_500, 1_000, 500),
+            // The default of a look-up.
+            (2_000, 1_333, 500),
+            (6_000, 4_000, 1_500),
+            // The default of a listing.
+            (15_000, 5_000, 3_750),
+            (60_000, 15_000, 15_000),
+            // As long as the option takes it.
+            (86_400_000, 600_000, 600_000),
+        ] {
+            let list = ListRequest {
+                deadline: ms(deadline),
+                ..ListRequest::of("/x")
+            };
+            let get = LookUpRequest {
+                deadline: ms(deadline),
+                ..LookUpRequest::of("/x", LookUp::Get, Vec::new())
+            };
+            let waits = (
+                list.busy_timeout().as_millis(),
+                get.busy_timeout().as_millis(),
+            );
+            assert_eq!(waits, (listing, look_up), "{deadline}");
+        }
+        let endless = ListRequest {
+            deadline: Duration::MAX,
+            ..ListRequest::of("/x")
+        };
+        assert_eq!(endless.busy_timeout(), ms(600_000));
+    }
 
     #[test]
     fn scan_budget_is_at_most_half_of_the_deadline() {
