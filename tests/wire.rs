@@ -1614,7 +1614,7 @@ fn endless_lines_are_refused_after_256_mebibytes_of_which_little_is_kept() {
             format!("\"id\":\"ses_{count}\",\"store\":\"v1\"}}\n").into_bytes()
         }
     });
-    assert_eq!(violation, Violation::TooMuch);
+    assert_eq!(violation, Violation::TooMuch(limits::TOTAL));
     assert!(taken <= limits::TOTAL + limits::LINE, "{taken}");
     assert!(held <= 16 * MIB, "{held}");
 }

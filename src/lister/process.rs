@@ -146,7 +146,10 @@ impl ProcessLister {
             }
             Err(SpawnError::Io(error)) => return Outcome::Broken(self.broken_by(&error).into()),
         };
-        let checker = Checker::of(content);
+        let checker = Checker::of(content).at_most(match self.launches {
+            Launches::Helper(_) => limits::TOTAL,
+            Launches::Command(_) => limits::TOTAL_OF_COMMAND,
+        });
         let conversation = converse(&mut guard, &told.on_stdin, checker, until, cancel);
         let ending = guard.end();
         let outcome = judge(conversation, ending, deadline);

@@ -114,9 +114,9 @@ pub enum Violation {
     /// A line is longer than 1 MiB.
     #[error("line {0} is longer than {limit} bytes", limit = limits::LINE)]
     LongLine(usize),
-    /// All lines together are larger than 256 MiB.
-    #[error("its output is larger than {limit} bytes", limit = limits::TOTAL)]
-    TooMuch,
+    /// All lines together are larger than so many bytes.
+    #[error("its output is larger than {0} bytes")]
+    TooMuch(usize),
     /// There are more sessions than a listing may have.
     #[error("it sent more than {limit} sessions", limit = limits::SESSIONS)]
     TooMany,
@@ -151,8 +151,9 @@ impl std::fmt::Display for Progress {
 pub struct Checker<C: Content = Sessions> {
     /// The part of a line whose end has not arrived.
     partial: Vec<u8>,
-    /// Bytes so far.
+    /// Bytes so far, and the most that there may be.
     total: usize,
+    most: usize,
     /// Lines so far.
     lines: usize,
     hello: Option<Hello>,
@@ -212,11 +213,18 @@ impl<C: Content> Checker<C> {
         Self {
             partial: Vec::new(),
             total: 0,
+            most: limits::TOTAL,
             lines: 0,
             hello: None,
             content,
             last: None,
         }
+    }
+
+    /// With this limit for all lines together, in bytes.
+    #[must_use]
+    pub fn at_most(self, most: usize) -> Self {
+        Self { most, ..self }
     }
 
     /// Bytes taken so far.
@@ -242,8 +250,8 @@ impl<C: Content> Checker<C> {
     /// The first rule that is broken.
     pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), Violation> {
         self.total += bytes.len();
-        if self.total > limits::TOTAL {
-            return Err(Violation::TooMuch);
+        if self.total > self.most {
+            return Err(Violation::TooMuch(self.most));
         }
         while let Some(at) = memchr::memchr(b'\n', bytes) {
             let (line, rest) = (&bytes[..at], &bytes[at + 1..]);

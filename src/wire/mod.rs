@@ -50,6 +50,10 @@ pub mod limits {
     pub const LINE: usize = 1 << 20;
     /// Bytes of a whole listing: 256 MiB.
     pub const TOTAL: usize = 256 << 20;
+    /// Bytes of a whole listing that a command may pass on from elsewhere: 64 MiB, about
+    /// 100,000 sessions. What a machine sends that is not this one must not fill this one's
+    /// memory, and an index that is larger is not saved.
+    pub const TOTAL_OF_COMMAND: usize = 64 << 20;
     /// Sessions in a listing.
     pub const SESSIONS: usize = 200_000;
     /// Ids in one look-up.
