@@ -263,6 +263,122 @@ fn ansi_c_quoted(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     f.write_char('\'')
 }
 
+/// What a program wrote, line by line: as UTF-16 each line that is written so, which
+/// programs of Windows do, with or without a byte order mark, also between lines of UTF-8;
+/// else as UTF-8, with U+FFFD for what is not.
+///
+/// A line is taken for UTF-16 where UTF-8 would have a NUL or be invalid, one of its
+/// characters has a byte of zero, and it holds only what a text can hold.
+#[must_use]
+pub fn decoded(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.contains('\0') => return Cow::Borrowed(text),
+        _ => {}
+    }
+    let (mut text, mut rest) = (String::with_capacity(bytes.len()), bytes);
+    while !rest.is_empty() {
+        let (line, length) = utf16_line(rest).unwrap_or_else(|| {
+            let length = line_length(rest);
+            (
+                String::from_utf8_lossy(&rest[..length]).into_owned(),
+                length,
+            )
+        });
+        text.push_str(&line);
+        rest = &rest[length..];
+    }
+    Cow::Owned(text)
+}
+
+/// True where [`decoded`] takes the first line for UTF-16.
+#[must_use]
+pub fn begins_in_utf16(bytes: &[u8]) -> bool {
+    utf16_line(bytes).is_some()
+}
+
+/// The bytes of the first line, with its line feed, where that is one byte.
+fn line_length(bytes: &[u8]) -> usize {
+    memchr::memchr(b'\n', bytes).map_or(bytes.len(), |at| at + 1)
+}
+
+/// Bytes of a line from which on it is UTF-8 for certain where it looks so.
+const SHORT_LINE: usize = 8;
+
+/// The first line, where it is in UTF-16, and its length in bytes.
+fn utf16_line(bytes: &[u8]) -> Option<(String, usize)> {
+    let length = line_length(bytes);
+    let line = &bytes[..length];
+    // A few letters and a line feed can also be ideographs with such bytes.
+    let is_utf8 =
+        length >= SHORT_LINE && std::str::from_utf8(line).is_ok_and(|line| !line.contains('\0'));
+    // The line feed of UTF-16LE is a byte of ten and one of zero; that zero can also be the
+    // first byte of a line in UTF-16BE after one of UTF-8.
+    let can_be_le = length % 2 == 1 && bytes.get(length) == Some(&0);
+    if is_utf8 && !can_be_le {
+        return None;
+    }
+    let little = utf16_line_of(bytes, u16::from_le_bytes);
+    let big = utf16_line_of(bytes, u16::from_be_bytes);
+    let read = match (little, big) {
+        (Some(little), Some(big)) if big.score > little.score => Some(big),
+        (little, big) => little.or(big),
+    };
+    read.map(|read| (read.text, read.length))
+}
+
+/// The first line, read in one order of bytes.
+struct Utf16Line {
+    text: String,
+    /// In bytes.
+    length: usize,
+    /// Of two readings the one with the larger score is right: it begins with a byte order
+    /// mark, it has a line feed, it has so many characters with a byte of zero.
+    score: (bool, bool, usize),
+}
+
+/// As [`utf16_line`], in this order of bytes.
+fn utf16_line_of(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Option<Utf16Line> {
+    const MARK: char = '\u{feff}';
+    let units = bytes
+        .chunks_exact(2)
+        .map(|bytes| unit([bytes[0], bytes[1]]));
+    let (mut text, mut length) = (String::new(), 0);
+    let (mut narrow, mut doubtful, mut count) = (0, 0, 0);
+    let mut has_mark = false;
+    for c in char::decode_utf16(units) {
+        let c = c.ok()?;
+        let is_mark = length == 0 && c == MARK;
+        if c.is_control() && !"\t\r\n\x1b".contains(c) {
+            return None;
+        }
+        let [.., high, low] = u32::from(c).to_be_bytes();
+        count += 1;
+        has_mark |= is_mark;
+        narrow += usize::from(u32::from(c) < 0x100 || is_mark);
+        doubtful += usize::from([high, low].iter().all(|byte| matches!(byte, b' '..=b'~')));
+        length += 2 * c.len_utf16();
+        text.extend((!is_mark).then_some(c));
+        if c == '\n' {
+            break;
+        }
+    }
+    // Letters of ASCII, taken two by two, are all ideographs.
+    if narrow == 0 || 2 * doubtful > count {
+        return None;
+    }
+    // A byte that is left over is half of a unit that was cut off.
+    let length = match bytes.len() - length {
+        1 => bytes.len(),
+        _ => length,
+    };
+    let score = (has_mark, text.ends_with('\n'), narrow);
+    Some(Utf16Line {
+        text,
+        length,
+        score,
+    })
+}
+
 /// The duration in a text such as `500ms`, `15s` or `2m`.
 #[must_use]
 pub fn duration(text: &str) -> Option<Duration> {
@@ -291,6 +407,58 @@ mod tests {
     use std::ffi::OsStr;
 
     use super::*;
+
+    fn utf16(text: &str, bytes: fn(u16) -> [u8; 2]) -> Vec<u8> {
+        text.encode_utf16().flat_map(bytes).collect()
+    }
+
+    #[test]
+    fn output_in_utf16_is_decoded_with_and_without_a_mark() {
+        for text in [
+            "There is no such distribution.\r\nError code: 1\r\n",
+            "no line end",
+            "Es gibt keine Distribution für „x“ – 100 € 🚀\r\n",
+            // A character with a byte of 10, and one with a byte of 0.
+            "上一个发行版不存在。\r\n请重试\r\n",
+            "\r\n\r\nafter empty lines\r\n",
+            "",
+        ] {
+            for order in [u16::to_le_bytes, u16::to_be_bytes] {
+                let bytes = utf16(text, order);
+                assert_eq!(decoded(&bytes), text);
+                assert_eq!(begins_in_utf16(&bytes), !text.is_empty());
+                let marked = utf16(&format!("\u{feff}{text}"), order);
+                assert_eq!(decoded(&marked), text);
+                // Between lines of UTF-8.
+                let mixed = [b"Authorized use only\n", &*bytes, b""].concat();
+                assert_eq!(decoded(&mixed), format!("Authorized use only\n{text}"));
+                if text.ends_with('\n') {
+                    let mixed = [&*bytes, "naïve end\n".as_bytes()].concat();
+                    assert_eq!(decoded(&mixed), format!("{text}naïve end\n"));
+                }
+            }
+        }
+        // Its last unit was cut.
+        let bytes = utf16("cut", u16::to_le_bytes);
+        assert_eq!(decoded(&bytes[..5]), "cu");
+    }
+
+    #[test]
+    fn output_in_utf8_is_never_taken_for_utf16() {
+        for (bytes, text) in [
+            (&b"plain\nlines\n"[..], "plain\nlines\n"),
+            ("naïve 日本語\n".as_bytes(), "naïve 日本語\n"),
+            (b"caf\xe9 au lait\n", "caf\u{fffd} au lait\n"),
+            (b"\nOK\nno\n\xe9t\xe9\n", "\nOK\nno\n\u{fffd}t\u{fffd}\n"),
+            (b"{\0\"type\":\"hello\"}", "{\0\"type\":\"hello\"}"),
+            (b"list\0of\0names\0here", "list\0of\0names\0here"),
+            (b"\0\0\0\0", "\0\0\0\0"),
+            (b"\xff", "\u{fffd}"),
+        ] {
+            assert_eq!(decoded(bytes), text);
+            assert!(!begins_in_utf16(bytes), "{text:?}");
+        }
+    }
 
     #[test]
     fn an_escape_sequence_does_not_survive_in_any_form() {

@@ -18,6 +18,7 @@ mod support;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use opencode_sessions::lister::{ListRequest, Lister, Outcome, ProcessLister};
 use opencode_sessions::source::Remote;
+use opencode_sessions::wire::STDIN_ENDED;
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 use serving::{Host, list, text, wait_for};
@@ -366,6 +368,203 @@ fn what_keeps_a_command_from_the_helper_is_said_with_the_way_out() {
     assert_eq!(stderr(&output), expected);
     let output = place.run(&["get", "ses_1"]);
     assert_eq!((output.status.code(), stderr(&output)), (Some(1), expected));
+}
+
+/// A database that the helper waits for: it is locked until this is dropped.
+fn locked() -> Made {
+    let made = Made::new();
+    made.session("ses_1", 1);
+    made.run("PRAGMA locking_mode = exclusive; BEGIN EXCLUSIVE; UPDATE session SET title = 'x'");
+    made
+}
+
+#[test]
+fn command_without_standard_input_is_said_to_be_one() {
+    let _limit = support::limit(120);
+    let sentence = "the command does not pass standard input on, and the helper ends when that \
+        ends: write `docker exec -i` or `kubectl exec -i`, and leave out -n of ssh";
+    let place = Place::new();
+    let made = locked();
+    let lister = support::lister().display();
+    let hello = r#"echo '{"type":"hello","protocol":1,"lister":"0.1.0"}'"#;
+    let notice = format!("echo 'opencode-lister: {STDIN_ENDED}' >&2");
+    let marker = ["--marker", "<some other text that marks>"];
+    for (name, text) in [
+        // The helper, with ways to pass on how it ended.
+        ("killed", format!("exec {lister} \"$@\" </dev/null")),
+        ("passed-on", format!("{lister} \"$@\" </dev/null; exit $?")),
+        (
+            "word",
+            format!("{lister} \"$@\" </dev/null; echo Killed >&2; exit 255"),
+        ),
+        ("piped", format!("{lister} \"$@\" </dev/null | cat")),
+        // As far as a helper can come before it ends.
+        ("no-hello", format!("{notice}; kill -9 $$")),
+        ("hello", format!("{hello}; {notice}; kill -9 $$")),
+        (
+            "half-a-line",
+            format!("{hello}; printf '{{\"type\"'; {notice}; exit 137"),
+        ),
+        ("hangs", format!("{hello}; {notice}; exec sleep 60")),
+    ] {
+        let program = place.program(name, &format!("#!/bin/sh\n{text}\n"));
+        let db = format!("db = \"{}\"\n", made.db.display());
+        place.config(&(remote("box", &[program], "15s") + &db));
+        let plain: &[&str] = &["list", "--deadline", "3s"];
+        for args in [
+            plain,
+            &[plain, &marker].concat(),
+            &["get", "ses_1"],
+            &["roots", "ses_1"],
+        ] {
+            let output = place.run(args);
+            assert_eq!(output.status.code(), Some(1), "{name} {args:?}: {output:?}");
+            let expected = format!("opencode-sessions: {sentence}\n");
+            assert_eq!(stderr(&output), expected, "{name} {args:?}");
+        }
+        assert!(doctor(&place, 1).contains(sentence), "{name}");
+    }
+}
+
+#[test]
+fn helper_says_that_standard_input_ended_and_ends_at_once() {
+    let _limit = support::limit(60);
+    let made = locked();
+    let start = |stderr: std::process::Stdio| {
+        let mut helper = support::command(support::lister());
+        helper.args(["--parent-pipe", "--busy-timeout", "30000", "--db"]);
+        helper.arg(&made.db).stdin(std::process::Stdio::null());
+        helper.stdout(std::process::Stdio::null()).stderr(stderr);
+        helper.spawn().unwrap()
+    };
+    let killed = |status: std::process::ExitStatus| {
+        use std::os::unix::process::ExitStatusExt;
+        assert_eq!(status.signal(), Some(9), "{status}");
+    };
+    let output = start(std::process::Stdio::piped())
+        .wait_with_output()
+        .unwrap();
+    killed(output.status);
+    assert_eq!(stderr(&output), format!("opencode-lister: {STDIN_ENDED}\n"));
+    // Nobody reads standard error, and it is full, or closed.
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    while writer.write(&[b'x'; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    killed(start(writer.try_clone().unwrap().into()).wait().unwrap());
+    drop(reader);
+    killed(start(writer.into()).wait().unwrap());
+}
+
+#[test]
+fn what_a_command_says_in_utf16_is_readable() {
+    let _limit = support::limit(60);
+    let place = Place::new();
+    let utf16 = |text: &str, bytes: fn(u16) -> [u8; 2]| {
+        text.encode_utf16().flat_map(bytes).collect::<Vec<u8>>()
+    };
+    let no_hello = "the command exited with status 255 before the helper said anything";
+    for (said, shown) in [
+        (
+            "There is no such distribution.\r\n",
+            "There is no such distribution.",
+        ),
+        ("Es gibt kein „x“.\r\n", "Es gibt kein „x“."),
+        (
+            "没有具有所提供名称的分发。\r\n",
+            "没有具有所提供名称的分发。",
+        ),
+        ("上一个\r\n", "上一个"),
+    ] {
+        for mark in ["", "\u{feff}"] {
+            for (order, bytes) in [
+                ("le", u16::to_le_bytes as fn(u16) -> [u8; 2]),
+                ("be", u16::to_be_bytes),
+            ] {
+                let file = place.path("said");
+                fs::write(&file, utf16(&format!("{mark}{said}"), bytes)).unwrap();
+                let cat = format!("cat '{}'", file.display());
+                for (text, expected) in [
+                    (
+                        format!("{cat}; exit 255"),
+                        format!(
+                            "the command failed before the helper said anything; it said: {shown}"
+                        ),
+                    ),
+                    (
+                        format!("{cat} >&2; exit 255"),
+                        format!("{no_hello}; it said: {shown}"),
+                    ),
+                    (
+                        format!("echo Welcome. >&2; {cat} >&2; exit 255"),
+                        format!("{no_hello}; it said: {shown}"),
+                    ),
+                    (
+                        format!("{cat} >&2; echo 'And more: naïve.' >&2; exit 255"),
+                        format!("{no_hello}; it said: And more: naïve."),
+                    ),
+                ] {
+                    let program = place.program("wsl", &format!("#!/bin/sh\n{text}\n"));
+                    place.config(&remote("windows", &[program], "15s"));
+                    let output = place.run(&["list"]);
+                    assert_eq!(output.status.code(), Some(1), "{text}");
+                    let expected = format!("opencode-sessions: {expected}\n");
+                    assert_eq!(stderr(&output), expected, "{order} {mark:?} {text}");
+                }
+            }
+        }
+    }
+    // More than is kept of it: it is cut between two characters.
+    let file = place.path("said");
+    for length in [4095, 4096, 4097, 40_000] {
+        let text = format!("{}\r\n没有分发。\r\n", "x".repeat(length));
+        fs::write(&file, utf16(&text, u16::to_le_bytes)).unwrap();
+        let text = format!("#!/bin/sh\ncat '{}' >&2; exit 255\n", file.display());
+        place.config(&remote("windows", &[place.program("wsl", &text)], "15s"));
+        let expected = format!("opencode-sessions: {no_hello}; it said: 没有分发。\n");
+        assert_eq!(stderr(&place.run(&["list"])), expected, "{length}");
+    }
+}
+
+#[test]
+fn command_may_send_less_than_a_helper_of_this_machine() {
+    let _limit = support::limit(120);
+    let place = Place::new();
+    // Each session has 900,000 bytes in a field that nobody knows.
+    let text = |count: usize| {
+        format!(
+            r#"#!/bin/sh
+filler=$(head -c 900000 /dev/zero | tr '\0' x)
+echo '{{"type":"hello","protocol":1,"lister":"0.1.0"}}'
+n=0
+while [ $n -lt {count} ]; do
+    printf '{{"type":"session","id":"ses_%d","store":"v1","new":"%s"}}\n' $n "$filler"
+    n=$((n + 1))
+done
+echo '{{"type":"end","sessions":{count},"database":"ready","scan":{{"mode":"none","progress":1,"frames":0,"bytes":0}},"elapsedMs":1}}'
+"#
+        )
+    };
+    let refused = "opencode-sessions: the helper's output is not valid: its output is larger than \
+        67108864 bytes\n";
+    for (count, status) in [(74, 0), (75, 1)] {
+        let program = place.program("much", &text(count));
+        place.config(&remote("box", std::slice::from_ref(&program), "15s"));
+        let output = place.run(&["list", "--format", "ids", "--deadline", "60s"]);
+        assert_eq!(
+            output.status.code(),
+            Some(status),
+            "{count}: {}",
+            stderr(&output)
+        );
+        assert_eq!(stderr(&output), if status == 0 { "" } else { refused });
+        let mut here = place.command(&["list", "--format", "ids", "--deadline", "60s"]);
+        let here = here
+            .args(["--db", "/nowhere/x.db", "--lister", &program])
+            .output()
+            .unwrap();
+        assert_eq!(here.status.code(), Some(0), "{count}: {}", stderr(&here));
+    }
 }
 
 #[test]

@@ -7,11 +7,13 @@
 //! holds all the same.
 
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::AsFd;
 use std::thread;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, Signal};
 
-use crate::wire::{Request, limits};
+use crate::wire::{Request, STDIN_ENDED, limits};
 
 /// Address space of a helper in the background, in bytes. Much of it is never
 /// touched: the C library reserves 64 MiB a thread.
@@ -104,9 +106,12 @@ pub fn read_request(stdin: &mut impl BufRead) -> Result<Request, String> {
         .read_until(b'\n', &mut line)
         .map_err(|error| format!("standard input cannot be read: {error}"))?;
     if line.pop_if(|last| *last == b'\n').is_none() {
-        return Err(match line.len() as u64 == limit {
-            true => format!("the request is longer than {} bytes", limits::LINE),
-            false => "standard input has no request line".to_owned(),
+        return Err(match line.len() as u64 {
+            0 => format!("there is no request: {STDIN_ENDED}"),
+            length if length == limit => {
+                format!("the request is longer than {} bytes", limits::LINE)
+            }
+            _ => "standard input has no request line".to_owned(),
         });
     }
     Request::parse(&line)
@@ -118,7 +123,8 @@ pub fn stdin() -> BufReader<io::Stdin> {
 }
 
 /// Ends this process when standard input ends: its other end is held by the
-/// program that launched it.
+/// program that launched it. Standard error says so before, for a launcher that is alive
+/// and whose command does not pass standard input on.
 ///
 /// # Errors
 ///
@@ -136,9 +142,26 @@ pub fn die_at_the_end_of(mut stdin: impl Read + Send + 'static) -> io::Result<()
                     _ => {}
                 }
             }
+            report_end_of_stdin();
             // Nobody reads the rest. SIGKILL, since an orderly exit could wait for
             // the thread that writes it.
             let _ = rustix::process::kill_process(rustix::process::getpid(), Signal::KILL);
         })?;
     Ok(())
+}
+
+/// Writes [`STDIN_ENDED`] to standard error, unless that could block. The process must end
+/// at once, also where a launcher that hangs has left the pipe full.
+fn report_end_of_stdin() {
+    let stderr = io::stderr();
+    let mut ready = [PollFd::new(&stderr, PollFlags::OUT)];
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // A pipe that can be written to takes PIPE_BUF bytes, at least 512, without blocking.
+    if poll(&mut ready, Some(&at_once)).is_ok_and(|ready| ready > 0) {
+        let line = format!("opencode-lister: {STDIN_ENDED}\n");
+        let _ = rustix::io::write(stderr.as_fd(), line.as_bytes());
+    }
 }

@@ -403,7 +403,11 @@ impl From<Broke> for Breakage {
 impl fmt::Display for Breakage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.what.fmt(f)?;
-        last_words(&self.stderr, f)
+        match self.what {
+            // It is what was said, and a shell's word for it would only mislead.
+            Broke::StdinNotPassedOn => Ok(()),
+            _ => last_words(&self.stderr, f),
+        }
     }
 }
 
@@ -444,6 +448,10 @@ pub enum Broke {
     NotPlain(OsString),
     /// The command said this before the helper said anything.
     Banner(String),
+    /// The command said this in UTF-16, which the helper does not write.
+    CommandSaid(String),
+    /// The command does not pass standard input on: it ended for the helper, and not here.
+    StdinNotPassedOn,
     /// The command exited before the helper said anything.
     NotReached {
         /// The exit status.
@@ -508,7 +516,10 @@ impl Broke {
             Self::NoCommand { .. } => "no_command",
             Self::NotPlain(_) => "not_plain",
             Self::Banner(_) => "banner",
-            Self::NotReached { .. } | Self::CommandKilled { .. } => "not_reached",
+            Self::NotReached { .. } | Self::CommandKilled { .. } | Self::CommandSaid(_) => {
+                "not_reached"
+            }
+            Self::StdinNotPassedOn => "no_stdin",
             Self::Stuck => "stuck",
             Self::Wire(_) => "wire",
             Self::Status { .. } | Self::Exited { .. } => "exit_status",
@@ -563,6 +574,16 @@ impl fmt::Display for Broke {
                 "the command printed \"{said}\" before the helper said anything: nothing there may \
                  print to standard output, such as a greeting in a shell's start-up file; let that \
                  file print only where there is a terminal (`[ -t 1 ] || return`)"
+            ),
+            Self::CommandSaid(said) => {
+                write!(
+                    f,
+                    "the command failed before the helper said anything; it said: {said}"
+                )
+            }
+            Self::StdinNotPassedOn => f.write_str(
+                "the command does not pass standard input on, and the helper ends when that ends: \
+                 write `docker exec -i` or `kubectl exec -i`, and leave out -n of ssh",
             ),
             Self::NotReached { status } => {
                 write!(

@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::Cancel;
 use super::guard::Guard;
 use crate::signals::without_sigpipe;
+use crate::text::decoded;
 use crate::wire::{Checker, Content, Violation};
 
 /// How long a pipe that somebody still holds is waited for after the child has
@@ -84,7 +85,7 @@ pub(super) fn converse<C: Content>(
     Conversation {
         over,
         checker: talk.checker,
-        stderr: String::from_utf8_lossy(&tail).into_owned(),
+        stderr: decoded(&tail).into_owned(),
     }
 }
 
@@ -226,9 +227,10 @@ impl<C: Content> Talk<'_, C> {
                 Got::Nothing => break,
                 Got::End => self.stderr = None,
                 Got::Data(count) => {
-                    let news = &self.buffer[..count];
-                    self.tail.extend(&news[count.saturating_sub(STDERR)..]);
-                    self.tail.drain(..self.tail.len().saturating_sub(STDERR));
+                    self.tail.extend(&self.buffer[..count]);
+                    // An even number of bytes, so that UTF-16 is cut between two units.
+                    let excess = self.tail.len().saturating_sub(STDERR);
+                    self.tail.drain(..excess.next_multiple_of(2));
                 }
             }
         }

@@ -17,7 +17,9 @@ use super::{
     outcome_of, until,
 };
 use crate::source::{Place, Remote, Source};
-use crate::wire::{Answers, Asked, Checker, Content, Progress, Sessions, Verdict, Violation};
+use crate::wire::{
+    Answers, Asked, Checker, Content, Progress, STDIN_ENDED, Sessions, Verdict, Violation, limits,
+};
 
 /// Lists by launching `opencode-lister`, one process a listing, or a command that
 /// runs it elsewhere.
@@ -221,8 +223,22 @@ impl Lister for ProcessLister {
 }
 
 /// What breaks before the helper has said a word is the command's doing: the way to
-/// the helper, not the helper.
+/// the helper, not the helper. So is a standard input that ends: this process holds the
+/// other end of it.
 fn of_a_command<T>(outcome: Outcome<T>) -> Outcome<T> {
+    let said = match &outcome {
+        Outcome::Refused(refusal) => &refusal.failure.message,
+        Outcome::Broken(Breakage { stderr, .. }) | Outcome::TimedOut(Timeout { stderr, .. }) => {
+            stderr
+        }
+        Outcome::Complete(_) | Outcome::Cancelled => "",
+    };
+    if said.contains(STDIN_ENDED) {
+        return Outcome::Broken(Breakage {
+            stderr: said.to_owned(),
+            what: Broke::StdinNotPassedOn,
+        });
+    }
     let breakage = match outcome {
         Outcome::Broken(breakage) => breakage,
         Outcome::TimedOut(timeout) => {
@@ -237,6 +253,7 @@ fn of_a_command<T>(outcome: Outcome<T>) -> Outcome<T> {
         |output: &Violation| matches!(output, Violation::NoOutput | Violation::PartialLine(1));
     let what = match breakage.what {
         Broke::Wire(Violation::NoHello(said)) => Broke::Banner(said),
+        Broke::Wire(Violation::Utf16(said)) => Broke::CommandSaid(said),
         Broke::Wire(output) if nothing(&output) => Broke::NotReached { status: 0 },
         Broke::Exited { status, output } if nothing(&output) => Broke::NotReached { status },
         Broke::Killed {

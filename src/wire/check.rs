@@ -51,6 +51,9 @@ pub enum Violation {
     /// The first line is no `hello`.
     #[error("its first line is no hello but {0}")]
     NoHello(String),
+    /// The first line is in UTF-16, which no helper writes; decoded, safe to show.
+    #[error("its first line is no hello but UTF-16: {0}")]
+    Utf16(String),
     /// It speaks another protocol.
     #[error(
         "it is version {lister} and speaks protocol {theirs}; this is version {VERSION} and \
@@ -255,13 +258,13 @@ impl<C: Content> Checker<C> {
         }
         while let Some(at) = memchr::memchr(b'\n', bytes) {
             let (line, rest) = (&bytes[..at], &bytes[at + 1..]);
-            bytes = rest;
+            let from_line = std::mem::replace(&mut bytes, rest);
             if self.partial.is_empty() {
-                self.line(line)?;
+                self.line(line, from_line)?;
             } else {
                 self.hold(line)?;
                 let line = std::mem::take(&mut self.partial);
-                self.line(&line)?;
+                self.line(&line, &line)?;
                 self.partial = line;
                 self.partial.clear();
             }
@@ -302,7 +305,8 @@ impl<C: Content> Checker<C> {
         Ok(())
     }
 
-    fn line(&mut self, line: &[u8]) -> Result<(), Violation> {
+    /// Takes one line; `from_line` begins with it, and has what came after it.
+    fn line(&mut self, line: &[u8], from_line: &[u8]) -> Result<(), Violation> {
         self.lines += 1;
         let at = self.lines;
         if line.len() > limits::LINE {
@@ -312,7 +316,7 @@ impl<C: Content> Checker<C> {
             return Err(Violation::AfterEnd);
         }
         let Some(hello) = &self.hello else {
-            self.hello = Some(first_line(line)?);
+            self.hello = Some(first_line(line, from_line)?);
             return Ok(());
         };
         match parse(line) {
@@ -591,7 +595,7 @@ fn kind(line: &[u8]) -> Option<String> {
     parse::<Kind>(line).ok().map(|kind| kind.r#type)
 }
 
-fn first_line(line: &[u8]) -> Result<Hello, Violation> {
+fn first_line(line: &[u8], from_line: &[u8]) -> Result<Hello, Violation> {
     match parse(line) {
         Ok(Message::Hello(hello)) if hello.lister.len() > limits::TEXT => {
             Err(Violation::NoHello(shown(hello.lister.as_bytes())))
@@ -604,6 +608,13 @@ fn first_line(line: &[u8]) -> Result<Hello, Violation> {
         // It is a line of a helper, and only its ends are wrong.
         Err(error @ (LineError::CarriageReturn | LineError::Blanks)) => {
             Err(invalid(1, &error.to_string()))
+        }
+        // In UTF-16 a byte of ten is not always a line feed.
+        _ if text::begins_in_utf16(from_line) => {
+            let said = text::decoded(from_line);
+            let mut lines = said.lines().map(text::one_line);
+            let first = lines.find(|line| !line.is_empty()).unwrap_or_default();
+            Err(Violation::Utf16(shown(first.as_bytes())))
         }
         _ => Err(Violation::NoHello(shown(line))),
     }

@@ -35,7 +35,7 @@ pub use message::{
     DatabaseState, Degraded, End, ErrorKind, Failure, Hello, Message, OptionalPart, Scan, ScanMode,
     Skipped, notes,
 };
-pub use request::{InvalidMarker, MarkerText, Request};
+pub use request::{InvalidMarker, MarkerText, Request, STDIN_ENDED};
 pub use write::{WriteError, Writer};
 
 /// The protocol both sides of this version speak.

@@ -9,6 +9,13 @@ use serde::{Deserialize, Serialize};
 use super::parse::parse;
 use crate::session::SessionId;
 
+/// What a helper says whose standard input has ended before its request, or, with
+/// `--parent-pipe`, before it was done. Its launcher looks for it on standard error and in
+/// an `error`: where it has not ended the input itself, the command between them does not
+/// pass it on.
+pub const STDIN_ENDED: &str = "standard input has ended: the program that launched this helper is \
+     gone, or its standard input is not passed on to here";
+
 /// A request. Unlike the helper's lines it is strict: a helper that does not
 /// know a field must not answer as if it had not been there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
