@@ -15,6 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::aliases;
+use crate::session::Millis;
 use crate::text::{Shown, escaped_bytes};
 
 /// What a source is called.
@@ -69,6 +70,25 @@ pub enum Place {
     Database(PathBuf),
     /// Another machine, container or user.
     Remote(Remote),
+}
+
+/// How far another machine's clock may be ahead of this one's, in milliseconds: a day.
+const CLOCK_SKEW_MS: i64 = 24 * 60 * 60 * 1000;
+
+impl Place {
+    /// Whether this time of a session, which is read at `now`, counts against other
+    /// sources' times of the same session. From a command one that is more than a day ahead
+    /// does not: with it a machine whose clock is wrong, or that lies, would hide this
+    /// machine's row for years.
+    #[must_use]
+    pub fn is_credible(&self, updated: Option<Millis>, now: Millis) -> bool {
+        match self {
+            Self::Database(_) => true,
+            Self::Remote(_) => {
+                updated.is_none_or(|updated| updated.0 <= now.0.saturating_add(CLOCK_SKEW_MS))
+            }
+        }
+    }
 }
 
 /// A command that runs the helper somewhere else and passes its standard input and

@@ -304,7 +304,7 @@ fn index_snapshot_format_is_pinned() {
     let nothing = Index::new(&sources());
     assert_is_pinned("index", &encoded, |bytes| {
         let mut into = Index::new(&sources());
-        let restored = snapshot::restore(&mut into, bytes, Some(&marker));
+        let restored = snapshot::restore(&mut into, bytes, Some(&marker), Millis::now());
         match restored {
             Ok(()) => assert_eq!(entries_of(&into), [entries(), Vec::new()]),
             Err(_) => assert_eq!(entries_of(&into), entries_of(&nothing)),

@@ -299,7 +299,7 @@ fn run(steps: &[(usize, Step)]) {
             Step::Restart => {
                 let bytes = snapshot::encode(&index, None).unwrap();
                 index = Index::new(&sources);
-                snapshot::restore(&mut index, &bytes, None).unwrap();
+                snapshot::restore(&mut index, &bytes, None, Millis::now()).unwrap();
                 for model in &mut models {
                     model.health = if model.rows.is_empty() {
                         "starting"
@@ -409,7 +409,7 @@ fn a_snapshot_of_another_marker_keeps_the_sessions_and_forgets_their_marks() {
     let bytes = snapshot::encode(&index, Some(&marker)).unwrap();
     for (now, marked) in [(Some(&marker), Some(false)), (None, None)] {
         let mut index = Index::new(std::slice::from_ref(&source));
-        snapshot::restore(&mut index, &bytes, now).unwrap();
+        snapshot::restore(&mut index, &bytes, now, Millis::now()).unwrap();
         assert_eq!(rows(&index, &source.name)[&1].marked, marked);
     }
 }
@@ -516,7 +516,7 @@ fn a_source_that_is_too_large_for_a_snapshot_costs_no_other_its_part() {
     index.merge(&small.name, found(DatabaseState::Ready, &[1]), at(0));
     let bytes = snapshot::encode(&index, None).unwrap();
     let mut restored = Index::new(&[large.clone(), small.clone()]);
-    snapshot::restore(&mut restored, &bytes, None).unwrap();
+    snapshot::restore(&mut restored, &bytes, None, Millis::now()).unwrap();
     assert_eq!(restored.source(&small.name).unwrap().count(), 1);
     assert_eq!(restored.source(&large.name).unwrap().count(), 0);
 }

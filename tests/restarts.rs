@@ -96,7 +96,12 @@ fn index_of(db: &Path) -> Index {
 /// The sessions in this snapshot, as events have them.
 fn decode(db: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Value>, Unreadable> {
     let mut index = index_of(db);
-    snapshot::restore(&mut index, bytes, Some(&MarkerText::default()))?;
+    snapshot::restore(
+        &mut index,
+        bytes,
+        Some(&MarkerText::default()),
+        Millis::now(),
+    )?;
     let sessions = index.sessions(View::default());
     Ok(sessions
         .iter()
@@ -373,7 +378,7 @@ fn a_snapshot_damaged_at_any_byte_is_not_taken_and_changes_nothing() {
     let (mut into, _) = known(2);
     let before = seen(&into);
     let mut assert_refused = |bytes: &[u8], what: &str| {
-        let restored = snapshot::restore(&mut into, bytes, None);
+        let restored = snapshot::restore(&mut into, bytes, None, Millis::now());
         assert!(restored.is_err(), "{what}");
         assert_eq!(seen(&into), before, "{what}");
     };
@@ -392,7 +397,7 @@ fn a_snapshot_damaged_at_any_byte_is_not_taken_and_changes_nothing() {
     assert_refused(&[&bytes[..], b"\0"].concat(), "one byte more");
     assert_refused(&[&bytes[..], &bytes].concat(), "twice");
     let (mut empty, _) = (index_of(Path::new("/nowhere/opencode.db")), ());
-    snapshot::restore(&mut empty, &bytes, None).unwrap();
+    snapshot::restore(&mut empty, &bytes, None, Millis::now()).unwrap();
     assert_eq!(index.sessions(View::ALL), empty.sessions(View::ALL));
     assert_eq!(empty.sources().next().unwrap().health().name(), "stale");
 }
@@ -439,7 +444,7 @@ fn the_decoder_takes_any_bytes_without_panic_and_in_bounded_memory() {
         }
         let file = with_header(&valid, &bytes);
         let mut into = index_of(Path::new("/nowhere/opencode.db"));
-        match snapshot::restore(&mut into, &file, None) {
+        match snapshot::restore(&mut into, &file, None, Millis::now()) {
             Ok(()) => taken += 1,
             Err(why) => {
                 assert_eq!(why, Unreadable::Body);
@@ -507,7 +512,7 @@ fn random_bytes_of_any_length_are_no_snapshot() {
     for round in 0..20_000 {
         let bytes = noise(&mut random, if round % 100 == 0 { 1 << 16 } else { 64 });
         let mut into = index_of(Path::new("/nowhere/opencode.db"));
-        assert!(snapshot::restore(&mut into, &bytes, None).is_err());
+        assert!(snapshot::restore(&mut into, &bytes, None, Millis::now()).is_err());
         assert_eq!(seen(&into).0, 0);
     }
 }

@@ -151,6 +151,11 @@ fn list(
     let outcomes = gather::list(&reached, request, |source| waiting.is_there(&source.name));
     drop(waiting);
     let mut index = Index::new(sources);
+    let now = Moment {
+        wall: Millis::now(),
+        // An index that takes each source once waits for nothing.
+        monotonic: Duration::ZERO,
+    };
     let mut failed = 0;
     let mut is_explained = false;
     for (reached, outcome) in reached.iter().zip(outcomes) {
@@ -190,7 +195,7 @@ fn list(
             ));
         }
         let found = gather::found(listing, &reached.projects(), until);
-        index.merge(&source.name, found, NOW);
+        index.merge(&source.name, found, now);
     }
     if failed == sources.len() {
         return Ok(FAILED);
@@ -208,12 +213,6 @@ fn list(
     present(args, chosen, wanted, sessions.collect(), is_explained)?;
     Ok(if failed == 0 { 0 } else { FAILED })
 }
-
-/// An index that takes each source once needs no clock.
-const NOW: Moment = Moment {
-    wall: Millis(0),
-    monotonic: Duration::ZERO,
-};
 
 /// What a running service knows, where that is exactly what was asked: the same
 /// sources, the same marker, and its last listings were complete. Takes at most half of

@@ -10,8 +10,8 @@ use super::{Reached, at_once, why_empty};
 use crate::lister::{Cancel, LookUpRequest, Outcome, until};
 use crate::output::FoundOf;
 use crate::project::Projects;
-use crate::session::SessionId;
-use crate::source::SourceName;
+use crate::session::{Millis, SessionId};
+use crate::source::{Place, SourceName};
 use crate::text::one_line;
 use crate::wire::{Answer, DatabaseState, LookUp, Unresolved, limits};
 
@@ -90,7 +90,7 @@ impl LookUpJob {
     }
 
     fn ask_all(&self, sources: &[Asked]) -> Vec<LookedUp> {
-        let until = until(self.deadline);
+        let (until, now) = (until(self.deadline), Millis::now());
         let answers = at_once(sources, |asked| self.ask(asked), Err);
         let mut answers: Vec<_> = sources
             .iter()
@@ -105,6 +105,8 @@ impl LookUpJob {
                 OfSource {
                     name: &reached.source.name,
                     is_only: sources.len() == 1,
+                    place: &reached.source.place,
+                    now,
                     projects,
                     answers: answers.map(Vec::into_iter),
                 }
@@ -145,12 +147,15 @@ impl LookUpJob {
 struct OfSource<'a, I> {
     name: &'a SourceName,
     is_only: bool,
+    place: &'a Place,
+    now: Millis,
     projects: Projects,
     answers: Result<I, String>,
 }
 
 impl<I: Iterator<Item = Answer>> OfSource<'_, I> {
-    fn next(&mut self, id: &SessionId) -> Option<(&SourceName, FoundOf)> {
+    /// What it says of the id, and whether the time of that counts against other sources.
+    fn next(&mut self, id: &SessionId) -> Option<(&SourceName, FoundOf, bool)> {
         let found = match &mut self.answers {
             Ok(answers) => FoundOf::answer(answers.next()?, &self.projects),
             Err(why) => FoundOf::Failed {
@@ -161,17 +166,24 @@ impl<I: Iterator<Item = Answer>> OfSource<'_, I> {
                 },
             },
         };
-        Some((self.name, found))
+        let is_credible = match &found {
+            FoundOf::Answer(Answer::Session(entry)) => {
+                self.place.is_credible(entry.session.time_updated, self.now)
+            }
+            _ => true,
+        };
+        Some((self.name, found, is_credible))
     }
 }
 
 /// Of what the sources say of one id what says most, and which have it.
 fn best<'a>(
     id: &SessionId,
-    of_sources: impl Iterator<Item = (&'a SourceName, FoundOf)>,
+    of_sources: impl Iterator<Item = (&'a SourceName, FoundOf, bool)>,
 ) -> LookedUp {
     let mut best: Option<LookedUp> = None;
-    for (name, found) in of_sources {
+    let mut is_best_credible = true;
+    for (name, found, is_credible) in of_sources {
         let is_there = rank(&found) >= IN_A_SOURCE;
         let new = LookedUp {
             source: is_there.then(|| name.clone()),
@@ -179,12 +191,20 @@ fn best<'a>(
             also: Vec::new(),
         };
         best = Some(match best {
-            None => new,
+            None => {
+                is_best_credible = is_credible;
+                new
+            }
             Some(old) => {
-                let (mut best, other) = match is_better(&new.found, &old.found) {
+                let is_new_better =
+                    is_better((&new.found, is_credible), (&old.found, is_best_credible));
+                let (mut best, other) = match is_new_better {
                     true => (new, old),
                     false => (old, new),
                 };
+                if is_new_better {
+                    is_best_credible = is_credible;
+                }
                 if let (FoundOf::Failed { message, .. }, FoundOf::Failed { message: more, .. }) =
                     (&mut best.found, &other.found)
                 {
@@ -221,12 +241,15 @@ fn rank(found: &FoundOf) -> u8 {
 /// From this rank on the session is in the source.
 const IN_A_SOURCE: u8 = 2;
 
-/// Of two sessions the newer one.
-fn is_better(found: &FoundOf, than: &FoundOf) -> bool {
+/// Of two sessions the newer one, as far as its time is credible.
+fn is_better(
+    (found, is_credible): (&FoundOf, bool),
+    (than, was_credible): (&FoundOf, bool),
+) -> bool {
     use Answer::Session;
     match (found, than) {
         (FoundOf::Answer(Session(found)), FoundOf::Answer(Session(than))) => {
-            found.session.time_updated > than.session.time_updated
+            (is_credible, found.session.time_updated) > (was_credible, than.session.time_updated)
         }
         _ => rank(found) > rank(than),
     }

@@ -10,7 +10,8 @@
 //! * `marked: null` in a listing keeps what was last known of that session.
 //! * A session that several sources have is shown once: the row with the newest
 //!   `time_updated`, of the first source where there are several, and all its sources
-//!   named. An archived one is hidden by that row alone, so that no older copy of it
+//!   named. A row of a command whose time is more than a day ahead counts as older than
+//!   every other ([`Place::is_credible`]). An archived one is hidden by that row alone, so that no older copy of it
 //!   comes to light.
 //! * There are views: of roots that are not archived, and of more. A view's revision grows
 //!   by one with every change of a session that it shows, and with nothing else.
@@ -107,6 +108,8 @@ pub struct Known {
 struct Row {
     entry: Packed<Entry>,
     updated: Option<Millis>,
+    /// Its time counts against other sources' times.
+    is_credible: bool,
     archived: bool,
     child: bool,
 }
@@ -315,9 +318,9 @@ impl Index {
         view: View,
     ) -> Option<Sourced<Packed<Entry>>> {
         // Of equals the last is taken: the first source.
-        let newest = candidates
-            .clone()
-            .max_by_key(|Candidate { at, row }| (row.updated, std::cmp::Reverse(*at)))?;
+        let newest = candidates.clone().max_by_key(|Candidate { at, row }| {
+            (row.is_credible, row.updated, std::cmp::Reverse(*at))
+        })?;
         if !view.shows(newest.row) {
             return None;
         }
@@ -332,7 +335,7 @@ impl Index {
 
     /// Takes over what was known before a restart of the source that is this. A source
     /// that has sessions is stale until its first listing.
-    pub fn restore(&mut self, identity: &str, entries: Vec<Packed<Entry>>) {
+    pub fn restore(&mut self, identity: &str, entries: Vec<Packed<Entry>>, now: Millis) {
         let mut sources = self.sources.iter_mut();
         let known = sources.find(|known| known.identity == identity);
         let Some(known) = known.filter(|_| !entries.is_empty()) else {
@@ -343,7 +346,7 @@ impl Index {
             .into_iter()
             .map(|packed| {
                 let entry = packed.unpack();
-                let row = Row::of(&entry, packed);
+                let row = Row::of(&entry, packed, &known.place, now);
                 (entry.session.id, row)
             })
             .collect();
@@ -364,7 +367,7 @@ impl Index {
         let Some(at) = self.at(name) else {
             return Merged::default();
         };
-        let (merged, touched) = self.sources[at].merge(found, now.monotonic);
+        let (merged, touched) = self.sources[at].merge(found, now);
         self.changes += u64::from(!touched.is_empty());
         let views = self.views.iter().map(|seen| seen.view);
         let differences = views.map(|view| (view, self.difference(at, &touched, view)));
@@ -441,10 +444,13 @@ struct Candidate<'a> {
 }
 
 impl Row {
-    fn of(entry: &Entry, packed: Packed<Entry>) -> Self {
+    /// A row that was read at `now` from this place.
+    fn of(entry: &Entry, packed: Packed<Entry>, place: &Place, now: Millis) -> Self {
+        let updated = entry.session.time_updated;
         Self {
             entry: packed,
-            updated: entry.session.time_updated,
+            updated,
+            is_credible: place.is_credible(updated, now),
             archived: entry.session.time_archived.is_some(),
             child: entry.session.parent_id.is_some(),
         }
@@ -525,7 +531,7 @@ impl Known {
         self.rows.values().map(|row| &row.entry)
     }
 
-    fn merge(&mut self, found: Found, now: Duration) -> (Merged, Touched) {
+    fn merge(&mut self, found: Found, now: Moment) -> (Merged, Touched) {
         let health = match found.database {
             DatabaseState::Young => {
                 self.gone_since = None;
@@ -536,8 +542,8 @@ impl Known {
             DatabaseState::Empty => Health::Empty,
         };
         if health != Health::Ok && !self.rows.is_empty() {
-            let since = *self.gone_since.get_or_insert(now);
-            if now.saturating_sub(since) < CONFIRM {
+            let since = *self.gone_since.get_or_insert(now.monotonic);
+            if now.monotonic.saturating_sub(since) < CONFIRM {
                 let merged = Merged {
                     again: Some(Again::Unconfirmed),
                     ..Merged::default()
@@ -546,7 +552,7 @@ impl Known {
             }
         }
         self.gone_since = None;
-        let touched = self.take(found.entries);
+        let touched = self.take(found.entries, now.wall);
         let merged = Merged {
             health_changed: self.become_(health),
             ..Merged::default()
@@ -572,7 +578,7 @@ impl Known {
     }
 
     /// Takes the rows of a listing for its own.
-    fn take(&mut self, entries: PackedList<Entry>) -> Touched {
+    fn take(&mut self, entries: PackedList<Entry>, now: Millis) -> Touched {
         let mut touched = Touched::new();
         let mut old = std::mem::take(&mut self.rows);
         for mut entry in entries.into_values() {
@@ -582,7 +588,7 @@ impl Known {
                 let known = known.as_ref().map(|known| known.entry.unpack());
                 entry.session.marked = known.and_then(|known| known.session.marked);
             }
-            let row = Row::of(&entry, Packed::new(&entry));
+            let row = Row::of(&entry, Packed::new(&entry), &self.place, now);
             let row = match known {
                 // What is the same stays the same piece of memory.
                 Some(known) if known == row => known,

@@ -10,6 +10,7 @@ use super::{Index, Known};
 use crate::codec::{self, Kind, Unreadable};
 use crate::output::Entry;
 use crate::packed::Packed;
+use crate::session::Millis;
 use crate::wire::MarkerText;
 
 const KIND: Kind = Kind {
@@ -59,7 +60,7 @@ pub fn encode(index: &Index, marker: Option<&MarkerText>) -> std::io::Result<Vec
     )
 }
 
-/// Puts what a snapshot holds of the index's sources into the index.
+/// Puts what a snapshot holds of the index's sources into the index, at `now`.
 ///
 /// # Errors
 ///
@@ -68,6 +69,7 @@ pub fn restore(
     index: &mut Index,
     bytes: &[u8],
     marker: Option<&MarkerText>,
+    now: Millis,
 ) -> Result<(), Unreadable> {
     let restored: Restored = codec::decode(KIND, bytes)?;
     // What is known of one marker says nothing about another.
@@ -80,7 +82,7 @@ pub fn restore(
                 *entry = Packed::new(&unpacked);
             }
         }
-        index.restore(&identity, entries);
+        index.restore(&identity, entries, now);
     }
     Ok(())
 }

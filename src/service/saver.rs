@@ -14,6 +14,7 @@ use super::{Inbox, Message};
 use crate::codec;
 use crate::file;
 use crate::index::{Index, snapshot};
+use crate::session::Millis;
 use crate::text::one_line;
 use crate::wire::MarkerText;
 
@@ -108,7 +109,7 @@ pub(super) fn restore(index: &mut Index, state: &StateDir, marker: Option<&Marke
     let path = state.snapshot();
     let unusable = match file::load(&path, codec::HEADER + codec::MAX_BODY) {
         Ok(None) => return,
-        Ok(Some(bytes)) => match snapshot::restore(index, &bytes, marker) {
+        Ok(Some(bytes)) => match snapshot::restore(index, &bytes, marker, Millis::now()) {
             Ok(()) => return,
             Err(why) => why.to_string(),
         },
