@@ -466,13 +466,30 @@ fn wire_look_ups_are_pinned() {
         unresolved("ses_circle", Unresolved::Cycle),
         unresolved("ses_orphan", Unresolved::Orphan),
     ];
-    for (what, name, answers) in [
-        (LookUp::Get, wire_sample("get"), get),
-        (LookUp::Roots, wire_sample("roots"), roots),
+    let none = vec![Answer::Absent { id: id("ses_none") }];
+    let places = vec!["moz_places".to_owned()];
+    let (ready, empty) = (DatabaseState::Ready, DatabaseState::Empty);
+    for (what, name, answers, database, other_tables) in [
+        (LookUp::Get, wire_sample("get"), get, ready, Vec::new()),
+        (
+            LookUp::Roots,
+            wire_sample("roots"),
+            roots,
+            ready,
+            Vec::new(),
+        ),
+        (
+            LookUp::Get,
+            wire_sample("get-other-tables"),
+            none,
+            empty,
+            places,
+        ),
     ] {
         let end = AnswersEnd {
             answers: answers.len() as u64,
-            database: DatabaseState::Ready,
+            database,
+            other_tables,
             elapsed_ms: 4,
         };
         let encoded = written(|mut writer| {

@@ -464,9 +464,23 @@ fn database_of_another_program_is_an_error_that_names_its_tables() {
             ),
             None => format!("the database at {db} has no sessions yet"),
         };
-        assert_eq!(stderr(&listed), format!("opencode-sessions: {sentence}\n"));
+        let said = format!("opencode-sessions: {sentence}\n");
+        assert_eq!(stderr(&listed), said);
         assert!(report.contains(&sentence), "{report}");
         assert_eq!(listed.stdout, b"");
+        for what in ["get", "roots"] {
+            let mut look_up = command(sessions());
+            let output = look_up.args([what, "ses_1", "--db", db]).output().unwrap();
+            let (status, said) = match tables.is_some() {
+                true => (1, &*said),
+                // Nothing is wrong with a database of nothing.
+                false => (4, ""),
+            };
+            assert_eq!(output.status.code(), Some(status), "{what}: {output:?}");
+            assert_eq!(stderr(&output), said, "{what}");
+            let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!(answer["type"] == "failed", tables.is_some(), "{answer}");
+        }
     }
 }
 

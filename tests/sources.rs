@@ -1164,6 +1164,121 @@ fn a_copied_database_shows_each_session_once_and_names_both() {
 // ---- One database under several names.
 
 #[test]
+fn another_machines_clock_that_is_far_ahead_hides_no_session_of_this_one() {
+    let _limit = support::limit(120);
+    const HOUR: i64 = 3_600_000;
+    let now = opencode_sessions::session::Millis::now().0;
+    let (here, there) = (Machine::new(&["ses_1"]), Machine::new(&["ses_1"]));
+    let place = Place::new();
+    let set = |machine: &Machine, ahead: i64, archived: &str| {
+        let time = now.saturating_add(ahead);
+        machine.made.run(&format!(
+            "UPDATE session SET time_updated = {time}, time_archived = {archived}"
+        ));
+    };
+    // By how much the times are ahead of now, here and there, and whose row is shown.
+    for (local, far, shown) in [
+        (-HOUR, -2 * HOUR, "here"),
+        (-2 * HOUR, -HOUR, "far"),
+        (-HOUR, HOUR, "far"),
+        (-HOUR, 23 * HOUR, "far"),
+        (-HOUR, 25 * HOUR, "here"),
+        (-HOUR, 1 << 61, "here"),
+        // This machine's clock is its own.
+        (1 << 61, -HOUR, "here"),
+        (30 * HOUR, 25 * HOUR, "here"),
+        (30 * HOUR, 40 * HOUR, "here"),
+    ] {
+        for far_first in [false, true] {
+            set(&here, local, "NULL");
+            set(&there, far, "NULL");
+            let mut sources = [
+                database("here", &here.made.db),
+                remote("far", &there.words(), "15s"),
+            ];
+            if far_first {
+                sources.reverse();
+            }
+            place.config(&sources.concat());
+            let listed = place.run(&["list", "--format", "ndjson"]);
+            let found = place.run(&["get", "ses_1"]);
+            for output in [&listed, &found] {
+                let what = format!("{local} {far} {far_first}: {output:?}");
+                assert_eq!(output.status.code(), Some(0), "{what}");
+                let session = &stdout(output)[0];
+                assert_eq!(session["source"], shown, "{what}");
+                assert_eq!(list(&session["also"]).len(), 1, "{what}");
+            }
+            // Neither does it by its archived row.
+            set(&there, far, "1");
+            let listed = place.run(&["list", "--format", "ids"]);
+            let expected = if shown == "here" { "ses_1\n" } else { "" };
+            assert_eq!(
+                String::from_utf8_lossy(&listed.stdout),
+                expected,
+                "{local} {far}"
+            );
+        }
+    }
+    // A service shows the same, before and after a restart without the other machine.
+    set(&here, -HOUR, "NULL");
+    set(&there, 1 << 61, "1");
+    for is_there in [true, false] {
+        let words = match is_there {
+            true => there.words(),
+            false => vec!["false".to_owned()],
+        };
+        // The same source under the same name, through a program of this place.
+        let words: Vec<_> = words.iter().map(|word| format!("'{word}'")).collect();
+        let text = format!("#!/bin/sh\nexec {} \"$@\"\n", words.join(" "));
+        let program = place.program("far", &text);
+        place.config(&(remote("far", &[program], "1s") + &database("here", &here.made.db)));
+        let mut host = Host::greeted(&mut place.serve());
+        let state = if is_there { "ok" } else { "failing" };
+        host.until("the far one", |model| model.health["far"]["state"] == state);
+        host.until("the one here", |model| {
+            model.health["here"]["state"] == "ok"
+        });
+        assert_eq!(host.model.ids(), ["ses_1"], "{is_there}");
+        host.leave();
+        host.end();
+    }
+}
+
+#[test]
+fn service_says_of_another_programs_database_what_list_says() {
+    let _limit = support::limit(60);
+    let place = Place::new();
+    let made = Made::of("CREATE TABLE moz_places (id)");
+    let (near, far) = (made.db.canonicalize().unwrap(), Machine::new(&[]));
+    far.made
+        .run("DROP TABLE session; CREATE TABLE moz_hosts (id)");
+    place.config(&(database("near", &near) + &remote("far", &far.words(), "1s")));
+    let listed = place.run(&["list"]);
+    assert_eq!(listed.status.code(), Some(1));
+    let mut host = Host::greeted(&mut place.serve());
+    for name in ["near", "far"] {
+        host.until(name, |model| model.health[name]["state"] == "failing");
+        let health = &host.model.health[name];
+        assert_eq!(health["kind"], "schema", "{health}");
+        let line = format!("opencode-sessions: {name}: {}\n", text(&health["reason"]));
+        assert!(stderr(&listed).contains(&line), "{listed:?}: {line}");
+        assert!(
+            line.contains("has no table session or session_v2, but: "),
+            "{line}"
+        );
+    }
+    host.say(b"{\"type\":\"get\",\"ids\":[\"ses_1\"],\"id\":99}\n");
+    let reply = host.reply(99);
+    let answer = &reply["answers"][0];
+    assert_eq!(answer["type"], "failed", "{reply}");
+    for name in ["near", "far"] {
+        let reason = text(&host.model.health[name]["reason"]);
+        assert!(text(&answer["message"]).contains(&reason), "{answer}");
+    }
+}
+
+#[test]
 fn links_to_one_database_share_its_scan_cache() {
     let _limit = support::limit(60);
     let (place, machine) = (Place::new(), Machine::new(&["ses_1"]));

@@ -23,7 +23,7 @@ use opencode_sessions::session::{
 use opencode_sessions::wire::{
     Asked, Checker, Content, DatabaseState, Degraded, End, ErrorKind, Failure, Listing, LookUp,
     OptionalPart, Progress, Scan, ScanMode, Sessions, Skipped, Verdict, Violation, WriteError,
-    Writer, limits,
+    Writer, limits, other_tables_line,
 };
 use serde_json::{Value, json};
 use support::{Made, helper, real_database};
@@ -362,13 +362,27 @@ fn other_tables_of_an_end_are_checked() {
             panic!("{count}");
         };
         assert_eq!(listing.end.other_tables, tables(count));
-        assert_eq!(listing.end.other_tables_line(), line);
+        assert_eq!(other_tables_line(&listing.end.other_tables), line);
     }
+    // The end of a look-up has them too.
+    let answers = |tables: Vec<String>| {
+        let end = json!({"type": "end", "answers": 0, "database": "empty", "elapsedMs": 1,
+            "otherTables": tables});
+        let mut checker = Checker::of(Asked::new(LookUp::Get, &[]));
+        checker.push(&lines(&[HELLO, &end.to_string()]))?;
+        checker.finish()
+    };
+    let Ok(Verdict::Whole(found)) = answers(tables(8)) else {
+        panic!("not whole");
+    };
+    assert_eq!(found.end.other_tables, tables(8));
     for (tables, why) in [
         (tables(limits::OTHER_TABLES + 1), "more than 8 names"),
         (vec!["x".repeat(limits::TEXT + 1)], "otherTables"),
     ] {
-        let message = verdict(tables).unwrap_err().to_string();
+        let message = verdict(tables.clone()).unwrap_err().to_string();
+        assert!(message.contains(why), "{message}");
+        let message = answers(tables).unwrap_err().to_string();
         assert!(message.contains(why), "{message}");
     }
 }

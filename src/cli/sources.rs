@@ -97,18 +97,10 @@ impl Chosen {
                     old(path)
                 )))
             }
-            (DatabaseState::Empty, _) if !end.other_tables.is_empty() => {
-                let database = match path {
-                    Some(path) => Shown(path).to_string(),
-                    None => format!("the database of {}", source.name),
-                };
-                Some(WhyEmpty::Wrong(format!(
-                    "{database} has no table session or session_v2, but: {} (check that it is a \
-                     database of OpenCode)",
-                    end.other_tables_line()
-                )))
-            }
-            (state, _) => gather::why_empty(source, state).map(WhyEmpty::Fine),
+            (state, _) => match gather::why_another_programs(source, &end.other_tables) {
+                Some(why) => Some(WhyEmpty::Wrong(why)),
+                None => gather::why_empty(source, state).map(WhyEmpty::Fine),
+            },
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Reached, at_once, why_empty};
+use super::{Reached, at_once, why_another_programs, why_empty};
 use crate::lister::{Cancel, LookUpRequest, Outcome, until};
 use crate::output::FoundOf;
 use crate::project::Projects;
@@ -134,6 +134,9 @@ impl LookUpJob {
             Outcome::Complete(answers) => answers,
             failed => return Err(failed.to_string()),
         };
+        if let Some(why) = why_another_programs(&reached.source, &answers.end.other_tables) {
+            return Err(why);
+        }
         match answers.end.database {
             DatabaseState::Ready | DatabaseState::Empty => Ok(answers.answers),
             state @ (DatabaseState::Missing | DatabaseState::Young) => {

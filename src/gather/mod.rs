@@ -14,7 +14,7 @@ use crate::output::Entry;
 use crate::project::Projects;
 use crate::source::{Place, Source};
 use crate::text::Shown;
-use crate::wire::{DatabaseState, Listing};
+use crate::wire::{DatabaseState, Listing, other_tables_line};
 
 pub use look_up::{Asked, LookUpJob, LookedUp};
 
@@ -118,6 +118,23 @@ pub const LOG_ELSEWHERE: &str = "the log of this database can be elsewhere: none
      file has another hard link or is mounted by itself. The newest sessions are missing here if they \
      are only in that log: name the database by the path that OpenCode uses, or mount its whole \
      directory";
+
+/// What is wrong with a source whose database has these tables and none of sessions, for
+/// people; `None` where it has no tables at all, as one that OpenCode has just made.
+#[must_use]
+pub fn why_another_programs(source: &Source, tables: &[String]) -> Option<String> {
+    let database = match &source.place {
+        Place::Database(path) => Shown(path).to_string(),
+        Place::Remote(_) => format!("the database of {}", source.name),
+    };
+    (!tables.is_empty()).then(|| {
+        format!(
+            "{database} has no table session or session_v2, but: {} (check that it is a database \
+             of OpenCode)",
+            other_tables_line(tables)
+        )
+    })
+}
 
 /// Why a source whose database is in this state has no sessions, for people, with the
 /// way out; `None` where it can have some.

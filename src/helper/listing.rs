@@ -203,7 +203,7 @@ fn send_rows<W: Write>(
 
 /// The first tables of a database without sessions, but for those in which OpenCode keeps
 /// count of its migrations: these are there before any other.
-fn other_tables(conn: &Connection) -> rusqlite::Result<Vec<String>> {
+pub(super) fn other_tables(conn: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut tables = conn.prepare(
         "SELECT CAST(substr(name, 1, 64) AS BLOB) FROM sqlite_schema
          WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'

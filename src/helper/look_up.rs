@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::listing::{Ended, Trouble};
+use super::listing::{Ended, Trouble, other_tables};
 use crate::session::SessionId;
 use crate::store::{Database, Finder, LookUpQuery, OpenOptions, Opened, Schema, StoreError};
 use crate::wire::{Answer, AnswersEnd, DatabaseState, LookUp, Unresolved, Writer};
@@ -32,10 +32,11 @@ pub struct Task {
 pub fn look_up<W: Write>(task: &Task, mut out: Writer<W>) -> io::Result<Ended> {
     let started = Instant::now();
     match answer(task, &mut out) {
-        Ok(database) => {
+        Ok((database, other_tables)) => {
             out.end_answers(&AnswersEnd {
                 answers: task.ids.len() as u64,
                 database,
+                other_tables,
                 elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
             })?;
             Ok(Ended::Complete)
@@ -44,16 +45,19 @@ pub fn look_up<W: Write>(task: &Task, mut out: Writer<W>) -> io::Result<Ended> {
     }
 }
 
-fn answer<W: Write>(task: &Task, out: &mut Writer<W>) -> Result<DatabaseState, Trouble> {
+/// The state of the database, and the tables that it has where it has none of sessions.
+type Found = (DatabaseState, Vec<String>);
+
+fn answer<W: Write>(task: &Task, out: &mut Writer<W>) -> Result<Found, Trouble> {
     let opened = match &task.db {
         Some(path) => Database::open(path, &task.open)?,
         None => Opened::Missing,
     };
     let state = match opened {
         Opened::Ready(database) => {
-            let state = answer_from(&database, task, out)?;
+            let found = answer_from(&database, task, out)?;
             database.close()?;
-            return Ok(state);
+            return Ok(found);
         }
         Opened::Missing => DatabaseState::Missing,
         Opened::Young => DatabaseState::Young,
@@ -62,14 +66,14 @@ fn answer<W: Write>(task: &Task, out: &mut Writer<W>) -> Result<DatabaseState, T
     for id in &task.ids {
         out.answer(&absent(task.what, id))?;
     }
-    Ok(state)
+    Ok((state, Vec::new()))
 }
 
 fn answer_from<W: Write>(
     database: &Database,
     task: &Task,
     out: &mut Writer<W>,
-) -> Result<DatabaseState, Trouble> {
+) -> Result<Found, Trouble> {
     // One snapshot: all answers are of the same moment.
     let snapshot = database.begin()?;
     let schema = Schema::read(&snapshot)?;
@@ -78,10 +82,12 @@ fn answer_from<W: Write>(
     for id in &task.ids {
         out.answer(&one(&mut finder, task.what, id)?)?;
     }
-    Ok(if query.is_empty() {
-        DatabaseState::Empty
-    } else {
-        DatabaseState::Ready
+    Ok(match query.is_empty() {
+        true => {
+            let tables = other_tables(&snapshot).map_err(StoreError::from)?;
+            (DatabaseState::Empty, tables)
+        }
+        false => (DatabaseState::Ready, Vec::new()),
     })
 }
 

@@ -7,7 +7,7 @@ use super::listing::{Ended, Task, list};
 use crate::output::{self, Columns, Entry, Sourced, Terminal, TimeColumn};
 use crate::project::Projects;
 use crate::text;
-use crate::wire::{Checked, DatabaseState, End, Sessions, Verdict, Writer};
+use crate::wire::{Checked, DatabaseState, End, Sessions, Verdict, Writer, other_tables_line};
 
 /// What looking for the projects takes a part of at most.
 const PROJECTS: Duration = Duration::from_secs(4);
@@ -52,7 +52,10 @@ pub fn print(task: &Task, mut out: impl Write, mut err: impl Write) -> io::Resul
 fn summarize(end: &End, mut err: impl Write) -> io::Result<()> {
     let tables = match end.other_tables.is_empty() {
         true => String::new(),
-        false => format!(" (it has: {})", text::name_line(&end.other_tables_line())),
+        false => format!(
+            " (it has: {})",
+            text::name_line(&other_tables_line(&end.other_tables))
+        ),
     };
     let state = match end.database {
         DatabaseState::Ready => "",

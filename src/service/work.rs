@@ -15,9 +15,9 @@ use crate::gather::{self, Reached};
 use crate::index::{Found, Health};
 use crate::lister::{Cancel, ListRequest, Outcome, ScanCache, until};
 use crate::project::Projects;
-use crate::source::{Place, SourceName};
+use crate::source::{Place, Source, SourceName};
 use crate::text::told;
-use crate::wire::Scan;
+use crate::wire::{ErrorKind, Scan};
 
 /// How long a refresh waits for a look at where its path leads.
 const LOOK: Duration = Duration::from_secs(1);
@@ -120,6 +120,7 @@ impl Work {
         };
         let projects = self.reached.projects();
         let lister = Arc::clone(&self.reached.lister);
+        let source = self.reached.source.clone();
         // Where the last listing said all there is to say, and nothing was written since,
         // a refresh opens nothing.
         let is_finished = self
@@ -160,7 +161,7 @@ impl Work {
                 let until = until(request.deadline);
                 let (result, bytes) = match (known, seen) {
                     (Some(known), Some(now)) if known.is_still(&now) => (Ok(None), 0),
-                    _ => found(lister.list(&request), &projects, until),
+                    _ => found(lister.list(&request), &source, &projects, until),
                 };
                 answer.becomes(result, started.elapsed(), bytes);
             });
@@ -232,12 +233,18 @@ pub(super) struct Failure {
 /// What an outcome means for the index.
 fn found(
     outcome: Outcome,
+    source: &Source,
     projects: &Projects,
     until: Instant,
 ) -> (Result<Option<Complete>, Failure>, u64) {
     let (kind, reason) = match outcome {
         Outcome::Complete(listing) => {
             let (scan, bytes) = (listing.end.scan, listing.bytes);
+            // Not an empty database: what was known of OpenCode's own is kept.
+            if let Some(reason) = gather::why_another_programs(source, &listing.end.other_tables) {
+                let kind = ErrorKind::Schema.as_str();
+                return (Err(Failure { kind, reason }), bytes);
+            }
             let found = gather::found(listing, projects, until);
             return (Ok(Some(Complete { found, scan })), bytes);
         }

@@ -450,7 +450,7 @@ impl Sessions {
 }
 
 /// Returns an error if there are too many names, or one is too long.
-fn check_other_tables(names: &[String], line: usize) -> Result<(), Violation> {
+pub(super) fn check_other_tables(names: &[String], line: usize) -> Result<(), Violation> {
     if names.len() > limits::OTHER_TABLES {
         let limit = limits::OTHER_TABLES;
         return Err(invalid(

@@ -11,7 +11,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::check::{check_session, invalid, overlong_text};
+use super::check::{check_other_tables, check_session, invalid, overlong_text};
 use super::{Content, DatabaseState, Failure, Hello, Taken, Violation, limits};
 use crate::session::{Session, SessionId};
 use crate::strict;
@@ -112,6 +112,9 @@ pub struct AnswersEnd {
     /// What was found where the database should be.
     #[serde(deserialize_with = "strict::name")]
     pub database: DatabaseState,
+    /// As [`End::other_tables`](super::End::other_tables).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_tables: Vec<String>,
     /// How long it took, in milliseconds.
     pub elapsed_ms: u64,
 }
@@ -258,6 +261,7 @@ impl Content for Asked {
                 if self.answers.len() < self.ids.len() {
                     return Err(invalid(at, "it did not answer all that was asked"));
                 }
+                check_other_tables(&end.other_tables, at)?;
                 return Ok(Taken::End(end));
             }
         };

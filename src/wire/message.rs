@@ -112,23 +112,23 @@ pub struct End {
 }
 
 impl End {
-    /// The names of the other tables, for people. Where as many came as can be sent there
-    /// may be more.
-    #[must_use]
-    pub fn other_tables_line(&self) -> String {
-        let more = match self.other_tables.len() {
-            super::limits::OTHER_TABLES => ", …",
-            _ => "",
-        };
-        format!("{}{more}", self.other_tables.join(", "))
-    }
-
     /// What a person must be told about what the listing lacks: one sentence each,
     /// without the name of the database.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         notes(&self.degraded, self.log_elsewhere)
     }
+}
+
+/// The names of [`End::other_tables`], for people. Where as many came as can be sent there
+/// may be more.
+#[must_use]
+pub fn other_tables_line(tables: &[String]) -> String {
+    let more = match tables.len() {
+        super::limits::OTHER_TABLES => ", …",
+        _ => "",
+    };
+    format!("{}{more}", tables.join(", "))
 }
 
 /// See [`End::notes`].

@@ -33,7 +33,7 @@ pub use json::{line, to_json};
 pub use look_up::{Answer, AnswerLine, Answers, AnswersEnd, Asked, LookUp, Unresolved};
 pub use message::{
     DatabaseState, Degraded, End, ErrorKind, Failure, Hello, Message, OptionalPart, Scan, ScanMode,
-    Skipped, notes,
+    Skipped, notes, other_tables_line,
 };
 pub use request::{InvalidMarker, MarkerText, Request, STDIN_ENDED};
 pub use write::{WriteError, Writer};
