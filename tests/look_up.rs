@@ -145,8 +145,8 @@ fn no_such_session_and_nobody_could_look_are_two_things() {
     assert_eq!(lines[0], absent);
     assert_eq!(lines[1]["id"], "ses_a");
     assert_eq!(lines[2], absent);
-    // A database without sessions has none.
-    let empty = Made::of("CREATE TABLE other (x)");
+    // A database without tables has no sessions.
+    let empty = Made::of("");
     assert_eq!(ask("get", &empty.db, &["ses_none"]), (vec![absent], 4));
 
     let nowhere = made.directory.path().join("nowhere.db");
@@ -156,8 +156,10 @@ fn no_such_session_and_nobody_could_look_are_two_things() {
         "no database at all, whatever it is called".repeat(100),
     )
     .unwrap();
+    let other = Made::of("CREATE TABLE other (x)");
     for (db, why) in [
         (&nowhere, "there is no database"),
+        (&other.db, "has no table session or session_v2, but: other"),
         (&garbage, "does not begin like an SQLite database"),
     ] {
         for command in ["get", "roots"] {
