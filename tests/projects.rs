@@ -15,12 +15,13 @@ mod support;
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use serving::{Host, serve, text};
 use support::Made;
+use wait_timeout::ChildExt as _;
 
 /// A database whose sessions are of these directories.
 fn made_of(directories: &[impl AsRef<Path>]) -> Made {
@@ -45,7 +46,7 @@ fn repository(at: &Path) {
     fs::write(at.join(".git/HEAD"), "ref: refs/heads/main\n").unwrap();
 }
 
-fn projects(output: &std::process::Output) -> Vec<String> {
+fn projects(output: &Output) -> Vec<String> {
     let lines = String::from_utf8(output.stdout.clone()).unwrap();
     let sessions = lines.lines().map(serde_json::from_str::<Value>);
     let mut sessions: Vec<_> = sessions
@@ -183,6 +184,68 @@ fn directories_that_are_gone_are_said_to_be() {
     fs::create_dir(at.join("gone")).unwrap();
     fs::remove_dir(at.join("there")).unwrap();
     assert_eq!(listed(), ["ses_0", "ses_2", "ses_4"]);
+}
+
+/// What a program printed. It is killed where that takes longer than this.
+fn output_within(command: &mut Command, patience: Duration) -> Output {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let status = child.wait_timeout(patience).unwrap();
+    if status.is_none() {
+        child.kill().unwrap();
+    }
+    let output = child.wait_with_output().unwrap();
+    assert!(status.is_some(), "not done after {patience:?}: {output:?}");
+    output
+}
+
+#[test]
+fn wanted_project_on_a_dead_disk_ends_at_the_deadline() {
+    let _limit = support::limit(60);
+    let place = tempfile::tempdir().unwrap();
+    let at = place.path().canonicalize().unwrap();
+    let disk = preload::Library::of("hanging_disk.c");
+    let made = made_of(&[at.join("repository/deep")]);
+    for dead in ["dead-disk/project", "hanging-disk/project"] {
+        let dead = at.join(dead);
+        let started = Instant::now();
+        let mut command = list(&[&made], "1s", &disk);
+        let command = command.arg("--project").arg(&dead);
+        let output = output_within(command, Duration::from_secs(20));
+        let took = started.elapsed();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(output.stdout.is_empty(), "{error}");
+        let expected = format!(
+            "opencode-sessions: cannot tell which project --project {} is: its disk does not \
+             answer within 1s (check the disk, or list without --project)\n",
+            dead.display()
+        );
+        assert_eq!(error, expected);
+        assert!(took < Duration::from_secs(4), "{took:?}");
+    }
+}
+
+#[test]
+fn wanted_project_on_a_slow_disk_is_waited_for() {
+    let _limit = support::limit(60);
+    let place = tempfile::tempdir().unwrap();
+    let at = place.path().canonicalize().unwrap();
+    let disk = preload::Library::of("hanging_disk.c");
+    repository(&at.join("slow-disk"));
+    let made = made_of(&[at.join("slow-disk"), at.join("other")]);
+    let mut command = list(&[&made], "15s", &disk);
+    let command = command.arg("--project").arg(at.join("slow-disk/deep"));
+    let output = output_within(command, Duration::from_secs(40));
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(
+        projects(&output),
+        [at.join("slow-disk").to_str().unwrap()],
+        "{output:?}"
+    );
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
@@ -21,7 +23,7 @@ use crate::service::SourcePlace;
 use crate::service::client::{self, Client};
 use crate::session::{Millis, Session};
 use crate::source::{Place, Source};
-use crate::text::Shown;
+use crate::text::{Shown, told};
 use crate::wire::limits;
 
 #[derive(Debug, clap::Args)]
@@ -100,8 +102,9 @@ enum Sort {
 
 pub(super) fn run(args: &ListArgs) -> io::Result<u8> {
     let until = until(args.deadline.deadline);
-    let wanted = args.project.as_deref().map(wanted_projects).transpose()?;
-    let wanted = wanted.as_deref();
+    let wanted = args.project.as_deref();
+    let wanted = wanted.map(|path| Wanted::start(path, until)).transpose()?;
+    let wanted = wanted.as_ref();
     let chosen = match args.sources.choose() {
         Ok(chosen) => chosen,
         Err(none @ NoSources::InMemory) => {
@@ -130,7 +133,7 @@ pub(super) fn run(args: &ListArgs) -> io::Result<u8> {
 fn list(
     args: &ListArgs,
     chosen: &Chosen,
-    wanted: Option<&[PathBuf]>,
+    wanted: Option<&Wanted>,
     helper: &ProcessLister,
     until: Instant,
 ) -> io::Result<u8> {
@@ -258,13 +261,14 @@ fn known_by_a_service(args: &ListArgs, chosen: &Chosen, until: Instant) -> Optio
 fn present(
     args: &ListArgs,
     chosen: &Chosen,
-    wanted: Option<&[PathBuf]>,
+    wanted: Option<&Wanted>,
     mut sessions: Vec<Sourced>,
     is_explained: bool,
 ) -> io::Result<()> {
     let is_explained = is_explained && sessions.is_empty();
     if let Some(wanted) = wanted {
-        sessions.retain(|session| is_wanted(&session.entry, wanted));
+        let wanted = wanted.projects(args.deadline.deadline)?;
+        sessions.retain(|session| is_wanted(&session.entry, &wanted));
     }
     sort(&mut sessions, args.sort);
     let mut count = Count {
@@ -351,25 +355,61 @@ impl Sort {
     }
 }
 
-/// What the project of a wanted session may be: the path itself, its real path,
+/// What the project of a wanted session may be: the path that was given, its real path,
 /// and the repositories that these are in.
-fn wanted_projects(path: &Path) -> io::Result<Vec<PathBuf>> {
-    let what = format!("tell which project --project {} is", Shown(path));
-    let absolute = std::path::absolute(path).map_err(|error| match error.kind() {
-        kind @ io::ErrorKind::NotFound => {
-            io::Error::new(kind, "the current directory is not there any more")
-        }
-        _ => error,
-    });
-    let absolute = absolute.map_err(cannot(&what))?;
-    let mut wanted = vec![project::normal(&absolute)];
-    wanted.extend(std::fs::canonicalize(path));
-    let roots: Vec<_> = wanted
-        .iter()
-        .filter_map(|path| project::git_root(path))
-        .collect();
-    wanted.extend(roots);
-    Ok(wanted)
+///
+/// Its disk may not answer, so another thread asks it while the sessions are listed.
+struct Wanted {
+    what: String,
+    until: Instant,
+    projects: Receiver<Vec<PathBuf>>,
+}
+
+impl Wanted {
+    fn start(path: &Path, until: Instant) -> io::Result<Self> {
+        let what = format!("tell which project --project {} is", Shown(path));
+        let absolute = std::path::absolute(path).map_err(|error| match error.kind() {
+            kind @ io::ErrorKind::NotFound => {
+                io::Error::new(kind, "the current directory is not there any more")
+            }
+            _ => error,
+        });
+        let absolute = absolute.map_err(cannot(&what))?;
+        let path = path.to_owned();
+        let (to, projects) = mpsc::channel();
+        let thread = thread::Builder::new().name("project".into());
+        let thread = thread.spawn(move || {
+            let mut wanted = vec![project::normal(&absolute)];
+            wanted.extend(std::fs::canonicalize(path));
+            let roots = wanted.iter().filter_map(|path| project::git_root(path));
+            let roots: Vec<_> = roots.collect();
+            wanted.extend(roots);
+            let _ = to.send(wanted);
+        });
+        thread.map_err(cannot(&what))?;
+        Ok(Self {
+            what,
+            until,
+            projects,
+        })
+    }
+
+    /// Waits for them until the deadline.
+    fn projects(&self, deadline: Duration) -> io::Result<Vec<PathBuf>> {
+        let left = self.until.saturating_duration_since(Instant::now());
+        let projects = self.projects.recv_timeout(left);
+        projects.map_err(|error| {
+            let why = match error {
+                RecvTimeoutError::Timeout => format!(
+                    "its disk does not answer within {} (check the disk, or list without \
+                     --project)",
+                    told(deadline)
+                ),
+                RecvTimeoutError::Disconnected => "this is a fault: please report it".to_owned(),
+            };
+            cannot(&self.what)(io::Error::new(io::ErrorKind::TimedOut, why))
+        })
+    }
 }
 
 fn is_wanted(entry: &Entry, wanted: &[PathBuf]) -> bool {
