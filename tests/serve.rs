@@ -20,7 +20,8 @@ mod support;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
@@ -1055,7 +1056,7 @@ fn a_reader_that_stops_reading_holds_up_nobody_and_is_brought_up_again() {
         );
     }
     drop(unread);
-    let _ = silent.shutdown(std::net::Shutdown::Both);
+    let _ = silent.shutdown(Shutdown::Both);
     let all = expected(&made.db);
     host.until("the fresh snapshot", |model| model.sessions == all);
     let snapshots = host.model.of_type("snapshot", 0).len();
@@ -1649,6 +1650,48 @@ fn a_program_of_another_user_is_turned_away() {
     assert_eq!(status(0).status.code(), Some(0));
 }
 
+/// Such as a program in a container, whose process id nobody else sees.
+#[cfg(target_os = "linux")]
+#[test]
+fn program_of_another_pid_namespace_is_answered() {
+    let _limit = support::limit(60);
+    let made = made(&["ses_1"]);
+    settle(&made);
+    let unshared = |command: &Command| {
+        let mut unshared = support::command(Path::new("unshare"));
+        unshared.args(["--pid", "--fork", "--kill-child"]);
+        if !rustix::process::geteuid().is_root() {
+            unshared.args(["--user", "--map-current-user"]);
+        }
+        unshared.arg(command.get_program()).args(command.get_args());
+        unshared
+    };
+    let can = unshared(&Command::new("true")).output();
+    if !can.is_ok_and(|output| output.status.success()) {
+        eprintln!("SKIPPED: there are no pid namespaces of one's own here");
+        return;
+    }
+    let status = |is_inside: bool| {
+        let mut command = support::command(support::sessions());
+        command.args(["status", "--json", "--state-dir"]);
+        command.arg(state(&made));
+        let mut command = match is_inside {
+            true => unshared(&command),
+            false => command,
+        };
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    };
+    // The peer is inside, then the service is.
+    let host = start(&made);
+    status(true);
+    drop(host.end_by(Signal::TERM));
+    let mut host = Host::well(&mut unshared(&serve(&made.db, &state(&made))));
+    status(false);
+    host.leave();
+    assert_eq!(host.end().0.code(), Some(0));
+}
+
 #[test]
 fn the_socket_of_a_dead_service_is_replaced() {
     let _limit = support::limit(60);
@@ -1704,7 +1747,7 @@ fn a_peer_that_only_ends_its_commands_still_gets_events() {
     let mut stream = UnixStream::connect(socket(&made)).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.write_all(b"{\"type\":\"status\"}\n").unwrap();
-    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
     let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
     assert!(lines.any(|line| line.starts_with("{\"type\":\"reply\"")));
 }

@@ -2,12 +2,40 @@
 
 use std::os::unix::net::UnixStream;
 
+/// What the kernel knows of the peer since it connected, or bound the socket.
+///
+/// Of a process of another pid namespace, such as a container's, the id is 0; so
+/// `rustix::net::sockopt::socket_peercred`, whose id is never 0, must not be used.
+#[cfg(target_os = "linux")]
+fn credentials(stream: &UnixStream) -> Option<libc::ucred> {
+    use std::os::fd::AsRawFd;
+    let mut peer = libc::ucred {
+        pid: 0,
+        uid: 0,
+        gid: 0,
+    };
+    let size = size_of_val(&peer);
+    let mut length = libc::socklen_t::try_from(size).ok()?;
+    // SAFETY: the descriptor is open for as long as `stream` is borrowed, `peer` has room
+    // for `length` bytes, and every value of them is one of its type.
+    #[expect(unsafe_code, reason = "std has no such call, and rustix no id 0")]
+    let result = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut length,
+        )
+    };
+    (result == 0 && usize::try_from(length) == Ok(size)).then_some(peer)
+}
+
 /// True where the peer's process is of this user.
 pub(super) fn is_of_this_user(stream: &UnixStream) -> bool {
     #[cfg(target_os = "linux")]
     {
-        rustix::net::sockopt::socket_peercred(stream)
-            .is_ok_and(|peer| peer.uid == rustix::process::geteuid())
+        credentials(stream).is_some_and(|peer| peer.uid == rustix::process::geteuid().as_raw())
     }
     #[cfg(not(target_os = "linux"))]
     {
@@ -25,8 +53,8 @@ pub(super) fn is_of_this_user(stream: &UnixStream) -> bool {
 pub(super) fn pid(stream: &UnixStream) -> Option<u32> {
     #[cfg(target_os = "linux")]
     {
-        let peer = rustix::net::sockopt::socket_peercred(stream).ok()?;
-        u32::try_from(peer.pid.as_raw_nonzero().get()).ok()
+        let peer = credentials(stream)?;
+        u32::try_from(peer.pid).ok().filter(|pid| *pid != 0)
     }
     #[cfg(not(target_os = "linux"))]
     {
