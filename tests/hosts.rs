@@ -1,5 +1,7 @@
 //! Several hosts side by side: they start, end, are killed and hang at random, while the
-//! database changes. One of them keeps the index, and whoever is left goes on.
+//! database changes. One of them keeps the index, and whoever is left goes on. So it is
+//! beside a service that a supervisor keeps running, also while that and the hosts are of
+//! versions that do not understand each other.
 
 #![allow(
     clippy::unwrap_used,
@@ -8,12 +10,16 @@
     reason = "a test fails by panicking, and starts programs"
 )]
 
+#[path = "support/preload.rs"]
+mod preload;
 mod support;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Stdio};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,6 +32,33 @@ use support::Made;
 /// How long a change may take to be shown by one of the hosts that are left: three times
 /// what is promised.
 const SHOWN: Duration = Duration::from_secs(6);
+
+/// How long a supervisor waits before it starts a service again that had to give way.
+const RESTART: Duration = Duration::from_millis(300);
+
+/// How long a program that hangs does so.
+const HANGS: Duration = Duration::from_secs(4);
+
+/// The exit status of a service where another one keeps the index.
+const HELD: i32 = 75;
+
+/// Which protocol a program speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    This,
+    Other,
+}
+
+impl Protocol {
+    const ALL: [Self; 2] = [Self::This, Self::Other];
+
+    fn other(self) -> Self {
+        match self {
+            Self::This => Self::Other,
+            Self::Other => Self::This,
+        }
+    }
+}
 
 /// The titles of all sessions, by id.
 type Titles = BTreeMap<String, String>;
@@ -66,19 +99,16 @@ impl Seen {
 /// A host. Nothing of it is left when this is dropped.
 struct Host {
     child: Child,
+    protocol: Protocol,
     seen: Arc<Mutex<Seen>>,
     /// Since when it stands still.
     stopped: Option<Instant>,
 }
 
 impl Host {
-    fn start(made: &Made, state: &Path) -> Self {
-        let mut command = support::command(support::sessions());
+    fn start(mut command: Command, protocol: Protocol) -> Self {
         command
-            .args(["serve", "--stdio", "--db"])
-            .arg(&made.db)
-            .arg("--state-dir")
-            .arg(state)
+            .arg("--stdio")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
@@ -93,14 +123,14 @@ impl Host {
         });
         Self {
             child,
+            protocol,
             seen,
             stopped: None,
         }
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).unwrap();
-        kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// True where this host shows these sessions.
@@ -124,15 +154,14 @@ impl Host {
                 Some(0)
             }
         };
-        let until = Instant::now() + Duration::from_secs(15);
-        let status = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
-            }
-            assert!(Instant::now() < until, "it does not end, way {way}");
-            thread::sleep(Duration::from_millis(2));
-        };
-        assert_eq!(status.code(), expected, "way {way}");
+        let status = exit_of(&mut self.child);
+        // One that has not said a word may not know yet what a signal means.
+        let is_new = self.seen.lock().unwrap().hellos == 0;
+        let is_killed = is_new && way == 1 && status.signal() == Some(Signal::TERM.as_raw());
+        assert!(
+            status.code() == expected || is_killed,
+            "way {way}: {status}"
+        );
     }
 }
 
@@ -143,9 +172,95 @@ impl Drop for Host {
     }
 }
 
+fn exit_of(child: &mut Child) -> ExitStatus {
+    let until = Instant::now() + Duration::from_secs(15);
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        assert!(Instant::now() < until, "it does not end");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A service that a supervisor keeps running. Nothing of it is left when this is dropped.
+struct Service {
+    child: Child,
+    protocol: Protocol,
+    /// Since when it stands still.
+    stopped: Option<Instant>,
+    /// Since when it is not there, since another one keeps the index.
+    ended: Option<Instant>,
+}
+
+impl Service {
+    fn start(mut command: Command, protocol: Protocol) -> Self {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Self {
+            child: command.spawn().unwrap(),
+            protocol,
+            stopped: None,
+            ended: None,
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    fn go_on(&mut self) {
+        if self.stopped.take().is_some() {
+            self.signal(Signal::CONT);
+        }
+    }
+
+    /// True where it is there; it ends by itself only to give way.
+    fn is_there(&mut self) -> bool {
+        if self.ended.is_none()
+            && let Some(status) = self.child.try_wait().unwrap()
+        {
+            assert_eq!(status.code(), Some(HELD), "the service ended by itself");
+            self.ended = Some(Instant::now());
+        }
+        self.ended.is_none()
+    }
+
+    /// It ends as its supervisor wants.
+    fn end(mut self, by: Signal) {
+        if !self.is_there() {
+            return;
+        }
+        self.go_on();
+        self.signal(by);
+        let status = exit_of(&mut self.child);
+        let is_ended = match by {
+            Signal::TERM => matches!(status.code(), Some(0 | HELD)),
+            _ => matches!(status.code(), Some(HELD)),
+        };
+        // It may have only just begun.
+        let is_ended = is_ended || status.signal() == Some(by.as_raw());
+        assert!(is_ended, "{by:?}: {status}");
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 struct Hosts {
     made: Made,
     state: tempfile::TempDir,
+    /// What makes a program speak the other protocol, where there are such programs.
+    other: Option<preload::Library>,
+    service: Option<Service>,
+    /// How often a service of a protocol kept the index while there was a host of the other.
+    beside: [usize; 2],
     hosts: Vec<Host>,
     most: usize,
     titles: Titles,
@@ -159,6 +274,9 @@ impl Hosts {
         Self {
             made: Made::new(),
             state: tempfile::tempdir().unwrap(),
+            other: None,
+            service: None,
+            beside: [0; 2],
             hosts: Vec::new(),
             most,
             titles: Titles::new(),
@@ -167,9 +285,106 @@ impl Hosts {
         }
     }
 
+    /// Beside a service of this protocol, with a host of the other.
+    fn supervised(seed: u64, most: usize, protocol: Protocol) -> Self {
+        let mut hosts = Self::new(seed, most);
+        hosts.other = Some(preload::Library::of("other_protocol.c"));
+        hosts.begin_anew(protocol);
+        hosts
+    }
+
+    /// As when a user logs in again: the service is there first.
+    fn begin_anew(&mut self, protocol: Protocol) {
+        self.end_all();
+        self.service = Some(Service::start(self.serve(protocol), protocol));
+        let until = Instant::now() + Duration::from_secs(15);
+        while !self.service_keeps_the_index() {
+            assert!(Instant::now() < until, "the service does not start");
+            thread::sleep(Duration::from_millis(2));
+        }
+        self.start_one(protocol.other());
+    }
+
+    fn state(&self) -> PathBuf {
+        self.state.path().join("state")
+    }
+
+    fn serve(&self, protocol: Protocol) -> Command {
+        let mut command = support::command(support::sessions());
+        command
+            .args(["serve", "--db"])
+            .arg(&self.made.db)
+            .arg("--state-dir")
+            .arg(self.state());
+        if protocol == Protocol::Other {
+            let library = self.other.as_ref().unwrap();
+            command.env("LD_PRELOAD", library.path());
+        }
+        command
+    }
+
     fn start(&mut self) {
-        let host = Host::start(&self.made, &self.state.path().join("state"));
+        let is_other = self.other.is_some() && self.random.bool();
+        self.start_one(Protocol::ALL[usize::from(is_other)]);
+    }
+
+    fn start_one(&mut self, protocol: Protocol) {
+        let host = Host::start(self.serve(protocol), protocol);
         self.hosts.push(host);
+    }
+
+    /// Whether the service is there and has the index, and not a host.
+    fn service_keeps_the_index(&mut self) -> bool {
+        let Some(service) = &mut self.service else {
+            return false;
+        };
+        let keeper = fs::read_to_string(self.state.path().join("state/lock"));
+        let keeper = keeper.unwrap_or_default();
+        service.is_there() && keeper.trim() == service.child.id().to_string()
+    }
+
+    /// What its supervisor does: starts the service again that gave way, some time later.
+    fn supervise(&mut self) {
+        let Some(service) = &mut self.service else {
+            return;
+        };
+        if service.stopped.is_some_and(|since| since.elapsed() > HANGS) {
+            service.go_on();
+        }
+        let protocol = service.protocol;
+        if !service.is_there() && service.ended.is_some_and(|since| since.elapsed() > RESTART) {
+            self.service = Some(Service::start(self.serve(protocol), protocol));
+        }
+    }
+
+    /// One thing happens to the service: mostly it is exchanged for one of the other
+    /// protocol.
+    fn exchange(&mut self) {
+        let Some(mut service) = self.service.take() else {
+            return;
+        };
+        let (by, protocol) = match self.random.u32(0..10) {
+            0..4 => (Signal::TERM, service.protocol.other()),
+            4..6 => (Signal::KILL, service.protocol),
+            6 if service.ended.is_none() && service.stopped.is_none() => {
+                service.signal(Signal::STOP);
+                service.stopped = Some(Instant::now());
+                self.service = Some(service);
+                return;
+            }
+            7..9 => {
+                let protocol = service.protocol.other();
+                self.service = Some(service);
+                self.begin_anew(protocol);
+                return;
+            }
+            _ => {
+                self.service = Some(service);
+                return;
+            }
+        };
+        service.end(by);
+        self.service = Some(Service::start(self.serve(protocol), protocol));
     }
 
     /// One thing happens to one of them, and one to the database.
@@ -202,16 +417,24 @@ impl Hosts {
         }
         // One that hangs goes on some time.
         for host in &mut self.hosts {
-            if host
-                .stopped
-                .is_some_and(|since| since.elapsed() > Duration::from_secs(4))
-            {
+            if host.stopped.is_some_and(|since| since.elapsed() > HANGS) {
                 host.signal(Signal::CONT);
                 host.stopped = None;
             }
         }
+        self.exchange();
         self.change();
         self.until_shown();
+        if self.service_keeps_the_index()
+            && let Some(Service {
+                protocol,
+                stopped: None,
+                ..
+            }) = self.service
+            && self.hosts.iter().any(|host| host.protocol != protocol)
+        {
+            self.beside[usize::from(protocol == Protocol::Other)] += 1;
+        }
         for host in &mut self.hosts {
             assert!(
                 host.child.try_wait().unwrap().is_none(),
@@ -242,22 +465,32 @@ impl Hosts {
         self.titles.insert(id, title);
     }
 
+    /// Whether, of the hosts of each protocol, one shows what is.
+    fn is_shown(&self) -> bool {
+        Protocol::ALL.into_iter().all(|protocol| {
+            let is_of_it = |host: &&Host| host.protocol == protocol && host.stopped.is_none();
+            let mut hosts = self.hosts.iter().filter(is_of_it).peekable();
+            hosts.peek().is_none() || hosts.any(|host| host.shows(&self.titles))
+        })
+    }
+
     fn until_shown(&mut self) {
         let began = Instant::now();
-        while !self.hosts.iter().any(|host| host.shows(&self.titles)) {
+        while !self.is_shown() {
             assert!(
                 began.elapsed() < SHOWN,
                 "round {}: nobody shows it; {} hosts",
                 self.took.len(),
                 self.hosts.len()
             );
+            self.supervise();
             thread::sleep(Duration::from_millis(5));
         }
         self.took.push(began.elapsed());
     }
 
-    /// All go on and end, and nothing is left of them.
-    fn end(mut self) -> Vec<Duration> {
+    /// All go on and end.
+    fn end_all(&mut self) {
         for host in self.hosts.drain(..) {
             if host.stopped.is_some() {
                 host.signal(Signal::CONT);
@@ -265,9 +498,22 @@ impl Hosts {
             let way = self.random.u32(1..3);
             host.end(way);
         }
+        if let Some(service) = self.service.take() {
+            service.end(Signal::TERM);
+        }
+    }
+
+    /// All end, and nothing is left of them.
+    fn end(mut self) -> Vec<Duration> {
+        self.end_all();
+        let until = Instant::now() + Duration::from_secs(15);
+        while let Some(line) = running_on(&self.made.db) {
+            assert!(Instant::now() < until, "it is left: {line}");
+            thread::sleep(Duration::from_millis(20));
+        }
         let mut left = vec![self.state.path().to_owned()];
         while let Some(directory) = left.pop() {
-            for entry in std::fs::read_dir(directory).unwrap().map(Result::unwrap) {
+            for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
                 assert_ne!(entry.file_name(), "socket", "{entry:?}");
                 if entry.file_type().unwrap().is_dir() {
                     left.push(entry.path());
@@ -276,6 +522,17 @@ impl Hosts {
         }
         self.took
     }
+}
+
+/// A process that was started for this database, where there is one. Linux.
+fn running_on(db: &Path) -> Option<String> {
+    let lines = fs::read_dir("/proc").into_iter().flatten();
+    let mut lines = lines.filter_map(|entry| {
+        let line = fs::read(entry.ok()?.path().join("cmdline")).ok()?;
+        Some(String::from_utf8_lossy(&line).replace('\0', " "))
+    });
+    let db = db.to_str().unwrap();
+    lines.find(|line| line.split(' ').any(|each| each == db))
 }
 
 fn rounds(count: usize, most: usize, seed: u64) -> Vec<Duration> {
@@ -301,6 +558,48 @@ fn whatever_happens_to_hosts_somebody_who_is_left_shows_what_is() {
     }
 }
 
+/// So many rounds beside a service that is exchanged; it begins with this protocol.
+#[cfg(target_os = "linux")]
+fn supervised_rounds(count: usize, most: usize, protocol: Protocol) -> (Vec<Duration>, [usize; 2]) {
+    let seed = seed();
+    println!("HOSTS_SEED={seed}, at most {most} hosts beside a service of {protocol:?} protocol");
+    let mut hosts = Hosts::supervised(seed, most, protocol);
+    for _ in 0..count {
+        hosts.round();
+    }
+    let beside = hosts.beside;
+    println!("{beside:?} rounds beside a service of the other protocol");
+    (hosts.end(), beside)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn hosts_show_what_is_beside_a_service_of_another_protocol() {
+    let _limit = support::limit(240);
+    let mut beside = 0;
+    for protocol in Protocol::ALL {
+        beside += supervised_rounds(15, 4, protocol).1.iter().sum::<usize>();
+    }
+    assert!(beside > 0, "they were never beside each other");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "takes minutes: run by ./scripts/soak hosts"]
+fn for_300_rounds_hosts_show_what_is_beside_a_service_of_another_protocol() {
+    let _limit = support::limit(1800);
+    let (mut took, mut beside) = (Vec::new(), [0; 2]);
+    for (count, most) in [(50, 2), (50, 4), (50, 8)] {
+        for protocol in Protocol::ALL {
+            let (mut of_run, counted) = supervised_rounds(count, most, protocol);
+            took.append(&mut of_run);
+            beside = [beside[0] + counted[0], beside[1] + counted[1]];
+        }
+    }
+    assert!(beside.iter().all(|count| *count >= 10), "{beside:?}");
+    tell(took);
+}
+
 #[test]
 #[ignore = "takes minutes: run by ./scripts/soak hosts"]
 fn for_500_rounds_somebody_who_is_left_shows_what_is() {
@@ -309,6 +608,11 @@ fn for_500_rounds_somebody_who_is_left_shows_what_is() {
     for (count, most) in [(100, 2), (150, 3), (250, 10)] {
         took.append(&mut rounds(count, most, seed()));
     }
+    tell(took);
+}
+
+/// Says how long changes took to be shown.
+fn tell(mut took: Vec<Duration>) {
     took.sort();
     let at = |part: usize| took[(took.len() - 1) * part / 100];
     let late = took.iter().filter(|took| **took > Duration::from_secs(2));
