@@ -15,6 +15,8 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+#[cfg(target_os = "linux")]
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -47,6 +49,7 @@ fn the_unit_restarts_what_can_be_mended_by_that_and_nothing_else() {
         ("RestartPreventExitStatus", "2 78"),
         // A host keeps the index for as long as it runs.
         ("StartLimitIntervalSec", "0"),
+        ("WatchdogSec", "30"),
         ("ProtectSystem", "strict"),
         ("ProtectHome", "read-only"),
         ("PrivateTmp", "yes"),
@@ -383,6 +386,7 @@ fn systemd_keeps_the_unit_running_beside_a_host() {
         });
     };
     let config = at(".config/opencode-sessions/config.toml");
+    let run = at("run/opencode-sessions");
     let mut command = support::command(support::sessions());
     command
         .args(["serve", "--stdio"])
@@ -404,10 +408,19 @@ fn systemd_keeps_the_unit_running_beside_a_host() {
     rename("with a service");
     shows(&mut host, "with a service");
 
-    // The host goes on when the service is killed, and gives the index back at its end.
+    // The host goes on when the service is killed, is found where that was, and gives the
+    // index back at its end.
+    let directory = || fs::metadata(&run).unwrap().ino();
+    let before = directory();
     manager.well(&kill);
     rename("without a service");
     shows(&mut host, "without a service");
+    serving::wait_for("the service to try again and again", || {
+        (manager.show("NRestarts").parse::<u32>().unwrap() > 3).then_some(())
+    });
+    assert_eq!(directory(), before, "the directory was made again");
+    let (reply, _) = ask_at(&run.join("socket"), "status");
+    assert_eq!(reply["status"]["pid"], host.pid());
     host.leave();
     assert_eq!(host.end().0.code(), Some(0));
     let third = manager.until_another_than(&second);
