@@ -15,8 +15,6 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
-#[cfg(target_os = "linux")]
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -219,7 +217,8 @@ impl Manager {
         if !rustix::process::geteuid().is_root() {
             return skipped("only root has mounts of its own");
         }
-        let socket = home.path().join("run/systemd/private");
+        let [_, (_, run)] = environment(home.path());
+        let socket = run.join("systemd/private");
         if socket.as_os_str().len() > 107 {
             return skipped("the path is too long for a socket");
         }
@@ -330,7 +329,7 @@ impl Drop for Manager {
 fn environment(home: &Path) -> [(&'static str, PathBuf); 2] {
     [
         ("HOME", home.to_owned()),
-        ("XDG_RUNTIME_DIR", home.join("run")),
+        ("XDG_RUNTIME_DIR", home.join("run").canonicalize().unwrap()),
     ]
 }
 
@@ -343,7 +342,6 @@ fn systemd_keeps_the_unit_running_beside_a_host() {
     let at = |name: &str| home.path().join(name);
     // As the unit's first lines say.
     for directory in [
-        "run",
         ".cargo/bin",
         ".config/systemd/user",
         ".local/share/opencode",
@@ -353,6 +351,14 @@ fn systemd_keeps_the_unit_running_beside_a_host() {
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
         fs::set_permissions(at(directory), private).unwrap();
     }
+    // In memory, as a user's is: systemd removes no directory of a disk.
+    let memory = Path::new("/dev/shm");
+    let run = match memory.is_dir() {
+        true => tempfile::tempdir_in(memory),
+        false => tempfile::tempdir_in(home.path()),
+    };
+    let run = run.unwrap();
+    std::os::unix::fs::symlink(run.path(), at("run")).unwrap();
     // Another process copies them: what is open for writing here cannot be run.
     let status = support::command(Path::new("/bin/sh"))
         .args([
@@ -386,7 +392,7 @@ fn systemd_keeps_the_unit_running_beside_a_host() {
         });
     };
     let config = at(".config/opencode-sessions/config.toml");
-    let run = at("run/opencode-sessions");
+    let of_the_unit = run.path().join("opencode-sessions");
     let mut command = support::command(support::sessions());
     command
         .args(["serve", "--stdio"])
@@ -410,16 +416,16 @@ fn systemd_keeps_the_unit_running_beside_a_host() {
 
     // The host goes on when the service is killed, is found where that was, and gives the
     // index back at its end.
-    let directory = || fs::metadata(&run).unwrap().ino();
-    let before = directory();
+    let in_its_directory = of_the_unit.join("kept");
+    fs::write(&in_its_directory, "").unwrap();
     manager.well(&kill);
     rename("without a service");
     shows(&mut host, "without a service");
     serving::wait_for("the service to try again and again", || {
         (manager.show("NRestarts").parse::<u32>().unwrap() > 3).then_some(())
     });
-    assert_eq!(directory(), before, "the directory was made again");
-    let (reply, _) = ask_at(&run.join("socket"), "status");
+    assert!(in_its_directory.exists(), "the directory was made again");
+    let (reply, _) = ask_at(&of_the_unit.join("socket"), "status");
     assert_eq!(reply["status"]["pid"], host.pid());
     host.leave();
     assert_eq!(host.end().0.code(), Some(0));
