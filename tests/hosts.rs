@@ -10,11 +10,15 @@
     reason = "a test fails by panicking, and starts programs"
 )]
 
+#[cfg_attr(
+    not(target_os = "linux"),
+    allow(dead_code, reason = "only Linux has such libraries")
+)]
 #[path = "support/preload.rs"]
 mod preload;
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt as _;
@@ -138,8 +142,8 @@ impl Host {
         self.stopped.is_none() && self.seen.lock().unwrap().titles == *titles
     }
 
-    /// It ends by one of the ways in which hosts end, and in no other.
-    fn end(mut self, way: u32) {
+    /// It ends by one of the ways in which hosts end, and in no other. True where it was killed.
+    fn end(mut self, way: u32) -> bool {
         let expected = match way {
             0 => {
                 self.signal(Signal::KILL);
@@ -162,6 +166,7 @@ impl Host {
             status.code() == expected || is_killed,
             "way {way}: {status}"
         );
+        status.code().is_none()
     }
 }
 
@@ -228,10 +233,10 @@ impl Service {
         self.ended.is_none()
     }
 
-    /// It ends as its supervisor wants.
-    fn end(mut self, by: Signal) {
+    /// It ends as its supervisor wants. True where it was killed.
+    fn end(mut self, by: Signal) -> bool {
         if !self.is_there() {
-            return;
+            return false;
         }
         self.go_on();
         self.signal(by);
@@ -243,6 +248,7 @@ impl Service {
         // It may have only just begun.
         let is_ended = is_ended || status.signal() == Some(by.as_raw());
         assert!(is_ended, "{by:?}: {status}");
+        status.code().is_none()
     }
 }
 
@@ -262,6 +268,8 @@ struct Hosts {
     /// How often a service of a protocol kept the index while there was a host of the other.
     beside: [usize; 2],
     hosts: Vec<Host>,
+    /// What those that were killed may have left.
+    sockets_left: BTreeSet<PathBuf>,
     most: usize,
     titles: Titles,
     random: Rng,
@@ -278,6 +286,7 @@ impl Hosts {
             service: None,
             beside: [0; 2],
             hosts: Vec::new(),
+            sockets_left: BTreeSet::new(),
             most,
             titles: Titles::new(),
             random: Rng::with_seed(seed),
@@ -286,6 +295,7 @@ impl Hosts {
     }
 
     /// Beside a service of this protocol, with a host of the other.
+    #[cfg(target_os = "linux")]
     fn supervised(seed: u64, most: usize, protocol: Protocol) -> Self {
         let mut hosts = Self::new(seed, most);
         hosts.other = Some(preload::Library::of("other_protocol.c"));
@@ -383,7 +393,7 @@ impl Hosts {
                 return;
             }
         };
-        service.end(by);
+        self.end_service(service, by);
         self.service = Some(Service::start(self.serve(protocol), protocol));
     }
 
@@ -400,7 +410,7 @@ impl Hosts {
                 if host.stopped.take().is_some() {
                     host.signal(Signal::CONT);
                 }
-                host.end(way - 4);
+                self.end_host(host, way - 4);
             }
             8.. if alive > 1 => {
                 let at = self.random.usize(0..self.hosts.len());
@@ -491,15 +501,41 @@ impl Hosts {
 
     /// All go on and end.
     fn end_all(&mut self) {
-        for host in self.hosts.drain(..) {
+        for host in std::mem::take(&mut self.hosts) {
             if host.stopped.is_some() {
                 host.signal(Signal::CONT);
             }
             let way = self.random.u32(1..3);
-            host.end(way);
+            self.end_host(host, way);
         }
         if let Some(service) = self.service.take() {
-            service.end(Signal::TERM);
+            self.end_service(service, Signal::TERM);
+        }
+    }
+
+    fn end_host(&mut self, host: Host, way: u32) {
+        let pid = host.child.id();
+        let is_killed = host.end(way);
+        self.has_ended(pid, is_killed);
+    }
+
+    fn end_service(&mut self, service: Service, by: Signal) {
+        let pid = service.child.id();
+        let is_killed = service.end(by);
+        self.has_ended(pid, is_killed);
+    }
+
+    /// Of a process that is killed the socket is left, until the next one has its place.
+    fn has_ended(&mut self, pid: u32, is_killed: bool) {
+        for place in opencode_sessions::service::slots(&self.state()) {
+            let keeper = fs::read_to_string(place.join("lock")).unwrap_or_default();
+            if keeper.trim() != pid.to_string() {
+                continue;
+            }
+            match is_killed {
+                true => self.sockets_left.insert(place.join("socket")),
+                false => self.sockets_left.remove(&place.join("socket")),
+            };
         }
     }
 
@@ -514,7 +550,11 @@ impl Hosts {
         let mut left = vec![self.state.path().to_owned()];
         while let Some(directory) = left.pop() {
             for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
-                assert_ne!(entry.file_name(), "socket", "{entry:?}");
+                let is_socket = entry.file_name() == "socket";
+                assert!(
+                    !is_socket || self.sockets_left.contains(&entry.path()),
+                    "{entry:?}"
+                );
                 if entry.file_type().unwrap().is_dir() {
                     left.push(entry.path());
                 }

@@ -1112,6 +1112,10 @@ fn a_reader_that_does_not_read_its_replies_is_not_read_from_and_loses_none() {
 
 // ---- Clients of the socket that do half of what clients do.
 
+/// Does with a connection what a client is not to do.
+#[cfg(target_os = "linux")]
+type HalfClient = fn(UnixStream) -> Leave;
+
 /// Ends a client, after it has seen what it was to see.
 #[cfg(target_os = "linux")]
 type Leave = Box<dyn FnOnce()>;
@@ -1290,7 +1294,7 @@ fn half_clients_delay_nobody_and_leave_nothing() {
     quick_status(&socket);
     host.until_status("one reader", |status| status["readers"] == 1);
     let before = kept_at_rest(host.pid());
-    let clients: [(&str, fn(UnixStream) -> Leave); 8] = [
+    let clients: [(&str, HalfClient); 8] = [
         ("half a line", half_a_line),
         ("half a line and no more", half_a_line_and_no_more),
         ("a line without an end", line_without_an_end),
@@ -1325,6 +1329,14 @@ fn half_clients_delay_nobody_and_leave_nothing() {
         host.until_status(what, |status| status["readers"] == 1);
         wait_for(what, || (kept_by(host.pid()) == before).then_some(()));
     }
+    // Nor do they hold up the end.
+    let those_that_stay = [half_a_line, no_more_commands, stopped_with_a_full_buffer];
+    let connected = those_that_stay.map(|client| client(UnixStream::connect(&socket).unwrap()));
+    let asked = Instant::now();
+    let (status, ..) = host.end_by(Signal::TERM);
+    assert_eq!(status.code(), Some(0));
+    assert!(asked.elapsed() < END, "{:?}", asked.elapsed());
+    drop(connected);
 }
 
 #[cfg(target_os = "linux")]

@@ -212,7 +212,9 @@ impl Manager {
         };
         let programs = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"];
         let Some(program) = programs.iter().find(|program| Path::new(program).exists()) else {
-            return skipped("it is not installed");
+            return skipped(
+                "it is not installed (Debian: apt-get install --no-install-recommends systemd)",
+            );
         };
         if !rustix::process::geteuid().is_root() {
             return skipped("only root has mounts of its own");
@@ -300,7 +302,8 @@ impl Manager {
                 return None;
             }
             let (reply, _) = ask_at(&socket, "status");
-            (reply["status"]["pid"].to_string() == pid).then_some(pid)
+            let answers = reply["status"]["pid"].to_string();
+            (answers == pid).then_some(pid)
         })
     }
 
