@@ -618,7 +618,7 @@ fn hosts_show_what_is_beside_a_service_of_another_protocol() {
     let _limit = support::limit(240);
     let mut beside = 0;
     for protocol in Protocol::ALL {
-        beside += supervised_rounds(15, 4, protocol).1.iter().sum::<usize>();
+        beside += supervised_rounds(12, 4, protocol).1.iter().sum::<usize>();
     }
     assert!(beside > 0, "they were never beside each other");
 }
