@@ -73,6 +73,7 @@ fn entry(id: u8, row: Row) -> Entry {
     }))
     .unwrap();
     Entry {
+        gone: false,
         session,
         project: None,
     }
@@ -504,6 +505,7 @@ fn a_source_that_is_too_large_for_a_snapshot_costs_no_other_its_part() {
     let entries = (0..17_000).map(|id| {
         let session = json!({"id": format!("ses_large_{id}"), "title": title, "store": "v1"});
         Entry {
+            gone: false,
             session: serde_json::from_value(session).unwrap(),
             project: None,
         }
