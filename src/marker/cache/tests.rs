@@ -109,7 +109,8 @@ fn scan(
         trace(&world.log[from as usize..to as usize], &mut unowned, owners);
         if to == log_end {
             // Of some it is only known where they were looked for when the reading began.
-            let is_known = |page: &&u32| page.is_multiple_of(2) || state.unowned_pages().contains(*page);
+            let is_known =
+                |page: &&u32| page.is_multiple_of(2) || state.unowned_pages().contains(*page);
             let free = unowned.intersection(&world.free).filter(is_known);
             let free = free.copied().collect();
             unowned = state.without_free(unowned, &free);
