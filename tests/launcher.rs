@@ -975,7 +975,7 @@ fn list_gives_the_scan_at_most_half_of_its_deadline() {
     let made = two_sessions(MarkerText::DEFAULT);
     let arguments = made.directory.path().join("arguments");
     let wrapper = with_arguments_in(&arguments);
-    for (deadline, expected) in [("20s", "2000"), ("3s", "1500")] {
+    for (deadline, most) in [("20s", 2000), ("3s", 1500)] {
         let output = support::command(support::sessions())
             .args(["list", "--format", "ids", "--deadline", deadline, "--db"])
             .arg(&made.db)
@@ -985,8 +985,10 @@ fn list_gives_the_scan_at_most_half_of_its_deadline() {
             .unwrap();
         assert_eq!(output.stdout, b"ses_2\nses_1\n", "{output:?}");
         let arguments = fs::read_to_string(&arguments).unwrap();
-        let passed = format!("\n--scan-budget\n{expected}\n");
-        assert!(arguments.contains(&passed), "{arguments}");
+        let (_, budget) = arguments.split_once("\n--scan-budget\n").unwrap();
+        let budget: u32 = budget.lines().next().unwrap().parse().unwrap();
+        // What the command had done before is missing.
+        assert!((most / 2..=most).contains(&budget), "{arguments}");
     }
 }
 
