@@ -329,12 +329,12 @@ fn what_keeps_a_command_from_the_helper_is_said_with_the_way_out() {
     let hangs = place.misbehaving("hangs-before-output");
     place.config(&remote("devbox", &[hangs], "15s"));
     let said = place.run(&["list", "--deadline", "300ms"]);
-    assert!(
-        stderr(&said).contains(
-            "the command said nothing within 300ms and was stopped; does it wait for a password"
-        ),
-        "{said:?}"
-    );
+    for part in [
+        "the command said nothing within ",
+        " and was stopped; does it wait for a password",
+    ] {
+        assert!(stderr(&said).contains(part), "{said:?}");
+    }
     // Arguments of its own that the helper does not have.
     let words = [support::lister().to_str().unwrap(), "--pretty"].map(str::to_owned);
     place.config(&remote("devbox", &words, "15s"));
@@ -410,19 +410,21 @@ fn command_without_standard_input_is_said_to_be_one() {
         let program = place.program(name, &format!("#!/bin/sh\n{text}\n"));
         let db = format!("db = \"{}\"\n", made.db.display());
         place.config(&(remote("box", &[program], "15s") + &db));
-        let plain: &[&str] = &["list", "--deadline", "3s"];
+        let plain: &[&str] = &["list", "--deadline", "1s"];
         for args in [
             plain,
             &[plain, &marker].concat(),
-            &["get", "ses_1"],
-            &["roots", "ses_1"],
+            &["get", "ses_1", "--deadline", "1s"],
+            &["roots", "ses_1", "--deadline", "1s"],
         ] {
             let output = place.run(args);
             assert_eq!(output.status.code(), Some(1), "{name} {args:?}: {output:?}");
             let expected = format!("opencode-sessions: {sentence}\n");
             assert_eq!(stderr(&output), expected, "{name} {args:?}");
         }
-        assert!(doctor(&place, 1).contains(sentence), "{name}");
+        let output = place.run(&["doctor", "--deadline", "1s"]);
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(said.contains(sentence), "{name}: {said}");
     }
 }
 
@@ -713,7 +715,7 @@ fn of_three_sources_one_hangs_one_lies_and_one_is_fine() {
     );
     let said = stderr(&output);
     assert!(
-        said.contains("opencode-sessions: hangs: the helper was not done within 1s"),
+        said.contains("opencode-sessions: hangs: the helper was not done within "),
         "{said}"
     );
     assert!(
@@ -1441,7 +1443,7 @@ fn service_sees_names_part_and_meet() {
         tokens_cache_read, tokens_cache_write, revert, permission, agent, model, time_created, \
         time_updated, time_compacting, time_archived FROM session";
     conn.execute(insert, ()).unwrap();
-    host.take_for(Duration::from_secs(21));
+    host.take_for(Duration::from_secs(6));
     host.until("what is new", |model| model.sessions.len() == 4);
     assert_eq!(
         host.model.ids(),
@@ -1450,7 +1452,7 @@ fn service_sees_names_part_and_meet() {
     assert_eq!(sources(&host), ["linked", "one", "quiet"]);
 
     turn(&link, one.directory.path());
-    host.take_for(Duration::from_secs(21));
+    host.take_for(Duration::from_secs(6));
     host.until("one name less", |model| model.health.len() == 2);
     assert_eq!(sources(&host), ["one", "quiet"]);
     assert_eq!(host.model.ids(), ["ses_loud", "ses_one", "ses_quiet"]);
@@ -1838,7 +1840,7 @@ fn a_channel_that_comes_later_is_found_by_a_running_service() {
     made.session("ses_2", 2);
     made.run("PRAGMA wal_checkpoint(truncate)");
     fs::copy(&made.db, data.join("opencode.db")).unwrap();
-    // It is looked for every 20 s.
+    // It is looked for every five seconds.
     for _ in 0..60 {
         if host.model.sessions.contains_key("ses_2") {
             break;
@@ -1848,7 +1850,7 @@ fn a_channel_that_comes_later_is_found_by_a_running_service() {
     assert_eq!(host.model.sessions["ses_1"]["also"], json!(["opencode.db"]));
     // A directory that is away takes no source with it.
     fs::rename(&data, place.path("away")).unwrap();
-    host.take_for(Duration::from_secs(21));
+    host.take_for(Duration::from_secs(6));
     assert_eq!(host.model.health.len(), 2);
 }
 

@@ -18,7 +18,7 @@ use crate::source::Source;
 use crate::text::one_line;
 
 /// How often new databases are looked for, and other names of known ones.
-const LOOK: Duration = Duration::from_secs(20);
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Keeps the sources of a service what they should be.
 pub(super) struct Keeper {

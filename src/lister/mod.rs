@@ -337,14 +337,10 @@ pub struct Timeout {
     pub stderr: String,
 }
 
-/// What is left of a command's deadline, as a person would say it: in tenths of a second,
-/// or in milliseconds where it is less than one.
+/// What was left of a command's deadline, as a person would say it: two digits of it.
 fn rounded(deadline: Duration) -> Duration {
-    let step = match deadline.as_secs() {
-        0 => 1_000,
-        _ => 100_000,
-    };
     let micros = u64::try_from(deadline.as_micros()).unwrap_or(u64::MAX);
+    let step = 10_u64.pow(micros.checked_ilog10().unwrap_or(0).saturating_sub(1));
     Duration::from_micros(micros.saturating_add(step / 2) / step * step)
 }
 
@@ -683,6 +679,22 @@ fn beside(program: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn deadline_is_said_in_two_digits() {
+        for (micros, said) in [
+            (14_998_213, "15s"),
+            (1_499_999, "1.5s"),
+            (999_100, "1s"),
+            (297_000, "300ms"),
+            (119_900_000, "120s"),
+            (9, "9µs"),
+            (0, "0ns"),
+        ] {
+            let rounded = rounded(Duration::from_micros(micros));
+            assert_eq!(format!("{rounded:?}"), said);
+        }
+    }
 
     #[test]
     fn wait_for_a_lock_follows_the_deadline() {
