@@ -368,8 +368,8 @@ impl Owner {
             return;
         };
         work.looks = Some(looks);
-        if !work.listed.is_some_and(|listed| listed.is_still(&looks)) {
-            work.schedule.ask(Ask::Changed, now);
+        if let Some(ask) = work.asked_for_by(&looks) {
+            work.schedule.ask(ask, now);
         }
     }
 
@@ -456,8 +456,9 @@ impl Owner {
                 // What changed while it ran is news that the listing may have missed.
                 if let (Some(looks), Some(listed)) = (work.looks, work.listed)
                     && looks != listed
+                    && let Some(ask) = work.asked_for_by(&looks)
                 {
-                    work.schedule.ask(Ask::Changed, now);
+                    work.schedule.ask(ask, now);
                 }
                 let outcome = match merged.again {
                     None => RefreshOutcome::Ok,

@@ -32,12 +32,13 @@ const AGAIN: Duration = Duration::from_millis(1050);
 /// The state of one source's listings.
 #[derive(Debug, Clone, Default)]
 pub struct Schedule {
-    in_flight: bool,
+    /// Why the one in flight was begun.
+    in_flight: Option<Ask>,
     /// A request came while a listing was in flight, which may have missed what
     /// it is about: one more must follow.
     follow: Option<Ask>,
-    /// When the next one is due.
-    due: Option<Time>,
+    /// When the next one is due, and why.
+    due: Option<(Time, Ask)>,
     /// No listing that nobody asked for begins before this.
     not_before: Time,
     failures: u32,
@@ -53,6 +54,9 @@ pub struct Schedule {
 /// How urgent a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Ask {
+    /// Nothing was written, but what was written before can have been published since. Where
+    /// that is not so, no other listing waits because of this one.
+    Older,
     /// The files changed: at the pace, and not before a failure's time is over.
     Changed,
     /// A person or a program asks: now.
@@ -93,54 +97,59 @@ impl Schedule {
 
     /// Asks for a listing.
     pub fn ask(&mut self, ask: Ask, now: Time) {
-        if self.in_flight {
+        if self.in_flight.is_some() {
             self.follow = self.follow.max(Some(ask));
             return;
         }
         let at = match ask {
             Ask::Now => now,
-            Ask::Changed => now.max(self.not_before),
+            Ask::Older | Ask::Changed => now.max(self.not_before),
         };
-        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+        let (due, why) = self.due.unwrap_or((at, ask));
+        self.due = Some((due.min(at), why.max(ask)));
     }
 
     /// Starts the listing that is due, if one is: the caller must begin it, and
     /// say when it is [`done`](Self::done).
     #[must_use]
     pub fn start(&mut self, now: Time) -> bool {
-        let start = !self.in_flight && self.due.is_some_and(|due| due <= now);
-        if start {
-            self.in_flight = true;
-            self.due = None;
+        let is_due = |(due, _): &mut (Time, Ask)| *due <= now;
+        if self.in_flight.is_none() {
+            self.in_flight = self.due.take_if(is_due).map(|(_, why)| why);
+            return self.in_flight.is_some();
         }
-        start
+        false
     }
 
     /// The listing in flight has ended after `took`. `chance` is from 0 to 1.
     pub fn done(&mut self, went: Went, took: Duration, now: Time, chance: f64) {
-        self.in_flight = false;
+        let why = self.in_flight.take();
         match went {
+            Went::Well(news) if why == Some(Ask::Older) && news == News::default() => {
+                self.failures = 0;
+            }
             Went::Well(news) => {
                 self.failures = 0;
                 self.not_before = now + self.pace(news, took, now).saturating_sub(took);
-                self.due = match self.every {
+                let due = match self.every {
                     // Also where it is not finished: what is far away is not trusted to be,
                     // ever.
                     Some(every) => Some(self.not_before.max(now + every.saturating_sub(took))),
                     None => news.unfinished.then_some(self.not_before),
                 };
+                self.due = due.map(|due| (due, Ask::Changed));
             }
             Went::Again => {
                 self.failures = 0;
                 self.not_before = now + PACE.0;
-                self.due = Some(now + AGAIN);
+                self.due = Some((now + AGAIN, Ask::Changed));
             }
             Went::Badly => {
                 let most = BACKOFF.1.max(self.every.unwrap_or_default());
                 let pause = backoff(self.failures, most, chance);
                 self.failures = self.failures.saturating_add(1);
                 self.not_before = now + pause;
-                self.due = Some(self.not_before);
+                self.due = Some((self.not_before, Ask::Changed));
             }
         }
         if let Some(ask) = self.follow.take() {
@@ -174,13 +183,14 @@ impl Schedule {
     /// When [`start`](Self::start) has something to start.
     #[must_use]
     pub fn due(&self) -> Option<Time> {
-        self.due.filter(|_| !self.in_flight)
+        let due = self.due.filter(|_| self.in_flight.is_none());
+        due.map(|(due, _)| due)
     }
 
     /// True while a listing runs.
     #[must_use]
     pub fn is_in_flight(&self) -> bool {
-        self.in_flight
+        self.in_flight.is_some()
     }
 }
 
@@ -278,6 +288,39 @@ mod tests {
         assert!(schedule.start(ms(500)));
         schedule.done(NEWS, ms(10), ms(510), 0.5);
         assert_eq!(schedule.due(), None);
+    }
+
+    #[test]
+    fn a_listing_that_looks_for_what_was_late_delays_no_other() {
+        for (frames, ask, next) in [
+            (0, Ask::Older, 1100),
+            // It was late.
+            (7, Ask::Older, 2000),
+            (0, Ask::Changed, 1500),
+        ] {
+            let mut schedule = Schedule::default();
+            schedule.ask(Ask::Now, ms(0));
+            assert!(schedule.start(ms(0)));
+            schedule.done(NEWS, ms(10), ms(10), 0.5);
+            schedule.ask(ask, ms(1000));
+            assert!(schedule.start(ms(1000)));
+            let news = News {
+                frames,
+                ..News::default()
+            };
+            schedule.done(Went::Well(news), ms(10), ms(1010), 0.5);
+            schedule.ask(Ask::Changed, ms(1100));
+            assert_eq!(schedule.due(), Some(ms(next)), "{ask:?} {frames}");
+        }
+        // Asked for while something has changed, it is no other than that.
+        let mut schedule = Schedule::default();
+        schedule.ask(Ask::Older, ms(0));
+        schedule.ask(Ask::Changed, ms(0));
+        schedule.ask(Ask::Older, ms(0));
+        assert!(schedule.start(ms(0)));
+        schedule.done(Went::Well(News::default()), ms(1), ms(1), 0.5);
+        schedule.ask(Ask::Changed, ms(2));
+        assert_eq!(schedule.due(), Some(ms(500)));
     }
 
     #[test]

@@ -107,6 +107,16 @@ impl Work {
         self.has_news.then_some(self.told + NEWS)
     }
 
+    /// What these looks ask for, after the last complete listing; `None` where nothing can
+    /// have changed since.
+    pub(super) fn asked_for_by(&self, looks: &Looks) -> Option<Ask> {
+        match self.listed {
+            Some(listed) if listed.is_still(looks) => None,
+            Some(listed) if listed.are_only_older(looks) => Some(Ask::Older),
+            _ => Some(Ask::Changed),
+        }
+    }
+
     /// Begins a listing on a thread of its own: of this source, otherwise as asked. What
     /// comes of it goes to the inbox, also where there is no thread.
     pub(super) fn list(&mut self, request: ListRequest, inbox: &Inbox) {

@@ -26,10 +26,11 @@ mod report;
 mod serving;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
@@ -93,6 +94,9 @@ const APART: std::ops::Range<u64> = 300..1700;
 /// minute later, since it may have changed again within the same tick of its clock
 /// (src/service/watch.rs). Idle begins after that.
 const SETTLED: Duration = Duration::from_secs(4);
+
+/// After so long nothing more is looked for that was written before.
+const LATE: Duration = Duration::from_secs(33);
 
 /// Refreshes after which memory is looked at again.
 const REFRESHES: u64 = 20;
@@ -251,7 +255,10 @@ fn answers(large: &Database, how_long: Duration) -> Result<Answers> {
     let (mut while_listing, mut others) = (Times::default(), Times::default());
     thread::scope(|scope| {
         let refreshing = scope.spawn(|| {
+            let file = File::options().append(true).open(&large.path)?;
             while !done.load(Ordering::Relaxed) {
+                // Else it knows that there is nothing to list.
+                file.set_modified(SystemTime::now())?;
                 serving.refresh()?;
             }
             anyhow::Ok(())
@@ -297,10 +304,9 @@ struct Idle {
 
 fn idle(small: &Database, how_long: Duration) -> Result<Idle> {
     let database = Copied::of(small)?;
-    thread::sleep(SETTLED);
     let (mut serving, _) = Serving::start(&database.path)?;
-    // The snapshot is written meanwhile.
-    thread::sleep(SETTLED);
+    // The snapshot is written meanwhile, and commits that come late are looked for.
+    thread::sleep(LATE);
     let spawns = |status: &Value| status["spawns"].as_u64().context("no count");
     let (before, used_before) = (spawns(&serving.status()?)?, serving.processor_time());
     thread::sleep(how_long);

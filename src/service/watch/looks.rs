@@ -98,6 +98,11 @@ impl Looks {
         (looks, next.map(|next| next + MARGIN))
     }
 
+    /// True where `now` the files are the same, and have only grown older.
+    pub(in crate::service) fn are_only_older(&self, now: &Self) -> bool {
+        !self.failed && !now.failed && (self.db, self.log) == (now.db, now.log)
+    }
+
     /// True where nothing can have changed between these looks and `now`.
     pub(in crate::service) fn is_still(&self, now: &Self) -> bool {
         !self.racy && !self.failed && self == now
