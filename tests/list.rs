@@ -17,6 +17,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::Value;
 use support::{Made, command, fixtures, real_database, sessions};
 
@@ -753,19 +754,22 @@ fn a_reader_that_leaves_early_is_no_error() {
     }
 }
 
-/// What this line of a shell shows on a terminal of so many columns; `None` where `script`
-/// of util-linux gives none.
-fn on_terminal(width: u16, environment: &str, line: &str) -> Option<String> {
-    let line = format!("stty cols {width}; {environment} {line}");
-    let output = command(Path::new("script"))
-        .args(["-qec", &line, "/dev/null"])
-        .env("TERM", "xterm")
-        .env("SHELL", "/bin/sh")
-        .stdin(Stdio::null())
-        .output();
-    let output = output.ok().filter(|output| output.status.success())?;
-    let text = String::from_utf8(output.stdout).unwrap();
-    Some(text.replace("\r\n", "\n"))
+/// What a command shows on a terminal of so many columns.
+fn on_terminal(width: u16, run: &mut Command) -> String {
+    let (ours, theirs) = terminal();
+    let size = Winsize {
+        ws_row: 24,
+        ws_col: width,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(&theirs, size).unwrap();
+    run.env("TERM", "xterm").stdin(Stdio::null());
+    let mut child = run.stdout(theirs).spawn().unwrap();
+    run.stdout(Stdio::null());
+    let shown = shown_on(ours);
+    assert!(child.wait().unwrap().success(), "{shown}");
+    shown
 }
 
 #[test]
@@ -774,17 +778,15 @@ fn a_table_is_as_wide_as_its_terminal_and_coloured_only_there() {
     let made = Made::new();
     made.session("ses_0123456789012345678901234567", 2000);
     made.run("UPDATE session SET title = replace(hex(zeroblob(60)), '0', 'long ')");
-    let in_terminal = |width: u16, environment: &str| {
-        let command = format!("{} list --db {}", sessions().display(), made.db.display());
-        on_terminal(width, environment, &command)
+    let in_terminal = |width: u16, environment: &[(&str, &str)]| {
+        let mut run = command(sessions());
+        run.env_remove("NO_COLOR").envs(environment.iter().copied());
+        on_terminal(width, run.args(["list", "--db"]).arg(&made.db))
     };
-    let Some(wide) = in_terminal(120, "") else {
-        eprintln!("skipped: `script` of util-linux gives no terminal here");
-        return;
-    };
+    let wide = in_terminal(120, &[]);
     assert!(wide.contains("\u{1b}[1m"), "{wide:?}");
     for width in [30, 40, 60, 70, 80, 120, 200] {
-        let table = in_terminal(width, "NO_COLOR=1").unwrap();
+        let table = in_terminal(width, &[("NO_COLOR", "1")]);
         assert!(!table.contains('\u{1b}'), "{table:?}");
         assert_eq!(
             table.contains("ses_0123456789012345678901234567"),
@@ -1208,6 +1210,14 @@ fn terminal() -> (fs::File, fs::File) {
     (ours.into(), options.open(name.to_str().unwrap()).unwrap())
 }
 
+/// What was written to a terminal, once nobody has its other end any more.
+fn shown_on(mut ours: fs::File) -> String {
+    let mut shown = Vec::new();
+    // It ends with EIO.
+    let _ = ours.read_to_end(&mut shown);
+    String::from_utf8(shown).unwrap().replace("\r\n", "\n")
+}
+
 /// What a command that takes two seconds says on standard error, on a terminal or not.
 fn said_by_a_slow(command: &str, is_terminal: bool) -> String {
     let place = tempfile::tempdir().unwrap();
@@ -1233,15 +1243,12 @@ fn said_by_a_slow(command: &str, is_terminal: bool) -> String {
     if !is_terminal {
         return stderr(&run.stderr(Stdio::piped()).output().unwrap());
     }
-    let (mut ours, theirs) = terminal();
+    let (ours, theirs) = terminal();
     let mut child = run.stderr(theirs).spawn().unwrap();
-    // So that nobody has the other end once the program has ended.
     drop(run);
-    let mut said = Vec::new();
-    // It ends with EIO.
-    let _ = ours.read_to_end(&mut said);
+    let said = shown_on(ours);
     assert!(child.wait().unwrap().success() || command == "doctor");
-    String::from_utf8(said).unwrap()
+    said
 }
 
 #[test]
@@ -1319,11 +1326,9 @@ fn help_fits_its_terminal_and_help_has_help() {
         };
         for args in args {
             for width in [60, 80] {
-                let line = format!("{} {args}", program.display());
-                let Some(help) = on_terminal(width, "NO_COLOR=1", &line) else {
-                    eprintln!("skipped: `script` of util-linux gives no terminal here");
-                    return;
-                };
+                let mut run = command(program);
+                run.env("NO_COLOR", "1").args(args.split(' '));
+                let help = on_terminal(width, &mut run);
                 assert!(help.contains("Usage:"), "{help}");
                 for line in help.lines() {
                     assert!(
