@@ -150,9 +150,12 @@ fn directories_that_are_gone_are_said_to_be() {
         "worktree",
         "gone-worktree",
         "workspace",
+        // Of this one the system says neither.
+        "loop",
     ];
     let made = made_of(&names.map(|name| at.join(name)));
     fs::write(at.join("file"), "").unwrap();
+    std::os::unix::fs::symlink("loop", at.join("loop")).unwrap();
     fs::create_dir(at.join("there")).unwrap();
     fs::create_dir(at.join("worktree")).unwrap();
     let insert = "INSERT INTO project VALUES ('p', ?1, 'git', NULL, 1, 1, '[]')";
