@@ -1,9 +1,7 @@
 //! `opencode-sessions list`.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
-use std::thread;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
@@ -13,17 +11,16 @@ use super::sources::{Chosen, NoSources, SourceArgs, WhyEmpty, reached};
 use super::status::places;
 use super::streams::results;
 use super::waiting::Waiting;
-use super::{DeadlineArgs, FAILED, MarkerArgs, cannot, complain, process_lister};
+use super::wanted::Wanted;
+use super::{DeadlineArgs, FAILED, MarkerArgs, complain, process_lister};
 use crate::gather;
 use crate::index::{Index, Moment, View};
 use crate::lister::{Cancel, ListRequest, Outcome, ProcessLister, SCAN_BUDGET, ScanCache, until};
-use crate::output::{self, Columns, Entry, Sourced, Terminal, TimeColumn};
-use crate::project;
+use crate::output::{self, Columns, Sourced, Terminal, TimeColumn};
 use crate::service::SourcePlace;
 use crate::service::client::{self, Client};
 use crate::session::{Millis, Session};
 use crate::source::{Place, Source};
-use crate::text::{Shown, told};
 use crate::wire::limits;
 
 #[derive(Debug, clap::Args)]
@@ -267,8 +264,7 @@ fn present(
 ) -> io::Result<()> {
     let is_explained = is_explained && sessions.is_empty();
     if let Some(wanted) = wanted {
-        let wanted = wanted.projects(args.deadline.deadline)?;
-        sessions.retain(|session| is_wanted(&session.entry, &wanted));
+        wanted.retain(&mut sessions, args.deadline.deadline)?;
     }
     sort(&mut sessions, args.sort);
     let mut count = Count {
@@ -353,70 +349,6 @@ impl Sort {
             Self::Created => TimeColumn::Created,
         }
     }
-}
-
-/// What the project of a wanted session may be: the path that was given, its real path,
-/// and the repositories that these are in.
-///
-/// Its disk may not answer, so another thread asks it while the sessions are listed.
-struct Wanted {
-    what: String,
-    until: Instant,
-    projects: Receiver<Vec<PathBuf>>,
-}
-
-impl Wanted {
-    fn start(path: &Path, until: Instant) -> io::Result<Self> {
-        let what = format!("tell which project --project {} is", Shown(path));
-        let absolute = std::path::absolute(path).map_err(|error| match error.kind() {
-            kind @ io::ErrorKind::NotFound => {
-                io::Error::new(kind, "the current directory is not there any more")
-            }
-            _ => error,
-        });
-        let absolute = absolute.map_err(cannot(&what))?;
-        let path = path.to_owned();
-        let (to, projects) = mpsc::channel();
-        let thread = thread::Builder::new().name("project".into());
-        let thread = thread.spawn(move || {
-            let mut wanted = vec![project::normal(&absolute)];
-            wanted.extend(std::fs::canonicalize(path));
-            let roots = wanted.iter().filter_map(|path| project::git_root(path));
-            let roots: Vec<_> = roots.collect();
-            wanted.extend(roots);
-            let _ = to.send(wanted);
-        });
-        thread.map_err(cannot(&what))?;
-        Ok(Self {
-            what,
-            until,
-            projects,
-        })
-    }
-
-    /// Waits for them until the deadline.
-    fn projects(&self, deadline: Duration) -> io::Result<Vec<PathBuf>> {
-        let left = self.until.saturating_duration_since(Instant::now());
-        let projects = self.projects.recv_timeout(left);
-        projects.map_err(|error| {
-            let why = match error {
-                RecvTimeoutError::Timeout => format!(
-                    "its disk does not answer within {} (check the disk, or list without \
-                     --project)",
-                    told(deadline)
-                ),
-                RecvTimeoutError::Disconnected => "this is a fault: please report it".to_owned(),
-            };
-            cannot(&self.what)(io::Error::new(io::ErrorKind::TimedOut, why))
-        })
-    }
-}
-
-fn is_wanted(entry: &Entry, wanted: &[PathBuf]) -> bool {
-    [&entry.project, &entry.session.directory]
-        .into_iter()
-        .flatten()
-        .any(|path| wanted.iter().any(|wanted| wanted == Path::new(path)))
 }
 
 /// Ties by id, as in the helper's order.

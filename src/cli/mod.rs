@@ -21,6 +21,7 @@ mod stop;
 mod streams;
 mod usage;
 mod waiting;
+mod wanted;
 
 use std::io::{self, Write};
 use std::path::Path;

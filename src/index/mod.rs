@@ -10,9 +10,9 @@
 //! * `marked: null` in a listing keeps what was last known of that session.
 //! * A session that several sources have is shown once: the row with the newest
 //!   `time_updated`, of the first source where there are several, and all its sources
-//!   named. A row of a command whose time is more than a day ahead counts as older than
-//!   every other ([`Place::is_credible`]). An archived one is hidden by that row alone, so that no older copy of it
-//!   comes to light.
+//!   named. An archived one is hidden by that row alone, so that no older copy of it
+//!   comes to light. A row of a command whose time is more than a day ahead counts as older
+//!   than every other ([`Place::is_credible`]).
 //! * There are views: of roots that are not archived, and of more. A view's revision grows
 //!   by one with every change of a session that it shows, and with nothing else.
 

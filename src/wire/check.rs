@@ -154,8 +154,9 @@ impl std::fmt::Display for Progress {
 pub struct Checker<C: Content = Sessions> {
     /// The part of a line whose end has not arrived.
     partial: Vec<u8>,
-    /// Bytes so far, and the most that there may be.
+    /// Bytes so far.
     total: usize,
+    /// The most of them that there may be.
     most: usize,
     /// Lines so far.
     lines: usize,

@@ -92,7 +92,7 @@ const APART: std::ops::Range<u64> = 300..1700;
 
 /// A file that changed in the last two seconds is listed once more, up to a
 /// minute later, since it may have changed again within the same tick of its clock
-/// (src/service/watch.rs). Idle begins after that.
+/// (src/service/watch/looks.rs). Idle begins after that.
 const SETTLED: Duration = Duration::from_secs(4);
 
 /// After so long nothing more is looked for that was written before.
