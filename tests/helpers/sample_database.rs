@@ -41,8 +41,8 @@ const SESSIONS: [(&str, &str, i64); 8] = [
 const SCHEMA: &str = "
 CREATE TABLE sample_database_of_opencode_sessions (note text);
 CREATE TABLE project (id text PRIMARY KEY, worktree text NOT NULL);
-CREATE TABLE session (id text PRIMARY KEY, project_id text NOT NULL, parent_id text,
-  slug text NOT NULL, directory text NOT NULL, title text NOT NULL, version text NOT NULL,
+CREATE TABLE session (id text PRIMARY KEY, project_id text NOT NULL, workspace_id text,
+  parent_id text, slug text NOT NULL, directory text NOT NULL, title text NOT NULL, version text NOT NULL,
   time_created integer NOT NULL, time_updated integer NOT NULL, time_archived integer);
 CREATE TABLE message (id text PRIMARY KEY, session_id text NOT NULL,
   time_created integer NOT NULL, time_updated integer NOT NULL, data text NOT NULL);
@@ -65,8 +65,9 @@ fn main() -> anyhow::Result<()> {
     for (at, (title, project, minutes)) in SESSIONS.iter().enumerate() {
         let (id, time) = (format!("ses_sample{at:020}"), now - minutes * 60_000);
         conn.execute("INSERT OR IGNORE INTO project VALUES (?1, ?1)", [project])?;
+        // In a workspace, so that nobody looks for these directories and finds them gone.
         conn.execute(
-            "INSERT INTO session VALUES (?1, ?2, NULL, 'sample', ?2, 'Sample: ' || ?3, '0', ?4, ?4, NULL)",
+            "INSERT INTO session VALUES (?1, ?2, 'wrk_sample', NULL, 'sample', ?2, 'Sample: ' || ?3, '0', ?4, ?4, NULL)",
             (&id, project, title, time),
         )?;
         conn.execute(
