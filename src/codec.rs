@@ -1,5 +1,5 @@
 //! Values as bytes: the only file in which bincode encodes and decodes. Pure; what puts
-//! the bytes on disk is [`mod@crate::file`].
+//! the bytes on disk is [`mod@crate::files`].
 //!
 //! What goes to disk ([`encode`], [`decode`]) has a header of our own in front:
 //!

@@ -26,8 +26,8 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use crate::aliases::{self, Database};
 use crate::locate::Program;
+use crate::locate::aliases::{self, Database};
 use crate::source::{self, Place, Remote, Source, SourceName, is_plain_argument};
 use crate::text::{Shown, duration, escaped, unsafe_on_a_terminal};
 

@@ -67,7 +67,7 @@
 //! use std::sync::Arc;
 //! use std::time::Duration;
 //!
-//! use opencode_sessions::lister::InProcessLister;
+//! use opencode_sessions::helper::InProcessLister;
 //! use opencode_sessions::service::{Config, Event, Service};
 //! use opencode_sessions::source::sources_of;
 //!
@@ -100,21 +100,23 @@ compile_error!(
     "opencode-sessions needs process groups and POSIX signals: build it for Linux or macOS"
 );
 
-pub mod aliases;
 pub mod cli;
 pub mod codec;
 pub mod config;
-pub mod database_files;
-pub mod file;
-pub mod gather;
+pub mod dirs;
+pub mod entry;
+pub mod files;
 pub mod helper;
 pub mod index;
+pub mod launch;
 pub mod lister;
 pub mod locate;
 pub mod marker;
+pub mod marker_text;
 pub mod output;
 pub mod packed;
 pub mod project;
+pub mod query;
 pub mod service;
 pub mod session;
 mod signals;

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::aliases;
+use crate::locate::aliases;
 use crate::session::Millis;
 use crate::text::{Shown, escaped_bytes};
 

@@ -23,8 +23,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use opencode_sessions::codec::Unreadable;
+use opencode_sessions::entry::Entry;
 use opencode_sessions::index::{Failing, Found, Health, Index, Moment, View, snapshot};
-use opencode_sessions::output::Entry;
+use opencode_sessions::marker_text::MarkerText;
 use opencode_sessions::packed::Packed;
 use opencode_sessions::service::client::{Client, Unreached};
 use opencode_sessions::service::{
@@ -35,8 +36,7 @@ use opencode_sessions::session::{Millis, Model, Session, SessionId, Store, Summa
 use opencode_sessions::source::{Source, sources_of};
 use opencode_sessions::wire::{
     Answer, AnswersEnd, Asked, Checker, Content, DatabaseState, Degraded, End, ErrorKind, Failure,
-    LookUp, MarkerText, OptionalPart, PROTOCOL, Scan, ScanMode, Skipped, Unresolved, VERSION,
-    Verdict, Writer,
+    LookUp, OptionalPart, PROTOCOL, Scan, ScanMode, Skipped, Unresolved, VERSION, Verdict, Writer,
 };
 use rustix::process::Signal;
 use serving::{Host, serve};

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use opencode_sessions::entry::Entry;
 use opencode_sessions::index::{Found, Health, Index, Merged, Moment, View, snapshot};
-use opencode_sessions::output::Entry;
 use opencode_sessions::session::{Millis, Session, SessionId};
 use opencode_sessions::source::{Place, Source, SourceName};
 use opencode_sessions::wire::DatabaseState;
@@ -406,7 +406,7 @@ fn a_snapshot_of_another_marker_keeps_the_sessions_and_forgets_their_marks() {
     let [source, ..] = sources();
     let mut index = Index::new(std::slice::from_ref(&source));
     index.merge(&source.name, found(DatabaseState::Ready, &[1]), at(0));
-    let marker = opencode_sessions::wire::MarkerText::default();
+    let marker = opencode_sessions::marker_text::MarkerText::default();
     let bytes = snapshot::encode(&index, Some(&marker)).unwrap();
     for (now, marked) in [(Some(&marker), Some(false)), (None, None)] {
         let mut index = Index::new(std::slice::from_ref(&source));

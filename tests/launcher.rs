@@ -21,15 +21,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use opencode_sessions::helper::InProcessLister;
+
+use opencode_sessions::launch::ProcessLister;
+
 use opencode_sessions::lister::{
-    Breakage, Broke, InProcessLister, ListRequest, Lister, LookUpRequest, Outcome, ProcessLister,
-    Refusal, Timeout,
+    Breakage, Broke, ListRequest, Lister, LookUpRequest, Outcome, Refusal, Timeout,
 };
+use opencode_sessions::marker_text::MarkerText;
 use opencode_sessions::session::SessionId;
 use opencode_sessions::text::unsafe_on_a_terminal;
 use opencode_sessions::wire::{
-    DatabaseState, ErrorKind, Listing, LookUp, MarkerText, OptionalPart, PROTOCOL, Progress,
-    VERSION, Violation,
+    DatabaseState, ErrorKind, Listing, LookUp, OptionalPart, PROTOCOL, Progress, VERSION, Violation,
 };
 use rustix::process::{Pid, Signal};
 use support::Made;

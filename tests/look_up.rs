@@ -12,9 +12,11 @@ use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use opencode_sessions::lister::{
-    Broke, InProcessLister, Lister, LookUpRequest, Outcome, ProcessLister,
-};
+use opencode_sessions::helper::InProcessLister;
+
+use opencode_sessions::launch::ProcessLister;
+
+use opencode_sessions::lister::{Broke, Lister, LookUpRequest, Outcome};
 use opencode_sessions::session::SessionId;
 use opencode_sessions::wire::{
     Answer, Asked, Checker, LookUp, Unresolved, Verdict, Violation, limits,

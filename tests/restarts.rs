@@ -23,11 +23,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use opencode_sessions::codec::Unreadable;
+use opencode_sessions::entry::Entry;
 use opencode_sessions::index::{Found, Index, Moment, View, snapshot};
-use opencode_sessions::output::Entry;
+use opencode_sessions::marker_text::MarkerText;
 use opencode_sessions::session::Millis;
 use opencode_sessions::source::sources_of;
-use opencode_sessions::wire::{DatabaseState, MarkerText};
+use opencode_sessions::wire::DatabaseState;
 use rusqlite::Connection;
 use rustix::process::Signal;
 use serde_json::{Value, json};

@@ -31,8 +31,8 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use opencode_sessions::marker_text::MarkerText;
 use opencode_sessions::text::unsafe_on_a_terminal;
-use opencode_sessions::wire::MarkerText;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use serving::{

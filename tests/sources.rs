@@ -24,7 +24,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use opencode_sessions::lister::{ListRequest, Lister, Outcome, ProcessLister};
+use opencode_sessions::launch::ProcessLister;
+
+use opencode_sessions::lister::{ListRequest, Lister, Outcome};
 use opencode_sessions::source::Remote;
 use opencode_sessions::wire::STDIN_ENDED;
 use rustix::process::{Pid, Signal};

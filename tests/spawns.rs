@@ -14,7 +14,9 @@ mod support;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use opencode_sessions::lister::{Broke, ListRequest, Lister, Outcome, ProcessLister};
+use opencode_sessions::launch::ProcessLister;
+
+use opencode_sessions::lister::{Broke, ListRequest, Lister, Outcome};
 use rustix::process::{Pid, Signal};
 use support::Made;
 

@@ -14,7 +14,7 @@ mod support;
 
 use std::path::Path;
 
-use opencode_sessions::wire::MarkerText;
+use opencode_sessions::marker_text::MarkerText;
 use serde_json::{Value, json};
 use support::{Made, ids, listing};
 

@@ -21,9 +21,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use opencode_sessions::lister::{
-    Broke, ListRequest, Lister, LookUpRequest, Outcome, ProcessLister,
-};
+use opencode_sessions::launch::ProcessLister;
+
+use opencode_sessions::lister::{Broke, ListRequest, Lister, LookUpRequest, Outcome};
 use opencode_sessions::session::SessionId;
 use opencode_sessions::wire::{LookUp, limits};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, setrlimit};

@@ -11,11 +11,11 @@ use super::status::places;
 use super::streams::results;
 use super::waiting::Waiting;
 use super::{DeadlineArgs, FAILED, process_lister};
-use crate::aliases;
-use crate::database_files::DatabaseFiles;
-use crate::gather::{self, LOG_ELSEWHERE, OLD_STORE};
 use crate::lister::{Cancel, ListRequest, Outcome, until};
+use crate::locate::DatabaseFiles;
+use crate::locate::aliases;
 use crate::locate::{self, Program};
+use crate::query::{self, LOG_ELSEWHERE, OLD_STORE};
 use crate::service::SourcePlace;
 use crate::service::client::{self, Client, Unreached};
 use crate::source::{self, Place, Source};
@@ -128,7 +128,7 @@ impl<W: Write> Report<W> {
             first_prompt_limit: crate::wire::limits::FIRST_PROMPT,
             cancel: Cancel::default(),
         };
-        let outcomes = gather::list(&reached, request, |source| waiting.is_there(&source.name));
+        let outcomes = query::list(&reached, request, |source| waiting.is_there(&source.name));
         drop(waiting);
         let programs = chosen.config.programs.iter();
         let located: Vec<_> = programs

@@ -13,10 +13,12 @@ use super::streams::results;
 use super::waiting::Waiting;
 use super::wanted::Wanted;
 use super::{DeadlineArgs, FAILED, MarkerArgs, complain, process_lister};
-use crate::gather;
+use crate::entry::Sourced;
 use crate::index::{Index, Moment, View};
-use crate::lister::{Cancel, ListRequest, Outcome, ProcessLister, SCAN_BUDGET, ScanCache, until};
-use crate::output::{self, Columns, Sourced, Terminal, TimeColumn};
+use crate::launch::ProcessLister;
+use crate::lister::{Cancel, ListRequest, Outcome, SCAN_BUDGET, ScanCache, until};
+use crate::output::{self, Columns, Terminal, TimeColumn};
+use crate::query;
 use crate::service::SourcePlace;
 use crate::service::client::{self, Client};
 use crate::session::{Millis, Session};
@@ -141,14 +143,14 @@ fn list(
         db: source.db(),
         marker: args.marker.marker(),
         children: args.children,
-        archived: args.archived || gather::lists_archived(sources.len()),
+        archived: args.archived || query::lists_archived(sources.len()),
         deadline: until.saturating_duration_since(Instant::now()),
         scan_cache: Some(ScanCache::Auto),
         scan_budget: Some(SCAN_BUDGET),
         first_prompt_limit: limits::FIRST_PROMPT,
         cancel: Cancel::default(),
     };
-    let outcomes = gather::list(&reached, request, |source| waiting.is_there(&source.name));
+    let outcomes = query::list(&reached, request, |source| waiting.is_there(&source.name));
     drop(waiting);
     let mut index = Index::new(sources);
     let now = Moment {
@@ -194,7 +196,7 @@ fn list(
                 "{invalid} rows of {place} have no valid id and are left out"
             ));
         }
-        let found = gather::found(listing, &reached.projects(), until);
+        let found = query::found(listing, &reached.projects(), until);
         index.merge(&source.name, found, now);
     }
     if failed == sources.len() {

@@ -10,9 +10,9 @@ use super::sources::{SourceArgs, reached};
 use super::streams::results;
 use super::waiting::Waiting;
 use super::{FAILED, USAGE, complain, duration, process_lister, session_ids};
-use crate::gather::{Asked, LookUpJob, LookedUp};
 use crate::lister::{Cancel, until};
 use crate::output::FoundOf;
+use crate::query::{Asked, LookUpJob, LookedUp};
 use crate::wire::{Answer, LookUp, limits, to_json};
 
 /// The exit status where there is no such session, or it has no root.

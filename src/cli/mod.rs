@@ -4,13 +4,13 @@
 //! of both programs: 0 done, 1 failed, 2 wrong usage; of `opencode-sessions` also those
 //! that its help names. A closed pipe is no error: whoever closed it has seen enough.
 
+mod allocator;
 mod doctor;
+mod helper;
 mod host;
 mod list;
-mod lister;
 mod log;
 mod look_up;
-mod memory;
 mod relay;
 mod reload;
 mod serve;
@@ -28,12 +28,14 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::lister::{Breakage, ProcessLister};
+use crate::launch::ProcessLister;
+
+use crate::lister::Breakage;
+use crate::marker_text::MarkerText;
 use crate::session::SessionId;
 use crate::text::{self, escaped, name_line};
-use crate::wire::MarkerText;
 
-pub use lister::run as opencode_lister;
+pub use helper::run as opencode_lister;
 pub use sessions::run as opencode_sessions;
 
 /// The exit status of a failure.
@@ -140,7 +142,7 @@ mod tests {
 
     #[test]
     fn the_arguments_of_both_programs_are_well_formed() {
-        super::lister::Args::command().debug_assert();
+        super::helper::Args::command().debug_assert();
         super::sessions::Args::command().debug_assert();
     }
     #[test]

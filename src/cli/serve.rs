@@ -12,23 +12,23 @@ use sd_notify::NotifyState;
 use signal_hook::consts::SIGHUP;
 use tracing::{info, warn};
 
+use super::allocator;
 use super::host::{Signalled, lines_of_stdin, name_of};
 use super::log::{self, LogFormat};
-use super::memory;
 use super::relay::{Ended, Host, relay};
 use super::reload::{Keeper, read_again};
 use super::sessions::NAME;
 use super::sources::{Chosen, SourceArgs};
 use super::streams::Stdout;
 use super::{DeadlineArgs, FAILED, MarkerArgs, complain, process_lister};
-use crate::file;
+use crate::dirs;
 use crate::index::View;
+use crate::marker_text::MarkerText;
 use crate::service::client::{Client, Unreached};
 use crate::service::{
     Beat, Config, Handle, Pulse, Service, SourcePlace, StateDir, StateError, capabilities, lines,
     slots, socket,
 };
-use crate::wire::MarkerText;
 
 /// EX_OSERR of sysexits: the system gives no thread.
 const NO_THREADS: u8 = 71;
@@ -111,7 +111,7 @@ impl ServeArgs {
 }
 
 pub(super) fn run(args: &ServeArgs) -> io::Result<u8> {
-    memory::use_one_arena();
+    allocator::use_one_arena();
     let _flush = log::start(args.log_format, args.debug);
     // None is missed from here on.
     let started = Signalled::start().and_then(|signals| {
@@ -298,7 +298,7 @@ impl Place {
         signals: &Signalled,
         answer: Duration,
     ) -> Found {
-        let Some(first) = args.state_dir.clone().or_else(file::state_dir) else {
+        let Some(first) = args.state_dir.clone().or_else(dirs::state_dir) else {
             warn!(
                 "there is no home directory and no --state-dir: nothing will be known after a restart"
             );

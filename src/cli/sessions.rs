@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::{doctor, exit, host, list, look_up, serve, status, stop, usage};
-use crate::lister::restore_sigchld;
+use crate::launch::restore_sigchld;
 use crate::wire::LookUp;
 
 pub(super) const NAME: &str = "opencode-sessions";

@@ -4,12 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::aliases;
 use crate::config::{self, Config, Configured};
-use crate::file;
-use crate::gather::{self, OLD_STORE, Reached};
-use crate::lister::ProcessLister;
+use crate::dirs;
+use crate::launch::ProcessLister;
+use crate::locate::aliases;
 use crate::locate::{self, Located};
+use crate::query::{self, OLD_STORE, Reached};
 use crate::source::{Place, Source};
 use crate::text::Shown;
 use crate::wire::{DatabaseState, End};
@@ -97,9 +97,9 @@ impl Chosen {
                     old(path)
                 )))
             }
-            (state, _) => match gather::why_another_programs(source, &end.other_tables) {
+            (state, _) => match query::why_another_programs(source, &end.other_tables) {
                 Some(why) => Some(WhyEmpty::Wrong(why)),
-                None => gather::why_empty(source, state).map(WhyEmpty::Fine),
+                None => query::why_empty(source, state).map(WhyEmpty::Fine),
             },
         }
     }
@@ -155,7 +155,7 @@ impl SourceArgs {
     pub(super) fn config_file(&self) -> Option<PathBuf> {
         match &self.config {
             Some(named) => Some(named.clone()),
-            None => Some(file::config_dir()?.join("config.toml")),
+            None => Some(dirs::config_dir()?.join("config.toml")),
         }
     }
 }

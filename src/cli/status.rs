@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::sessions::NAME;
 use super::streams::results;
 use super::{FAILED, complain};
-use crate::file;
+use crate::dirs;
 use crate::service::client::{self, Client};
 use crate::service::socket;
 use crate::text::name_line;
@@ -55,7 +55,7 @@ pub(super) fn run(args: &StatusArgs) -> io::Result<u8> {
 pub(super) fn places(state_dir: Option<&PathBuf>) -> Vec<PathBuf> {
     match state_dir {
         Some(own) => vec![own.join("socket")],
-        None => socket::places(file::state_dir().as_deref()),
+        None => socket::places(dirs::state_dir().as_deref()),
     }
 }
 

@@ -98,7 +98,7 @@ pub(super) fn say(error: &Error) -> io::Result<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{lister, sessions};
+    use crate::cli::{helper, sessions};
 
     fn said<A: Parser + std::fmt::Debug>(arguments: &[&[u8]]) -> (i32, String) {
         let arguments = arguments
@@ -134,7 +134,7 @@ mod tests {
                     if arguments[1] == b"list" {
                         arguments.remove(1);
                     }
-                    said::<lister::Args>(&arguments)
+                    said::<helper::Args>(&arguments)
                 }] {
                     assert_eq!(status, 2, "{text:?}");
                     // What clap itself writes are colours alone.
@@ -167,7 +167,7 @@ mod tests {
             let arguments: Vec<&[u8]> = arguments.iter().map(|text| text.as_bytes()).collect();
             for (status, text) in [
                 said::<sessions::Args>(&arguments),
-                said::<lister::Args>(&arguments),
+                said::<helper::Args>(&arguments),
             ] {
                 assert_eq!(status, 0, "{text}");
                 assert!(text.contains("help"), "{text}");
@@ -204,7 +204,7 @@ mod tests {
             "explain --db a --db b --no-marker --no-marker",
             "get --db a --db b --first-prompt-limit 1 --first-prompt-limit 2 x",
         ] {
-            assert_parses::<lister::Args>(arguments);
+            assert_parses::<helper::Args>(arguments);
         }
     }
 }

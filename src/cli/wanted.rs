@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::cannot;
-use crate::output::Sourced;
+use crate::entry::Sourced;
 use crate::project;
 use crate::text::{Shown, told};
 

@@ -5,6 +5,7 @@
 //! that launched it and limits it; `explain` and `--pretty` are for people.
 
 pub mod explain;
+mod in_process;
 pub mod launched;
 pub mod listing;
 pub mod look_up;
@@ -16,6 +17,7 @@ use std::path::Path;
 
 use crate::store::StoreError;
 use crate::text::one_line;
+pub use in_process::InProcessLister;
 use listing::Ended;
 
 /// Says to a person how the database at `path` failed.

@@ -4,7 +4,8 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use super::listing::{Ended, Task, list};
-use crate::output::{self, Columns, Entry, Sourced, Terminal, TimeColumn};
+use crate::entry::{Entry, Sourced};
+use crate::output::{self, Columns, Terminal, TimeColumn};
 use crate::project::Projects;
 use crate::text;
 use crate::wire::{Checked, DatabaseState, End, Sessions, Verdict, Writer, other_tables_line};

@@ -22,7 +22,7 @@ pub mod snapshot;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::output::{Entry, Sourced};
+use crate::entry::{Entry, Sourced};
 use crate::packed::{Packed, PackedList};
 use crate::session::{Millis, SessionId};
 use crate::source::{Place, Source, SourceName};

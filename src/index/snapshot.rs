@@ -8,10 +8,10 @@ use bincode::{Decode, Encode};
 
 use super::{Index, Known};
 use crate::codec::{self, Kind, Unreadable};
-use crate::output::Entry;
+use crate::entry::Entry;
+use crate::marker_text::MarkerText;
 use crate::packed::Packed;
 use crate::session::Millis;
-use crate::wire::MarkerText;
 
 const KIND: Kind = Kind {
     magic: *b"OCSINDEX",

@@ -31,9 +31,9 @@ use rusqlite::Connection;
 
 use super::wal::Read;
 use crate::codec::{self, Kind};
-use crate::file;
+use crate::files;
+use crate::marker_text::MarkerText;
 use crate::store::{CONTENT, FileStamp, Position, StoreError};
-use crate::wire::MarkerText;
 
 const KIND: Kind = Kind {
     magic: *b"OCSCACHE",
@@ -58,13 +58,13 @@ impl ScanCache {
     /// What a file holds; `None` if it is not a cache of this version, whatever the
     /// reason.
     pub(super) fn load(path: &Path) -> Option<Self> {
-        let bytes = file::load(path, codec::HEADER + codec::MAX_BODY).ok()??;
+        let bytes = files::load(path, codec::HEADER + codec::MAX_BODY).ok()??;
         codec::decode(KIND, &bytes).ok()
     }
 
     /// Puts it in the file's place.
     pub(super) fn save(&self, path: &Path) -> std::io::Result<()> {
-        file::save_unsynced(path, &codec::encode(KIND, self)?)
+        files::save_unsynced(path, &codec::encode(KIND, self)?)
     }
 }
 

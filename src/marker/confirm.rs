@@ -5,9 +5,9 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Rows, Statement};
 
 use super::{ContentTable, Needle, large_cell, session_tables};
+use crate::marker_text::MarkerText;
 use crate::session::SessionId;
 use crate::store::{Schema, StoreError, Table, quoted};
-use crate::wire::MarkerText;
 
 /// The largest cell that is loaded, in bytes; larger ones are read in pieces.
 pub(super) const WHOLE_CELL: i32 = 1 << 20;

@@ -6,7 +6,7 @@
 use std::io::{self, Read};
 
 use super::Needle;
-use crate::wire::MarkerText;
+use crate::marker_text::MarkerText;
 
 /// Both halves of a marker, ready to be searched for.
 #[derive(Debug, Clone)]

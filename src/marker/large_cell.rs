@@ -50,7 +50,7 @@ fn search(mut cell: impl Read, needle: &Needle, piece: usize) -> std::io::Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::MarkerText;
+    use crate::marker_text::MarkerText;
 
     #[test]
     fn pieces_of_every_size_find_what_the_whole_has() {

@@ -35,9 +35,9 @@ use std::collections::{BTreeSet, HashSet};
 
 use rusqlite::Connection;
 
+use crate::marker_text::MarkerText;
 use crate::session::SessionId;
 use crate::store::{CONTENT, STORES, Schema, StoreError, Table};
-use crate::wire::MarkerText;
 
 pub use needle::Needle;
 pub use scan::{Found, Options, Remember, scan};

@@ -9,7 +9,7 @@
 #[cfg(target_arch = "x86_64")]
 use memchr::arch::all::packedpair::Pair;
 
-use crate::wire::MarkerText;
+use crate::marker_text::MarkerText;
 
 /// A text, ready to be searched for.
 #[derive(Debug, Clone)]

@@ -17,8 +17,9 @@ use super::cache::{CacheKey, ScanCache};
 use super::halves::Halves;
 use super::page::{Layout, TELLABLE};
 use super::{Marks, Needle, content_tables, pages, session_tables, sql_scan};
+use crate::marker_text::MarkerText;
 use crate::store::{CONTENT, Database, FileStamp, Position, Schema, Snapshot, StoreError};
-use crate::wire::{ErrorKind, MarkerText, Scan, ScanMode};
+use crate::wire::{ErrorKind, Scan, ScanMode};
 
 /// How to look for the marker.
 #[derive(Debug, Clone, Default)]

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::Entry;
+use crate::entry::Entry;
 use crate::project::Projects;
 use crate::session::SessionId;
 use crate::wire::Answer;

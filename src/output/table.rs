@@ -7,8 +7,9 @@ use std::borrow::Cow;
 use std::env;
 use std::io::{self, Write};
 
+use super::Terminal;
 use super::cell::{Cell, Keep};
-use super::{Entry, Sourced, Terminal};
+use crate::entry::{Entry, Sourced};
 use crate::session::{Millis, Session};
 use crate::text::{is_blank, name_line, prose_line};
 

@@ -24,7 +24,7 @@ use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::database_files::is_missing;
+use crate::locate::is_missing;
 use crate::session::Session;
 use finder::Finders;
 

@@ -16,9 +16,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::event::{ByeCode, Hello, PROTOCOL};
 use super::peer;
-use crate::output::Sourced;
+use super::protocol::{ByeCode, Hello, PROTOCOL};
+use crate::entry::Sourced;
 use crate::source::SourceName;
 
 /// How long a service may take to answer, where nobody says otherwise.

@@ -24,16 +24,16 @@
 
 pub mod client;
 mod command;
-mod event;
+mod counters;
 pub mod lines;
 mod owner;
 mod peer;
-mod reader;
+mod protocol;
 mod saver;
 pub mod schedule;
 pub mod socket;
 mod state;
-mod stats;
+mod subscriber;
 mod watch;
 mod work;
 
@@ -45,23 +45,23 @@ use std::sync::mpsc::{self, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::gather::LookedUp;
 use crate::index::View;
 use crate::lister::Lister;
+use crate::marker_text::MarkerText;
+use crate::query::LookedUp;
 use crate::source::{Source, SourceName};
-use crate::wire::MarkerText;
 
 pub use command::{Command, CommandError, CommandId, CommandLine, ErrorCode};
-pub use event::{
+pub use counters::{Latency, SourceStatus, Status};
+pub use protocol::{
     Answer, ByeCode, Change, Event, Hello, PROTOCOL, RefreshOutcome, Refreshed, Reply, Snapshot,
     SourceHealth, SourcePlace, capabilities,
 };
-pub use reader::{ReplyTo, Subscription, UNANSWERED};
 pub use state::{Hold, StateDir, StateError, slots};
-pub use stats::{Latency, SourceStatus, Status};
+pub use subscriber::{ReplyTo, Subscription, UNANSWERED};
 
 use owner::Owner;
-use reader::ReaderId;
+use subscriber::ReaderId;
 use watch::Looks;
 
 /// What a service is to do.
@@ -75,7 +75,7 @@ pub struct Config {
     /// How long one listing may take.
     pub deadline: Duration,
     /// Makes the lister of each source, also of those that come later; for commands
-    /// see [`ProcessLister::of`](crate::lister::ProcessLister::of).
+    /// see [`ProcessLister::of`](crate::launch::ProcessLister::of).
     pub lister: Box<MakeLister>,
     /// Where the snapshot is kept; without it nothing is known after a restart.
     pub state: Option<StateDir>,
@@ -131,7 +131,7 @@ enum Message {
     /// A snapshot was written, or not.
     Saved(Result<(), String>),
     /// Somebody wants events.
-    Subscribe(ReaderId, reader::Outbox),
+    Subscribe(ReaderId, subscriber::Outbox),
     /// A reader has read all and is owed a snapshot.
     CaughtUp(ReaderId),
     /// A reader is gone.
@@ -259,7 +259,7 @@ impl Handle {
         use std::sync::atomic::{AtomicU64, Ordering};
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = ReaderId(NEXT.fetch_add(1, Ordering::Relaxed));
-        let (outbox, subscription) = reader::queue(id, self.inbox.clone(), is_peer);
+        let (outbox, subscription) = subscriber::queue(id, self.inbox.clone(), is_peer);
         self.inbox.send(Message::Subscribe(id, outbox));
         subscription
     }

@@ -12,24 +12,25 @@ use std::time::{Duration, Instant};
 use tracing::{debug, error, info, warn};
 
 use super::command::{Command, CommandError, CommandId, CommandLine, ErrorCode};
-use super::event::{
+use super::counters::{SourceStatus, Stats, Status};
+use super::protocol::{
     Answer, ByeCode, Change, Event, Hello, PROTOCOL, RefreshOutcome, Refreshed, Reply, Snapshot,
     SourceHealth, SourcePlace, capabilities,
 };
-use super::reader::{Outbox, ReaderId};
 use super::saver::{Saver, restore};
 use super::schedule::{Ask, News, Went};
-use super::stats::{SourceStatus, Stats, Status};
+use super::subscriber::{Outbox, ReaderId};
 use super::watch::{Looks, Watcher};
 use super::work::{Listed, Work};
 use super::{Beat, Config, Inbox, MakeLister, Message, Pulse};
-use crate::gather::{self, Asked, LookUpJob, LookedUp, Reached};
 use crate::index::{Again, Difference, Health, Index, Known, Merged, Moment, View};
 use crate::lister::{Bounded, Cancel, ListRequest, LookUpRequest, SCAN_BUDGET};
+use crate::marker_text::MarkerText;
+use crate::query::{self, Asked, LookUpJob, LookedUp, Reached};
 use crate::session::{Millis, SessionId};
 use crate::source::{Place, Source, SourceName, with_found};
 use crate::text::one_line;
-use crate::wire::{LookUp, MarkerText, VERSION, limits};
+use crate::wire::{LookUp, VERSION, limits};
 
 /// Look-ups at once: each launches a helper for every source.
 const LOOK_UPS: usize = 8;
@@ -353,7 +354,7 @@ impl Owner {
     }
 
     fn lists_archived(&self) -> bool {
-        gather::lists_archived(self.index.sources().count())
+        query::lists_archived(self.index.sources().count())
     }
 
     /// The work on the source of that name and number, if it is still one.

@@ -12,11 +12,11 @@ use tracing::warn;
 use super::state::StateDir;
 use super::{Inbox, Message};
 use crate::codec;
-use crate::file;
+use crate::files;
 use crate::index::{Index, snapshot};
+use crate::marker_text::MarkerText;
 use crate::session::Millis;
 use crate::text::one_line;
-use crate::wire::MarkerText;
 
 /// The snapshot is written at most this often.
 const SAVE: Duration = Duration::from_secs(5);
@@ -45,7 +45,7 @@ impl Saver {
             .name("snapshot".into())
             .spawn(move || {
                 for bytes in from {
-                    let result = file::save(&path, &bytes).map_err(|error| error.to_string());
+                    let result = files::save(&path, &bytes).map_err(|error| error.to_string());
                     inbox.send(Message::Saved(result));
                 }
             })?;
@@ -107,7 +107,7 @@ impl Saver {
 /// Puts the last snapshot into the index, or sets it aside.
 pub(super) fn restore(index: &mut Index, state: &StateDir, marker: Option<&MarkerText>) {
     let path = state.snapshot();
-    let unusable = match file::load(&path, codec::HEADER + codec::MAX_BODY) {
+    let unusable = match files::load(&path, codec::HEADER + codec::MAX_BODY) {
         Ok(None) => return,
         Ok(Some(bytes)) => match snapshot::restore(index, &bytes, marker, Millis::now()) {
             Ok(()) => return,
@@ -115,6 +115,6 @@ pub(super) fn restore(index: &mut Index, state: &StateDir, marker: Option<&Marke
         },
         Err(why) => why.to_string(),
     };
-    let aside = file::set_aside(&path).is_ok();
+    let aside = files::set_aside(&path).is_ok();
     warn!(why = %one_line(&unusable), aside, "the snapshot is of no use; the first listings rebuild it");
 }

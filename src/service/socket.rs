@@ -21,7 +21,7 @@ use tracing::{debug, warn};
 
 use super::client::{Unreached, connect};
 use super::{ByeCode, Event, Handle, lines, peer};
-use crate::file;
+use crate::files;
 use crate::wire::line;
 
 /// Connections at a time.
@@ -77,7 +77,7 @@ impl Bound {
 
     fn at(path: &Path) -> io::Result<Self> {
         if let Some(directory) = path.parent() {
-            file::make_directory(directory)?;
+            files::make_directory(directory)?;
         }
         Self::in_its_directory(path)
     }
@@ -93,7 +93,7 @@ impl Bound {
 
     fn in_its_directory(path: &Path) -> io::Result<Self> {
         if let Some(directory) = path.parent() {
-            file::check_is_private(directory)?;
+            files::check_is_private(directory)?;
         }
         match fs::symlink_metadata(path) {
             Ok(about) if about.file_type().is_socket() => {

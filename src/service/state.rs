@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::file;
+use crate::files;
 use crate::text::Shown;
 
 /// How many indexes one place has room for.
@@ -70,8 +70,8 @@ impl StateDir {
             directory: Shown(path).to_string(),
             why,
         };
-        file::make_directory(path).map_err(unusable)?;
-        file::check_is_private(path).map_err(unusable)?;
+        files::make_directory(path).map_err(unusable)?;
+        files::check_is_private(path).map_err(unusable)?;
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
@@ -100,7 +100,7 @@ impl StateDir {
             .and_then(|()| lock.rewind())
             .and_then(|()| writeln!(lock, "{}", std::process::id()));
         // Nobody else writes here while the lock is held.
-        file::remove_leftovers(path, std::time::Duration::ZERO);
+        files::remove_leftovers(path, std::time::Duration::ZERO);
         Ok(Self {
             path: path.to_owned(),
             lock: Arc::new(lock),

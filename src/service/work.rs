@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use super::schedule::{Ask, Schedule};
 use super::watch::{Looks, Watch, Watcher};
 use super::{Inbox, Message};
-use crate::database_files::DatabaseFiles;
-use crate::file;
-use crate::gather::{self, Reached};
+use crate::dirs;
 use crate::index::{Found, Health};
 use crate::lister::{Cancel, ListRequest, Outcome, ScanCache, until};
+use crate::locate::DatabaseFiles;
 use crate::project::Projects;
+use crate::query::{self, Reached};
 use crate::source::{Place, Source, SourceName};
 use crate::text::told;
 use crate::wire::{ErrorKind, Scan};
@@ -69,7 +69,7 @@ impl Work {
         let (watch, scan_cache, how_watched) = match &reached.source.place {
             Place::Database(path) => {
                 let files = DatabaseFiles::of_canonical(path.clone());
-                let cache = state_dir.map(|directory| file::scan_cache_in(directory, &files));
+                let cache = state_dir.map(|directory| dirs::scan_cache_in(directory, &files));
                 let watch = watcher.watch(&reached.source, number, files, inbox.clone());
                 let how = "not yet".to_owned();
                 // Without one it is where a single listing keeps it.
@@ -251,11 +251,11 @@ fn found(
         Outcome::Complete(listing) => {
             let (scan, bytes) = (listing.end.scan, listing.bytes);
             // Not an empty database: what was known of OpenCode's own is kept.
-            if let Some(reason) = gather::why_another_programs(source, &listing.end.other_tables) {
+            if let Some(reason) = query::why_another_programs(source, &listing.end.other_tables) {
                 let kind = ErrorKind::Schema.as_str();
                 return (Err(Failure { kind, reason }), bytes);
             }
-            let found = gather::found(listing, projects, until);
+            let found = query::found(listing, projects, until);
             return (Ok(Some(Complete { found, scan })), bytes);
         }
         Outcome::Refused(refusal) => (refusal.failure.kind.as_str(), refusal.to_string()),

@@ -18,7 +18,7 @@ use super::lock;
 use super::log::{IndexHeader, Position, WalIndex};
 use super::look::{Look, look};
 use super::stamp::FileStamp;
-use crate::database_files::{DatabaseFiles, says_wal};
+use crate::locate::{DatabaseFiles, says_wal};
 
 /// How to open a database.
 #[derive(Debug, Clone)]

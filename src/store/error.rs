@@ -10,7 +10,7 @@ use rustix::fs::Access;
 use rustix::io::Errno;
 
 use super::lock::LockHolder;
-use crate::database_files::DatabaseFiles;
+use crate::locate::DatabaseFiles;
 use crate::text::Shown;
 use crate::wire::{ErrorKind, Failure};
 

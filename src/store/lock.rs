@@ -11,7 +11,7 @@ use rusqlite::ErrorCode;
 use rustix::process::{Flock, FlockOffsetType, FlockType, Pid, fcntl_getlk};
 
 use super::StoreError;
-use crate::database_files::DatabaseFiles;
+use crate::locate::DatabaseFiles;
 
 /// Where SQLite locks a database (`PENDING_BYTE` and what follows;
 /// <https://sqlite.org/src/file/src/os.h>): bytes that a reader locks, too.

@@ -22,7 +22,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::time::{Duration, SystemTime};
 
 use super::StoreError;
-use crate::database_files::{DatabaseFiles, says_wal};
+use crate::locate::{DatabaseFiles, says_wal};
 
 /// How long a file that looks as if it were being made must not have changed.
 const SETTLED: Duration = Duration::from_secs(2);

@@ -11,7 +11,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::check::{check_other_tables, check_session, invalid, overlong_text};
+use super::listing::{check_other_tables, check_session};
+use super::violation::{invalid, overlong_text};
 use super::{Content, DatabaseState, Failure, Hello, Taken, Violation, limits};
 use crate::session::{Session, SessionId};
 use crate::strict;

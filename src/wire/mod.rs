@@ -18,24 +18,28 @@
 //!
 //! This module knows neither SQLite nor processes.
 
-mod check;
+mod checked;
+mod frame;
 mod json;
+mod listing;
 mod look_up;
 mod message;
 mod parse;
 mod request;
+mod violation;
 mod write;
 
-pub use check::{
-    Checked, Checker, Content, Listing, Progress, Sessions, Taken, Verdict, Violation,
-};
+pub use checked::Checked;
+pub use frame::{Checker, Content, Taken, Verdict};
 pub use json::{line, to_json};
+pub use listing::{Listing, Sessions};
 pub use look_up::{Answer, AnswerLine, Answers, AnswersEnd, Asked, LookUp, Unresolved};
 pub use message::{
     DatabaseState, Degraded, End, ErrorKind, Failure, Hello, Message, OptionalPart, Scan, ScanMode,
     Skipped, notes, other_tables_line,
 };
-pub use request::{InvalidMarker, MarkerText, Request, STDIN_ENDED};
+pub use request::{Request, STDIN_ENDED};
+pub use violation::{Progress, Violation};
 pub use write::{WriteError, Writer};
 
 /// The protocol both sides of this version speak.

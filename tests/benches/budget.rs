@@ -38,9 +38,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
-use opencode_sessions::lister::{
-    ListRequest, Lister, Outcome, ProcessLister, ScanCache, restore_sigchld,
-};
+use opencode_sessions::launch::{ProcessLister, restore_sigchld};
+use opencode_sessions::lister::{ListRequest, Lister, Outcome, ScanCache};
 use rusqlite::Connection;
 
 use copied::Copied;

@@ -24,7 +24,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use opencode_sessions::wire::MarkerText;
+use opencode_sessions::marker_text::MarkerText;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Statement, params};
 

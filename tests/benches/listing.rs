@@ -34,7 +34,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Parser;
-use opencode_sessions::lister::restore_sigchld;
+use opencode_sessions::launch::restore_sigchld;
 
 use generate::{Database, SMALL, Shape, USUAL};
 use measure::{Memory, Peak, Times, Way};

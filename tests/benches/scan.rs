@@ -37,7 +37,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
-use opencode_sessions::lister::restore_sigchld;
+use opencode_sessions::launch::restore_sigchld;
 use rustix::io::{Errno, ReadWriteFlags};
 use serde_json::Value;
 use tempfile::TempDir;

@@ -34,7 +34,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
-use opencode_sessions::lister::restore_sigchld;
+use opencode_sessions::launch::restore_sigchld;
 use serde_json::Value;
 
 use copied::Copied;

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::database_files::{DatabaseFiles, is_missing};
+use crate::locate::{DatabaseFiles, is_missing};
 
 /// A change so recent that another one could leave the same time.
 const RACY: Duration = Duration::from_secs(2);

@@ -40,8 +40,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Inbox;
-use crate::database_files::DatabaseFiles;
 use crate::index::CONFIRM;
+use crate::locate::DatabaseFiles;
 use crate::source::{Source, SourceName};
 use inotify::{Events, Watching};
 pub(super) use looks::Looks;

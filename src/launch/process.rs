@@ -12,9 +12,9 @@ use super::arguments::{Runs, Told};
 use super::guard::{Ending, Guard, SpawnError};
 use super::pipes::{Conversation, Over, converse};
 use super::reaper::Ticket;
-use super::{
-    Breakage, Broke, Cancel, ListRequest, Lister, LookUpRequest, Outcome, Timeout, beside,
-    outcome_of, until,
+use crate::lister::{
+    Breakage, Broke, Cancel, ListRequest, Lister, LookUpRequest, Outcome, Timeout, outcome_of,
+    until,
 };
 use crate::source::{Place, Remote, Source};
 use crate::wire::{
@@ -326,4 +326,9 @@ fn judge<C: Content>(
 
 fn code(status: ExitStatus) -> i32 {
     status.code().unwrap_or(-1)
+}
+
+/// The path of the helper that belongs to the program at `program`: beside it.
+fn beside(program: &Path) -> PathBuf {
+    program.with_file_name("opencode-lister")
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::event::SourceHealth;
+use super::protocol::SourceHealth;
 use crate::wire::Scan;
 
 /// How many of the last listings the latencies are of.

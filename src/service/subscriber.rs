@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Inbox;
-use super::event::Event;
+use super::protocol::Event;
 use crate::index::View;
 
 /// Events that wait for a reader, at most.

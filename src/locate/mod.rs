@@ -13,14 +13,20 @@
 //! Forks of OpenCode keep the same tables in `kilo/kilo.db` and `mimocode/mimocode.db`,
 //! beside its data directory. They are looked for only if the configuration asks for them.
 
+pub mod aliases;
+mod database_files;
+
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::aliases::{self, Database};
 use crate::text::Shown;
+
+use aliases::Database;
+pub use database_files::DatabaseFiles;
+pub(crate) use database_files::{is_missing, says_wal};
 
 /// A program that keeps its sessions in OpenCode's tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

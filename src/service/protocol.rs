@@ -4,14 +4,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::command::{CommandError, CommandId};
-use super::stats::Status;
-use crate::gather::LookedUp;
+use super::counters::Status;
+use crate::entry::{Entry, Sourced};
 use crate::index::{Health, View};
-use crate::output::{Entry, Sourced};
+use crate::marker_text::MarkerText;
 use crate::packed::Packed;
+use crate::query::LookedUp;
 use crate::session::{Millis, SessionId};
 use crate::source::{Place, Source, SourceName};
-use crate::wire::MarkerText;
 
 /// The protocol of the events and commands of this version.
 ///

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
+use crate::entry::Entry;
 use crate::index::Found;
 use crate::lister::{Broke, ListRequest, Lister, Outcome};
 use crate::locate;
-use crate::output::Entry;
 use crate::project::Projects;
 use crate::source::{Place, Source};
 use crate::text::Shown;
@@ -113,7 +113,7 @@ pub const OLD_STORE: &str = "there are sessions of OpenCode 1.1 or earlier besid
      storage/session: starting OpenCode 1.2 to 1.15 imports them";
 
 /// What to say where the log of a database can be elsewhere
-/// ([`DatabaseFiles::log_can_be_elsewhere`](crate::database_files::DatabaseFiles::log_can_be_elsewhere)).
+/// ([`DatabaseFiles::log_can_be_elsewhere`](crate::locate::DatabaseFiles::log_can_be_elsewhere)).
 pub const LOG_ELSEWHERE: &str = "the log of this database can be elsewhere: none is beside it, and its \
      file has another hard link or is mounted by itself. The newest sessions are missing here if they \
      are only in that log: name the database by the path that OpenCode uses, or mount its whole \

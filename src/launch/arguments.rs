@@ -8,9 +8,10 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{ListRequest, LookUpRequest, MOST_THREADS, ScanCache, default_threads};
+use crate::lister::{ListRequest, LookUpRequest, MOST_THREADS, ScanCache, default_threads};
+use crate::marker_text::MarkerText;
 use crate::source::is_plain_argument;
-use crate::wire::{LookUp, MarkerText, Request, limits, line};
+use crate::wire::{LookUp, Request, limits, line};
 
 /// The largest `--cpu-limit` the helper takes: a day.
 const MOST_CPU_SECONDS: u64 = 86_400;

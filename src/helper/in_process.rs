@@ -18,11 +18,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Broke, ListRequest, Lister, LookUpRequest, Outcome, Timeout, outcome_of, until};
-use crate::database_files::DatabaseFiles;
 use crate::helper::listing::{self, Ended};
 use crate::helper::look_up;
+use crate::lister::{
+    Broke, ListRequest, Lister, LookUpRequest, Outcome, Timeout, default_threads, outcome_of, until,
+};
 use crate::locate;
+use crate::locate::DatabaseFiles;
 use crate::marker;
 use crate::store::{Filter, OpenOptions};
 use crate::wire::{Answers, Asked, Checked, Content, Progress, Sessions, Writer};
@@ -133,7 +135,7 @@ fn listing_task(request: &ListRequest, db: Option<PathBuf>, deadline: Instant) -
             marker: request.marker.clone(),
             cache: cache.and_then(|cache| cache.prepare(db.as_ref()?)),
             budget: Some(request.bounded_scan_budget(left)),
-            threads: super::default_threads(),
+            threads: default_threads(),
         },
         filter: Filter {
             children: request.children,

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::Cancel;
 use super::guard::Guard;
+use crate::lister::Cancel;
 use crate::signals::without_sigpipe;
 use crate::text::decoded;
 use crate::wire::{Checker, Content, Violation};

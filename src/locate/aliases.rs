@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use crate::database_files::{DatabaseFiles, is_missing};
+use crate::locate::{DatabaseFiles, is_missing};
 
 /// How long all paths together may take.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -1,0 +1,232 @@
+//! The content of a listing, and what is checked of it beyond its frame.
+
+use std::collections::HashSet;
+
+use super::frame::{Content, Taken};
+use super::violation::{invalid, overlong_text};
+use super::{Degraded, End, Message, OptionalPart, Violation, limits};
+use crate::packed::PackedList;
+use crate::session::{Session, SessionId};
+
+/// A complete listing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listing {
+    /// The helper's version.
+    pub lister: String,
+    /// The sessions, in the helper's order: newest activity first.
+    pub sessions: PackedList<Session>,
+    /// What the helper said about them.
+    pub end: End,
+    /// How many bytes it sent.
+    pub bytes: u64,
+}
+
+/// The content of a listing.
+#[derive(Debug)]
+pub struct Sessions {
+    first_prompt_limit: usize,
+    sessions: PackedList<Session>,
+    ids: HashSet<SessionId>,
+}
+
+impl Sessions {
+    /// Of a listing whose request names this limit for first prompts, in characters.
+    #[must_use]
+    pub fn new(first_prompt_limit: usize) -> Self {
+        Self {
+            first_prompt_limit,
+            sessions: PackedList::default(),
+            ids: HashSet::new(),
+        }
+    }
+}
+
+/// With the default limit for first prompts.
+impl Default for Sessions {
+    fn default() -> Self {
+        Self::new(limits::FIRST_PROMPT)
+    }
+}
+
+impl Content for Sessions {
+    type Line = Message;
+    type End = End;
+    type Whole = Listing;
+
+    const KNOWN: &'static [&'static str] = &["hello", "session", "end", "error"];
+
+    fn take(&mut self, line: Message, at: usize) -> Result<Taken<End>, Violation> {
+        match line {
+            Message::Hello(_) => Ok(Taken::Hello),
+            Message::Session(session) => self.session(*session, at),
+            Message::End(end) => {
+                let got = self.sessions.len() as u64;
+                if end.sessions != got {
+                    return Err(Violation::WrongCount {
+                        got,
+                        said: end.sessions,
+                    });
+                }
+                if !(0.0..=1.0).contains(&end.scan.progress) {
+                    return Err(invalid(at, "its progress is not between 0 and 1"));
+                }
+                check_degraded(&end.degraded, at)?;
+                check_other_tables(&end.other_tables, at)?;
+                Ok(Taken::End(end))
+            }
+            Message::Error(failure) => Ok(Taken::Error(failure)),
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    fn whole(self, end: End, lister: String, bytes: u64) -> Listing {
+        Listing {
+            lister,
+            sessions: self.sessions,
+            end,
+            bytes,
+        }
+    }
+}
+
+impl Sessions {
+    fn session(&mut self, session: Session, line: usize) -> Result<Taken<End>, Violation> {
+        if self.sessions.len() == limits::SESSIONS {
+            return Err(Violation::TooMany);
+        }
+        check_session(&session, self.first_prompt_limit, line)?;
+        if !self.ids.insert(session.id.clone()) {
+            return Err(Violation::DuplicateId {
+                line,
+                id: session.id,
+            });
+        }
+        self.sessions.push(&session);
+        Ok(Taken::More)
+    }
+}
+
+/// Returns an error if there are too many names, or one is too long.
+pub(super) fn check_other_tables(names: &[String], line: usize) -> Result<(), Violation> {
+    if names.len() > limits::OTHER_TABLES {
+        let limit = limits::OTHER_TABLES;
+        return Err(invalid(
+            line,
+            &format!("its otherTables has more than {limit} names"),
+        ));
+    }
+    match names.iter().any(|name| name.len() > limits::TEXT) {
+        true => Err(overlong_text(line, "otherTables")),
+        false => Ok(()),
+    }
+}
+
+/// Returns an error if there are too many parts, a known one twice, or a reason that is
+/// too long. A newer helper may name several parts that this version does not know.
+fn check_degraded(degraded: &[Degraded], line: usize) -> Result<(), Violation> {
+    if degraded.len() > limits::DEGRADED {
+        let limit = limits::DEGRADED;
+        return Err(invalid(
+            line,
+            &format!("its degraded has more than {limit} parts"),
+        ));
+    }
+    let mut seen = HashSet::new();
+    for Degraded { what, reason } in degraded {
+        if *what != OptionalPart::Unknown && !seen.insert(what) {
+            let part = what.as_str();
+            return Err(invalid(line, &format!("its degraded has {part} twice")));
+        }
+        if reason.len() > limits::TEXT {
+            return Err(overlong_text(line, "reason"));
+        }
+    }
+    Ok(())
+}
+
+/// What holds of a session wherever it comes.
+pub(super) fn check_session(
+    session: &Session,
+    first_prompt_limit: usize,
+    line: usize,
+) -> Result<(), Violation> {
+    if let Some(field) = overlong(session) {
+        return Err(overlong_text(line, field));
+    }
+    if let Some(prompt) = &session.first_prompt {
+        if !session.untitled {
+            return Err(invalid(line, "it has a title and a firstPrompt"));
+        }
+        if prompt.contains(['\n', '\r']) {
+            return Err(invalid(line, "its firstPrompt has several lines"));
+        }
+        if prompt.chars().count() > first_prompt_limit {
+            return Err(invalid(
+                line,
+                &format!("its firstPrompt is longer than {first_prompt_limit} characters"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The name of the first text of `session` that is longer than a text may be.
+fn overlong(session: &Session) -> Option<&'static str> {
+    // Taken apart without `..`: a new field does not compile before somebody
+    // has decided whether it is a text.
+    let Session {
+        id: _, // checked by its type
+        directory,
+        worktree,
+        project_id,
+        parent_id,
+        title,
+        untitled: _,
+        first_prompt: _, // its limit is the request's
+        time_created: _,
+        time_updated: _,
+        time_archived: _,
+        last_message_at: _,
+        marked: _,
+        store: _,
+        agent,
+        version,
+        slug,
+        share_url,
+        workspace_id,
+        model,
+        cost: _,
+        tokens: _,
+        summary: _,
+        time_idle: _,
+        time_viewed: _,
+        time_compacting: _,
+        time_suspended: _,
+        forked_from,
+        idle_outcome,
+    } = session;
+    let model = model.as_ref();
+    [
+        ("directory", directory.as_deref()),
+        ("worktree", worktree.as_deref()),
+        ("projectId", project_id.as_deref()),
+        ("parentId", parent_id.as_deref()),
+        ("title", title.as_deref()),
+        ("agent", agent.as_deref()),
+        ("version", version.as_deref()),
+        ("slug", slug.as_deref()),
+        ("shareUrl", share_url.as_deref()),
+        ("workspaceId", workspace_id.as_deref()),
+        ("forkedFrom", forked_from.as_deref()),
+        ("idleOutcome", idle_outcome.as_deref()),
+        ("model", model.map(|model| model.id.as_str())),
+        ("model", model.map(|model| model.provider_id.as_str())),
+        ("model", model.and_then(|model| model.variant.as_deref())),
+    ]
+    .into_iter()
+    .find(|(_, text)| text.is_some_and(|text| text.len() > limits::TEXT))
+    .map(|(field, _)| field)
+}
