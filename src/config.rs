@@ -29,7 +29,7 @@ use toml::de::{DeArray, DeTable, DeValue};
 use crate::locate::Program;
 use crate::locate::aliases::{self, Database};
 use crate::source::{self, Place, Remote, Source, SourceName, is_plain_argument};
-use crate::text::{Shown, duration, escaped, unsafe_on_a_terminal};
+use crate::text::{DisplayPath, escaped, parse_duration, unsafe_on_a_terminal};
 
 /// A larger file is none of these, in bytes.
 const LARGEST: u64 = 1 << 20;
@@ -125,7 +125,7 @@ fn line_of(text: &[u8], at: usize) -> usize {
 ///
 /// Where it cannot be read, or is not what it should be.
 pub fn load(path: &Path, home: Option<&Path>) -> Result<Option<Config>, ConfigError> {
-    let file = Shown(path).to_string();
+    let file = DisplayPath(path).to_string();
     let bytes = match read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -395,7 +395,7 @@ fn source_name(name: &str) -> Result<SourceName, String> {
 }
 
 fn every(text: &str) -> Result<Duration, String> {
-    duration(text)
+    parse_duration(text)
         .filter(|every| (EVERY.0..=EVERY.1).contains(every))
         .ok_or_else(|| "`every` must be a time from \"1s\" to \"24h\", such as \"15s\"".to_owned())
 }

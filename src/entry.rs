@@ -38,7 +38,7 @@ impl Entry {
 impl Serialize for Entry {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
-        struct Shown<'a> {
+        struct WithDerived<'a> {
             #[serde(flatten)]
             session: &'a Session,
             project: Option<&'a str>,
@@ -48,7 +48,7 @@ impl Serialize for Entry {
             gone: bool,
         }
         let session = &self.session;
-        Shown {
+        WithDerived {
             session,
             project: self.project.as_deref(),
             headline: session.own_headline(),

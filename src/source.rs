@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::locate::aliases;
 use crate::session::Millis;
-use crate::text::{Shown, escaped_bytes};
+use crate::text::{DisplayPath, escaped_bytes};
 
 /// What a source is called.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -181,11 +181,11 @@ impl Source {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Database(path) => Shown(path).fmt(f),
+            Self::Database(path) => DisplayPath(path).fmt(f),
             Self::Remote(remote) => {
                 for (at, word) in remote.command.iter().enumerate() {
                     let space = if at == 0 { "" } else { " " };
-                    write!(f, "{space}{}", Shown(Path::new(word)))?;
+                    write!(f, "{space}{}", DisplayPath(Path::new(word)))?;
                 }
                 Ok(())
             }

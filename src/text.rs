@@ -220,9 +220,9 @@ pub fn escaped_bytes(bytes: &[u8]) -> Cow<'_, str> {
 /// characters, so that it can be pasted into a shell, and never with a
 /// character that a terminal would act on.
 #[derive(Debug, Clone, Copy)]
-pub struct Shown<'a>(pub &'a Path);
+pub struct DisplayPath<'a>(pub &'a Path);
 
-impl fmt::Display for Shown<'_> {
+impl fmt::Display for DisplayPath<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = self.0.as_os_str().as_bytes();
         let text = std::str::from_utf8(bytes).ok();
@@ -381,14 +381,14 @@ fn utf16_line_of(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Option<Utf16Line> {
 
 /// The duration in a text such as `500ms`, `15s` or `2m`.
 #[must_use]
-pub fn duration(text: &str) -> Option<Duration> {
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let signed: jiff::SignedDuration = text.parse().ok()?;
     Duration::try_from(signed).ok()
 }
 
 /// A duration for people: `15s`, `1h 30m`.
 #[must_use]
-pub fn told(duration: Duration) -> String {
+pub fn format_duration(duration: Duration) -> String {
     match jiff::SignedDuration::try_from(duration) {
         Ok(duration) => format!("{duration:#}"),
         Err(_) => format!("{duration:?}"),
@@ -466,7 +466,7 @@ mod tests {
         for safe in [
             one_line(hostile),
             escaped(hostile),
-            Shown(Path::new(hostile)).to_string().into(),
+            DisplayPath(Path::new(hostile)).to_string().into(),
         ] {
             assert!(!safe.chars().any(unsafe_on_a_terminal), "{safe:?}");
         }
@@ -562,19 +562,25 @@ mod tests {
 
     #[test]
     fn a_shown_path_is_quoted_when_a_shell_would_read_it_otherwise() {
-        assert_eq!(Shown(Path::new("/a/b-c.db")).to_string(), "/a/b-c.db");
-        assert_eq!(Shown(Path::new("/a b/$(x)")).to_string(), "'/a b/$(x)'");
-        assert_eq!(Shown(Path::new("/it's")).to_string(), r"'/it'\''s'");
-        assert_eq!(Shown(Path::new("/a\x1b'")).to_string(), r"$'/a\x1b\''");
+        assert_eq!(DisplayPath(Path::new("/a/b-c.db")).to_string(), "/a/b-c.db");
+        assert_eq!(
+            DisplayPath(Path::new("/a b/$(x)")).to_string(),
+            "'/a b/$(x)'"
+        );
+        assert_eq!(DisplayPath(Path::new("/it's")).to_string(), r"'/it'\''s'");
+        assert_eq!(
+            DisplayPath(Path::new("/a\x1b'")).to_string(),
+            r"$'/a\x1b\''"
+        );
         for (path, shown) in [
             ("/a\u{200b}b", r"$'/a\u200bb'"),
             ("/\u{3164}", r"$'/\u3164'"),
             ("/a\u{e0041}1", r"$'/a\U000e00411'"),
         ] {
-            assert_eq!(Shown(Path::new(path)).to_string(), shown);
+            assert_eq!(DisplayPath(Path::new(path)).to_string(), shown);
         }
         let bytes = |bytes: &'static [u8]| Path::new(OsStr::from_bytes(bytes));
-        assert_eq!(Shown(bytes(b"/a\xff")).to_string(), r"$'/a\xff'");
+        assert_eq!(DisplayPath(bytes(b"/a\xff")).to_string(), r"$'/a\xff'");
     }
 
     #[test]

@@ -27,7 +27,7 @@ use opencode_sessions::entry::Entry;
 use opencode_sessions::index::{Failing, Found, Health, Index, Moment, View, snapshot};
 use opencode_sessions::marker_text::MarkerText;
 use opencode_sessions::packed::Packed;
-use opencode_sessions::service::client::{Client, Unreached};
+use opencode_sessions::service::client::{Client, ConnectError};
 use opencode_sessions::service::{
     self, ByeCode, Change, CommandLine, Event, Hello, Latency, RefreshOutcome, Refreshed, Reply,
     Snapshot, SourceHealth, SourcePlace, SourceStatus, Status,
@@ -35,8 +35,9 @@ use opencode_sessions::service::{
 use opencode_sessions::session::{Millis, Model, Session, SessionId, Store, Summary, Tokens};
 use opencode_sessions::source::{Source, sources_of};
 use opencode_sessions::wire::{
-    Answer, AnswersEnd, Asked, Checker, Content, DatabaseState, Degraded, End, ErrorKind, Failure,
-    LookUp, OptionalPart, PROTOCOL, Scan, ScanMode, Skipped, Unresolved, VERSION, Verdict, Writer,
+    Answer, AnswersEnd, Checker, Content, DatabaseState, Degraded, End, ErrorKind, HelperError,
+    LookUp, LookUpContent, OptionalPart, PROTOCOL, Scan, ScanMode, Skipped, Unresolved, VERSION,
+    Verdict, Writer,
 };
 use rustix::process::Signal;
 use serving::{Host, serve};
@@ -431,7 +432,7 @@ fn wire_listing_is_pinned() {
 fn wire_error_is_pinned() {
     let _limit = support::limit(30);
     let name = wire_sample("error");
-    let failure = Failure {
+    let failure = HelperError {
         kind: ErrorKind::NotADatabase,
         message: "cannot list /x/opencode.db: it is empty".to_owned(),
     };
@@ -500,7 +501,7 @@ fn wire_look_ups_are_pinned() {
         });
         assert_is_sample(&name, &encoded);
         let ids: Vec<_> = answers.iter().map(|answer| answer.id().clone()).collect();
-        let found = whole(checked(Asked::new(what, &ids), &sample(&name)));
+        let found = whole(checked(LookUpContent::new(what, &ids), &sample(&name)));
         assert_eq!(found.answers, answers, "{name}");
         assert_eq!(found.end, end, "{name}");
     }
@@ -520,11 +521,11 @@ fn wire_of_the_first_helper_is_read() {
     assert!(!listing.end.log_elsewhere);
     let ids = ["ses_dfd76748bffel3ZamY0N7W58B6", "ses_none"].map(id);
     let get = sample(&wire_sample("first-get"));
-    let get = whole(checked(Asked::new(LookUp::Get, &ids), &get));
+    let get = whole(checked(LookUpContent::new(LookUp::Get, &ids), &get));
     assert!(matches!(&get.answers[0], Answer::Session(_)));
     assert!(matches!(&get.answers[1], Answer::Absent { .. }));
     let roots = sample(&wire_sample("first-roots"));
-    let roots = whole(checked(Asked::new(LookUp::Roots, &ids), &roots));
+    let roots = whole(checked(LookUpContent::new(LookUp::Roots, &ids), &roots));
     let root = Answer::Root {
         id: ids[0].clone(),
         root: id("ses_dfd767a5fffebm48Ee3AlFuCmk"),
@@ -712,7 +713,7 @@ fn a_service_of_the_protocol_before_is_known_as_one() {
     let unreached = Client::at(&socket, until).unwrap_err();
     assert_eq!(
         unreached,
-        Unreached::OtherVersion {
+        ConnectError::OtherVersion {
             pid: 1,
             version: "0.1.0".to_owned(),
             protocol: 2

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use opencode_sessions::entry::Entry;
-use opencode_sessions::index::{Found, Health, Index, Merged, Moment, View, snapshot};
+use opencode_sessions::index::{Health, Index, ListedEntries, Merged, Moment, View, snapshot};
 use opencode_sessions::session::{Millis, Session, SessionId};
 use opencode_sessions::source::{Place, Source, SourceName};
 use opencode_sessions::wire::DatabaseState;
@@ -103,9 +103,9 @@ fn rows(index: &Index, source: &SourceName) -> BTreeMap<u8, Row> {
 }
 
 /// What is shown of a session: the row, and the sources that have it, its own first.
-type Shown = (Row, Vec<SourceName>);
+type DisplayPath = (Row, Vec<SourceName>);
 
-fn shown(index: &Index, view: View) -> BTreeMap<u8, Shown> {
+fn shown(index: &Index, view: View) -> BTreeMap<u8, DisplayPath> {
     let sessions = index.sessions(view);
     let count = sessions.len();
     if view == View::default() {
@@ -129,7 +129,7 @@ fn shown(index: &Index, view: View) -> BTreeMap<u8, Shown> {
 }
 
 /// The same by the rules.
-fn by_the_rules(sources: &[Source], models: &[Model], view: View) -> BTreeMap<u8, Shown> {
+fn by_the_rules(sources: &[Source], models: &[Model], view: View) -> BTreeMap<u8, DisplayPath> {
     let mut merged = BTreeMap::new();
     for id in 0..6 {
         let mut best: Option<(Row, usize)> = None;
@@ -217,13 +217,13 @@ impl Model {
 }
 
 /// What the difference says happened to the sessions must be what happened.
-fn apply(before: &BTreeMap<u8, Shown>, after: &BTreeMap<u8, Shown>, merged: &Merged) {
+fn apply(before: &BTreeMap<u8, DisplayPath>, after: &BTreeMap<u8, DisplayPath>, merged: &Merged) {
     let ids = |ids: &[SessionId]| {
         let mut ids: Vec<u8> = ids.iter().map(number).collect();
         ids.sort_unstable();
         ids
     };
-    let with = |wanted: &dyn Fn(Option<&Shown>, Option<&Shown>) -> bool| {
+    let with = |wanted: &dyn Fn(Option<&DisplayPath>, Option<&DisplayPath>) -> bool| {
         (0..6)
             .filter(|id| wanted(before.get(id), after.get(id)))
             .collect::<Vec<u8>>()
@@ -284,7 +284,7 @@ fn run(steps: &[(usize, Step)]) {
                     _ => unreachable!(),
                 };
                 let entries = listed.iter().map(|(id, row)| entry(*id, *row)).collect();
-                let merged = index.merge(source, Found { database, entries }, moment);
+                let merged = index.merge(source, ListedEntries { database, entries }, moment);
                 match database {
                     DatabaseState::Ready => model.ready(&listed),
                     state => model.nothing(state, now),
@@ -295,7 +295,7 @@ fn run(steps: &[(usize, Step)]) {
                 let healthier = index.source(source).unwrap().health();
                 assert_eq!(merged.health_changed, health != *healthier);
                 let unsure = database == DatabaseState::Young || model.gone_since.is_some();
-                assert_eq!(merged.again.is_some(), unsure);
+                assert_eq!(merged.recheck.is_some(), unsure);
             }
             Step::Restart => {
                 let bytes = snapshot::encode(&index, None).unwrap();
@@ -336,14 +336,14 @@ proptest! {
     }
 }
 
-fn found(database: DatabaseState, ids: &[u8]) -> Found {
+fn found(database: DatabaseState, ids: &[u8]) -> ListedEntries {
     let row = Row {
         title: 0,
         marked: Some(false),
         updated: None,
         archived: false,
     };
-    Found {
+    ListedEntries {
         database,
         entries: ids.iter().map(|id| entry(*id, row)).collect(),
     }
@@ -366,13 +366,13 @@ fn a_source_that_is_gone_is_believed_after_a_second_look_a_second_later() {
         assert!(
             index
                 .merge(&source.name, found(state, &[]), at(5000))
-                .again
+                .recheck
                 .is_some()
         );
         assert!(
             index
                 .merge(&source.name, found(state, &[]), at(5999))
-                .again
+                .recheck
                 .is_some()
         );
         assert_eq!(*index.source(&source.name).unwrap().health(), Health::Ok);
@@ -426,7 +426,7 @@ fn an_archived_session_stays_hidden_where_an_older_copy_is_not_archived() {
         updated: Some(updated),
         archived,
     };
-    let of = |row| Found {
+    let of = |row| ListedEntries {
         database: DatabaseState::Ready,
         entries: [entry(1, row)].into_iter().collect(),
     };
@@ -510,7 +510,7 @@ fn a_source_that_is_too_large_for_a_snapshot_costs_no_other_its_part() {
             project: None,
         }
     });
-    let all = Found {
+    let all = ListedEntries {
         database: DatabaseState::Ready,
         entries: entries.collect(),
     };

@@ -26,7 +26,7 @@ use opencode_sessions::helper::InProcessLister;
 use opencode_sessions::launch::ProcessLister;
 
 use opencode_sessions::lister::{
-    Breakage, Broke, ListRequest, Lister, LookUpRequest, Outcome, Refusal, Timeout,
+    Failure, FailureReason, ListRequest, Lister, LookUpRequest, Outcome, Refusal, Timeout,
 };
 use opencode_sessions::marker_text::MarkerText;
 use opencode_sessions::session::SessionId;
@@ -174,9 +174,9 @@ fn refused(outcome: Outcome) -> Refusal {
 }
 
 #[track_caller]
-fn broken(outcome: Outcome) -> Breakage {
+fn broken(outcome: Outcome) -> Failure {
     match outcome {
-        Outcome::Broken(breakage) => breakage,
+        Outcome::Failed(failure) => failure,
         other => panic!("{other:?}"),
     }
 }
@@ -192,10 +192,10 @@ fn timed_out(outcome: Outcome) -> Timeout {
 /// The helper that misbehaves in this way breaks like this, and the sentence
 /// says so.
 #[track_caller]
-fn assert_breaks(way: &str, what: &Broke, saying: &str) {
+fn assert_breaks(way: &str, what: &FailureReason, saying: &str) {
     let outcome = outcome(way, LONG);
     let said = outcome.to_string();
-    assert_eq!(broken(outcome).what, *what, "{way}");
+    assert_eq!(broken(outcome).reason, *what, "{way}");
     assert!(said.contains(saying), "{way}: {said:?}");
 }
 
@@ -323,7 +323,7 @@ fn a_listing_without_its_end_is_none_though_the_helper_exited_with_0() {
             "the middle of line 2",
         ),
     ] {
-        assert_breaks(way, &Broke::Wire(violation), saying);
+        assert_breaks(way, &FailureReason::Wire(violation), saying);
     }
 }
 
@@ -350,7 +350,7 @@ fn a_helper_that_exits_with_another_status_before_its_end_is_told_by_that_status
             "status 3: it printed nothing",
         ),
     ] {
-        assert_breaks(way, &Broke::Exited { status, output }, saying);
+        assert_breaks(way, &FailureReason::Exited { status, output }, saying);
     }
 }
 
@@ -383,7 +383,7 @@ fn a_helper_that_a_signal_kills_is_told_by_the_signal_and_how_far_it_came() {
             "SIGTERM after its last line",
         ),
     ] {
-        assert_breaks(way, &Broke::Killed { signal, progress }, saying);
+        assert_breaks(way, &FailureReason::Killed { signal, progress }, saying);
     }
 }
 
@@ -410,7 +410,7 @@ fn a_status_that_does_not_go_with_the_last_line_is_neither_a_listing_nor_a_refus
             "status 1 after an error",
         ),
     ] {
-        assert_breaks(way, &Broke::Status { status, after }, saying);
+        assert_breaks(way, &FailureReason::Status { status, after }, saying);
     }
 }
 
@@ -458,7 +458,7 @@ fn an_output_that_breaks_the_wire_is_told_by_the_rule_it_breaks() {
             "line 2 is longer than 1048576 bytes",
         ),
     ] {
-        assert_breaks(way, &Broke::Wire(violation), saying);
+        assert_breaks(way, &FailureReason::Wire(violation), saying);
     }
 }
 
@@ -467,7 +467,7 @@ fn another_programs_output_is_shown_without_its_escape_sequences() {
     let _limit = support::limit(60);
     let outcome = outcome("not-a-listing", LONG);
     assert!(outcome.to_string().contains("opencode-lister"), "{outcome}");
-    let Broke::Wire(Violation::NoHello(start)) = broken(outcome).what else {
+    let FailureReason::Wire(Violation::NoHello(start)) = broken(outcome).reason else {
         panic!("no NoHello");
     };
     assert_eq!(start, r"sh: 1: opencode-lister: \u{1b}[31mnot found");
@@ -482,7 +482,10 @@ fn a_flood_of_sessions_ends_at_the_limit() {
         outcome.to_string().contains("more than 200000"),
         "{outcome}"
     );
-    assert_eq!(broken(outcome).what, Broke::Wire(Violation::TooMany));
+    assert_eq!(
+        broken(outcome).reason,
+        FailureReason::Wire(Violation::TooMany)
+    );
 }
 
 #[test]
@@ -566,7 +569,7 @@ fn a_grandchild_dies_with_the_group() {
     let _limit = support::limit(60);
     let held = outcome("grandchild-holds-the-pipe", LONG);
     let said = held.to_string();
-    assert_eq!(broken(held).what, Broke::OutputHeld);
+    assert_eq!(broken(held).reason, FailureReason::OutputHeld);
     assert!(said.contains("another process still holds"), "{said:?}");
     let hanging = outcome("grandchild-of-a-hanging-helper", SHORT);
     assert_eq!(timed_out(hanging).progress, Progress::Sessions(0));
@@ -579,7 +582,7 @@ fn a_grandchild_of_another_group_that_holds_the_pipe_holds_nobody_up() {
     let way = "grandchild-of-another-group-holds-the-pipe";
     let started = Instant::now();
     let outcome = outcome_in(&place, way, LONG);
-    assert_eq!(broken(outcome).what, Broke::OutputHeld);
+    assert_eq!(broken(outcome).reason, FailureReason::OutputHeld);
     assert!(started.elapsed() < LONG, "it was not waited for");
     let [helper, grandchild] = place.pids()[..] else {
         panic!("{:?}", place.pids());
@@ -635,7 +638,10 @@ fn the_group_is_killed_before_its_leader_is_reaped() {
             thread::sleep(Duration::from_millis(2));
         }
         assert!(seen_dead, "the test saw nothing");
-        assert_eq!(broken(listing.join().unwrap()).what, Broke::OutputHeld);
+        assert_eq!(
+            broken(listing.join().unwrap()).reason,
+            FailureReason::OutputHeld
+        );
     });
     place.assert_no_process_is_left();
 }
@@ -643,9 +649,9 @@ fn the_group_is_killed_before_its_leader_is_reaped() {
 // ---- A helper that cannot be run.
 
 #[track_caller]
-fn breakage_of(lister: &Path) -> Broke {
+fn breakage_of(lister: &Path) -> FailureReason {
     let lister = ProcessLister::at(lister);
-    broken(timely(&lister, &ListRequest::of("/nowhere/opencode.db"))).what
+    broken(timely(&lister, &ListRequest::of("/nowhere/opencode.db"))).reason
 }
 
 #[test]
@@ -657,7 +663,7 @@ fn a_helper_that_is_not_there_is_told_with_its_path() {
     symlink(here("nowhere"), here("dangling")).unwrap();
     for name in ["absent", "dangling", "file/opencode-lister", "a\x1bb"] {
         let what = breakage_of(&here(name));
-        assert_eq!(what, Broke::NotFound(here(name)));
+        assert_eq!(what, FailureReason::NotFound(here(name)));
         let said = what.to_string();
         assert!(said.starts_with("there is no helper at "), "{said:?}");
         assert!(said.contains("--lister"), "{said:?}");
@@ -673,7 +679,7 @@ fn a_helper_that_may_not_be_executed_is_told_as_such() {
     fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
     for path in [file.as_path(), directory.path()] {
         let what = breakage_of(path);
-        assert_eq!(what, Broke::NotExecutable(path.to_owned()));
+        assert_eq!(what, FailureReason::NotExecutable(path.to_owned()));
         assert!(what.to_string().contains("may not be executed"), "{what}");
     }
 }
@@ -693,7 +699,7 @@ fn a_file_that_is_no_program_is_told_with_the_systems_reason() {
         ("not-installed", "interpreter"),
         ("loop", "symbolic links"),
     ] {
-        let Broke::Spawn { lister, why } = breakage_of(&here(name)) else {
+        let FailureReason::Spawn { lister, why } = breakage_of(&here(name)) else {
             panic!("{name}");
         };
         assert_eq!(lister, here(name));
@@ -709,8 +715,8 @@ fn a_database_path_that_no_program_can_be_given_is_a_typed_error() {
     let long = made.directory.path().join("x".repeat(1 << 20));
     for db in [nul, long] {
         let lister = ProcessLister::at(support::lister());
-        let what = broken(timely(&lister, &ListRequest::of(db))).what;
-        assert!(matches!(what, Broke::Spawn { .. }), "{what:?}");
+        let what = broken(timely(&lister, &ListRequest::of(db))).reason;
+        assert!(matches!(what, FailureReason::Spawn { .. }), "{what:?}");
     }
 }
 
@@ -794,7 +800,7 @@ fn first_prompt_longer_than_requested_is_refused() {
         for said in [outcome.to_string(), looked_up.to_string()] {
             assert!(said.contains(&why), "{said}");
         }
-        assert!(matches!(broken(outcome).what, Broke::Wire(_)));
+        assert!(matches!(broken(outcome).reason, FailureReason::Wire(_)));
     }
 }
 
@@ -1143,7 +1149,10 @@ fn a_helper_past_its_cpu_limit_is_told_as_such() {
     let said = outcome.to_string();
     assert!(said.contains("more CPU than its deadline"), "{said:?}");
     let (signal, progress) = (libc::SIGXCPU, Progress::Sessions(0));
-    assert_eq!(broken(outcome).what, Broke::Killed { signal, progress });
+    assert_eq!(
+        broken(outcome).reason,
+        FailureReason::Killed { signal, progress }
+    );
 }
 
 #[test]

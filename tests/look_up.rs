@@ -16,10 +16,10 @@ use opencode_sessions::helper::InProcessLister;
 
 use opencode_sessions::launch::ProcessLister;
 
-use opencode_sessions::lister::{Broke, Lister, LookUpRequest, Outcome};
+use opencode_sessions::lister::{FailureReason, Lister, LookUpRequest, Outcome};
 use opencode_sessions::session::SessionId;
 use opencode_sessions::wire::{
-    Answer, Asked, Checker, LookUp, Unresolved, Verdict, Violation, limits,
+    Answer, Checker, LookUp, LookUpContent, Unresolved, Verdict, Violation, limits,
 };
 use serde_json::{Value, json};
 use support::Made;
@@ -383,8 +383,11 @@ fn a_helper_that_hangs_is_ended_at_the_deadline_of_a_look_up() {
         match (&outcome, expected) {
             (Outcome::TimedOut(_), "timed out") => {}
             // Sessions that were not asked for, or none.
-            (Outcome::Broken(broken), _) => {
-                assert!(matches!(broken.what, Broke::Wire(_)), "{way}: {outcome}");
+            (Outcome::Failed(broken), _) => {
+                assert!(
+                    matches!(broken.reason, FailureReason::Wire(_)),
+                    "{way}: {outcome}"
+                );
             }
             _ => panic!("{way}: {outcome}"),
         }
@@ -401,7 +404,7 @@ fn an_answer_counts_only_to_what_was_asked_and_in_order() {
     let absent = |id: &str| json!({"type": "absent", "id": id}).to_string();
     let session = |id: &str| json!({"type": "session", "id": id, "store": "v1"}).to_string();
     let check = |what: LookUp, lines: &[String]| {
-        let mut checker = Checker::of(Asked::new(what, &[id("a"), id("b")]));
+        let mut checker = Checker::of(LookUpContent::new(what, &[id("a"), id("b")]));
         for line in std::iter::once(&HELLO.to_owned()).chain(lines) {
             checker.push(format!("{line}\n").as_bytes())?;
         }

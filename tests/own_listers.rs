@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use opencode_sessions::index::Health;
 use opencode_sessions::launch::ProcessLister;
 use opencode_sessions::lister::{ListRequest, Lister, LookUpRequest, Outcome};
-use opencode_sessions::output::FoundOf;
+use opencode_sessions::output::LookUpResult;
 use opencode_sessions::query::LookedUp;
 use opencode_sessions::service::{Answer, Command, Config, Event, Service, Status, Subscription};
 use opencode_sessions::session::SessionId;
@@ -94,7 +94,7 @@ fn serve(db: &Path, own: &Arc<Own>) -> Service {
         deadline: DEADLINE,
         lister: Box::new(move |_| Arc::new(Shared(Arc::clone(&own)))),
         state: None,
-        pulse: None,
+        supervisor: None,
     })
     .unwrap()
 }
@@ -153,14 +153,14 @@ fn source_whose_lister_panics_fails_and_recovers() {
     until(&mut events, "panic");
     let answers = get(&service, &mut events);
     assert!(
-        matches!(&answers[0].found, FoundOf::Failed { message, .. } if message.contains("panicked")),
+        matches!(&answers[0].found, LookUpResult::Failed { message, .. } if message.contains("panicked")),
         "{answers:?}"
     );
     own.becomes(Way::Behaves);
     until(&mut events, "ok");
     let answers = get(&service, &mut events);
     assert!(
-        matches!(&answers[0].found, FoundOf::Answer(_)),
+        matches!(&answers[0].found, LookUpResult::Answer(_)),
         "{answers:?}"
     );
     // Its counts go on as well: the end waits for nothing.
@@ -201,7 +201,7 @@ fn look_ups_by_a_lister_that_blocks_are_answered_and_leave_one_thread() {
     for _ in 0..5 {
         let answers = get(&service, &mut events);
         assert!(
-            matches!(&answers[0].found, FoundOf::Failed { .. }),
+            matches!(&answers[0].found, LookUpResult::Failed { .. }),
             "{answers:?}"
         );
     }
@@ -209,7 +209,7 @@ fn look_ups_by_a_lister_that_blocks_are_answered_and_leave_one_thread() {
     assert!(own.most.load(Ordering::SeqCst) <= 2);
     own.becomes(Way::Behaves);
     let until = Instant::now() + Duration::from_secs(20);
-    while !matches!(get(&service, &mut events)[0].found, FoundOf::Answer(_)) {
+    while !matches!(get(&service, &mut events)[0].found, LookUpResult::Answer(_)) {
         assert!(Instant::now() < until, "it is never asked again");
         thread::sleep(Duration::from_millis(20));
     }

@@ -783,8 +783,14 @@ fn a_mark_that_becomes_known_later_is_told_as_a_change() {
             .filter_map(|change| mark(list(&change["upserted"]), id));
         marks.collect::<Vec<_>>()
     };
-    assert_eq!(told("ses_marked"), [Value::Null, Value::Bool(true)]);
-    assert_eq!(told("ses_other"), [Value::Null, Value::Bool(false)]);
+    assert_eq!(
+        format_duration("ses_marked"),
+        [Value::Null, Value::Bool(true)]
+    );
+    assert_eq!(
+        format_duration("ses_other"),
+        [Value::Null, Value::Bool(false)]
+    );
     let status = host.status();
     assert_eq!(status["sources"][0]["scan"]["progress"], 1.0, "{status}");
     assert!(status["listings"].as_u64().unwrap() > 2, "{status}");
@@ -3077,7 +3083,7 @@ fn stop_ends_the_service_for_all_and_shutdown_for_one() {
 
 #[test]
 fn a_loop_that_panics_is_a_fault_and_no_end() {
-    use opencode_sessions::service::{Config, Pulse, Service};
+    use opencode_sessions::service::{Config, Service, Supervisor};
     let _limit = support::limit(60);
     let service = Service::start(Config {
         sources: Vec::new(),
@@ -3086,9 +3092,9 @@ fn a_loop_that_panics_is_a_fault_and_no_end() {
         deadline: Duration::from_secs(1),
         lister: Box::new(|_| unreachable!("there is no source")),
         state: None,
-        pulse: Some(Pulse {
+        supervisor: Some(Supervisor {
             every: Duration::from_secs(1),
-            beat: Box::new(|_| panic!("a fault")),
+            notify: Box::new(|_| panic!("a fault")),
         }),
     });
     assert!(!service.unwrap().wait());

@@ -582,10 +582,10 @@ fn nothing_that_a_shell_could_take_for_something_else_is_an_argument() {
         every: Remote::EVERY,
     });
     let outcome = lister.list(&ListRequest::of("/srv/$(reboot)/opencode.db"));
-    let Outcome::Broken(breakage) = outcome else {
+    let Outcome::Failed(failure) = outcome else {
         panic!("{outcome:?}");
     };
-    assert_eq!(breakage.what.kind(), "not_plain");
+    assert_eq!(failure.reason.kind(), "not_plain");
     assert!(!place.path("launched").exists());
 }
 
@@ -1391,7 +1391,7 @@ fn library_host_follows_a_database_that_becomes_a_link() {
         deadline: Duration::from_secs(10),
         lister: Box::new(|_| std::sync::Arc::new(ProcessLister::at(support::lister()))),
         state: None,
-        pulse: None,
+        supervisor: None,
     });
     let service = service.unwrap();
     let mut events = service.subscribe();

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use opencode_sessions::launch::ProcessLister;
 
-use opencode_sessions::lister::{Broke, ListRequest, Lister, Outcome};
+use opencode_sessions::lister::{FailureReason, ListRequest, Lister, Outcome};
 use rustix::process::{Pid, Signal};
 use support::Made;
 
@@ -146,17 +146,17 @@ fn leave_the_caller_as_it_was(listings: usize) {
         way(
             place.bad("killed-by-signal"),
             60,
-            |outcome| matches!(outcome, Outcome::Broken(b) if matches!(b.what, Broke::Killed { .. })),
+            |outcome| matches!(outcome, Outcome::Failed(b) if matches!(b.reason, FailureReason::Killed { .. })),
         ),
         way(
             place.bad("prints-end-and-exits-3"),
             60,
-            |outcome| matches!(outcome, Outcome::Broken(b) if matches!(b.what, Broke::Status { .. })),
+            |outcome| matches!(outcome, Outcome::Failed(b) if matches!(b.reason, FailureReason::Status { .. })),
         ),
         way(
             ProcessLister::at("/nowhere/lister"),
             20,
-            |outcome| matches!(outcome, Outcome::Broken(b) if matches!(b.what, Broke::NotFound(_))),
+            |outcome| matches!(outcome, Outcome::Failed(b) if matches!(b.reason, FailureReason::NotFound(_))),
         ),
         Way {
             request: ListRequest {

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use opencode_sessions::launch::ProcessLister;
 
-use opencode_sessions::lister::{Broke, ListRequest, Lister, LookUpRequest, Outcome};
+use opencode_sessions::lister::{FailureReason, ListRequest, Lister, LookUpRequest, Outcome};
 use opencode_sessions::session::SessionId;
 use opencode_sessions::wire::{LookUp, limits};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, setrlimit};
@@ -381,10 +381,10 @@ fn is_told_that_sigchld_is_ignored() {
     for _ in 0..3 {
         let outcome = lister.list(&ListRequest::of("/nowhere/opencode.db"));
         let said = outcome.to_string();
-        let Outcome::Broken(breakage) = outcome else {
+        let Outcome::Failed(failure) = outcome else {
             panic!("{said}");
         };
-        assert_eq!(breakage.what, Broke::SigchldIgnored);
+        assert_eq!(failure.reason, FailureReason::SigchldIgnored);
         assert!(
             said.starts_with("SIGCHLD is ignored in this process"),
             "{said}"
@@ -464,7 +464,7 @@ fn lists_whoever_reaps() {
         let outcome = behaves.list(&ListRequest::of("/nowhere/opencode.db"));
         match &outcome {
             Outcome::Complete(_) => {}
-            Outcome::Broken(b) if matches!(b.what, Broke::NoStatus(_)) => {}
+            Outcome::Failed(b) if matches!(b.reason, FailureReason::NoStatus(_)) => {}
             other => panic!("{other:?}"),
         }
         let request = ListRequest {
@@ -607,7 +607,7 @@ fn host_that_has_sigpipe_at_its_default() {
             let lister = ProcessLister::at(support::misbehaving(directory.path(), way));
             for _ in 0..20 {
                 let outcome = lister.look_up(&request);
-                assert!(matches!(outcome, Outcome::Broken(_)), "{outcome:?}");
+                assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
             }
         }
         // It is at its default again, and not blocked: the program's own output can end it.

@@ -13,7 +13,7 @@ use std::fs;
 use std::io;
 
 use opencode_sessions::marker::wal::{Log, LogGap, Part, Read, ReadAt};
-use opencode_sessions::store::Position;
+use opencode_sessions::store::WalPosition;
 use rusqlite::Connection;
 
 const HEADER: usize = 32;
@@ -35,11 +35,11 @@ impl Written {
     }
 
     /// The place after so many frames, of whatever generation is there.
-    fn place(&self, frames: usize) -> Position {
+    fn place(&self, frames: usize) -> WalPosition {
         let big_endian = self.bytes[3] & 1 == 1;
         if frames == 0 {
             let salts = [16, 20].map(|at| Self::word(&self.bytes, at));
-            return Position {
+            return WalPosition {
                 salts,
                 frames: 0,
                 checksum: [0; 2],
@@ -47,7 +47,7 @@ impl Written {
             };
         }
         let frame = self.frame(frames);
-        Position {
+        WalPosition {
             salts: [8, 12].map(|at| Self::word(frame, at)),
             frames: u32::try_from(frames).unwrap(),
             checksum: [16, 20].map(|at| Self::word(frame, at)),
@@ -70,7 +70,11 @@ impl Written {
         Self::word(self.frame(number), 4) != 0
     }
 
-    fn read(&self, from: Position, to: Position) -> Result<Vec<(Part, u32, Vec<u8>)>, LogGap> {
+    fn read(
+        &self,
+        from: WalPosition,
+        to: WalPosition,
+    ) -> Result<Vec<(Part, u32, Vec<u8>)>, LogGap> {
         let mut all = Vec::new();
         let mut log = Log::new(&self.bytes[..], self.page_size);
         let each = |part, page, image: &[u8]| all.push((part, page, image.to_vec()));
@@ -221,7 +225,7 @@ fn after_a_restart_the_rest_of_the_generation_before_comes_first() {
     assert!(followed > 3);
     let from = old.place(end);
     // The frame at the place is another one.
-    let other = Position {
+    let other = WalPosition {
         checksum: [1, 2],
         ..from
     };
@@ -230,7 +234,7 @@ fn after_a_restart_the_rest_of_the_generation_before_comes_first() {
     assert!(new.read(old.place(0), to).is_err());
     // Two restarts.
     let salts = [from.salts[0].wrapping_sub(1), from.salts[1]];
-    assert!(new.read(Position { salts, ..from }, to).is_err());
+    assert!(new.read(WalPosition { salts, ..from }, to).is_err());
     // The file may have been cut off where the chain ends.
     let whole = HEADER + 536 * old.newest();
     let cut = Written {
@@ -283,7 +287,7 @@ fn the_other_byte_order_of_checksums_is_read_too() {
     assert_ne!(to.big_endian, is_big);
     assert_eq!(other.read(other.place(0), to).unwrap().len(), log.frames());
     // A place of one order is none of the other.
-    let wrong = Position {
+    let wrong = WalPosition {
         big_endian: is_big,
         ..other.place(1)
     };

@@ -21,9 +21,9 @@ use opencode_sessions::session::{
     Millis, Model, Session, SessionId, Store, Summary, Tokens, is_untitled,
 };
 use opencode_sessions::wire::{
-    Asked, Checker, Content, DatabaseState, Degraded, End, ErrorKind, Failure, Listing, LookUp,
-    OptionalPart, Progress, Scan, ScanMode, Sessions, Skipped, Verdict, Violation, WriteError,
-    Writer, limits, other_tables_line,
+    Checker, Content, DatabaseState, Degraded, End, ErrorKind, HelperError, Listing, LookUp,
+    LookUpContent, OptionalPart, Progress, Scan, ScanMode, Sessions, Skipped, Verdict, Violation,
+    WriteError, Writer, limits, other_tables_line,
 };
 use serde_json::{Value, json};
 use support::{Made, helper, real_database};
@@ -238,7 +238,7 @@ fn each_line_the_writer_writes_is_exactly_as_documented() {
         })
         .unwrap();
     Writer::new(&mut out)
-        .error(Failure {
+        .error(HelperError {
             kind: ErrorKind::NotADatabase,
             message: "it is none".to_owned(),
         })
@@ -314,7 +314,7 @@ fn an_error_message_is_cut_at_a_character_to_what_the_wire_carries() {
     let mut writer = Writer::new(&mut out);
     writer.hello().unwrap();
     writer
-        .error(Failure {
+        .error(HelperError {
             kind: ErrorKind::Io,
             message: format!("x{}", "é".repeat(4096)),
         })
@@ -368,7 +368,7 @@ fn other_tables_of_an_end_are_checked() {
     let answers = |tables: Vec<String>| {
         let end = json!({"type": "end", "answers": 0, "database": "empty", "elapsedMs": 1,
             "otherTables": tables});
-        let mut checker = Checker::of(Asked::new(LookUp::Get, &[]));
+        let mut checker = Checker::of(LookUpContent::new(LookUp::Get, &[]));
         checker.push(&lines(&[HELLO, &end.to_string()]))?;
         checker.finish()
     };
@@ -1312,7 +1312,7 @@ impl Sample {
             None => violation(Sessions::default(), output),
             Some((what, ids)) => {
                 let ids: Vec<_> = ids.iter().map(|id| SessionId::new(*id).unwrap()).collect();
-                violation(Asked::new(what, &ids), output)
+                violation(LookUpContent::new(what, &ids), output)
             }
         }
     }
@@ -1489,7 +1489,7 @@ fn first_prompt_is_one_line_within_the_limit_of_the_request() {
         }
         let session = session_with(fields);
         let answers = r#"{"type":"end","answers":1,"database":"ready","elapsedMs":1}"#;
-        let asked = Asked::new(LookUp::Get, &[SessionId::new("ses_a").unwrap()]);
+        let asked = LookUpContent::new(LookUp::Get, &[SessionId::new("ses_a").unwrap()]);
         let (sessions, asked) = match limit {
             None => (Sessions::default(), asked),
             Some(limit) => (Sessions::new(limit), asked.first_prompt_limit(limit)),

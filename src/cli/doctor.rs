@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::sources::{Chosen, NoSources, SourceArgs, WhyEmpty, reached, written_of};
+use super::sources::{Chosen, NoSources, SourceArgs, WhyEmpty, source_lister, written_of};
 use super::status::places;
 use super::streams::results;
 use super::waiting::Waiting;
@@ -17,9 +17,9 @@ use crate::locate::aliases;
 use crate::locate::{self, Program};
 use crate::query::{self, LOG_ELSEWHERE, OLD_STORE};
 use crate::service::SourcePlace;
-use crate::service::client::{self, Client, Unreached};
+use crate::service::client::{self, Client, ConnectError};
 use crate::source::{self, Place, Source};
-use crate::text::{Shown, name_line, told};
+use crate::text::{DisplayPath, format_duration, name_line};
 use crate::wire::{DatabaseState, Listing, VERSION, notes};
 
 #[derive(Debug, clap::Args)]
@@ -75,14 +75,16 @@ impl<W: Write> Report<W> {
         self.line("program", &format!("version {VERSION}"))?;
         match process_lister(args.lister.as_deref()) {
             Ok(helper) => {
-                let program = helper.program().map(|program| Shown(program).to_string());
+                let program = helper
+                    .program()
+                    .map(|program| DisplayPath(program).to_string());
                 self.line("helper", &program.unwrap_or_default())?;
             }
-            Err(breakage) => self.wrong(&breakage.to_string())?,
+            Err(failure) => self.wrong(&failure.to_string())?,
         }
         match args.sources.config_file() {
-            Some(path) if path.exists() => self.line("config", &Shown(&path).to_string()),
-            Some(path) => self.line("config", &format!("none at {}", Shown(&path))),
+            Some(path) if path.exists() => self.line("config", &DisplayPath(&path).to_string()),
+            Some(path) => self.line("config", &format!("none at {}", DisplayPath(&path))),
             None => self.line("config", "none: there is no home directory"),
         }
     }
@@ -91,7 +93,7 @@ impl<W: Write> Report<W> {
         let until = Instant::now() + client::PATIENCE;
         let service = match Client::find(&places(None), until) {
             Ok(service) => service,
-            Err(Unreached::None) => return self.line("service", "none is running"),
+            Err(ConnectError::None) => return self.line("service", "none is running"),
             Err(why) => return self.wrong(&why.to_string()),
         };
         let hello = service.hello();
@@ -112,7 +114,7 @@ impl<W: Write> Report<W> {
         let Ok(helper) = process_lister(args.lister.as_deref()) else {
             return Ok(());
         };
-        let reached = reached(sources, &helper);
+        let source_lister = source_lister(sources, &helper);
         // A source can take its time, and what is known is of use until then.
         self.out.flush()?;
         let until = until(args.deadline.deadline);
@@ -128,7 +130,9 @@ impl<W: Write> Report<W> {
             first_prompt_limit: crate::wire::limits::FIRST_PROMPT,
             cancel: Cancel::default(),
         };
-        let outcomes = query::list(&reached, request, |source| waiting.is_there(&source.name));
+        let outcomes = query::list(&source_lister, request, |source| {
+            waiting.is_there(&source.name)
+        });
         drop(waiting);
         let programs = chosen.config.programs.iter();
         let located: Vec<_> = programs
@@ -173,7 +177,7 @@ impl<W: Write> Report<W> {
             let sentence = format!(
                 "the database of {fork} at {} is not listed; to list it, write `discover = [{names}]` \
                  in the configuration",
-                Shown(&path)
+                DisplayPath(&path)
             );
             self.line("note", &sentence)?;
         }
@@ -190,14 +194,14 @@ impl<W: Write> Report<W> {
         self.line("source", source.name.as_str())?;
         match &source.place {
             Place::Database(path) => {
-                self.line("database", &Shown(path).to_string())?;
+                self.line("database", &DisplayPath(path).to_string())?;
                 for other in source.written.iter().filter(|other| *other != path) {
-                    self.line("also", &Shown(other).to_string())?;
+                    self.line("also", &DisplayPath(other).to_string())?;
                 }
             }
             Place::Remote(remote) => {
                 self.line("command", &source.place.to_string())?;
-                self.line("asked", &format!("every {}", told(remote.every)))?;
+                self.line("asked", &format!("every {}", format_duration(remote.every)))?;
             }
         }
         let listing = match outcome {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 
 use super::streams;
-use super::{MarkerArgs, USAGE, cannot, complain, exit, session_ids, usage};
+use super::{MarkerArgs, USAGE, cannot, exit, report_error, session_ids, usage};
 use crate::helper::listing::{Ended, Task, list};
 use crate::helper::look_up::{self, look_up};
 use crate::helper::{explain, launched, pretty, verify};
@@ -16,7 +16,7 @@ use crate::lister::{ScanCache, default_threads};
 use crate::locate;
 use crate::marker;
 use crate::store::{Filter, OpenOptions};
-use crate::wire::{ErrorKind, Failure, LookUp, Request, Writer, limits};
+use crate::wire::{ErrorKind, HelperError, LookUp, Request, Writer, limits};
 
 const NAME: &str = "opencode-lister";
 
@@ -225,7 +225,7 @@ fn number(text: &str, most: usize) -> Result<usize, String> {
 #[must_use]
 pub fn run() -> ExitCode {
     match usage::parse::<Args>() {
-        Ok(args) => exit(NAME, obey(args)),
+        Ok(args) => exit(NAME, run_command(args)),
         Err(error) if error.exit_code() == 0 => exit(NAME, usage::say(&error)),
         Err(error) => {
             let message = error.render().to_string();
@@ -241,14 +241,14 @@ pub fn run() -> ExitCode {
 /// A caller must learn from the pipe alone what was wrong with its call.
 fn wrong_usage<W: Write>(mut out: Writer<W>, message: String) -> io::Result<u8> {
     out.hello()?;
-    out.error(Failure {
+    out.error(HelperError {
         kind: ErrorKind::Usage,
         message,
     })?;
     Ok(USAGE)
 }
 
-fn obey(args: Args) -> io::Result<u8> {
+fn run_command(args: Args) -> io::Result<u8> {
     let out = streams::results();
     let err = streams::messages();
     match args.command {
@@ -274,7 +274,7 @@ fn for_a_person(
     match reading.task() {
         Ok(task) => Ok(print(&task)?.exit_status()),
         Err(why) => {
-            complain(NAME, &why);
+            report_error(NAME, &why);
             Ok(USAGE)
         }
     }
@@ -359,7 +359,7 @@ impl Launched {
         if let Some(parent) = self.parent
             && let Err(orphan) = launched::die_with(parent)
         {
-            complain(NAME, &format!("{orphan}: nobody reads this listing"));
+            report_error(NAME, &format!("{orphan}: nobody reads this listing"));
             return false;
         }
         if self.background {
@@ -378,6 +378,6 @@ fn refused<W: Write>(out: Writer<W>, request: Result<Request, String>) -> io::Re
         |why| why,
         |_| "the request is for another command".to_owned(),
     );
-    complain(NAME, &why);
+    report_error(NAME, &why);
     wrong_usage(out, why)
 }

@@ -28,22 +28,22 @@ pub(super) fn unblock_signals() {
 /// Signals become calls of whoever is to obey them at the moment.
 #[derive(Clone)]
 pub(super) struct Signalled {
-    obey: Arc<Mutex<Option<Obey>>>,
+    run_command: Arc<Mutex<Option<OnSignal>>>,
     /// A signal to end that came; 0 for none.
     ending: Arc<AtomicI32>,
 }
 
-type Obey = Box<dyn FnMut(i32) + Send>;
+type OnSignal = Box<dyn FnMut(i32) + Send>;
 
 impl Signalled {
     /// Catches SIGTERM, SIGINT and SIGHUP from here on.
     pub(super) fn start() -> io::Result<Self> {
         let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
         let this = Self {
-            obey: Arc::default(),
+            run_command: Arc::default(),
             ending: Arc::default(),
         };
-        let (obey, ending) = (Arc::clone(&this.obey), Arc::clone(&this.ending));
+        let (run_command, ending) = (Arc::clone(&this.run_command), Arc::clone(&this.ending));
         thread::Builder::new()
             .name("signals".into())
             .spawn(move || {
@@ -51,9 +51,10 @@ impl Signalled {
                     if signal != SIGHUP {
                         ending.store(signal, Ordering::Release);
                     }
-                    let mut obey = obey.lock().unwrap_or_else(PoisonError::into_inner);
-                    if let Some(obey) = &mut *obey {
-                        obey(signal);
+                    let mut run_command =
+                        run_command.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Some(run_command) = &mut *run_command {
+                        run_command(signal);
                     }
                 }
             })?;
@@ -61,11 +62,14 @@ impl Signalled {
     }
 
     /// From now on they go there. One to end that came before goes there now.
-    pub(super) fn go_to(&self, obey: impl FnMut(i32) + Send + 'static) {
-        let mut place = self.obey.lock().unwrap_or_else(PoisonError::into_inner);
-        let obey = place.insert(Box::new(obey));
+    pub(super) fn go_to(&self, run_command: impl FnMut(i32) + Send + 'static) {
+        let mut place = self
+            .run_command
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let run_command = place.insert(Box::new(run_command));
         if let Some(signal) = self.ending() {
-            obey(signal);
+            run_command(signal);
         }
     }
 

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 
 use super::sessions::NAME;
-use super::sources::{Chosen, NoSources, SourceArgs, WhyEmpty, reached};
+use super::sources::{Chosen, NoSources, SourceArgs, WhyEmpty, source_lister};
 use super::status::places;
 use super::streams::results;
 use super::waiting::Waiting;
 use super::wanted::Wanted;
-use super::{DeadlineArgs, FAILED, MarkerArgs, complain, process_lister};
+use super::{DeadlineArgs, FAILED, MarkerArgs, process_lister, report_error};
 use crate::entry::Sourced;
 use crate::index::{Index, Moment, View};
 use crate::launch::ProcessLister;
@@ -108,11 +108,11 @@ pub(super) fn run(args: &ListArgs) -> io::Result<u8> {
         Ok(chosen) => chosen,
         Err(none @ NoSources::InMemory) => {
             print(args, false, &[])?;
-            complain(NAME, none.why());
+            report_error(NAME, none.why());
             return Ok(0);
         }
         Err(none) => {
-            complain(NAME, none.why());
+            report_error(NAME, none.why());
             return Ok(FAILED);
         }
     };
@@ -122,8 +122,8 @@ pub(super) fn run(args: &ListArgs) -> io::Result<u8> {
     }
     match process_lister(args.lister.as_deref()) {
         Ok(helper) => list(args, &chosen, wanted, &helper, until),
-        Err(breakage) => {
-            complain(NAME, &breakage.to_string());
+        Err(failure) => {
+            report_error(NAME, &failure.to_string());
             Ok(FAILED)
         }
     }
@@ -137,7 +137,7 @@ fn list(
     until: Instant,
 ) -> io::Result<u8> {
     let sources = &chosen.sources;
-    let reached = reached(sources, helper);
+    let source_lister = source_lister(sources, helper);
     let waiting = Waiting::begin(sources.iter().map(|source| &source.name), until);
     let request = |source: &Source| ListRequest {
         db: source.db(),
@@ -150,7 +150,9 @@ fn list(
         first_prompt_limit: limits::FIRST_PROMPT,
         cancel: Cancel::default(),
     };
-    let outcomes = query::list(&reached, request, |source| waiting.is_there(&source.name));
+    let outcomes = query::list(&source_lister, request, |source| {
+        waiting.is_there(&source.name)
+    });
     drop(waiting);
     let mut index = Index::new(sources);
     let now = Moment {
@@ -160,11 +162,11 @@ fn list(
     };
     let mut failed = 0;
     let mut is_explained = false;
-    for (reached, outcome) in reached.iter().zip(outcomes) {
-        let source = &reached.source;
+    for (source_lister, outcome) in source_lister.iter().zip(outcomes) {
+        let source = &source_lister.source;
         let say = |sentence: &str| match chosen.are_several() {
-            true => complain(NAME, &format!("{}: {sentence}", source.name)),
-            false => complain(NAME, sentence),
+            true => report_error(NAME, &format!("{}: {sentence}", source.name)),
+            false => report_error(NAME, sentence),
         };
         let listing = match outcome {
             Outcome::Complete(listing) => listing,
@@ -187,7 +189,7 @@ fn list(
             }
         }
         for note in listing.end.notes() {
-            complain(NAME, &format!("{}: {note}", source.name));
+            report_error(NAME, &format!("{}: {note}", source.name));
         }
         let invalid = listing.end.skipped.invalid_id;
         if invalid > 0 {
@@ -196,7 +198,7 @@ fn list(
                 "{invalid} rows of {place} have no valid id and are left out"
             ));
         }
-        let found = query::found(listing, &reached.projects(), until);
+        let found = query::found(listing, &source_lister.projects(), until);
         index.merge(&source.name, found, now);
     }
     if failed == sources.len() {
@@ -284,7 +286,7 @@ fn present(
         && !is_explained
         && let Some(said) = count.footer(wanted.is_some())
     {
-        complain(NAME, &said);
+        report_error(NAME, &said);
     }
     Ok(())
 }

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::sessions::NAME;
-use super::sources::{SourceArgs, reached};
+use super::sources::{SourceArgs, source_lister};
 use super::streams::results;
 use super::waiting::Waiting;
-use super::{FAILED, USAGE, complain, duration, process_lister, session_ids};
+use super::{FAILED, USAGE, duration, process_lister, report_error, session_ids};
 use crate::lister::{Cancel, until};
-use crate::output::FoundOf;
-use crate::query::{Asked, LookUpJob, LookedUp};
+use crate::output::LookUpResult;
+use crate::query::{LookUpJob, LookUpSource, LookedUp};
 use crate::wire::{Answer, LookUp, limits, to_json};
 
 /// The exit status where there is no such session, or it has no root.
@@ -37,11 +37,11 @@ pub(super) struct LookUpArgs {
     lister: Option<PathBuf>,
 }
 
-fn exit_status(found: &FoundOf) -> u8 {
+fn exit_status(found: &LookUpResult) -> u8 {
     match found {
-        FoundOf::Answer(Answer::Session(_) | Answer::Root { .. }) => 0,
-        FoundOf::Answer(Answer::Absent { .. } | Answer::Unresolved { .. }) => NO_SUCH,
-        FoundOf::Failed { .. } => FAILED,
+        LookUpResult::Answer(Answer::Session(_) | Answer::Root { .. }) => 0,
+        LookUpResult::Answer(Answer::Absent { .. } | Answer::Unresolved { .. }) => NO_SUCH,
+        LookUpResult::Failed { .. } => FAILED,
     }
 }
 
@@ -49,7 +49,7 @@ pub(super) fn run(what: LookUp, args: &LookUpArgs) -> io::Result<u8> {
     let ids = match session_ids(&args.ids) {
         Ok(ids) => ids,
         Err(why) => {
-            complain(NAME, &why);
+            report_error(NAME, &why);
             return Ok(USAGE);
         }
     };
@@ -67,7 +67,7 @@ pub(super) fn run(what: LookUp, args: &LookUpArgs) -> io::Result<u8> {
                     deadline: args.deadline,
                     cancel: Cancel::default(),
                 };
-                let names = sources.iter().map(|asked| &asked.reached.source.name);
+                let names = sources.iter().map(|asked| &asked.source_lister.source.name);
                 let waiting = Waiting::begin(names, until(args.deadline));
                 let found = job.run(&sources);
                 drop(waiting);
@@ -79,20 +79,20 @@ pub(super) fn run(what: LookUp, args: &LookUpArgs) -> io::Result<u8> {
         Err(why) => {
             for id in ids {
                 let message = why.clone();
-                out.line(&LookedUp::nowhere(FoundOf::Failed { id, message }))?;
+                out.line(&LookedUp::nowhere(LookUpResult::Failed { id, message }))?;
             }
         }
     }
     out.end()
 }
 
-fn asked(args: &LookUpArgs) -> Result<Vec<Asked>, String> {
+fn asked(args: &LookUpArgs) -> Result<Vec<LookUpSource>, String> {
     let chosen = args.sources.choose();
     let sources = chosen.map_err(|none| none.why().to_owned())?.sources;
     let helper = process_lister(args.lister.as_deref());
-    let helper = helper.map_err(|breakage| breakage.to_string())?;
-    let reached = reached(&sources, &helper).into_iter();
-    Ok(reached.map(Asked::from).collect())
+    let helper = helper.map_err(|failure| failure.to_string())?;
+    let source_lister = source_lister(&sources, &helper).into_iter();
+    Ok(source_lister.map(LookUpSource::from).collect())
 }
 
 struct Out<W> {
@@ -105,10 +105,10 @@ struct Out<W> {
 
 impl<W: Write> Out<W> {
     fn line(&mut self, looked_up: &LookedUp) -> io::Result<()> {
-        if let FoundOf::Failed { message, .. } = &looked_up.found
+        if let LookUpResult::Failed { message, .. } = &looked_up.found
             && self.said.insert(message.clone())
         {
-            complain(NAME, message);
+            report_error(NAME, message);
         }
         let status = exit_status(&looked_up.found);
         if self.status == 0 || status == FAILED {

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use crate::launch::ProcessLister;
 
-use crate::lister::Breakage;
+use crate::lister::Failure;
 use crate::marker_text::MarkerText;
 use crate::session::SessionId;
 use crate::text::{self, escaped, name_line};
@@ -74,7 +74,7 @@ const SHORTEST: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let duration = text::duration(text).ok_or("not a duration such as 500ms, 15s or 2m")?;
+    let duration = text::parse_duration(text).ok_or("not a duration such as 500ms, 15s or 2m")?;
     Some(duration)
         .filter(|duration| (SHORTEST..=LONGEST).contains(duration))
         .ok_or_else(|| "a deadline is between 10ms and 24h".to_owned())
@@ -89,14 +89,14 @@ fn session_ids(ids: &[String]) -> Result<Vec<SessionId>, String> {
 }
 
 /// The lister of the helper at `path`, or beside this program.
-fn process_lister(path: Option<&Path>) -> Result<ProcessLister, Breakage> {
+fn process_lister(path: Option<&Path>) -> Result<ProcessLister, Failure> {
     path.map_or_else(ProcessLister::beside_this_program, |path| {
         Ok(ProcessLister::at(path))
     })
 }
 
 /// Writing to somebody who has left is done.
-fn unless_closed(result: io::Result<u8>) -> io::Result<u8> {
+fn ignore_broken_pipe(result: io::Result<u8>) -> io::Result<u8> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
         result => result,
@@ -105,10 +105,10 @@ fn unless_closed(result: io::Result<u8>) -> io::Result<u8> {
 
 /// The exit code, after saying what went wrong.
 fn exit(program: &str, result: io::Result<u8>) -> ExitCode {
-    match unless_closed(result) {
+    match ignore_broken_pipe(result) {
         Ok(status) => status.into(),
         Err(error) => {
-            complain(program, &reason(&error));
+            report_error(program, &reason(&error));
             FAILED.into()
         }
     }
@@ -129,7 +129,7 @@ fn cannot(what: &str) -> impl FnOnce(io::Error) -> io::Error {
 }
 
 /// One sentence to standard error, in one line and one write. Without one, nobody listens.
-fn complain(program: &str, sentence: &str) {
+fn report_error(program: &str, sentence: &str) {
     let line = format!("{program}: {}\n", name_line(sentence));
     let _ = streams::Stderr.write_all(line.as_bytes());
 }

@@ -21,7 +21,7 @@ use crate::text::one_line;
 const LOOK: Duration = Duration::from_secs(5);
 
 /// Keeps the sources of a service what they should be.
-pub(super) struct Keeper {
+pub(super) struct SourceReloader {
     args: SourceArgs,
     config: Config,
 }
@@ -36,7 +36,7 @@ impl Reload {
     }
 }
 
-impl Keeper {
+impl SourceReloader {
     pub(super) fn new(args: SourceArgs, now: Chosen) -> Self {
         Self {
             args,

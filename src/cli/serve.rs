@@ -16,18 +16,18 @@ use super::allocator;
 use super::host::{Signalled, lines_of_stdin, name_of};
 use super::log::{self, LogFormat};
 use super::relay::{Ended, Host, relay};
-use super::reload::{Keeper, read_again};
+use super::reload::{SourceReloader, read_again};
 use super::sessions::NAME;
 use super::sources::{Chosen, SourceArgs};
 use super::streams::Stdout;
-use super::{DeadlineArgs, FAILED, MarkerArgs, complain, process_lister};
+use super::{DeadlineArgs, FAILED, MarkerArgs, process_lister, report_error};
 use crate::dirs;
 use crate::index::View;
 use crate::marker_text::MarkerText;
-use crate::service::client::{Client, Unreached};
+use crate::service::client::{Client, ConnectError};
 use crate::service::{
-    Beat, Config, Handle, Pulse, Service, SourcePlace, StateDir, StateError, capabilities, lines,
-    slots, socket,
+    Config, Handle, Notice, Service, SourcePlace, StateDir, StateError, Supervisor, capabilities,
+    lines, slots, socket,
 };
 
 /// EX_OSERR of sysexits: the system gives no thread.
@@ -136,7 +136,7 @@ pub(super) fn run(args: &ServeArgs) -> io::Result<u8> {
 }
 
 fn not_started(error: &io::Error) -> u8 {
-    complain(NAME, &format!("the service cannot be started: {error}"));
+    report_error(NAME, &format!("the service cannot be started: {error}"));
     NO_THREADS
 }
 
@@ -146,7 +146,7 @@ fn serve(args: &ServeArgs, signals: &Signalled, mut host: Option<Host>) -> io::R
     let mut chosen = match args.sources.choose() {
         Ok(chosen) => chosen,
         Err(none) => {
-            complain(NAME, none.why());
+            report_error(NAME, none.why());
             return Ok(CONFIG);
         }
     };
@@ -180,7 +180,7 @@ fn serve(args: &ServeArgs, signals: &Signalled, mut host: Option<Host>) -> io::R
             }
             Found::Ended => return Ok(0),
             Found::Refused(why) => {
-                complain(NAME, &why);
+                report_error(NAME, &why);
                 return Ok(HELD);
             }
         };
@@ -198,8 +198,8 @@ fn own(
 ) -> io::Result<u8> {
     let lister = match process_lister(args.lister.as_deref()) {
         Ok(lister) => lister,
-        Err(breakage) => {
-            complain(NAME, &breakage.to_string());
+        Err(failure) => {
+            report_error(NAME, &failure.to_string());
             return Ok(FAILED);
         }
     };
@@ -216,13 +216,13 @@ fn own(
         // Each source has its own: a helper that does not die holds up no other's.
         lister: Box::new(move |source| Arc::new(lister.of(source))),
         state: place.state,
-        pulse: None,
+        supervisor: None,
     };
-    let keeper = Keeper::new(args.sources.clone(), chosen);
+    let keeper = SourceReloader::new(args.sources.clone(), chosen);
     match until_its_end(config, keeper, socket, signals, host) {
         Ok(true) => Ok(0),
         Ok(false) => {
-            complain(
+            report_error(
                 NAME,
                 "the service has a fault and ended; what it printed above says where: please report it",
             );
@@ -236,7 +236,7 @@ fn own(
 /// it has a fault.
 fn until_its_end(
     config: Config,
-    keeper: Keeper,
+    keeper: SourceReloader,
     socket: Option<socket::Bound>,
     signals: &Signalled,
     host: Option<Host>,
@@ -244,7 +244,7 @@ fn until_its_end(
     // Whoever finds the lock free must find the socket gone, too.
     let hold = config.state.as_ref().map(StateDir::hold);
     let service = Service::start(Config {
-        pulse: pulse()?,
+        supervisor: supervisor()?,
         ..config
     })?;
     let handle = service.handle();
@@ -337,7 +337,7 @@ impl Place {
                 match other_service(wanted, &sockets, answer) {
                     Other::Same(other) if is_host => return Found::Other(other),
                     // It may be just starting, or just ending.
-                    Other::Not(Unreached::None) if is_host && Instant::now() < patience => {
+                    Other::Not(ConnectError::None) if is_host && Instant::now() < patience => {
                         thread::sleep(Duration::from_millis(20));
                     }
                     other => break (held, other),
@@ -401,7 +401,7 @@ fn talk(service: &Handle, host: Host) -> io::Result<mpsc::Receiver<()>> {
 
 /// What systemd wants to hear, where it is systemd that started this. The loop
 /// says it, and a thread passes it on: sending waits where nobody reads.
-fn pulse() -> io::Result<Option<Pulse>> {
+fn supervisor() -> io::Result<Option<Supervisor>> {
     if std::env::var_os("NOTIFY_SOCKET").is_none() {
         return Ok(None);
     }
@@ -423,27 +423,27 @@ fn pulse() -> io::Result<Option<Pulse>> {
         })?;
     let watchdog = sd_notify::watchdog_enabled();
     let every = watchdog.map_or(Duration::from_secs(3600), |every| every / 2);
-    let beat = move |beat: Beat<'_>| {
-        let states = match beat {
-            Beat::Alive if watchdog.is_none() => return,
-            Beat::Alive => NotifyState::Watchdog.to_string(),
-            Beat::Ready => NotifyState::Ready.to_string(),
-            Beat::Status(line) => NotifyState::Status(line).to_string(),
-            Beat::Ending => NotifyState::Stopping.to_string(),
-            Beat::Reloading => match NotifyState::monotonic_usec_now() {
+    let notify = move |notify: Notice<'_>| {
+        let states = match notify {
+            Notice::Alive if watchdog.is_none() => return,
+            Notice::Alive => NotifyState::Watchdog.to_string(),
+            Notice::Ready => NotifyState::Ready.to_string(),
+            Notice::Status(line) => NotifyState::Status(line).to_string(),
+            Notice::Ending => NotifyState::Stopping.to_string(),
+            Notice::Reloading => match NotifyState::monotonic_usec_now() {
                 Ok(now) => format!("{}\n{now}", NotifyState::Reloading),
                 Err(_) => return,
             },
         };
         // What a supervisor that does not read misses it has no use for.
         let _ = tell.try_send(states);
-        if beat == Beat::Ending {
+        if notify == Notice::Ending {
             let _ = is_told.recv_timeout(LAST_NOTICE);
         }
     };
-    Ok(Some(Pulse {
+    Ok(Some(Supervisor {
         every,
-        beat: Box::new(beat),
+        notify: Box::new(notify),
     }))
 }
 
@@ -454,7 +454,7 @@ enum Other {
     /// Only others.
     Different,
     /// Nobody, for this reason.
-    Not(Unreached),
+    Not(ConnectError),
 }
 
 impl Other {
@@ -466,7 +466,7 @@ impl Other {
                 "it has other sources, another marker or fewer sessions: {else_where}, or, \
                  where its configuration has changed, send it SIGHUP"
             ),
-            Self::Not(Unreached::None) => {
+            Self::Not(ConnectError::None) => {
                 format!("it does not answer, so end it first, or {else_where}")
             }
             Self::Not(why) => format!("{why}; or {else_where}"),
@@ -490,12 +490,12 @@ fn other_service(
         let sees_all = capabilities(view).into_iter().all(can);
         are_same && sees_all && hello.marker.as_ref() == marker
     };
-    let mut found = Other::Not(Unreached::None);
+    let mut found = Other::Not(ConnectError::None);
     for place in places {
         match Client::at(place, Instant::now() + answer) {
             Ok(client) if is_same(&client) => return Other::Same(Box::new(client)),
             Ok(_) => found = Other::Different,
-            Err(Unreached::None) => {}
+            Err(ConnectError::None) => {}
             Err(why) if matches!(found, Other::Not(_)) => found = Other::Not(why),
             Err(_) => {}
         }

@@ -9,9 +9,9 @@ use crate::dirs;
 use crate::launch::ProcessLister;
 use crate::locate::aliases;
 use crate::locate::{self, Located};
-use crate::query::{self, OLD_STORE, Reached};
+use crate::query::{self, OLD_STORE, SourceLister};
 use crate::source::{Place, Source};
-use crate::text::Shown;
+use crate::text::DisplayPath;
 use crate::wire::{DatabaseState, End};
 
 #[derive(Debug, Clone, clap::Args)]
@@ -84,7 +84,7 @@ impl Chosen {
             (DatabaseState::Missing, Some(path)) if self.are_named => {
                 Some(WhyEmpty::Wrong(format!(
                     "there is no database at {} (check the path that --db names){}",
-                    Shown(path),
+                    DisplayPath(path),
                     old(path)
                 )))
             }
@@ -93,7 +93,7 @@ impl Chosen {
             {
                 Some(WhyEmpty::Fine(format!(
                     "OPENCODE_DB names {}, which is not there{}",
-                    Shown(path),
+                    DisplayPath(path),
                     old(path)
                 )))
             }
@@ -141,7 +141,10 @@ impl SourceArgs {
         };
         match (written, &self.config) {
             (Some(config), _) => Ok(config),
-            (None, Some(named)) => Err(format!("there is no configuration at {}", Shown(named))),
+            (None, Some(named)) => Err(format!(
+                "there is no configuration at {}",
+                DisplayPath(named)
+            )),
             (None, None) => Ok(Config::default()),
         }
     }
@@ -220,10 +223,10 @@ fn there(paths: &[PathBuf]) -> Vec<PathBuf> {
 }
 
 /// What asks these sources: this helper, or their commands.
-pub(super) fn reached(sources: &[Source], helper: &ProcessLister) -> Vec<Reached> {
-    let reached = sources.iter().map(|source| Reached {
+pub(super) fn source_lister(sources: &[Source], helper: &ProcessLister) -> Vec<SourceLister> {
+    let source_lister = sources.iter().map(|source| SourceLister {
         source: source.clone(),
         lister: Arc::new(helper.of(source)),
     });
-    reached.collect()
+    source_lister.collect()
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::sessions::NAME;
 use super::streams::results;
-use super::{FAILED, complain};
+use super::{FAILED, report_error};
 use crate::dirs;
 use crate::service::client::{self, Client};
 use crate::service::socket;
@@ -38,7 +38,7 @@ pub(super) fn run(args: &StatusArgs) -> io::Result<u8> {
     let status = match status {
         Ok(status) => status,
         Err(why) => {
-            complain(NAME, &why);
+            report_error(NAME, &why);
             return Ok(FAILED);
         }
     };

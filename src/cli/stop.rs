@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use super::sessions::NAME;
 use super::status::places;
-use super::{FAILED, complain};
-use crate::service::client::{self, Client, Unreached};
+use super::{FAILED, report_error};
+use crate::service::client::{self, Client, ConnectError};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct StopArgs {
@@ -25,13 +25,13 @@ pub(super) fn run(args: &StopArgs) -> io::Result<u8> {
                 .stop()
                 .map_err(|_| format!("process {pid} is the service and does not end: end it"))
         }
-        Err(Unreached::None) => Err("no service is running".to_owned()),
+        Err(ConnectError::None) => Err("no service is running".to_owned()),
         Err(why) => Err(why.to_string()),
     };
     match stopped {
         Ok(()) => Ok(0),
         Err(why) => {
-            complain(NAME, &why);
+            report_error(NAME, &why);
             Ok(FAILED)
         }
     }

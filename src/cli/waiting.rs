@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::complain;
+use super::report_error;
 use super::sessions::NAME;
 use crate::text::name_line;
 
@@ -76,7 +76,7 @@ impl State {
         if let Some(names) = pending.as_ref().filter(|names| !names.is_empty()) {
             let names: Vec<_> = names.iter().map(|name| name_line(name)).collect();
             let left = until.saturating_duration_since(Instant::now()).as_secs() + 1;
-            complain(
+            report_error(
                 NAME,
                 &format!("waiting for {}, {left} s at most", names.join(", ")),
             );

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::cannot;
 use crate::entry::Sourced;
 use crate::project;
-use crate::text::{Shown, told};
+use crate::text::{DisplayPath, format_duration};
 
 /// What the project of a wanted session may be: the path that was given, its real path,
 /// and the repositories that these are in.
@@ -26,7 +26,7 @@ pub(super) struct Wanted {
 
 impl Wanted {
     pub(super) fn start(path: &Path, until: Instant) -> io::Result<Self> {
-        let what = format!("tell which project --project {} is", Shown(path));
+        let what = format!("tell which project --project {} is", DisplayPath(path));
         let absolute = std::path::absolute(path).map_err(|error| match error.kind() {
             kind @ io::ErrorKind::NotFound => {
                 io::Error::new(kind, "the current directory is not there any more")
@@ -74,7 +74,7 @@ impl Wanted {
                 RecvTimeoutError::Timeout => format!(
                     "its disk does not answer within {} (check the disk, or list without \
                      --project)",
-                    told(deadline)
+                    format_duration(deadline)
                 ),
                 RecvTimeoutError::Disconnected => "this is a fault: please report it".to_owned(),
             };

@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use rusqlite::Connection;
 
-use super::complain;
 use super::listing::{Ended, Task};
+use super::report_error;
 use crate::marker::{self, Found};
-use crate::store::{Database, Opened, Position, Query, StoreError, Table, TableKind};
-use crate::text::{Shown, one_line};
+use crate::store::{Database, Opened, Query, StoreError, Table, TableKind, WalPosition};
+use crate::text::{DisplayPath, one_line};
 use crate::wire::notes;
 
 /// Explains the listing of `task` to a person.
@@ -25,13 +25,13 @@ pub fn print(task: &Task, mut out: impl Write, err: impl Write) -> io::Result<En
         )?;
         return Ok(Ended::Complete);
     };
-    writeln!(out, "database: {}", Shown(path))?;
+    writeln!(out, "database: {}", DisplayPath(path))?;
     match explain(task, &mut out) {
         Ok(()) => Ok(Ended::Complete),
         Err(Trouble::Io(error)) => Err(error),
         Err(Trouble::Store(error)) => {
             out.flush()?;
-            complain(error, path, err)
+            report_error(error, path, err)
         }
     }
 }
@@ -143,7 +143,7 @@ fn explain_open(
         None => writeln!(out, "log:      none")?,
         Some(log) => {
             write!(out, "log:      {} bytes", log.metadata()?.len())?;
-            if let Some(Position {
+            if let Some(WalPosition {
                 frames,
                 salts: [first, second],
                 ..

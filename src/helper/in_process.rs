@@ -21,13 +21,14 @@ use std::time::{Duration, Instant};
 use crate::helper::listing::{self, Ended};
 use crate::helper::look_up;
 use crate::lister::{
-    Broke, ListRequest, Lister, LookUpRequest, Outcome, Timeout, default_threads, outcome_of, until,
+    FailureReason, ListRequest, Lister, LookUpRequest, Outcome, Timeout, default_threads,
+    outcome_of, until,
 };
 use crate::locate;
 use crate::locate::DatabaseFiles;
 use crate::marker;
 use crate::store::{Filter, OpenOptions};
-use crate::wire::{Answers, Asked, Checked, Content, Progress, Sessions, Writer};
+use crate::wire::{Answers, Checked, Content, ListingContent, LookUpContent, Progress, Writer};
 
 /// The databases that threads are reading.
 static TAKEN: Mutex<Vec<DatabaseId>> = Mutex::new(Vec::new());
@@ -96,7 +97,7 @@ pub struct InProcessLister;
 
 impl Lister for InProcessLister {
     fn list(&self, request: &ListRequest) -> Outcome {
-        let sessions = Sessions::new(request.bounded_first_prompt_limit());
+        let sessions = ListingContent::new(request.bounded_first_prompt_limit());
         let db = database(request.db.as_ref());
         in_turn(
             db.as_deref(),
@@ -111,7 +112,7 @@ impl Lister for InProcessLister {
 
     fn look_up(&self, request: &LookUpRequest) -> Outcome<Answers> {
         let limit = request.bounded_first_prompt_limit();
-        let asked = Asked::new(request.what, &request.ids).first_prompt_limit(limit);
+        let asked = LookUpContent::new(request.what, &request.ids).first_prompt_limit(limit);
         let db = database(request.db.as_ref());
         in_turn(db.as_deref(), request.deadline, asked, |deadline, out| {
             let task = look_up::Task {
@@ -174,8 +175,8 @@ fn in_turn<C: Content>(
         Outcome::TimedOut(Timeout {
             deadline,
             progress,
-            elsewhere: false,
-            stderr: String::new(),
+            is_command: false,
+            stderr_tail: String::new(),
         })
     };
     // Without a database there is nothing to wait for.
@@ -189,11 +190,11 @@ fn in_turn<C: Content>(
     if writer.hello().is_ok() {
         let _ = work(until, writer);
     }
-    let progress = Progress::Sessions(checked.count());
+    let progress = Progress::ListingContent(checked.count());
     match checked.finish().map(outcome_of) {
         Ok(Outcome::Refused(_)) if Instant::now() >= until => timed_out(progress),
         Ok(outcome) => outcome,
-        Err(violation) => Outcome::Broken(Broke::Wire(violation).into()),
+        Err(violation) => Outcome::Failed(FailureReason::Wire(violation).into()),
     }
 }
 

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use rusqlite::Connection;
 
-use crate::marker::{self, Found, Remember};
+use crate::marker::{self, CacheMode, Found};
 use crate::store::{Database, Filter, Listed, OpenOptions, Opened, Query, StoreError};
 use crate::wire::{
-    DatabaseState, End, ErrorKind, Failure, OptionalPart, Scan, WriteError, Writer, limits,
+    DatabaseState, End, ErrorKind, HelperError, OptionalPart, Scan, WriteError, Writer, limits,
 };
 
 /// What to list, and how.
@@ -93,7 +93,7 @@ impl Trouble {
     pub(super) fn end<W: Write>(self, db: Option<&Path>, out: Writer<W>) -> io::Result<Ended> {
         let failure = match self {
             Self::Write(WriteError::Io(error)) => return Err(error),
-            Self::Write(error @ WriteError::TooLarge(_)) => Failure {
+            Self::Write(error @ WriteError::TooLarge(_)) => HelperError {
                 kind: ErrorKind::Internal,
                 message: error.to_string(),
             },
@@ -108,7 +108,7 @@ impl Trouble {
     }
 }
 
-fn read<W: Write>(task: &Task, out: &mut Writer<W>) -> Result<(End, Option<Remember>), Trouble> {
+fn read<W: Write>(task: &Task, out: &mut Writer<W>) -> Result<(End, Option<CacheMode>), Trouble> {
     let started = Instant::now();
     let opened = match &task.db {
         Some(path) => Database::open(path, &task.open)?,
@@ -157,7 +157,7 @@ struct Rows {
     /// Where there are no session tables.
     other_tables: Vec<String>,
     scan: Scan,
-    remember: Option<Remember>,
+    remember: Option<CacheMode>,
 }
 
 fn send_rows<W: Write>(

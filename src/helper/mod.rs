@@ -21,7 +21,7 @@ pub use in_process::InProcessLister;
 use listing::Ended;
 
 /// Says to a person how the database at `path` failed.
-fn complain(error: StoreError, path: &Path, mut err: impl Write) -> io::Result<Ended> {
+fn report_error(error: StoreError, path: &Path, mut err: impl Write) -> io::Result<Ended> {
     let failure = error.with_its_cause(path).failure(path);
     let (message, kind) = (one_line(&failure.message), failure.kind);
     writeln!(err, "opencode-lister: {message} ({})", kind.as_str())?;

@@ -8,7 +8,9 @@ use crate::entry::{Entry, Sourced};
 use crate::output::{self, Columns, Terminal, TimeColumn};
 use crate::project::Projects;
 use crate::text;
-use crate::wire::{Checked, DatabaseState, End, Sessions, Verdict, Writer, other_tables_line};
+use crate::wire::{
+    Checked, DatabaseState, End, ListingContent, Verdict, Writer, other_tables_line,
+};
 
 /// What looking for the projects takes a part of at most.
 const PROJECTS: Duration = Duration::from_secs(4);
@@ -20,7 +22,7 @@ const PROJECTS: Duration = Duration::from_secs(4);
 ///
 /// Where one of them fails.
 pub fn print(task: &Task, mut out: impl Write, mut err: impl Write) -> io::Result<Ended> {
-    let mut checked = Checked::of(Sessions::new(task.first_prompt_limit));
+    let mut checked = Checked::of(ListingContent::new(task.first_prompt_limit));
     let mut writer = Writer::new(&mut checked);
     writer.hello()?;
     let ended = list(task, writer, &mut err)?;

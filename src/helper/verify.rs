@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::time::Instant;
 
-use super::complain;
 use super::listing::{Ended, Task};
+use super::report_error;
 use crate::marker::{self, Marks};
 use crate::store::{Database, Opened, StoreError};
-use crate::text::{Shown, one_line};
+use crate::text::{DisplayPath, one_line};
 use crate::wire::ErrorKind;
 
 /// Compares them and says what came of it. Nothing is remembered.
@@ -22,7 +22,7 @@ pub fn print(task: &Task, mut out: impl Write, err: impl Write) -> io::Result<En
         writeln!(out, "there is no database to verify")?;
         return Ok(Ended::Complete);
     };
-    writeln!(out, "database: {}", Shown(path))?;
+    writeln!(out, "database: {}", DisplayPath(path))?;
     let compared = match compare(task) {
         Ok(Some(compared)) => compared,
         Ok(None) => {
@@ -31,7 +31,7 @@ pub fn print(task: &Task, mut out: impl Write, err: impl Write) -> io::Result<En
         }
         Err(error) => {
             out.flush()?;
-            return complain(error, path, err);
+            return report_error(error, path, err);
         }
     };
     writeln!(out, "{}", compared.how)?;
@@ -51,14 +51,14 @@ pub fn print(task: &Task, mut out: impl Write, err: impl Write) -> io::Result<En
     Ok(Ended::Failed(ErrorKind::Internal))
 }
 
-struct Compared {
+struct Comparison {
     how: String,
     marked: usize,
     missing: BTreeSet<String>,
     wrong: BTreeSet<String>,
 }
 
-fn compare(task: &Task) -> Result<Option<Compared>, StoreError> {
+fn compare(task: &Task) -> Result<Option<Comparison>, StoreError> {
     let (Some(path), Some(marker)) = (&task.db, &task.marker.marker) else {
         return Ok(None);
     };
@@ -88,7 +88,7 @@ fn compare(task: &Task) -> Result<Option<Compared>, StoreError> {
     } else {
         BTreeSet::new()
     };
-    Ok(Some(Compared {
+    Ok(Some(Comparison {
         how,
         marked: expected.len(),
         missing,

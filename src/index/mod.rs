@@ -46,11 +46,11 @@ pub struct Moment {
 #[derive(Debug, Clone, Default)]
 pub struct Index {
     /// Each way to look at them that is kept.
-    views: Vec<Seen>,
+    views: Vec<ViewState>,
     /// Grows with every change of a row, also of one that is not shown.
     changes: u64,
     /// In the order in which they were named.
-    sources: Vec<Known>,
+    sources: Vec<SourceState>,
 }
 
 /// Which of the sessions are shown: roots that are not archived, and these.
@@ -82,7 +82,7 @@ impl View {
 
 /// What is counted of a view.
 #[derive(Debug, Clone, Copy)]
-struct Seen {
+struct ViewState {
     view: View,
     revision: u64,
     /// How many sessions it shows.
@@ -91,7 +91,7 @@ struct Seen {
 
 /// One source and its sessions.
 #[derive(Debug, Clone)]
-pub struct Known {
+pub struct SourceState {
     name: SourceName,
     place: Place,
     identity: String,
@@ -116,7 +116,7 @@ struct Row {
 
 /// What was found at a source.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Found {
+pub struct ListedEntries {
     /// The state of the database.
     pub database: DatabaseState,
     /// Its sessions, each id once.
@@ -152,12 +152,12 @@ pub struct Merged {
     /// The source has another health.
     pub health_changed: bool,
     /// What it said is not final: list again in about a second.
-    pub again: Option<Again>,
+    pub recheck: Option<Recheck>,
 }
 
 /// Why a listing is to be repeated soon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Again {
+pub enum Recheck {
     /// The sessions seem to be gone, which waits for confirmation.
     Unconfirmed,
     /// The database is just being made or restored.
@@ -165,7 +165,7 @@ pub enum Again {
 }
 
 /// The rows that a listing changed, as they were before.
-type Touched = Vec<(SessionId, Option<Row>)>;
+type ChangedRows = Vec<(SessionId, Option<Row>)>;
 
 impl Index {
     /// An index of these sources, of which nothing is known; it keeps the view of the
@@ -181,7 +181,7 @@ impl Index {
         let views = [false, true]
             .into_iter()
             .flat_map(|children| [false, true].map(|archived| View { children, archived }));
-        let seen = |view| Seen {
+        let seen = |view| ViewState {
             view,
             revision: 0,
             shown: 0,
@@ -192,7 +192,7 @@ impl Index {
                 .map(seen)
                 .collect(),
             changes: 0,
-            sources: sources.iter().map(Known::new).collect(),
+            sources: sources.iter().map(SourceState::new).collect(),
         }
     }
 
@@ -207,9 +207,9 @@ impl Index {
         let mut old = std::mem::take(&mut self.sources);
         let kept = sources.iter().map(|source| {
             let identity = source.identity();
-            let is_it = |known: &Known| known.identity == identity;
+            let is_it = |known: &SourceState| known.identity == identity;
             // Two sources can lead to one database: each keeps what is known of it.
-            let is_anothers = |known: &Known| {
+            let is_anothers = |known: &SourceState| {
                 let mut others = sources.iter().filter(|other| other.name != source.name);
                 others.any(|other| other.name == known.name && other.identity() == known.identity)
             };
@@ -217,8 +217,8 @@ impl Index {
                 .iter()
                 .position(|known| is_it(known) && !is_anothers(known))
             {
-                Some(at) => old.swap_remove(at).becomes(source),
-                None => Known::new(source),
+                Some(at) => old.swap_remove(at).rename(source),
+                None => SourceState::new(source),
             }
         });
         self.sources = kept.collect();
@@ -247,7 +247,7 @@ impl Index {
         self.seen(view).map_or(0, |seen| seen.revision)
     }
 
-    fn seen(&self, view: View) -> Option<&Seen> {
+    fn seen(&self, view: View) -> Option<&ViewState> {
         self.views.iter().find(|seen| seen.view == view)
     }
 
@@ -264,13 +264,13 @@ impl Index {
     }
 
     /// All sources, in the order in which they were named.
-    pub fn sources(&self) -> impl Iterator<Item = &Known> {
+    pub fn sources(&self) -> impl Iterator<Item = &SourceState> {
         self.sources.iter()
     }
 
     /// One source.
     #[must_use]
-    pub fn source(&self, name: &SourceName) -> Option<&Known> {
+    pub fn source(&self, name: &SourceName) -> Option<&SourceState> {
         self.sources.iter().find(|known| known.name == *name)
     }
 
@@ -363,14 +363,14 @@ impl Index {
     }
 
     /// Takes a complete listing.
-    pub fn merge(&mut self, name: &SourceName, found: Found, now: Moment) -> Merged {
+    pub fn merge(&mut self, name: &SourceName, found: ListedEntries, now: Moment) -> Merged {
         let Some(at) = self.at(name) else {
             return Merged::default();
         };
-        let (merged, touched) = self.sources[at].merge(found, now);
-        self.changes += u64::from(!touched.is_empty());
+        let (merged, changed_rows) = self.sources[at].merge(found, now);
+        self.changes += u64::from(!changed_rows.is_empty());
         let views = self.views.iter().map(|seen| seen.view);
-        let differences = views.map(|view| (view, self.difference(at, &touched, view)));
+        let differences = views.map(|view| (view, self.difference(at, &changed_rows, view)));
         let mut differences: Vec<_> = differences.collect();
         for (seen, (_, difference)) in self.views.iter_mut().zip(&differences) {
             seen.revision += u64::from(!difference.is_empty());
@@ -390,9 +390,9 @@ impl Index {
     }
 
     /// What changed of what is shown, where these rows of one source were so before.
-    fn difference(&self, at: usize, touched: &Touched, view: View) -> Difference {
+    fn difference(&self, at: usize, changed_rows: &ChangedRows, view: View) -> Difference {
         let mut difference = Difference::default();
-        for (id, old) in touched {
+        for (id, old) in changed_rows {
             let after = self.session(id, view);
             let others = self.candidates(id).filter(|other| other.at != at);
             let old = old.as_ref().map(|row| Candidate { at, row });
@@ -457,7 +457,7 @@ impl Row {
     }
 }
 
-impl Known {
+impl SourceState {
     fn new(source: &Source) -> Self {
         Self {
             name: source.name.clone(),
@@ -472,7 +472,7 @@ impl Known {
 
     /// The same source, under this name and at this place. What was known of another
     /// place is not certain at this one.
-    fn becomes(self, source: &Source) -> Self {
+    fn rename(self, source: &Source) -> Self {
         let mut known = Self {
             name: source.name.clone(),
             ..self
@@ -531,11 +531,11 @@ impl Known {
         self.rows.values().map(|row| &row.entry)
     }
 
-    fn merge(&mut self, found: Found, now: Moment) -> (Merged, Touched) {
+    fn merge(&mut self, found: ListedEntries, now: Moment) -> (Merged, ChangedRows) {
         let health = match found.database {
             DatabaseState::Young => {
                 self.gone_since = None;
-                return (self.young(), Touched::new());
+                return (self.young(), ChangedRows::new());
             }
             DatabaseState::Ready => Health::Ok,
             DatabaseState::Missing => Health::Missing,
@@ -545,19 +545,19 @@ impl Known {
             let since = *self.gone_since.get_or_insert(now.monotonic);
             if now.monotonic.saturating_sub(since) < CONFIRM {
                 let merged = Merged {
-                    again: Some(Again::Unconfirmed),
+                    recheck: Some(Recheck::Unconfirmed),
                     ..Merged::default()
                 };
-                return (merged, Touched::new());
+                return (merged, ChangedRows::new());
             }
         }
         self.gone_since = None;
-        let touched = self.take(found.entries, now.wall);
+        let changed_rows = self.take(found.entries, now.wall);
         let merged = Merged {
             health_changed: self.become_(health),
             ..Merged::default()
         };
-        (merged, touched)
+        (merged, changed_rows)
     }
 
     /// Says nothing about which sessions exist, and ends a failure all the same.
@@ -566,7 +566,7 @@ impl Known {
             matches!(self.health, Health::Failing(_)) && self.become_(self.not_listed());
         Merged {
             health_changed,
-            again: Some(Again::Young),
+            recheck: Some(Recheck::Young),
             ..Merged::default()
         }
     }
@@ -578,8 +578,8 @@ impl Known {
     }
 
     /// Takes the rows of a listing for its own.
-    fn take(&mut self, entries: PackedList<Entry>, now: Millis) -> Touched {
-        let mut touched = Touched::new();
+    fn take(&mut self, entries: PackedList<Entry>, now: Millis) -> ChangedRows {
+        let mut changed_rows = ChangedRows::new();
         let mut old = std::mem::take(&mut self.rows);
         for mut entry in entries.into_values() {
             let id = entry.session.id.clone();
@@ -593,13 +593,13 @@ impl Known {
                 // What is the same stays the same piece of memory.
                 Some(known) if known == row => known,
                 known => {
-                    touched.push((id.clone(), known));
+                    changed_rows.push((id.clone(), known));
                     row
                 }
             };
             self.rows.insert(id, row);
         }
-        touched.extend(old.into_iter().map(|(id, row)| (id, Some(row))));
-        touched
+        changed_rows.extend(old.into_iter().map(|(id, row)| (id, Some(row))));
+        changed_rows
     }
 }

@@ -6,7 +6,7 @@
 
 use bincode::{Decode, Encode};
 
-use super::{Index, Known};
+use super::{Index, SourceState};
 use crate::codec::{self, Kind, Unreadable};
 use crate::entry::Entry;
 use crate::marker_text::MarkerText;
@@ -40,7 +40,7 @@ struct Restored {
 ///
 /// Where it would be larger than a file of ours may be.
 pub fn encode(index: &Index, marker: Option<&MarkerText>) -> std::io::Result<Vec<u8>> {
-    let mut parts: Vec<(usize, &Known)> = index
+    let mut parts: Vec<(usize, &SourceState)> = index
         .sources()
         .map(|known| (known.entries().map(Packed::size).sum(), known))
         .collect();

@@ -18,85 +18,85 @@ const MOST_CPU_SECONDS: u64 = 86_400;
 
 /// Where the helper runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Runs {
+pub(super) enum Location {
     /// As a child of this process.
-    Here,
+    Local,
     /// Elsewhere, for a child of this process that passes on what it says.
-    Elsewhere,
+    Remote,
 }
 
 /// What a helper is told.
 #[derive(Debug)]
-pub(super) struct Told {
+pub(super) struct HelperArgs {
     pub(super) arguments: Vec<OsString>,
     /// One line, or nothing.
     pub(super) on_stdin: Vec<u8>,
 }
 
-impl Told {
+impl HelperArgs {
     /// To list.
-    pub(super) fn to_list(request: &ListRequest, runs: Runs) -> Self {
+    pub(super) fn to_list(request: &ListRequest, location: Location) -> Self {
         let on_stdin = match &request.marker {
             Some(marker) if *marker != MarkerText::default() => line(&Request::List {
                 marker: Some(marker.clone()),
             }),
             _ => Vec::new(),
         };
-        let mut told = Self {
+        let mut args = Self {
             arguments: Vec::new(),
             on_stdin,
         };
-        told.place(request.db.as_deref(), request.busy_timeout(), runs);
+        args.place(request.db.as_deref(), request.busy_timeout(), location);
         for (is_asked, flag) in [
             (request.children, "--children"),
             (request.archived, "--archived"),
             (request.marker.is_none(), "--no-marker"),
-            (!told.on_stdin.is_empty(), "--request-stdin"),
+            (!args.on_stdin.is_empty(), "--request-stdin"),
         ] {
-            told.arguments.extend(is_asked.then(|| flag.into()));
+            args.arguments.extend(is_asked.then(|| flag.into()));
         }
-        if runs == Runs::Here {
-            told.number("--threads", default_threads() as u64);
+        if location == Location::Local {
+            args.number("--threads", default_threads() as u64);
         }
-        match (&request.scan_cache, runs) {
+        match (&request.scan_cache, location) {
             (None, _) => {}
-            (Some(ScanCache::At(cache)), Runs::Here) => {
-                told.arguments
+            (Some(ScanCache::At(cache)), Location::Local) => {
+                args.arguments
                     .extend(["--scan-cache".into(), absolute(cache)]);
             }
             // A path of this machine is none of another.
             (Some(ScanCache::At(_) | ScanCache::Auto), _) => {
-                told.arguments
+                args.arguments
                     .extend(["--scan-cache", "auto"].map(Into::into));
             }
         }
         if request.marker.is_some() {
             let budget = request.bounded_scan_budget(request.deadline);
-            told.milliseconds("--scan-budget", budget);
+            args.milliseconds("--scan-budget", budget);
         }
-        told.first_prompt_limit(request.bounded_first_prompt_limit());
-        told.launched(request.deadline, runs);
-        told
+        args.first_prompt_limit(request.bounded_first_prompt_limit());
+        args.launched(request.deadline, location);
+        args
     }
 
     /// To look something up.
-    pub(super) fn to_look_up(request: &LookUpRequest, runs: Runs) -> Self {
+    pub(super) fn to_look_up(request: &LookUpRequest, location: Location) -> Self {
         let ids = request.ids.clone();
         let (command, on_stdin) = match request.what {
             LookUp::Get => ("get", Request::Get { ids }),
             LookUp::Roots => ("roots", Request::Roots { ids }),
         };
-        let mut told = Self {
+        let mut args = Self {
             arguments: vec![command.into()],
             on_stdin: line(&on_stdin),
         };
-        told.place(request.db.as_deref(), request.busy_timeout(), runs);
-        told.arguments.push("--request-stdin".into());
+        args.place(request.db.as_deref(), request.busy_timeout(), location);
+        args.arguments.push("--request-stdin".into());
         if request.what == LookUp::Get {
-            told.first_prompt_limit(request.bounded_first_prompt_limit());
+            args.first_prompt_limit(request.bounded_first_prompt_limit());
         }
-        told.launched(request.deadline, runs);
-        told
+        args.launched(request.deadline, location);
+        args
     }
 
     /// The first argument that another machine's shell could take for something else.
@@ -105,11 +105,11 @@ impl Told {
         self.arguments.iter().find(|argument| !is_plain(argument))
     }
 
-    fn place(&mut self, db: Option<&Path>, busy_timeout: Duration, runs: Runs) {
+    fn place(&mut self, db: Option<&Path>, busy_timeout: Duration, location: Location) {
         if let Some(db) = db {
-            let db = match runs {
-                Runs::Here => absolute(db),
-                Runs::Elsewhere => db.into(),
+            let db = match location {
+                Location::Local => absolute(db),
+                Location::Remote => db.into(),
             };
             self.arguments.extend(["--db".into(), db]);
         }
@@ -117,11 +117,11 @@ impl Told {
     }
 
     /// It dies with whoever launched it, and keeps to limits.
-    fn launched(&mut self, deadline: Duration, runs: Runs) {
-        let threads = match runs {
+    fn launched(&mut self, deadline: Duration, location: Location) {
+        let threads = match location {
             // Its parent elsewhere is not this process.
-            Runs::Elsewhere => MOST_THREADS as u64,
-            Runs::Here => {
+            Location::Remote => MOST_THREADS as u64,
+            Location::Local => {
                 self.number("--parent", std::process::id().into());
                 default_threads() as u64
             }
@@ -179,22 +179,22 @@ mod tests {
             db: None,
             ..LookUpRequest::of("", LookUp::Get, ids)
         };
-        for told in [
-            Told::to_list(&list, Runs::Elsewhere),
-            Told::to_look_up(&look_up, Runs::Elsewhere),
+        for args in [
+            HelperArgs::to_list(&list, Location::Remote),
+            HelperArgs::to_look_up(&look_up, Location::Remote),
         ] {
-            assert_eq!(told.not_plain(), None);
-            assert!(!told.on_stdin.is_empty());
+            assert_eq!(args.not_plain(), None);
+            assert!(!args.on_stdin.is_empty());
         }
         let hostile = ListRequest::of("/srv/$(reboot)");
-        let told = Told::to_list(&hostile, Runs::Elsewhere);
-        assert_eq!(told.not_plain(), Some(&"/srv/$(reboot)".into()));
+        let args = HelperArgs::to_list(&hostile, Location::Remote);
+        assert_eq!(args.not_plain(), Some(&"/srv/$(reboot)".into()));
     }
 
     /// What follows this option; `None` where it is not among the arguments.
-    fn value<'a>(told: &'a Told, option: &str) -> Option<&'a str> {
-        let at = told.arguments.iter().position(|word| word == option)?;
-        told.arguments.get(at + 1)?.to_str()
+    fn value<'a>(args: &'a HelperArgs, option: &str) -> Option<&'a str> {
+        let at = args.arguments.iter().position(|word| word == option)?;
+        args.arguments.get(at + 1)?.to_str()
     }
 
     #[test]
@@ -212,17 +212,17 @@ mod tests {
                 scan_budget: scan_budget.map(Duration::from_millis),
                 ..ListRequest::of("/x")
             };
-            for runs in [Runs::Here, Runs::Elsewhere] {
-                let told = Told::to_list(&request, runs);
-                assert_eq!(value(&told, "--scan-budget"), Some(expected), "{deadline}");
+            for location in [Location::Local, Location::Remote] {
+                let args = HelperArgs::to_list(&request, location);
+                assert_eq!(value(&args, "--scan-budget"), Some(expected), "{deadline}");
             }
         }
         let unmarked = ListRequest {
             marker: None,
             ..ListRequest::of("/x")
         };
-        let told = Told::to_list(&unmarked, Runs::Here);
-        assert_eq!(value(&told, "--scan-budget"), None);
+        let args = HelperArgs::to_list(&unmarked, Location::Local);
+        assert_eq!(value(&args, "--scan-budget"), None);
     }
 
     #[test]
@@ -244,16 +244,22 @@ mod tests {
                 first_prompt_limit,
                 ..LookUpRequest::of("/x", what, Vec::new())
             };
-            for runs in [Runs::Here, Runs::Elsewhere] {
-                for (told, expected) in [
-                    (Told::to_list(&list, runs), expected),
-                    (Told::to_look_up(&look_up(LookUp::Get), runs), expected),
+            for location in [Location::Local, Location::Remote] {
+                for (args, expected) in [
+                    (HelperArgs::to_list(&list, location), expected),
+                    (
+                        HelperArgs::to_look_up(&look_up(LookUp::Get), location),
+                        expected,
+                    ),
                     // The answer has no prompt.
-                    (Told::to_look_up(&look_up(LookUp::Roots), runs), None),
+                    (
+                        HelperArgs::to_look_up(&look_up(LookUp::Roots), location),
+                        None,
+                    ),
                 ] {
-                    let passed = value(&told, "--first-prompt-limit");
-                    assert_eq!(passed, expected, "{first_prompt_limit}: {told:?}");
-                    assert_eq!(told.not_plain(), None);
+                    let passed = value(&args, "--first-prompt-limit");
+                    assert_eq!(passed, expected, "{first_prompt_limit}: {args:?}");
+                    assert_eq!(args.not_plain(), None);
                 }
             }
         }

@@ -29,8 +29,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use wait_timeout::ChildExt;
 
-use super::leader::Leader;
-use super::reaper::{Reaper, Ticket};
+use super::leader::GroupLeader;
+use super::reaper::{Reaper, StuckProcesses};
 
 /// How long a killed child may take to die. Together with what the caller does
 /// around it this keeps to "the deadline plus one second".
@@ -41,14 +41,14 @@ const LOOK: (Duration, Duration) = (Duration::from_micros(200), Duration::from_m
 
 /// A running child, leader of a process group of its own.
 #[derive(Debug)]
-pub(super) struct Guard {
+pub(super) struct ProcessGuard {
     /// `None` once it is reaped, or with the reaper.
     child: Option<Child>,
-    leader: Leader,
+    leader: GroupLeader,
     /// Standard input's other end, taken out of the child: waiting for a child
     /// closes what it still has of it.
     pub(super) stdin: Option<ChildStdin>,
-    ticket: Ticket,
+    stuck: StuckProcesses,
 }
 
 /// Why nothing was spawned.
@@ -67,19 +67,19 @@ pub(super) enum Ending {
     Stuck,
 }
 
-impl Guard {
+impl ProcessGuard {
     /// As [`spawn`](Self::spawn), of a command that knows nothing of us: the system
     /// kills it when the thread that calls this ends, on Linux.
     pub(super) fn spawn_to_die_with_us(
         mut command: Command,
-        ticket: Ticket,
+        stuck: StuckProcesses,
     ) -> Result<Self, SpawnError> {
         die_with_us(&mut command);
-        Self::spawn(command, ticket)
+        Self::spawn(command, stuck)
     }
 
     /// Spawns `command` in a process group of its own.
-    pub(super) fn spawn(mut command: Command, ticket: Ticket) -> Result<Self, SpawnError> {
+    pub(super) fn spawn(mut command: Command, stuck: StuckProcesses) -> Result<Self, SpawnError> {
         if sigchld_is_ignored() {
             return Err(SpawnError::SigchldIgnored);
         }
@@ -87,12 +87,12 @@ impl Guard {
         #[expect(clippy::disallowed_methods, reason = "this is the place")]
         let mut child = command.spawn().map_err(SpawnError::Io)?;
         let stdin = child.stdin.take();
-        let leader = Leader::of(&child);
+        let leader = GroupLeader::of(&child);
         Ok(Self {
             child: Some(child),
             leader,
             stdin,
-            ticket,
+            stuck,
         })
     }
 
@@ -137,12 +137,12 @@ impl Guard {
         {
             return Ok(Ending::Reaped(status));
         }
-        Reaper::adopt(child, self.ticket.clone());
+        Reaper::reap_later(child, self.stuck.clone());
         Ok(Ending::Stuck)
     }
 }
 
-impl Drop for Guard {
+impl Drop for ProcessGuard {
     fn drop(&mut self) {
         let _ = self.kill_and_reap();
     }
@@ -211,10 +211,10 @@ mod tests {
 
     use super::*;
 
-    fn sleeper() -> Guard {
+    fn sleeper() -> ProcessGuard {
         let mut command = Command::new("sleep");
         command.arg("60").stdin(Stdio::piped());
-        Guard::spawn(command, Ticket::default()).unwrap()
+        ProcessGuard::spawn(command, StuckProcesses::default()).unwrap()
     }
 
     fn is_alive(pid: Pid) -> bool {
@@ -233,14 +233,14 @@ mod tests {
     #[test]
     fn a_child_that_does_not_die_goes_to_the_reaper_and_is_counted_until_it_is_gone() {
         let mut guard = sleeper();
-        let (pid, ticket) = (guard.leader.pid, guard.ticket.clone());
+        let (pid, stuck) = (guard.leader.pid, guard.stuck.clone());
         // What kill_and_reap does when the time is up.
-        Reaper::adopt(guard.child.take().unwrap(), ticket.clone());
-        assert_eq!(ticket.stuck(), 1);
+        Reaper::reap_later(guard.child.take().unwrap(), stuck.clone());
+        assert_eq!(stuck.count(), 1);
         assert!(is_alive(pid));
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
         let until = Instant::now() + Duration::from_secs(10);
-        while ticket.stuck() > 0 {
+        while stuck.count() > 0 {
             assert!(Instant::now() < until, "the reaper never noticed");
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn an_exited_child_can_be_seen_and_still_keeps_its_id() {
-        let guard = Guard::spawn(Command::new("true"), Ticket::default()).unwrap();
+        let guard = ProcessGuard::spawn(Command::new("true"), StuckProcesses::default()).unwrap();
         let pid = guard.leader.pid;
         while !guard.has_exited() {
             std::thread::sleep(Duration::from_millis(1));

@@ -15,13 +15,13 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 /// A child of this process that leads a process group.
 #[derive(Debug)]
-pub(super) struct Leader {
+pub(super) struct GroupLeader {
     pub(super) pid: Pid,
     #[cfg(target_os = "linux")]
     pidfd: Option<OwnedFd>,
 }
 
-impl Leader {
+impl GroupLeader {
     pub(super) fn of(child: &Child) -> Self {
         let pid = Pid::from_child(child);
         Self {
@@ -173,7 +173,7 @@ mod tests {
     fn process_that_got_the_id_of_a_reaped_child_is_not_killed() {
         for is_held in [true, false] {
             let mut child = child("exit 0");
-            let mut leader = Leader::of(&child);
+            let mut leader = GroupLeader::of(&child);
             assert!(leader.pidfd.is_some());
             child.wait().unwrap();
             let unrelated = Unrelated::new();
@@ -193,7 +193,7 @@ mod tests {
     fn child_and_its_group_are_killed_with_and_without_a_pidfd() {
         for is_held in [true, false] {
             let mut child = child("sleep 60 & wait");
-            let mut leader = Leader::of(&child);
+            let mut leader = GroupLeader::of(&child);
             if !is_held {
                 leader.pidfd = None;
             }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::guard::Guard;
+use super::guard::ProcessGuard;
 use crate::lister::Cancel;
 use crate::signals::without_sigpipe;
 use crate::text::decoded;
@@ -37,7 +37,7 @@ const READS: usize = 16;
 
 /// Why the conversation is over.
 #[derive(Debug)]
-pub(super) enum Over {
+pub(super) enum ExchangeEnd {
     /// The child has exited and its output has ended.
     Exited,
     /// The child has exited; another process holds its output.
@@ -53,24 +53,24 @@ pub(super) enum Over {
 }
 
 /// What was said until then.
-pub(super) struct Conversation<C: Content> {
-    pub(super) over: Over,
+pub(super) struct ExchangeResult<C: Content> {
+    pub(super) end: ExchangeEnd,
     pub(super) checker: Checker<C>,
     /// The last 8 KiB of standard error.
-    pub(super) stderr: String,
+    pub(super) stderr_tail: String,
 }
 
 /// Writes `request` to the child and reads it until it has exited and its output
 /// has ended, or until `deadline`, or until it is cancelled.
-pub(super) fn converse<C: Content>(
-    guard: &mut Guard,
+pub(super) fn exchange<C: Content>(
+    guard: &mut ProcessGuard,
     request: &[u8],
     checker: Checker<C>,
     deadline: Instant,
     cancel: &Cancel,
-) -> Conversation<C> {
+) -> ExchangeResult<C> {
     let (stdout, stderr) = guard.take_outputs();
-    let mut talk = Talk {
+    let mut exchange = Exchange {
         request,
         stdout,
         stderr,
@@ -78,18 +78,18 @@ pub(super) fn converse<C: Content>(
         tail: VecDeque::new(),
         buffer: vec![0; CHUNK],
     };
-    let over = talk
+    let end = exchange
         .run(guard, deadline, cancel)
-        .unwrap_or_else(Over::Failed);
-    let tail: Vec<u8> = talk.tail.into();
-    Conversation {
-        over,
-        checker: talk.checker,
-        stderr: decoded(&tail).into_owned(),
+        .unwrap_or_else(ExchangeEnd::Failed);
+    let tail: Vec<u8> = exchange.tail.into();
+    ExchangeResult {
+        end,
+        checker: exchange.checker,
+        stderr_tail: decoded(&tail).into_owned(),
     }
 }
 
-struct Talk<'a, C: Content> {
+struct Exchange<'a, C: Content> {
     /// What is still to be written.
     request: &'a [u8],
     /// `None` once it has ended.
@@ -107,8 +107,13 @@ enum Got {
     End,
 }
 
-impl<C: Content> Talk<'_, C> {
-    fn run(&mut self, guard: &mut Guard, deadline: Instant, cancel: &Cancel) -> io::Result<Over> {
+impl<C: Content> Exchange<'_, C> {
+    fn run(
+        &mut self,
+        guard: &mut ProcessGuard,
+        deadline: Instant,
+        cancel: &Cancel,
+    ) -> io::Result<ExchangeEnd> {
         let pipes = [
             guard.stdin.as_ref().map(AsFd::as_fd),
             self.stdout.as_ref().map(AsFd::as_fd),
@@ -125,7 +130,7 @@ impl<C: Content> Talk<'_, C> {
             let exited = guard.has_exited();
             self.write(&mut guard.stdin);
             if let Err(violation) = self.read_stdout()? {
-                return Ok(Over::Broken(violation));
+                return Ok(ExchangeEnd::Broken(violation));
             }
             self.read_stderr()?;
             let now = Instant::now();
@@ -133,17 +138,17 @@ impl<C: Content> Talk<'_, C> {
                 // Who holds only standard error (a connection that ssh keeps in
                 // the background does) takes nothing from the listing.
                 if self.stdout.is_none() {
-                    return Ok(Over::Exited);
+                    return Ok(ExchangeEnd::Exited);
                 }
                 if now >= *exited_at.get_or_insert(now) + HELD {
-                    return Ok(Over::Held);
+                    return Ok(ExchangeEnd::Held);
                 }
             }
             if now >= deadline {
-                return Ok(Over::Deadline);
+                return Ok(ExchangeEnd::Deadline);
             }
             if cancel.is_cancelled() {
-                return Ok(Over::Cancelled);
+                return Ok(ExchangeEnd::Cancelled);
             }
             let open = self.stdout.is_some() || self.stderr.is_some();
             // An exit that is known would end every wait at once.
@@ -163,7 +168,12 @@ impl<C: Content> Talk<'_, C> {
     }
 
     /// Waits until a pipe has something, the child has exited, or the pause is over.
-    fn wait(&self, guard: &Guard, exit: Option<BorrowedFd<'_>>, pause: Duration) -> io::Result<()> {
+    fn wait(
+        &self,
+        guard: &ProcessGuard,
+        exit: Option<BorrowedFd<'_>>,
+        pause: Duration,
+    ) -> io::Result<()> {
         let mut pipes = Vec::with_capacity(4);
         if let (false, Some(stdin)) = (self.request.is_empty(), &guard.stdin) {
             pipes.push(PollFd::new(stdin, PollFlags::OUT));

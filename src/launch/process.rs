@@ -8,17 +8,18 @@ use std::time::Duration;
 
 use std::os::unix::process::ExitStatusExt;
 
-use super::arguments::{Runs, Told};
-use super::guard::{Ending, Guard, SpawnError};
-use super::pipes::{Conversation, Over, converse};
-use super::reaper::Ticket;
+use super::arguments::{HelperArgs, Location};
+use super::guard::{Ending, ProcessGuard, SpawnError};
+use super::pipes::{ExchangeEnd, ExchangeResult, exchange};
+use super::reaper::StuckProcesses;
 use crate::lister::{
-    Breakage, Broke, Cancel, ListRequest, Lister, LookUpRequest, Outcome, Timeout, outcome_of,
-    until,
+    Cancel, Failure, FailureReason, ListRequest, Lister, LookUpRequest, Outcome, Timeout,
+    outcome_of, until,
 };
 use crate::source::{Place, Remote, Source};
 use crate::wire::{
-    Answers, Asked, Checker, Content, Progress, STDIN_ENDED, Sessions, Verdict, Violation, limits,
+    Answers, Checker, Content, ListingContent, LookUpContent, Progress, STDIN_ENDED, Verdict,
+    Violation, limits,
 };
 
 /// Lists by launching `opencode-lister`, one process a listing, or a command that
@@ -27,21 +28,21 @@ use crate::wire::{
 /// It may be shared between threads. A clone counts the same children.
 #[derive(Debug, Clone)]
 pub struct ProcessLister {
-    launches: Launches,
-    ticket: Ticket,
+    target: Target,
+    stuck: StuckProcesses,
 }
 
 #[derive(Debug, Clone)]
-enum Launches {
-    Helper(PathBuf),
+enum Target {
+    Local(PathBuf),
     Command(Arc<[String]>),
 }
 
-impl Launches {
-    fn runs(&self) -> Runs {
+impl Target {
+    fn location(&self) -> Location {
         match self {
-            Self::Helper(_) => Runs::Here,
-            Self::Command(_) => Runs::Elsewhere,
+            Self::Local(_) => Location::Local,
+            Self::Command(_) => Location::Remote,
         }
     }
 }
@@ -55,8 +56,8 @@ impl ProcessLister {
         // A name without a slash would be looked for in PATH.
         let lister = std::path::absolute(&lister).unwrap_or(lister);
         Self {
-            launches: Launches::Helper(lister),
-            ticket: Ticket::default(),
+            target: Target::Local(lister),
+            stuck: StuckProcesses::default(),
         }
     }
 
@@ -65,10 +66,10 @@ impl ProcessLister {
     /// # Errors
     ///
     /// Where the system does not say which program is running.
-    pub fn beside_this_program() -> Result<Self, Breakage> {
+    pub fn beside_this_program() -> Result<Self, Failure> {
         match std::env::current_exe() {
             Ok(program) => Ok(Self::at(beside(&program))),
-            Err(error) => Err(Broke::Spawn {
+            Err(error) => Err(FailureReason::Spawn {
                 lister: "opencode-lister".into(),
                 why: format!("the system does not say where this program is: {error}"),
             }
@@ -80,8 +81,8 @@ impl ProcessLister {
     #[must_use]
     pub fn remote(remote: &Remote) -> Self {
         Self {
-            launches: Launches::Command(remote.command.as_slice().into()),
-            ticket: Ticket::default(),
+            target: Target::Command(remote.command.as_slice().into()),
+            stuck: StuckProcesses::default(),
         }
     }
 
@@ -92,8 +93,8 @@ impl ProcessLister {
         match &source.place {
             Place::Remote(remote) => Self::remote(remote),
             Place::Database(_) => Self {
-                launches: self.launches.clone(),
-                ticket: Ticket::default(),
+                target: self.target.clone(),
+                stuck: StuckProcesses::default(),
             },
         }
     }
@@ -101,29 +102,29 @@ impl ProcessLister {
     /// The program of the helper it launches, where that is one of this machine.
     #[must_use]
     pub fn program(&self) -> Option<&Path> {
-        match &self.launches {
-            Launches::Helper(lister) => Some(lister),
-            Launches::Command(_) => None,
+        match &self.target {
+            Target::Local(lister) => Some(lister),
+            Target::Command(_) => None,
         }
     }
 
     /// Launches a helper, tells it what to do, and checks what it says.
     fn run<C: Content>(
         &self,
-        told: &Told,
+        args: &HelperArgs,
         content: C,
         deadline: Duration,
         cancel: &Cancel,
     ) -> Outcome<C::Whole> {
         let until = until(deadline);
         if self.stuck() > 0 {
-            return Outcome::Broken(Broke::Stuck.into());
+            return Outcome::Failed(FailureReason::Stuck.into());
         }
-        let mut command = match &self.launches {
-            Launches::Helper(lister) => Command::new(lister),
-            Launches::Command(words) => {
-                if let Some(argument) = told.not_plain() {
-                    return Outcome::Broken(Broke::NotPlain(argument.clone()).into());
+        let mut command = match &self.target {
+            Target::Local(lister) => Command::new(lister),
+            Target::Command(words) => {
+                if let Some(argument) = args.not_plain() {
+                    return Outcome::Failed(FailureReason::NotPlain(argument.clone()).into());
                 }
                 let mut words = words.iter();
                 let mut command = Command::new(words.next().map_or("", |word| word));
@@ -132,39 +133,41 @@ impl ProcessLister {
             }
         };
         command
-            .args(&told.arguments)
+            .args(&args.arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let spawned = match self.launches {
-            Launches::Helper(_) => Guard::spawn(command, self.ticket.clone()),
+        let spawned = match self.target {
+            Target::Local(_) => ProcessGuard::spawn(command, self.stuck.clone()),
             // Only the helper knows of its parent's death by itself.
-            Launches::Command(_) => Guard::spawn_to_die_with_us(command, self.ticket.clone()),
+            Target::Command(_) => ProcessGuard::spawn_to_die_with_us(command, self.stuck.clone()),
         };
         let mut guard = match spawned {
             Ok(guard) => guard,
             Err(SpawnError::SigchldIgnored) => {
-                return Outcome::Broken(Broke::SigchldIgnored.into());
+                return Outcome::Failed(FailureReason::SigchldIgnored.into());
             }
-            Err(SpawnError::Io(error)) => return Outcome::Broken(self.broken_by(&error).into()),
+            Err(SpawnError::Io(error)) => {
+                return Outcome::Failed(self.spawn_failure(&error).into());
+            }
         };
-        let checker = Checker::of(content).at_most(match self.launches {
-            Launches::Helper(_) => limits::TOTAL,
-            Launches::Command(_) => limits::TOTAL_OF_COMMAND,
+        let checker = Checker::of(content).at_most(match self.target {
+            Target::Local(_) => limits::TOTAL,
+            Target::Command(_) => limits::TOTAL_OF_COMMAND,
         });
-        let conversation = converse(&mut guard, &told.on_stdin, checker, until, cancel);
+        let result = exchange(&mut guard, &args.on_stdin, checker, until, cancel);
         let ending = guard.end();
-        let outcome = judge(conversation, ending, deadline);
-        match self.launches {
-            Launches::Helper(_) => outcome,
-            Launches::Command(_) => of_a_command(outcome),
+        let outcome = outcome_of_exchange(result, ending, deadline);
+        match self.target {
+            Target::Local(_) => outcome,
+            Target::Command(_) => of_a_command(outcome),
         }
     }
 
-    fn broken_by(&self, error: &io::Error) -> Broke {
-        let lister = match &self.launches {
-            Launches::Helper(lister) => lister.clone(),
-            Launches::Command(words) => {
+    fn spawn_failure(&self, error: &io::Error) -> FailureReason {
+        let lister = match &self.target {
+            Target::Local(lister) => lister.clone(),
+            Target::Command(words) => {
                 let program = words.first().cloned().unwrap_or_default();
                 let why = match error.kind() {
                     io::ErrorKind::NotFound if program.contains('/') => {
@@ -178,20 +181,20 @@ impl ProcessLister {
                     }
                     _ => error.to_string(),
                 };
-                return Broke::NoCommand { program, why };
+                return FailureReason::NoCommand { program, why };
             }
         };
         match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::NotADirectory if !lister.exists() => {
-                Broke::NotFound(lister)
+                FailureReason::NotFound(lister)
             }
-            io::ErrorKind::PermissionDenied => Broke::NotExecutable(lister),
+            io::ErrorKind::PermissionDenied => FailureReason::NotExecutable(lister),
             // The file is there, so what it is to be run with is not.
-            io::ErrorKind::NotFound => Broke::Spawn {
+            io::ErrorKind::NotFound => FailureReason::Spawn {
                 lister,
                 why: "the interpreter it names, or the loader it needs, is not there".to_owned(),
             },
-            _ => Broke::Spawn {
+            _ => FailureReason::Spawn {
                 lister,
                 why: error.to_string(),
             },
@@ -201,24 +204,24 @@ impl ProcessLister {
 
 impl Lister for ProcessLister {
     fn list(&self, request: &ListRequest) -> Outcome {
-        let told = Told::to_list(request, self.launches.runs());
+        let args = HelperArgs::to_list(request, self.target.location());
         self.run(
-            &told,
-            Sessions::new(request.bounded_first_prompt_limit()),
+            &args,
+            ListingContent::new(request.bounded_first_prompt_limit()),
             request.deadline,
             &request.cancel,
         )
     }
 
     fn look_up(&self, request: &LookUpRequest) -> Outcome<Answers> {
-        let told = Told::to_look_up(request, self.launches.runs());
-        let asked = Asked::new(request.what, &request.ids)
+        let args = HelperArgs::to_look_up(request, self.target.location());
+        let asked = LookUpContent::new(request.what, &request.ids)
             .first_prompt_limit(request.bounded_first_prompt_limit());
-        self.run(&told, asked, request.deadline, &request.cancel)
+        self.run(&args, asked, request.deadline, &request.cancel)
     }
 
     fn stuck(&self) -> usize {
-        self.ticket.stuck()
+        self.stuck.count()
     }
 }
 
@@ -228,22 +231,21 @@ impl Lister for ProcessLister {
 fn of_a_command<T>(outcome: Outcome<T>) -> Outcome<T> {
     let said = match &outcome {
         Outcome::Refused(refusal) => &refusal.failure.message,
-        Outcome::Broken(Breakage { stderr, .. }) | Outcome::TimedOut(Timeout { stderr, .. }) => {
-            stderr
-        }
+        Outcome::Failed(Failure { stderr_tail, .. })
+        | Outcome::TimedOut(Timeout { stderr_tail, .. }) => stderr_tail,
         Outcome::Complete(_) | Outcome::Cancelled => "",
     };
     if said.contains(STDIN_ENDED) {
-        return Outcome::Broken(Breakage {
-            stderr: said.to_owned(),
-            what: Broke::StdinNotPassedOn,
+        return Outcome::Failed(Failure {
+            stderr_tail: said.to_owned(),
+            reason: FailureReason::StdinNotPassedOn,
         });
     }
-    let breakage = match outcome {
-        Outcome::Broken(breakage) => breakage,
+    let failure = match outcome {
+        Outcome::Failed(failure) => failure,
         Outcome::TimedOut(timeout) => {
             return Outcome::TimedOut(Timeout {
-                elsewhere: true,
+                is_command: true,
                 ..timeout
             });
         }
@@ -251,65 +253,67 @@ fn of_a_command<T>(outcome: Outcome<T>) -> Outcome<T> {
     };
     let nothing =
         |output: &Violation| matches!(output, Violation::NoOutput | Violation::PartialLine(1));
-    let what = match breakage.what {
-        Broke::Wire(Violation::NoHello(said)) => Broke::Banner(said),
-        Broke::Wire(Violation::Utf16(said)) => Broke::CommandSaid(said),
-        Broke::Wire(output) if nothing(&output) => Broke::NotReached { status: 0 },
-        Broke::Exited { status, output } if nothing(&output) => Broke::NotReached { status },
-        Broke::Killed {
+    let reason = match failure.reason {
+        FailureReason::Wire(Violation::NoHello(said)) => FailureReason::Banner(said),
+        FailureReason::Wire(Violation::Utf16(said)) => FailureReason::CommandSaid(said),
+        FailureReason::Wire(output) if nothing(&output) => FailureReason::NotReached { status: 0 },
+        FailureReason::Exited { status, output } if nothing(&output) => {
+            FailureReason::NotReached { status }
+        }
+        FailureReason::Killed {
             signal,
             progress: Progress::Nothing,
-        } => Broke::CommandKilled { signal },
+        } => FailureReason::CommandKilled { signal },
         other => other,
     };
-    Outcome::Broken(Breakage { what, ..breakage })
+    Outcome::Failed(Failure { reason, ..failure })
 }
 
-/// What a conversation and an ending come to.
-fn judge<C: Content>(
-    conversation: Conversation<C>,
+/// The outcome of an exchange and of how the child ended.
+fn outcome_of_exchange<C: Content>(
+    result: ExchangeResult<C>,
     ending: io::Result<Ending>,
     deadline: Duration,
 ) -> Outcome<C::Whole> {
-    let Conversation {
-        over,
+    let ExchangeResult {
+        end,
         checker,
-        stderr,
-    } = conversation;
+        stderr_tail,
+    } = result;
     let progress = checker.progress();
-    let broken = |what| {
-        Outcome::Broken(Breakage {
-            what,
-            stderr: stderr.clone(),
+    let failed = |reason| {
+        Outcome::Failed(Failure {
+            reason,
+            stderr_tail: stderr_tail.clone(),
         })
     };
-    match over {
-        Over::Broken(violation) => return broken(Broke::Wire(violation)),
-        Over::Failed(error) => return broken(Broke::Pipe(error.to_string())),
-        Over::Deadline => {
+    match end {
+        ExchangeEnd::Broken(violation) => return failed(FailureReason::Wire(violation)),
+        ExchangeEnd::Failed(error) => return failed(FailureReason::Pipe(error.to_string())),
+        ExchangeEnd::Deadline => {
             return Outcome::TimedOut(Timeout {
                 deadline,
                 progress,
-                elsewhere: false,
-                stderr,
+                is_command: false,
+                stderr_tail,
             });
         }
-        Over::Cancelled => return Outcome::Cancelled,
-        Over::Held => return broken(Broke::OutputHeld),
-        Over::Exited => {}
+        ExchangeEnd::Cancelled => return Outcome::Cancelled,
+        ExchangeEnd::Held => return failed(FailureReason::OutputHeld),
+        ExchangeEnd::Exited => {}
     }
     let status = match ending {
         Ok(Ending::Reaped(status)) => status,
-        Ok(Ending::Stuck) => return broken(Broke::Stuck),
-        Err(error) => return broken(Broke::NoStatus(error.to_string())),
+        Ok(Ending::Stuck) => return failed(FailureReason::Stuck),
+        Err(error) => return failed(FailureReason::NoStatus(error.to_string())),
     };
     if let Some(signal) = status.signal() {
-        return broken(Broke::Killed { signal, progress });
+        return failed(FailureReason::Killed { signal, progress });
     }
     let status = code(status);
     match checker.finish() {
-        Err(output) if status != 0 => broken(Broke::Exited { status, output }),
-        Err(violation) => broken(Broke::Wire(violation)),
+        Err(output) if status != 0 => failed(FailureReason::Exited { status, output }),
+        Err(violation) => failed(FailureReason::Wire(violation)),
         Ok(verdict) => {
             let (expected, after) = match &verdict {
                 Verdict::Whole(_) => (0, "a complete answer"),
@@ -318,7 +322,7 @@ fn judge<C: Content>(
             if status == i32::from(expected) {
                 outcome_of(verdict)
             } else {
-                broken(Broke::Status { status, after })
+                failed(FailureReason::Status { status, after })
             }
         }
     }

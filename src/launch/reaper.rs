@@ -13,11 +13,11 @@ const PACE: Duration = Duration::from_millis(100);
 
 /// Counts the children of one lister that do not die.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Ticket(Arc<AtomicUsize>);
+pub(super) struct StuckProcesses(Arc<AtomicUsize>);
 
-impl Ticket {
+impl StuckProcesses {
     /// How many there are now.
-    pub(super) fn stuck(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.0.load(Ordering::Acquire)
     }
 }
@@ -25,7 +25,7 @@ impl Ticket {
 /// The waiting children of the whole process.
 #[derive(Debug)]
 pub(super) struct Reaper {
-    waiting: Vec<(Child, Ticket)>,
+    waiting: Vec<(Child, StuckProcesses)>,
     running: bool,
 }
 
@@ -36,10 +36,10 @@ static REAPER: Mutex<Reaper> = Mutex::new(Reaper {
 
 impl Reaper {
     /// Waits for `child`, which has been killed, for as long as it takes.
-    pub(super) fn adopt(child: Child, ticket: Ticket) {
-        ticket.0.fetch_add(1, Ordering::AcqRel);
+    pub(super) fn reap_later(child: Child, stuck: StuckProcesses) {
+        stuck.0.fetch_add(1, Ordering::AcqRel);
         let mut reaper = REAPER.lock().unwrap_or_else(PoisonError::into_inner);
-        reaper.waiting.push((child, ticket));
+        reaper.waiting.push((child, stuck));
         if !reaper.running {
             // Without a thread now, the next child brings one.
             reaper.running = thread::Builder::new()
@@ -53,10 +53,10 @@ impl Reaper {
         loop {
             thread::sleep(PACE);
             let mut reaper = REAPER.lock().unwrap_or_else(PoisonError::into_inner);
-            reaper.waiting.retain_mut(|(child, ticket)| {
+            reaper.waiting.retain_mut(|(child, stuck)| {
                 let waiting = matches!(child.try_wait(), Ok(None));
                 if !waiting {
-                    ticket.0.fetch_sub(1, Ordering::AcqRel);
+                    stuck.0.fetch_sub(1, Ordering::AcqRel);
                 }
                 waiting
             });

@@ -12,7 +12,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Broke, ListRequest, Lister, LookUpRequest, Outcome, until};
+use super::{FailureReason, ListRequest, Lister, LookUpRequest, Outcome, until};
 use crate::wire::Answers;
 
 /// How much longer than its deadline a call may take: the second that a lister is promised,
@@ -62,7 +62,7 @@ impl Bounded {
         ask: impl FnOnce(&Inner) -> Outcome<T> + Send + 'static,
     ) -> Outcome<T> {
         if late.load(Ordering::Acquire) > 0 {
-            return Outcome::Broken(Broke::NotReturned.into());
+            return Outcome::Failed(FailureReason::NotReturned.into());
         }
         let until = until(deadline) + GRACE;
         let over = Arc::new(AtomicBool::new(false));
@@ -80,18 +80,20 @@ impl Bounded {
         });
         if let Err(error) = thread {
             let why = format!("no thread to list with: {error}");
-            return Outcome::Broken(Broke::NoThread(why).into());
+            return Outcome::Failed(FailureReason::NoThread(why).into());
         }
         match outcome.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(outcome) => outcome,
-            Err(mpsc::RecvTimeoutError::Disconnected) => Outcome::Broken(Broke::Panicked.into()),
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                Outcome::Failed(FailureReason::Panicked.into())
+            }
             Err(mpsc::RecvTimeoutError::Timeout) => {
                 late.fetch_add(1, Ordering::AcqRel);
                 if over.swap(true, Ordering::AcqRel) {
                     // It came back at the last moment.
                     late.fetch_sub(1, Ordering::AcqRel);
                 }
-                Outcome::Broken(Broke::Overdue(deadline).into())
+                Outcome::Failed(FailureReason::Overdue(deadline).into())
             }
         }
     }

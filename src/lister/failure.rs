@@ -5,40 +5,40 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::text::{Shown, one_line};
+use crate::text::{DisplayPath, one_line};
 use crate::wire::{Progress, Violation};
 
 /// The helper did not work.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct Breakage {
+pub struct Failure {
     /// What broke.
-    pub what: Broke,
+    pub reason: FailureReason,
     /// The end of what the helper wrote to standard error.
-    pub stderr: String,
+    pub stderr_tail: String,
 }
 
-impl From<Broke> for Breakage {
-    fn from(what: Broke) -> Self {
+impl From<FailureReason> for Failure {
+    fn from(reason: FailureReason) -> Self {
         Self {
-            what,
-            stderr: String::new(),
+            reason,
+            stderr_tail: String::new(),
         }
     }
 }
 
-impl fmt::Display for Breakage {
+impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.what.fmt(f)?;
-        match self.what {
+        self.reason.fmt(f)?;
+        match self.reason {
             // It is what was said, and a shell's word for it would only mislead.
-            Broke::StdinNotPassedOn => Ok(()),
-            _ => last_words(&self.stderr, f),
+            FailureReason::StdinNotPassedOn => Ok(()),
+            _ => write_stderr_tail(&self.stderr_tail, f),
         }
     }
 }
 
 /// The last line of what a helper wrote to standard error, for a message.
-pub(crate) fn last_words(stderr: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+pub(crate) fn write_stderr_tail(stderr: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match stderr.lines().map(one_line).rfind(|line| !line.is_empty()) {
         Some(line) => write!(f, "; it said: {line}"),
         None => Ok(()),
@@ -47,7 +47,7 @@ pub(crate) fn last_words(stderr: &str, f: &mut fmt::Formatter<'_>) -> fmt::Resul
 
 /// What broke.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Broke {
+pub enum FailureReason {
     /// There is no helper at this path.
     NotFound(PathBuf),
     /// The file at this path may not be executed.
@@ -129,7 +129,7 @@ pub enum Broke {
     NotReturned,
 }
 
-impl Broke {
+impl FailureReason {
     /// One word for a count of failures.
     #[must_use]
     pub fn kind(&self) -> &'static str {
@@ -160,24 +160,28 @@ impl Broke {
     }
 }
 
-impl fmt::Display for Broke {
+impl fmt::Display for FailureReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotFound(path) => write!(
                 f,
                 "there is no helper at {}: install both programs side by side, or name it with \
                  --lister",
-                Shown(path)
+                DisplayPath(path)
             ),
             Self::NotExecutable(path) => {
                 write!(
                     f,
                     "the helper {} may not be executed: see its permissions",
-                    Shown(path)
+                    DisplayPath(path)
                 )
             }
             Self::Spawn { lister, why } => {
-                write!(f, "the helper {} cannot be started: {why}", Shown(lister))
+                write!(
+                    f,
+                    "the helper {} cannot be started: {why}",
+                    DisplayPath(lister)
+                )
             }
             Self::SigchldIgnored => f.write_str(
                 "SIGCHLD is ignored in this process, so that no child can be waited for: set it to \
@@ -187,13 +191,13 @@ impl fmt::Display for Broke {
             Self::NoCommand { program, why } => write!(
                 f,
                 "the command's program {} cannot be started: {why}",
-                Shown(Path::new(program))
+                DisplayPath(Path::new(program))
             ),
             Self::NotPlain(argument) => write!(
                 f,
                 "{} is not told to a helper elsewhere, since a shell may be on the way: only \
                  letters, digits and _ . / = : - are",
-                Shown(Path::new(argument))
+                DisplayPath(Path::new(argument))
             ),
             Self::Banner(said) => write!(
                 f,

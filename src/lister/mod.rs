@@ -3,7 +3,7 @@
 //!
 //! A [`Lister`] answers with an [`Outcome`], and never with half a listing. What
 //! the helper *said* went wrong ([`Outcome::Refused`]) and what went wrong *with
-//! the helper* ([`Outcome::Broken`], [`Outcome::TimedOut`]) are different
+//! the helper* ([`Outcome::Failed`], [`Outcome::TimedOut`]) are different
 //! things; none of them says anything about which sessions exist.
 //!
 //! [`ProcessLister`] is the one to use. [`InProcessLister`] is for tests, and for
@@ -18,7 +18,7 @@ mod request;
 use crate::wire::Answers;
 
 pub(crate) use bounded::Bounded;
-pub use failure::{Breakage, Broke};
+pub use failure::{Failure, FailureReason};
 pub(crate) use outcome::outcome_of;
 pub use outcome::{Outcome, Refusal, Timeout};
 pub use request::{Cancel, ListRequest, LookUpRequest, SCAN_BUDGET, ScanCache, default_threads};

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::failure::{Breakage, last_words};
+use super::failure::{Failure, write_stderr_tail};
 use crate::text::one_line;
-use crate::wire::{ErrorKind, Failure, Listing, PROTOCOL, Progress, VERSION, Verdict};
+use crate::wire::{ErrorKind, HelperError, Listing, PROTOCOL, Progress, VERSION, Verdict};
 
 /// How a listing, or a look-up, ended.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub enum Outcome<T = Listing> {
     /// The helper worked and said why it could not list.
     Refused(Refusal),
     /// The helper did not work, or could not be launched.
-    Broken(Breakage),
+    Failed(Failure),
     /// The helper was not done at the deadline and was killed.
     TimedOut(Timeout),
     /// The caller ended it.
@@ -27,7 +27,7 @@ impl<T> fmt::Display for Outcome<T> {
         match self {
             Self::Complete(_) => f.write_str("complete"),
             Self::Refused(refusal) => refusal.fmt(f),
-            Self::Broken(breakage) => breakage.fmt(f),
+            Self::Failed(failure) => failure.fmt(f),
             Self::TimedOut(timeout) => timeout.fmt(f),
             Self::Cancelled => f.write_str("the listing was cancelled"),
         }
@@ -38,7 +38,7 @@ impl<T> fmt::Display for Outcome<T> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// What it said.
-    pub failure: Failure,
+    pub failure: HelperError,
     /// Its version.
     pub lister: String,
 }
@@ -76,9 +76,9 @@ pub struct Timeout {
     /// How far it had come.
     pub progress: Progress,
     /// The helper runs elsewhere: a command was stopped.
-    pub elsewhere: bool,
+    pub is_command: bool,
     /// The end of what it wrote to standard error.
-    pub stderr: String,
+    pub stderr_tail: String,
 }
 
 /// What was left of a command's deadline, as a person would say it: two digits of it.
@@ -91,7 +91,7 @@ fn rounded(deadline: Duration) -> Duration {
 impl fmt::Display for Timeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let deadline = rounded(self.deadline);
-        let there = match (self.elsewhere, self.progress) {
+        let there = match (self.is_command, self.progress) {
             (true, Progress::Nothing) => {
                 write!(
                     f,
@@ -99,7 +99,7 @@ impl fmt::Display for Timeout {
                      a password or for a new host key? Run it by hand; with -o BatchMode=yes ssh \
                      asks nothing and says why"
                 )?;
-                return last_words(&self.stderr, f);
+                return write_stderr_tail(&self.stderr_tail, f);
             }
             (true, Progress::Complete) => {
                 write!(
@@ -107,7 +107,7 @@ impl fmt::Display for Timeout {
                     "the helper was done, and the command was not within {deadline:?}: with \
                      -o ControlMaster=no ssh serves no other connections"
                 )?;
-                return last_words(&self.stderr, f);
+                return write_stderr_tail(&self.stderr_tail, f);
             }
             (true, _) => " there",
             (false, _) => "",
@@ -118,7 +118,7 @@ impl fmt::Display for Timeout {
              see what holds it up with `opencode-lister explain`{there}",
             self.progress
         )?;
-        last_words(&self.stderr, f)
+        write_stderr_tail(&self.stderr_tail, f)
     }
 }
 

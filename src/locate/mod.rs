@@ -22,7 +22,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::text::Shown;
+use crate::text::DisplayPath;
 
 use aliases::Database;
 pub use database_files::DatabaseFiles;
@@ -124,30 +124,34 @@ pub fn is_named_by_environment(written: &[PathBuf]) -> bool {
 ///
 /// Where there are several: which one is taken must not depend on which was written to
 /// last, since to whoever asks again the sessions of the other would be gone.
-pub fn one_database() -> Result<Option<PathBuf>, Several> {
+pub fn one_database() -> Result<Option<PathBuf>, SeveralDatabases> {
     match databases() {
         Located::At(databases) => one_of(&databases),
         Located::InMemory | Located::NoHome => Ok(None),
     }
 }
 
-fn one_of(databases: &[Database]) -> Result<Option<PathBuf>, Several> {
+fn one_of(databases: &[Database]) -> Result<Option<PathBuf>, SeveralDatabases> {
     let mut paths = databases.iter().map(|one| one.read_by().to_owned());
     match databases.len() {
         0 | 1 => Ok(paths.next()),
-        _ => Err(Several(paths.collect())),
+        _ => Err(SeveralDatabases(paths.collect())),
     }
 }
 
 /// There are several databases.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Several(Vec<PathBuf>);
+pub struct SeveralDatabases(Vec<PathBuf>);
 
-impl std::error::Error for Several {}
+impl std::error::Error for SeveralDatabases {}
 
-impl fmt::Display for Several {
+impl fmt::Display for SeveralDatabases {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let paths: Vec<_> = self.0.iter().map(|path| Shown(path).to_string()).collect();
+        let paths: Vec<_> = self
+            .0
+            .iter()
+            .map(|path| DisplayPath(path).to_string())
+            .collect();
         write!(
             f,
             "there are several databases, {}: name one with --db, or for a command with `db` in the \

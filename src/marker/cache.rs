@@ -29,11 +29,11 @@ use std::path::Path;
 use bincode::{Decode, Encode};
 use rusqlite::Connection;
 
-use super::wal::Read;
+use super::wal::LogRead;
 use crate::codec::{self, Kind};
 use crate::files;
 use crate::marker_text::MarkerText;
-use crate::store::{CONTENT, FileStamp, Position, StoreError};
+use crate::store::{CONTENT, FileStamp, StoreError, WalPosition};
 
 const KIND: Kind = Kind {
     magic: *b"OCSCACHE",
@@ -118,7 +118,7 @@ impl CacheKey {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(super) struct ScanState {
     key: CacheKey,
-    position: Position,
+    position: WalPosition,
     /// Without a log: the file's stamp then.
     stamp: Option<FileStamp>,
     /// The position was the end of a snapshot: nothing is left to read.
@@ -167,7 +167,7 @@ pub(super) enum Phase {
 impl ScanState {
     /// Nothing is known, and the log is to be read from the start of the generation
     /// of `end`.
-    pub(super) fn new(key: CacheKey, end: Position, now_ms: i64) -> Self {
+    pub(super) fn new(key: CacheKey, end: WalPosition, now_ms: i64) -> Self {
         Self {
             key,
             position: end.start(),
@@ -187,7 +187,7 @@ impl ScanState {
     /// True if it is about the database of this key, whose file has this stamp, in a
     /// snapshot that ends at `end`. Without a log nothing but the stamp tells what was
     /// written.
-    pub(super) fn is_about(&self, key: &CacheKey, end: Position, stamp: FileStamp) -> bool {
+    pub(super) fn is_about(&self, key: &CacheKey, end: WalPosition, stamp: FileStamp) -> bool {
         self.key == *key && (!end.is_nowhere() || self.stamp == Some(stamp))
     }
 
@@ -209,13 +209,13 @@ impl ScanState {
         }
     }
 
-    pub(super) fn position(&self) -> Position {
+    pub(super) fn position(&self) -> WalPosition {
         self.position
     }
 
     /// True if a restart of the log cannot be followed from the position: recovery may
     /// have ended the log before it, and written other frames there.
-    pub(super) fn is_lost_by_a_restart(&self, end: Position) -> bool {
+    pub(super) fn is_lost_by_a_restart(&self, end: WalPosition) -> bool {
         self.past_a_hole && self.position.salts != end.salts
     }
 
@@ -248,10 +248,10 @@ impl ScanState {
     /// `file_pages` pages. Returns true if owners must be looked for because of them.
     pub(super) fn log_was_read(
         &mut self,
-        Read {
+        LogRead {
             to, past_a_hole, ..
-        }: Read,
-        end: Position,
+        }: LogRead,
+        end: WalPosition,
         unowned_pages: BTreeSet<u32>,
         file_pages: u32,
     ) -> bool {
@@ -403,7 +403,7 @@ impl ScanState {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(super) struct SqlState {
     key: Option<CacheKey>,
-    position: Position,
+    position: WalPosition,
     /// Without a log: the file's stamp then.
     stamp: Option<FileStamp>,
     /// Which of the passes is under way; all are done when there are no more.
@@ -419,7 +419,11 @@ pub(super) struct SqlState {
 impl SqlState {
     /// Nothing is known of the database in this state; `None` for a key if it cannot be
     /// told from others.
-    pub(super) fn new(key: Option<CacheKey>, position: Position, stamp: Option<FileStamp>) -> Self {
+    pub(super) fn new(
+        key: Option<CacheKey>,
+        position: WalPosition,
+        stamp: Option<FileStamp>,
+    ) -> Self {
         Self {
             key,
             position,
@@ -432,7 +436,7 @@ impl SqlState {
     }
 
     /// True if it is about this very state of this database.
-    pub(super) fn is_about(&self, key: &CacheKey, position: Position, stamp: FileStamp) -> bool {
+    pub(super) fn is_about(&self, key: &CacheKey, position: WalPosition, stamp: FileStamp) -> bool {
         self.key.as_ref() == Some(key)
             && self.position == position
             && (!position.is_nowhere() || self.stamp == Some(stamp))

@@ -40,7 +40,7 @@ use crate::session::SessionId;
 use crate::store::{CONTENT, STORES, Schema, StoreError, Table};
 
 pub use needle::Needle;
-pub use scan::{Found, Options, Remember, scan};
+pub use scan::{CacheMode, Found, Options, scan};
 
 /// What is known of the marker in each session.
 #[derive(Debug, Clone)]

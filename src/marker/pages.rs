@@ -31,8 +31,8 @@ use super::overflow::OverflowLinks;
 use super::page::Layout;
 use super::record::{Records, Watched};
 use super::scan::{Rows, Scanner, View, now_ms};
-use super::wal::{Log, LogGap, Read};
-use crate::store::{FileStamp, Position, StoreError};
+use super::wal::{Log, LogGap, LogRead};
+use crate::store::{FileStamp, StoreError, WalPosition};
 
 /// So long is read between two reads of the log, which could restart twice.
 const SLICE: Duration = Duration::from_millis(250);
@@ -165,7 +165,7 @@ impl Run {
         &mut self,
         scanner: &mut Scanner<'_, '_>,
         key: CacheKey,
-        end: Position,
+        end: WalPosition,
         stamp: FileStamp,
     ) -> ScanState {
         match self.known.take() {
@@ -211,7 +211,7 @@ fn read_slice<'a>(
     rows: &mut Rows,
 ) -> Result<Option<View<'a>>, StoreError> {
     let layout = view.layout;
-    let is_nowhere = view.snapshot.end().is_some_and(Position::is_nowhere);
+    let is_nowhere = view.snapshot.end().is_some_and(WalPosition::is_nowhere);
     let Some(stamp) = view.stamp.filter(|_| is_nowhere) else {
         drop(view);
         read_pages(scanner, state, layout, slice, rows)?;
@@ -239,7 +239,7 @@ fn catch_up(
     scanner: &mut Scanner<'_, '_>,
     state: &mut ScanState,
     view: &View<'_>,
-    end: Position,
+    end: WalPosition,
     file_pages: u32,
     rows: &mut Rows,
 ) -> Result<Result<(), LogGap>, StoreError> {
@@ -255,7 +255,7 @@ fn catch_up(
         let why = "the log was restarted behind frames without a checksum";
         return Ok(Err(LogGap::for_good(why)));
     }
-    let mut read = Read {
+    let mut read = LogRead {
         to: from,
         frames: 0,
         past_a_hole: false,
@@ -384,7 +384,7 @@ fn next_slice(
     scanner: &Scanner<'_, '_>,
     state: &mut ScanState,
     view: &View<'_>,
-    end: Position,
+    end: WalPosition,
     confirming: Duration,
 ) -> Option<Duration> {
     if !state.is_complete() {

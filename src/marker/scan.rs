@@ -18,7 +18,7 @@ use super::halves::Halves;
 use super::page::{Layout, TELLABLE};
 use super::{Marks, Needle, content_tables, pages, session_tables, sql_scan};
 use crate::marker_text::MarkerText;
-use crate::store::{CONTENT, Database, FileStamp, Position, Schema, Snapshot, StoreError};
+use crate::store::{CONTENT, Database, FileStamp, Schema, Snapshot, StoreError, WalPosition};
 use crate::wire::{ErrorKind, Scan, ScanMode};
 
 /// How to look for the marker.
@@ -51,17 +51,17 @@ pub struct Found<'a> {
     /// Why the content cannot be read, where that is so.
     pub degraded: Option<String>,
     /// What to remember when they were delivered.
-    pub remember: Option<Remember>,
+    pub remember: Option<CacheMode>,
 }
 
 /// What to remember.
 #[derive(Debug)]
-pub struct Remember {
+pub struct CacheMode {
     cache: ScanCache,
     path: PathBuf,
 }
 
-impl Remember {
+impl CacheMode {
     /// Writes it, for the next scan.
     ///
     /// # Errors
@@ -152,7 +152,7 @@ impl<'a> View<'a> {
     pub(super) fn key(
         &self,
         marker: &MarkerText,
-    ) -> Result<Option<(CacheKey, Position, FileStamp)>, StoreError> {
+    ) -> Result<Option<(CacheKey, WalPosition, FileStamp)>, StoreError> {
         let (Some(end), Some(stamp)) = (self.snapshot.end(), self.stamp) else {
             return Ok(None);
         };
@@ -292,7 +292,7 @@ impl<'a, 'o> Scanner<'a, 'o> {
     ) -> Found<'a> {
         let remember = cache
             .zip(self.options.cache.clone())
-            .map(|(cache, path)| Remember { cache, path });
+            .map(|(cache, path)| CacheMode { cache, path });
         Found {
             snapshot: view.snapshot,
             schema: view.schema,

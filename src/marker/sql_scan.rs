@@ -23,7 +23,7 @@ use super::pages::BLOCKING_SLICE;
 use super::scan::{Scanner, View};
 use super::{ContentTable, Needle, content_tables, session_tables};
 use crate::session::SessionId;
-use crate::store::{Position, Schema, StoreError, Table, quoted};
+use crate::store::{Schema, StoreError, Table, WalPosition, quoted};
 
 /// A function for SQL: whether a value may hold the marker.
 const MAY_HOLD: &str = "may_hold_marker";
@@ -63,7 +63,7 @@ pub(super) fn run(
             .unwrap_or_else(|| {
                 SqlState::new(Some(key), end, Some(stamp).filter(|_| end.is_nowhere()))
             }),
-        None => SqlState::new(None, Position::NOWHERE, None),
+        None => SqlState::new(None, WalPosition::NOWHERE, None),
     };
     let has_read = !state.complete;
     let until = scanner.until.map(|until| {

@@ -23,7 +23,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::frame::{FRAME, HEADER, is_older, same_page, word};
-use crate::store::{Position, checksum};
+use crate::store::{WalPosition, checksum};
 
 /// Something to be read at offsets.
 pub trait ReadAt {
@@ -107,9 +107,9 @@ pub enum Part {
 
 /// What was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Read {
+pub struct LogRead {
     /// How far: the wanted end, or an earlier place where time was up.
-    pub to: Position,
+    pub to: WalPosition,
     /// How many frames.
     pub frames: u64,
     /// Some of them had no checksum. Recovery after a crash ends the log before them, so
@@ -128,16 +128,16 @@ pub struct Log<'a, R: ?Sized> {
 /// Where a walk along the checksums ended, and why.
 struct Walk {
     /// After the last frame that fits.
-    to: Position,
+    to: WalPosition,
     /// After the last frame that ends a transaction.
-    committed: Position,
+    committed: WalPosition,
     /// After the one before that, or where the walk began.
-    before: Position,
-    why: Why,
+    before: WalPosition,
+    why: GapReason,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Why {
+enum GapReason {
     /// As far as was asked.
     Reached,
     /// Time is up.
@@ -171,11 +171,11 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
     /// Where reading fails.
     pub fn read(
         &mut self,
-        from: Position,
-        to: Position,
+        from: WalPosition,
+        to: WalPosition,
         mut each: impl FnMut(Part, u32, &[u8]),
         stop: impl Fn() -> bool,
-    ) -> io::Result<Result<Read, LogGap>> {
+    ) -> io::Result<Result<LogRead, LogGap>> {
         if from.salts == to.salts {
             return self.same_generation(
                 from,
@@ -207,8 +207,8 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
         // Where the old generation ends nobody says, so it is found first.
         let old = self.walk(from, u32::MAX, |_, _| {}, || false)?;
         match old.why {
-            Why::Broken(next) if is_older(next, from.salts) => {}
-            Why::Broken(_) => {
+            GapReason::Broken(next) if is_older(next, from.salts) => {}
+            GapReason::Broken(_) => {
                 return Ok(Err(LogGap::for_good(
                     "the log was restarted, and has frames before that without a checksum",
                 )));
@@ -229,12 +229,12 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
         };
         let old = self.walk(from, end, in_its_part, &stop)?;
         // A writer writes over the frame at `from` before any that was read here.
-        if !matches!(old.why, Why::Reached | Why::Stopped) || !self.is_intact(from)? {
+        if !matches!(old.why, GapReason::Reached | GapReason::Stopped) || !self.is_intact(from)? {
             return Ok(Err(LogGap::MEANWHILE));
         }
         let frames = u64::from(old.to.frames - from.frames);
-        if old.why == Why::Stopped {
-            return Ok(Ok(Read {
+        if old.why == GapReason::Stopped {
+            return Ok(Ok(LogRead {
                 to: old.to,
                 frames,
                 past_a_hole: false,
@@ -246,7 +246,7 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
             |page, image| each(Part::New, page, image),
             stop,
         )?;
-        Ok(new.map(|new| Read {
+        Ok(new.map(|new| LogRead {
             to: new.to,
             frames: frames + new.frames,
             ..new
@@ -255,13 +255,13 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
 
     fn same_generation(
         &mut self,
-        from: Position,
-        to: Position,
+        from: WalPosition,
+        to: WalPosition,
         mut each: impl FnMut(u32, &[u8]),
         stop: impl Fn() -> bool,
-    ) -> io::Result<Result<Read, LogGap>> {
+    ) -> io::Result<Result<LogRead, LogGap>> {
         if from == to {
-            return Ok(Ok(Read {
+            return Ok(Ok(LogRead {
                 to,
                 frames: 0,
                 past_a_hole: false,
@@ -274,15 +274,15 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
             return Ok(Err(LogGap::for_good("the log is not what it was")));
         };
         let walk = self.walk(seed, to.frames, &mut each, &stop)?;
-        let read = |to: Position, past_a_hole| Read {
+        let read = |to: WalPosition, past_a_hole| LogRead {
             to,
             frames: u64::from(to.frames - from.frames),
             past_a_hole,
         };
         Ok(match walk.why {
-            Why::Reached if walk.to == to => Ok(read(to, false)),
-            Why::Stopped => Ok(read(walk.to, false)),
-            Why::Broken([0, 0]) => match self.walk_on(walk.to, to, each, stop)? {
+            GapReason::Reached if walk.to == to => Ok(read(to, false)),
+            GapReason::Stopped => Ok(read(walk.to, false)),
+            GapReason::Broken([0, 0]) => match self.walk_on(walk.to, to, each, stop)? {
                 Some(reached) => Ok(read(reached, true)),
                 None => Err(LogGap::MEANWHILE),
             },
@@ -295,11 +295,11 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
     /// writer then writes its header first, so that it vouches for all frames before.
     fn walk_on(
         &mut self,
-        from: Position,
-        to: Position,
+        from: WalPosition,
+        to: WalPosition,
         mut each: impl FnMut(u32, &[u8]),
         stop: impl Fn() -> bool,
-    ) -> io::Result<Option<Position>> {
+    ) -> io::Result<Option<WalPosition>> {
         let size = FRAME + self.page_size;
         let mut at = from;
         let mut last_with_sum = None;
@@ -349,7 +349,7 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
 
     /// The place with the checksum to go on from; nothing where the log is not
     /// the one that it is a place in.
-    fn seed(&self, place: Position) -> io::Result<Option<Position>> {
+    fn seed(&self, place: WalPosition) -> io::Result<Option<WalPosition>> {
         if place.frames > 0 {
             let is_good =
                 self.is_intact(place)? || self.is_hole(place)? && self.header_of(place)?;
@@ -357,16 +357,16 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
         }
         Ok(self
             .header(place)?
-            .map(|checksum| Position { checksum, ..place }))
+            .map(|checksum| WalPosition { checksum, ..place }))
     }
 
     /// True if the log's header is of the generation of this position.
-    fn header_of(&self, place: Position) -> io::Result<bool> {
+    fn header_of(&self, place: WalPosition) -> io::Result<bool> {
         Ok(self.header(place)?.is_some())
     }
 
     /// The checksum of the log's header, if that is of the generation of this position.
-    fn header(&self, place: Position) -> io::Result<Option<[u32; 2]>> {
+    fn header(&self, place: WalPosition) -> io::Result<Option<[u32; 2]>> {
         let mut header = [0; HEADER];
         if self.file.read_at(&mut header, 0)? < HEADER {
             return Ok(None);
@@ -383,7 +383,7 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
     }
 
     /// True if the frame at this place has neither salts nor a checksum.
-    fn is_hole(&self, place: Position) -> io::Result<bool> {
+    fn is_hole(&self, place: WalPosition) -> io::Result<bool> {
         let mut header = [1; FRAME];
         let got = self
             .file
@@ -392,7 +392,7 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
     }
 
     /// True where the frame at this place is still the one that it was.
-    fn is_intact(&self, place: Position) -> io::Result<bool> {
+    fn is_intact(&self, place: WalPosition) -> io::Result<bool> {
         let mut header = [0; FRAME];
         let at = self.offset(place.frames - 1);
         let got = self.file.read_at(&mut header, at)?;
@@ -408,7 +408,7 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
     /// Follows the checksums from a place, up to so many frames in all.
     fn walk(
         &mut self,
-        from: Position,
+        from: WalPosition,
         until: u32,
         mut each: impl FnMut(u32, &[u8]),
         stop: impl Fn() -> bool,
@@ -417,7 +417,7 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
         let (mut to, mut committed, mut before) = (from, from, from);
         let why = 'walk: loop {
             if to.frames >= until {
-                break Why::Reached;
+                break GapReason::Reached;
             }
             let wanted = (until - to.frames).min(self.frames_at_once());
             let at = self.offset(to.frames);
@@ -428,11 +428,11 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
                 let salts = [word(header, 8), word(header, 12)];
                 let sum = checksum(to.big_endian, to.checksum, &header[..8]);
                 if salts != to.salts {
-                    break 'walk Why::Broken(salts);
+                    break 'walk GapReason::Broken(salts);
                 }
                 let sum = checksum(to.big_endian, sum, image);
                 if [word(header, 16), word(header, 20)] != sum {
-                    break 'walk Why::Broken(salts);
+                    break 'walk GapReason::Broken(salts);
                 }
                 each(word(header, 0), image);
                 let follows_a_commit = committed == to && to.frames > from.frames;
@@ -458,10 +458,10 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
                 }
             }
             if got < piece.len() {
-                break Why::FileEnds;
+                break GapReason::FileEnds;
             }
             if stop() && to.frames < until {
-                break Why::Stopped;
+                break GapReason::Stopped;
             }
         };
         Ok(Walk {

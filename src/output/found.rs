@@ -10,7 +10,7 @@ use crate::wire::Answer;
 /// What was found of an id, or that nobody could look.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
-pub enum FoundOf {
+pub enum LookUpResult {
     /// Nobody could look.
     Failed {
         /// The id that was asked for.
@@ -23,7 +23,7 @@ pub enum FoundOf {
     Answer(Answer<Entry>),
 }
 
-impl FoundOf {
+impl LookUpResult {
     /// An answer, with the session's project.
     #[must_use]
     pub fn answer(answer: Answer, projects: &Projects) -> Self {

@@ -17,7 +17,7 @@ use crate::text::escaped;
 use crate::wire::to_json;
 use anstream::{AutoStream, ColorChoice};
 
-pub use found::FoundOf;
+pub use found::LookUpResult;
 pub use table::{Columns, TimeColumn, table};
 
 /// The terminal a person looks at.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Reached, at_once, why_another_programs, why_empty};
+use super::{SourceLister, at_once, why_another_programs, why_empty};
 use crate::lister::{Cancel, LookUpRequest, Outcome, until};
-use crate::output::FoundOf;
+use crate::output::LookUpResult;
 use crate::project::Projects;
 use crate::session::{Millis, SessionId};
 use crate::source::{Place, SourceName};
@@ -20,7 +20,7 @@ use crate::wire::{Answer, DatabaseState, LookUp, Unresolved, limits};
 pub struct LookedUp {
     /// What was found.
     #[serde(flatten)]
-    pub found: FoundOf,
+    pub found: LookUpResult,
     /// The source it was found in: of several the one with the newest row, and for a root
     /// the first.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -33,7 +33,7 @@ pub struct LookedUp {
 impl LookedUp {
     /// Found in no source.
     #[must_use]
-    pub fn nowhere(found: FoundOf) -> Self {
+    pub fn nowhere(found: LookUpResult) -> Self {
         Self {
             found,
             source: None,
@@ -44,18 +44,18 @@ impl LookedUp {
 
 /// A source to look in.
 #[derive(Clone)]
-pub struct Asked {
+pub struct LookUpSource {
     /// The source.
-    pub reached: Reached,
+    pub source_lister: SourceLister,
     /// Why it is not asked, where it is known not to answer.
-    pub given_up: Option<String>,
+    pub skip_reason: Option<String>,
 }
 
-impl From<Reached> for Asked {
-    fn from(reached: Reached) -> Self {
+impl From<SourceLister> for LookUpSource {
+    fn from(source_lister: SourceLister) -> Self {
         Self {
-            reached,
-            given_up: None,
+            source_lister,
+            skip_reason: None,
         }
     }
 }
@@ -76,11 +76,11 @@ pub struct LookUpJob {
 impl LookUpJob {
     /// Asks all sources: one answer an id, in order, also where something panics.
     #[must_use]
-    pub fn run(&self, sources: &[Asked]) -> Vec<LookedUp> {
+    pub fn run(&self, sources: &[LookUpSource]) -> Vec<LookedUp> {
         let answers = catch_unwind(AssertUnwindSafe(|| self.ask_all(sources)));
         answers.unwrap_or_else(|_| {
             let failed = |id: &SessionId| {
-                LookedUp::nowhere(FoundOf::Failed {
+                LookedUp::nowhere(LookUpResult::Failed {
                     id: id.clone(),
                     message: "the thread that looked has failed".to_owned(),
                 })
@@ -89,23 +89,23 @@ impl LookUpJob {
         })
     }
 
-    fn ask_all(&self, sources: &[Asked]) -> Vec<LookedUp> {
+    fn ask_all(&self, sources: &[LookUpSource]) -> Vec<LookedUp> {
         let (until, now) = (until(self.deadline), Millis::now());
         let answers = at_once(sources, |asked| self.ask(asked), Err);
         let mut answers: Vec<_> = sources
             .iter()
             .zip(answers)
-            .map(|(Asked { reached, .. }, answers)| {
-                let projects = reached.projects();
+            .map(|(LookUpSource { source_lister, .. }, answers)| {
+                let projects = source_lister.projects();
                 let found = answers.iter().flatten().filter_map(|answer| match answer {
                     Answer::Session(session) => Some(&**session),
                     _ => None,
                 });
                 projects.look(found, until);
                 OfSource {
-                    name: &reached.source.name,
+                    name: &source_lister.source.name,
                     is_only: sources.len() == 1,
-                    place: &reached.source.place,
+                    place: &source_lister.source.place,
                     now,
                     projects,
                     answers: answers.map(Vec::into_iter),
@@ -118,12 +118,18 @@ impl LookUpJob {
 
     /// The answers of one source, or why nobody could look there, for people. Where there
     /// is no database nobody can say that there is no such session.
-    fn ask(&self, Asked { reached, given_up }: &Asked) -> Result<Vec<Answer>, String> {
-        if let Some(why) = given_up {
+    fn ask(
+        &self,
+        LookUpSource {
+            source_lister,
+            skip_reason,
+        }: &LookUpSource,
+    ) -> Result<Vec<Answer>, String> {
+        if let Some(why) = skip_reason {
             return Err(why.clone());
         }
-        let outcome = reached.lister.look_up(&LookUpRequest {
-            db: reached.source.db(),
+        let outcome = source_lister.lister.look_up(&LookUpRequest {
+            db: source_lister.source.db(),
             what: self.what,
             ids: self.ids.clone(),
             deadline: self.deadline,
@@ -134,13 +140,13 @@ impl LookUpJob {
             Outcome::Complete(answers) => answers,
             failed => return Err(failed.to_string()),
         };
-        if let Some(why) = why_another_programs(&reached.source, &answers.end.other_tables) {
+        if let Some(why) = why_another_programs(&source_lister.source, &answers.end.other_tables) {
             return Err(why);
         }
         match answers.end.database {
             DatabaseState::Ready | DatabaseState::Empty => Ok(answers.answers),
             state @ (DatabaseState::Missing | DatabaseState::Young) => {
-                Err(why_empty(&reached.source, state).unwrap_or_default())
+                Err(why_empty(&source_lister.source, state).unwrap_or_default())
             }
         }
     }
@@ -158,10 +164,10 @@ struct OfSource<'a, I> {
 
 impl<I: Iterator<Item = Answer>> OfSource<'_, I> {
     /// What it says of the id, and whether the time of that counts against other sources.
-    fn next(&mut self, id: &SessionId) -> Option<(&SourceName, FoundOf, bool)> {
+    fn next(&mut self, id: &SessionId) -> Option<(&SourceName, LookUpResult, bool)> {
         let found = match &mut self.answers {
-            Ok(answers) => FoundOf::answer(answers.next()?, &self.projects),
-            Err(why) => FoundOf::Failed {
+            Ok(answers) => LookUpResult::answer(answers.next()?, &self.projects),
+            Err(why) => LookUpResult::Failed {
                 id: id.clone(),
                 message: match self.is_only {
                     true => why.clone(),
@@ -170,7 +176,7 @@ impl<I: Iterator<Item = Answer>> OfSource<'_, I> {
             },
         };
         let is_credible = match &found {
-            FoundOf::Answer(Answer::Session(entry)) => {
+            LookUpResult::Answer(Answer::Session(entry)) => {
                 self.place.is_credible(entry.session.time_updated, self.now)
             }
             _ => true,
@@ -182,7 +188,7 @@ impl<I: Iterator<Item = Answer>> OfSource<'_, I> {
 /// Of what the sources say of one id what says most, and which have it.
 fn best<'a>(
     id: &SessionId,
-    of_sources: impl Iterator<Item = (&'a SourceName, FoundOf, bool)>,
+    of_sources: impl Iterator<Item = (&'a SourceName, LookUpResult, bool)>,
 ) -> LookedUp {
     let mut best: Option<LookedUp> = None;
     let mut is_best_credible = true;
@@ -208,8 +214,10 @@ fn best<'a>(
                 if is_new_better {
                     is_best_credible = is_credible;
                 }
-                if let (FoundOf::Failed { message, .. }, FoundOf::Failed { message: more, .. }) =
-                    (&mut best.found, &other.found)
+                if let (
+                    LookUpResult::Failed { message, .. },
+                    LookUpResult::Failed { message: more, .. },
+                ) = (&mut best.found, &other.found)
                 {
                     message.push_str("; ");
                     message.push_str(more);
@@ -221,7 +229,7 @@ fn best<'a>(
         });
     }
     best.unwrap_or_else(|| {
-        LookedUp::nowhere(FoundOf::Failed {
+        LookedUp::nowhere(LookUpResult::Failed {
             id: id.clone(),
             message: "there are no sources".to_owned(),
         })
@@ -230,14 +238,16 @@ fn best<'a>(
 
 /// How much it says: what was found more than that nobody could look, and that more
 /// than that there is none elsewhere.
-fn rank(found: &FoundOf) -> u8 {
+fn rank(found: &LookUpResult) -> u8 {
     match found {
-        FoundOf::Answer(Answer::Session(_) | Answer::Root { .. }) => 3,
-        FoundOf::Answer(Answer::Unresolved { reason, .. }) if *reason != Unresolved::Absent => {
+        LookUpResult::Answer(Answer::Session(_) | Answer::Root { .. }) => 3,
+        LookUpResult::Answer(Answer::Unresolved { reason, .. })
+            if *reason != Unresolved::Absent =>
+        {
             IN_A_SOURCE
         }
-        FoundOf::Failed { .. } => 1,
-        FoundOf::Answer(Answer::Absent { .. } | Answer::Unresolved { .. }) => 0,
+        LookUpResult::Failed { .. } => 1,
+        LookUpResult::Answer(Answer::Absent { .. } | Answer::Unresolved { .. }) => 0,
     }
 }
 
@@ -246,12 +256,12 @@ const IN_A_SOURCE: u8 = 2;
 
 /// Of two sessions the newer one, as far as its time is credible.
 fn is_better(
-    (found, is_credible): (&FoundOf, bool),
-    (than, was_credible): (&FoundOf, bool),
+    (found, is_credible): (&LookUpResult, bool),
+    (than, was_credible): (&LookUpResult, bool),
 ) -> bool {
     use Answer::Session;
     match (found, than) {
-        (FoundOf::Answer(Session(found)), FoundOf::Answer(Session(than))) => {
+        (LookUpResult::Answer(Session(found)), LookUpResult::Answer(Session(than))) => {
             (is_credible, found.session.time_updated) > (was_credible, than.session.time_updated)
         }
         _ => rank(found) > rank(than),

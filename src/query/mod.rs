@@ -8,26 +8,26 @@ use std::thread;
 use std::time::Instant;
 
 use crate::entry::Entry;
-use crate::index::Found;
-use crate::lister::{Broke, ListRequest, Lister, Outcome};
+use crate::index::ListedEntries;
+use crate::lister::{FailureReason, ListRequest, Lister, Outcome};
 use crate::locate;
 use crate::project::Projects;
 use crate::source::{Place, Source};
-use crate::text::Shown;
+use crate::text::DisplayPath;
 use crate::wire::{DatabaseState, Listing, other_tables_line};
 
-pub use look_up::{Asked, LookUpJob, LookedUp};
+pub use look_up::{LookUpJob, LookUpSource, LookedUp};
 
 /// A source, and what asks it.
 #[derive(Clone)]
-pub struct Reached {
+pub struct SourceLister {
     /// The source.
     pub source: Source,
     /// Its lister.
     pub lister: Arc<dyn Lister + Send + Sync>,
 }
 
-impl Reached {
+impl SourceLister {
     /// What finds the projects of this source's sessions: of another machine's no
     /// directory is looked at here.
     #[must_use]
@@ -49,9 +49,9 @@ pub fn lists_archived(sources: usize) -> bool {
 /// The entries of a listing, for the index. Their projects are found within what is left
 /// until the deadline.
 #[must_use]
-pub fn found(listing: Listing, projects: &Projects, until: Instant) -> Found {
+pub fn found(listing: Listing, projects: &Projects, until: Instant) -> ListedEntries {
     projects.look(listing.sessions.iter(), until);
-    Found {
+    ListedEntries {
         database: listing.end.database,
         entries: listing
             .sessions
@@ -65,18 +65,18 @@ pub fn found(listing: Listing, projects: &Projects, until: Instant) -> Found {
 /// each when it is there.
 #[must_use]
 pub fn list(
-    sources: &[Reached],
+    sources: &[SourceLister],
     request: impl Fn(&Source) -> ListRequest + Sync,
     done: impl Fn(&Source) + Sync,
 ) -> Vec<Outcome> {
     at_once(
         sources,
-        |reached| {
-            let outcome = reached.lister.list(&request(&reached.source));
-            done(&reached.source);
+        |source_lister| {
+            let outcome = source_lister.lister.list(&request(&source_lister.source));
+            done(&source_lister.source);
             outcome
         },
-        |why| Outcome::Broken(Broke::NoThread(why).into()),
+        |why| Outcome::Failed(FailureReason::NoThread(why).into()),
     )
 }
 
@@ -124,7 +124,7 @@ pub const LOG_ELSEWHERE: &str = "the log of this database can be elsewhere: none
 #[must_use]
 pub fn why_another_programs(source: &Source, tables: &[String]) -> Option<String> {
     let database = match &source.place {
-        Place::Database(path) => Shown(path).to_string(),
+        Place::Database(path) => DisplayPath(path).to_string(),
         Place::Remote(_) => format!("the database of {}", source.name),
     };
     (!tables.is_empty()).then(|| {
@@ -142,7 +142,7 @@ pub fn why_another_programs(source: &Source, tables: &[String]) -> Option<String
 pub fn why_empty(source: &Source, state: DatabaseState) -> Option<String> {
     let (database, none, elsewhere) = match &source.place {
         Place::Database(path) => {
-            let path_shown = Shown(path);
+            let path_shown = DisplayPath(path);
             (
                 format!("the database at {path_shown}"),
                 format!("there is no database at {path_shown}"),

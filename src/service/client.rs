@@ -1,7 +1,7 @@
 //! Asking a running service.
 //!
 //! There are more answers than yes and no: nobody may be there, or somebody who does not
-//! answer, who is of another version, or who has no room. [`Unreached`] tells them apart,
+//! answer, who is of another version, or who has no room. [`ConnectError`] tells them apart,
 //! for a program to decide and a person to act. Nothing here waits longer than it was told
 //! to, whatever is at the other end.
 
@@ -36,7 +36,7 @@ pub struct Client {
 
 /// Why a service cannot be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unreached {
+pub enum ConnectError {
     /// None is running there.
     None,
     /// A process has the socket and does not answer.
@@ -62,7 +62,7 @@ pub enum Unreached {
     OtherUser,
 }
 
-impl fmt::Display for Unreached {
+impl fmt::Display for ConnectError {
     /// A sentence with the way out.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let process = |pid: &Option<u32>| match pid {
@@ -106,25 +106,25 @@ impl fmt::Display for Unreached {
 
 /// What a service knows.
 #[derive(Debug, Clone, Deserialize)]
-pub struct KnownThere {
+pub struct ServiceSnapshot {
     /// Its sources.
-    pub sources: Vec<SourceThere>,
+    pub sources: Vec<ServiceSource>,
     /// Its sessions.
     pub sessions: Vec<Sourced>,
 }
 
 /// A source of a service.
 #[derive(Debug, Clone, Deserialize)]
-pub struct SourceThere {
+pub struct ServiceSource {
     /// What it is called.
     pub source: SourceName,
     /// How it is doing.
-    pub health: HealthThere,
+    pub health: ServiceHealth,
 }
 
 /// How a source is doing: by name, so that a newer service may have another.
 #[derive(Debug, Clone, Deserialize)]
-pub struct HealthThere {
+pub struct ServiceHealth {
     /// `ok`, `failing`, …
     pub state: String,
 }
@@ -154,13 +154,13 @@ impl Client {
     /// # Errors
     ///
     /// Where there is none: what is most worth knowing of those that are there.
-    pub fn find(places: &[PathBuf], until: Instant) -> Result<Self, Unreached> {
-        let mut why = Unreached::None;
+    pub fn find(places: &[PathBuf], until: Instant) -> Result<Self, ConnectError> {
+        let mut why = ConnectError::None;
         for place in places {
             match Self::at(place, until) {
                 Ok(client) => return Ok(client),
-                Err(Unreached::None) => {}
-                Err(other) if why == Unreached::None => why = other,
+                Err(ConnectError::None) => {}
+                Err(other) if why == ConnectError::None => why = other,
                 Err(_) => {}
             }
         }
@@ -172,18 +172,18 @@ impl Client {
     /// # Errors
     ///
     /// Why not.
-    pub fn at(place: &Path, until: Instant) -> Result<Self, Unreached> {
+    pub fn at(place: &Path, until: Instant) -> Result<Self, ConnectError> {
         let stream = connect(place)?;
         if !peer::is_of_this_user(&stream) {
-            return Err(Unreached::OtherUser);
+            return Err(ConnectError::OtherUser);
         }
         let pid = peer::pid(&stream);
         let mut stream = BufReader::new(Bounded { stream, until });
         let mut line = Vec::new();
         read_line(&mut stream, &mut line).map_err(|error| match error.kind() {
-            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Unreached::NoAnswer { pid },
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ConnectError::NoAnswer { pid },
             // It ends, or ended while it was asked.
-            _ => Unreached::None,
+            _ => ConnectError::None,
         })?;
         match type_of(&line).as_deref() {
             Some("hello") => {}
@@ -195,12 +195,12 @@ impl Client {
                 return Err(match serde_json::from_slice(&line) {
                     Ok(Bye {
                         code: ByeCode::Full,
-                    }) => Unreached::Full { pid },
+                    }) => ConnectError::Full { pid },
                     // It is just ending.
-                    _ => Unreached::None,
+                    _ => ConnectError::None,
                 });
             }
-            _ => return Err(Unreached::NoAnswer { pid }),
+            _ => return Err(ConnectError::NoAnswer { pid }),
         }
         /// What every version says.
         #[derive(Deserialize)]
@@ -210,11 +210,11 @@ impl Client {
             pid: u32,
         }
         let Ok(they) = serde_json::from_slice::<Version>(&line) else {
-            return Err(Unreached::NoAnswer { pid });
+            return Err(ConnectError::NoAnswer { pid });
         };
         match serde_json::from_slice::<Hello>(&line) {
             Ok(hello) if hello.protocol == PROTOCOL => Ok(Self { hello, stream }),
-            _ => Err(Unreached::OtherVersion {
+            _ => Err(ConnectError::OtherVersion {
                 pid: they.pid,
                 version: they.version,
                 protocol: they.protocol,
@@ -239,7 +239,7 @@ impl Client {
     /// # Errors
     ///
     /// Where it does not say so in time.
-    pub fn sessions_now(&mut self) -> io::Result<KnownThere> {
+    pub fn sessions_now(&mut self) -> io::Result<ServiceSnapshot> {
         self.say("refresh")?;
         let (mut line, mut snapshot) = (Vec::new(), Vec::new());
         // Of the first snapshot, which comes unasked, or the last one.
@@ -326,16 +326,16 @@ impl Client {
 }
 
 /// A connection, without waiting: a process that is stopped takes no more of them.
-pub(super) fn connect(place: &Path) -> Result<UnixStream, Unreached> {
-    let no_socket = |_| Unreached::None;
+pub(super) fn connect(place: &Path) -> Result<UnixStream, ConnectError> {
+    let no_socket = |_| ConnectError::None;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let address = SocketAddrUnix::new(place).map_err(no_socket)?;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
         .map_err(no_socket)?;
     match rustix::net::connect(&socket, &address) {
         Ok(()) => {}
-        Err(rustix::io::Errno::AGAIN) => return Err(Unreached::NoAnswer { pid: None }),
-        Err(_) => return Err(Unreached::None),
+        Err(rustix::io::Errno::AGAIN) => return Err(ConnectError::NoAnswer { pid: None }),
+        Err(_) => return Err(ConnectError::None),
     }
     rustix::io::ioctl_fionbio(&socket, false).map_err(no_socket)?;
     Ok(UnixStream::from(socket))

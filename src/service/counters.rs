@@ -50,7 +50,8 @@ pub struct Status {
     /// Its own resident memory in bytes, where the system says.
     pub memory: Option<u64>,
     /// Readers of its events.
-    pub readers: usize,
+    #[serde(rename = "readers")]
+    pub subscribers: usize,
 }
 
 /// One source.
@@ -121,7 +122,7 @@ impl Stats {
             latency: latency(self.took.iter().copied().collect()),
             bytes_read: self.bytes,
             memory: resident_memory(),
-            readers: 0,
+            subscribers: 0,
         }
     }
 }

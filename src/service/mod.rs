@@ -32,10 +32,10 @@ mod protocol;
 mod saver;
 pub mod schedule;
 pub mod socket;
+mod source_task;
 mod state;
 mod subscriber;
 mod watch;
-mod work;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -61,8 +61,8 @@ pub use state::{Hold, StateDir, StateError, slots};
 pub use subscriber::{ReplyTo, Subscription, UNANSWERED};
 
 use owner::Owner;
-use subscriber::ReaderId;
-use watch::Looks;
+use subscriber::SubscriberId;
+use watch::SourceStamp;
 
 /// What a service is to do.
 pub struct Config {
@@ -81,23 +81,23 @@ pub struct Config {
     pub state: Option<StateDir>,
     /// Called by the loop about twice as often as `watchdog` says, for as long
     /// as it is not stuck, and with a line for people when something changed.
-    pub pulse: Option<Pulse>,
+    pub supervisor: Option<Supervisor>,
 }
 
 /// Makes the lister of a source.
 pub type MakeLister = dyn Fn(&Source) -> Arc<dyn Lister + Send + Sync> + Send;
 
 /// A sign of life from the loop itself.
-pub struct Pulse {
+pub struct Supervisor {
     /// How often.
     pub every: Duration,
     /// What to do. Must not block.
-    pub beat: Box<dyn FnMut(Beat<'_>) + Send>,
+    pub notify: Box<dyn FnMut(Notice<'_>) + Send>,
 }
 
 /// What the loop has to say to a supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Beat<'a> {
+pub enum Notice<'a> {
     /// It is alive.
     Alive,
     /// Its state, for people, has changed.
@@ -121,25 +121,25 @@ pub struct Service {
 #[derive(Debug)]
 enum Message {
     /// A watcher saw something new at the source of this name and number.
-    Looked(SourceName, u64, Looks),
+    Inspected(SourceName, u64, SourceStamp),
     /// The path of the source of this name and number leads to this database now.
-    Turned(SourceName, u64, PathBuf),
+    Moved(SourceName, u64, PathBuf),
     /// A source is watched in another way now.
     Watched(SourceName, u64, String),
     /// A listing has ended.
-    Listed(Box<work::Listed>),
+    Listed(Box<source_task::Listed>),
     /// A snapshot was written, or not.
     Saved(Result<(), String>),
     /// Somebody wants events.
-    Subscribe(ReaderId, subscriber::Outbox),
+    Subscribe(SubscriberId, subscriber::Outbox),
     /// A reader has read all and is owed a snapshot.
-    CaughtUp(ReaderId),
+    CaughtUp(SubscriberId),
     /// A reader is gone.
-    Gone(ReaderId),
+    Gone(SubscriberId),
     /// A command of a reader, or what was none.
-    Command(ReaderId, CommandLine),
+    Command(SubscriberId, CommandLine),
     /// A look-up has ended.
-    LookedUp(ReaderId, Option<CommandId>, Vec<LookedUp>),
+    LookedUp(SubscriberId, Option<CommandId>, Vec<LookedUp>),
     /// List everything, as on SIGHUP; from now on of these sources, where they are known.
     Reload(Option<Vec<Source>>),
     /// From now on these are the sources.
@@ -160,24 +160,24 @@ impl Inbox {
         let _ = self.0.send(message);
     }
 
-    fn looked(&self, source: SourceName, number: u64, looks: Looks) {
-        self.send(Message::Looked(source, number, looks));
+    fn inspected(&self, source: SourceName, number: u64, stamp: SourceStamp) {
+        self.send(Message::Inspected(source, number, stamp));
     }
 
-    fn turned(&self, source: SourceName, number: u64, to: PathBuf) {
-        self.send(Message::Turned(source, number, to));
+    fn moved(&self, source: SourceName, number: u64, to: PathBuf) {
+        self.send(Message::Moved(source, number, to));
     }
 
     fn watched(&self, source: SourceName, number: u64, how: String) {
         self.send(Message::Watched(source, number, how));
     }
 
-    fn caught_up(&self, reader: ReaderId) {
-        self.send(Message::CaughtUp(reader));
+    fn caught_up(&self, subscriber: SubscriberId) {
+        self.send(Message::CaughtUp(subscriber));
     }
 
-    fn gone(&self, reader: ReaderId) {
-        self.send(Message::Gone(reader));
+    fn gone(&self, subscriber: SubscriberId) {
+        self.send(Message::Gone(subscriber));
     }
 }
 
@@ -258,7 +258,7 @@ impl Handle {
     fn subscribe_as(&self, is_peer: bool) -> Subscription {
         use std::sync::atomic::{AtomicU64, Ordering};
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let id = ReaderId(NEXT.fetch_add(1, Ordering::Relaxed));
+        let id = SubscriberId(NEXT.fetch_add(1, Ordering::Relaxed));
         let (outbox, subscription) = subscriber::queue(id, self.inbox.clone(), is_peer);
         self.inbox.send(Message::Subscribe(id, outbox));
         subscription
@@ -284,8 +284,8 @@ impl Handle {
     }
 
     /// Ends this subscription, as if it had been dropped.
-    pub fn forget(&self, reader: &ReplyTo) {
-        self.inbox.gone(reader.id);
+    pub fn forget(&self, subscriber: &ReplyTo) {
+        self.inbox.gone(subscriber.id);
     }
 
     /// Lists all sources now; where others are given, each with a name of its own, these

@@ -18,15 +18,15 @@ use super::protocol::{
     SourceHealth, SourcePlace, capabilities,
 };
 use super::saver::{Saver, restore};
-use super::schedule::{Ask, News, Went};
-use super::subscriber::{Outbox, ReaderId};
-use super::watch::{Looks, Watcher};
-use super::work::{Listed, Work};
-use super::{Beat, Config, Inbox, MakeLister, Message, Pulse};
-use crate::index::{Again, Difference, Health, Index, Known, Merged, Moment, View};
+use super::schedule::{Activity, Finished, Urgency};
+use super::source_task::{Listed, SourceTask};
+use super::subscriber::{Outbox, SubscriberId};
+use super::watch::{SourceStamp, Watcher};
+use super::{Config, Inbox, MakeLister, Message, Notice, Supervisor};
+use crate::index::{Difference, Health, Index, Merged, Moment, Recheck, SourceState, View};
 use crate::lister::{Bounded, Cancel, ListRequest, LookUpRequest, SCAN_BUDGET};
 use crate::marker_text::MarkerText;
-use crate::query::{self, Asked, LookUpJob, LookedUp, Reached};
+use crate::query::{self, LookUpJob, LookUpSource, LookedUp, SourceLister};
 use crate::session::{Millis, SessionId};
 use crate::source::{Place, Source, SourceName, with_found};
 use crate::text::one_line;
@@ -40,7 +40,7 @@ const END: Duration = Duration::from_millis(1200);
 
 /// A refresh that somebody asked for.
 struct Refresh {
-    reader: Option<ReaderId>,
+    subscriber: Option<SubscriberId>,
     id: Option<CommandId>,
     left: usize,
     done: Vec<Refreshed>,
@@ -49,7 +49,7 @@ struct Refresh {
 pub(super) struct Owner {
     sources: Vec<Source>,
     index: Index,
-    work: BTreeMap<SourceName, Work>,
+    tasks: BTreeMap<SourceName, SourceTask>,
     /// How many sources there ever were.
     numbers: u64,
     /// Listings whose threads have not come back.
@@ -62,7 +62,7 @@ pub(super) struct Owner {
     view: View,
     deadline: Duration,
     inbox: Inbox,
-    readers: BTreeMap<ReaderId, Outbox>,
+    subscribers: BTreeMap<SubscriberId, Outbox>,
     /// The snapshots of now of each view, once somebody has asked for it.
     built: BTreeMap<View, Arc<Event>>,
     refreshes: BTreeMap<u64, Refresh>,
@@ -73,8 +73,8 @@ pub(super) struct Owner {
     stats: Stats,
     started: Instant,
     saver: Option<Saver>,
-    pulse: Option<Pulse>,
-    next_beat: Duration,
+    supervisor: Option<Supervisor>,
+    next_notice: Duration,
     status_line: String,
     reloading: Option<u64>,
 }
@@ -93,7 +93,7 @@ impl Owner {
         let mut owner = Self {
             sources: config.sources.clone(),
             index,
-            work: BTreeMap::new(),
+            tasks: BTreeMap::new(),
             numbers: 0,
             in_flight: 0,
             make_lister: config.lister,
@@ -103,7 +103,7 @@ impl Owner {
             view: config.view,
             deadline: config.deadline,
             inbox,
-            readers: BTreeMap::new(),
+            subscribers: BTreeMap::new(),
             built: BTreeMap::new(),
             refreshes: BTreeMap::new(),
             next_refresh: 0,
@@ -112,8 +112,8 @@ impl Owner {
             stats: Stats::default(),
             started: Instant::now(),
             saver,
-            pulse: config.pulse,
-            next_beat: Duration::ZERO,
+            supervisor: config.supervisor,
+            next_notice: Duration::ZERO,
             status_line: String::new(),
             reloading: None,
         };
@@ -125,25 +125,25 @@ impl Owner {
 
     /// Begins to work on a source.
     fn begin(&mut self, source: Source) {
-        let reached = Reached {
+        let source_lister = SourceLister {
             lister: Arc::new(Bounded::new((self.make_lister)(&source))),
             source,
         };
-        let name = reached.source.name.clone();
+        let name = source_lister.source.name.clone();
         self.numbers += 1;
-        let work = Work::begin(
-            reached,
+        let task = SourceTask::begin(
+            source_lister,
             self.numbers,
             self.state_dir.as_deref(),
             &self.watcher,
             &self.inbox,
             self.now(),
         );
-        self.work.insert(name, work);
+        self.tasks.insert(name, task);
     }
 
     pub(super) fn run(mut self, inbox: &Receiver<Message>) {
-        self.beat(Beat::Ready);
+        self.notify(Notice::Ready);
         let (code, reason) = loop {
             self.do_what_is_due();
             let pause = self.next_due().saturating_sub(self.now());
@@ -162,16 +162,16 @@ impl Owner {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Looked(source, number, looks) => self.looked(&source, number, looks),
-            Message::Turned(source, number, to) => self.turned(&source, number, to),
+            Message::Inspected(source, number, stamp) => self.inspected(&source, number, stamp),
+            Message::Moved(source, number, to) => self.moved(&source, number, to),
             Message::Watched(source, number, how) => self.watched(&source, number, how),
             Message::Listed(listed) => self.listed(*listed),
             Message::Saved(result) => self.saved(result),
-            Message::Subscribe(reader, outbox) => self.subscribe(reader, outbox),
-            Message::CaughtUp(reader) => self.caught_up(reader),
-            Message::Gone(reader) => self.gone(reader),
-            Message::Command(reader, command) => self.command(reader, command),
-            Message::LookedUp(reader, id, answers) => self.looked_up(reader, id, answers),
+            Message::Subscribe(subscriber, outbox) => self.subscribe(subscriber, outbox),
+            Message::CaughtUp(subscriber) => self.caught_up(subscriber),
+            Message::Gone(subscriber) => self.gone(subscriber),
+            Message::Command(subscriber, command) => self.command(subscriber, command),
+            Message::LookedUp(subscriber, id, answers) => self.looked_up(subscriber, id, answers),
             Message::Reload(sources) => {
                 if let Some(sources) = sources {
                     self.set_sources(&sources);
@@ -198,30 +198,30 @@ impl Owner {
     }
 
     fn next_due(&self) -> Duration {
-        let listings = self.work.values().filter_map(|work| work.schedule.due());
+        let listings = self.tasks.values().filter_map(|task| task.schedule.due());
         let save = self
             .saver
             .as_ref()
             .and_then(|saver| saver.due(self.index.changes()));
-        let beat = self.pulse.as_ref().map(|_| self.next_beat);
-        let news = self.work.values().filter_map(Work::news_due);
+        let notify = self.supervisor.as_ref().map(|_| self.next_notice);
+        let news = self.tasks.values().filter_map(SourceTask::health_due);
         let far = self.now() + Duration::from_secs(3600);
-        let all = listings.chain(save).chain(beat).chain(news);
+        let all = listings.chain(save).chain(notify).chain(news);
         all.min().unwrap_or(far)
     }
 
     fn do_what_is_due(&mut self) {
         let now = self.now();
         let due: Vec<_> = self
-            .work
+            .tasks
             .iter_mut()
-            .filter_map(|(name, work)| work.schedule.start(now).then(|| name.clone()))
+            .filter_map(|(name, task)| task.schedule.start(now).then(|| name.clone()))
             .collect();
         for source in due {
             self.list(&source);
         }
-        let is_due = |work: &Work| work.news_due().is_some_and(|due| due <= now);
-        let told = self.work.iter().filter(|(_, work)| is_due(work));
+        let is_due = |task: &SourceTask| task.health_due().is_some_and(|due| due <= now);
+        let told = self.tasks.iter().filter(|(_, task)| is_due(task));
         let told: Vec<_> = told.map(|(name, _)| name.clone()).collect();
         for source in told {
             self.announce_health(&source);
@@ -234,18 +234,18 @@ impl Owner {
         {
             self.save();
         }
-        if self.pulse.is_some() && self.next_beat <= now {
-            self.beat(Beat::Alive);
+        if self.supervisor.is_some() && self.next_notice <= now {
+            self.notify(Notice::Alive);
         }
     }
 
-    fn beat(&mut self, beat: Beat<'_>) {
+    fn notify(&mut self, notice: Notice<'_>) {
         let now = self.now();
-        if let Some(pulse) = &mut self.pulse {
-            (pulse.beat)(beat);
+        if let Some(supervisor) = &mut self.supervisor {
+            (supervisor.notify)(notice);
             // Only this one keeps a watchdog quiet.
-            if beat == Beat::Alive {
-                self.next_beat = now + pulse.every;
+            if notice == Notice::Alive {
+                self.next_notice = now + supervisor.every;
             }
         }
     }
@@ -255,14 +255,17 @@ impl Owner {
     /// From now on these are the sources. Those that stay as they are go on undisturbed.
     fn set_sources(&mut self, sources: &[Source]) {
         self.sources = sources.to_vec();
-        let is_same = |work: &Work| sources.contains(&work.reached.source);
-        let gone: Vec<_> = self.work.extract_if(.., |_, work| !is_same(work)).collect();
+        let is_same = |task: &SourceTask| sources.contains(&task.source_lister.source);
+        let gone: Vec<_> = self
+            .tasks
+            .extract_if(.., |_, task| !is_same(task))
+            .collect();
         let new: Vec<_> = sources
             .iter()
-            .filter(|source| !self.work.contains_key(&source.name))
+            .filter(|source| !self.tasks.contains_key(&source.name))
             .cloned()
             .collect();
-        let order = self.index.sources().map(Known::name);
+        let order = self.index.sources().map(SourceState::name);
         let is_in_order = order.eq(sources.iter().map(|source| &source.name));
         if gone.is_empty() && new.is_empty() && is_in_order {
             return;
@@ -275,21 +278,21 @@ impl Owner {
             "the sources have changed"
         );
         let mut waiting = BTreeMap::new();
-        for (name, work) in gone {
-            work.cancel.cancel();
-            let refreshes = work.waiting.into_iter().chain(work.running);
+        for (name, task) in gone {
+            task.cancel.cancel();
+            let refreshes = task.waiting.into_iter().chain(task.running);
             waiting.insert(name, refreshes.collect::<Vec<_>>());
         }
         self.index.set_sources(sources);
         for source in new {
             let name = source.name.clone();
             self.begin(source);
-            if let Some(work) = self.work.get_mut(&name) {
+            if let Some(task) = self.tasks.get_mut(&name) {
                 // It goes on under this name.
                 let refreshes = waiting.remove(&name).unwrap_or_default();
                 if !refreshes.is_empty() {
-                    work.waiting = refreshes;
-                    work.schedule.ask(Ask::Now, self.started.elapsed());
+                    task.waiting = refreshes;
+                    task.schedule.ask(Urgency::Now, self.started.elapsed());
                 }
             }
         }
@@ -307,8 +310,8 @@ impl Owner {
         }
         if listed_archived != self.lists_archived() {
             let now = self.now();
-            for work in self.work.values_mut() {
-                work.schedule.ask(Ask::Now, now);
+            for task in self.tasks.values_mut() {
+                task.schedule.ask(Urgency::Now, now);
             }
         }
         // Who knows the old ones begins anew.
@@ -321,14 +324,14 @@ impl Owner {
     }
 
     /// The path of a source leads to another database: that is the source now.
-    fn turned(&mut self, source: &SourceName, number: u64, to: PathBuf) {
-        if self.work_of(source, number).is_none() {
+    fn moved(&mut self, source: &SourceName, number: u64, to: PathBuf) {
+        if self.task_of(source, number).is_none() {
             return;
         }
         info!(%source, "its path leads to another database now");
         let mut sources = self.sources.clone();
-        if let Some(turned) = sources.iter_mut().find(|one| one.name == *source) {
-            turned.place = Place::Database(to);
+        if let Some(moved) = sources.iter_mut().find(|one| one.name == *source) {
+            moved.place = Place::Database(to);
         }
         self.set_sources(&sources);
     }
@@ -339,16 +342,16 @@ impl Owner {
         if sources != self.sources {
             self.set_sources(&sources);
         }
-        let is_elsewhere = |known: &Source, found: &Source| {
-            known.written.first() == found.written.first() && known.place != found.place
+        let is_elsewhere = |state: &Source, found: &Source| {
+            state.written.first() == found.written.first() && state.place != found.place
         };
-        for work in self.work.values() {
-            let source = &work.reached.source;
+        for task in self.tasks.values() {
+            let source = &task.source_lister.source;
             if found.iter().any(|found| is_elsewhere(source, found))
-                && let Some(watch) = &work.watch
+                && let Some(watch) = &task.watch
             {
                 // It reports the new place when that is certain.
-                let _ = watch.look();
+                let _ = watch.inspect();
             }
         }
     }
@@ -358,30 +361,30 @@ impl Owner {
     }
 
     /// The work on the source of that name and number, if it is still one.
-    fn work_of(&mut self, source: &SourceName, number: u64) -> Option<&mut Work> {
-        let work = self.work.get_mut(source);
-        work.filter(|work| work.number == number)
+    fn task_of(&mut self, source: &SourceName, number: u64) -> Option<&mut SourceTask> {
+        let task = self.tasks.get_mut(source);
+        task.filter(|task| task.number == number)
     }
 
-    fn looked(&mut self, source: &SourceName, number: u64, looks: Looks) {
+    fn inspected(&mut self, source: &SourceName, number: u64, stamp: SourceStamp) {
         let now = self.now();
-        let Some(work) = self.work_of(source, number) else {
+        let Some(task) = self.task_of(source, number) else {
             return;
         };
-        work.looks = Some(looks);
-        if let Some(ask) = work.asked_for_by(&looks) {
-            work.schedule.ask(ask, now);
+        task.stamp = Some(stamp);
+        if let Some(ask) = task.asked_for_by(&stamp) {
+            task.schedule.ask(ask, now);
         }
     }
 
     fn watched(&mut self, source: &SourceName, number: u64, how: String) {
-        let Some(work) = self.work_of(source, number) else {
+        let Some(task) = self.task_of(source, number) else {
             return;
         };
         if how.starts_with("polling") {
             info!(%source, how = %one_line(&how), "watching");
         }
-        work.how_watched = how;
+        task.how_watched = how;
     }
 
     /// Begins the listing that the schedule has started.
@@ -397,11 +400,11 @@ impl Owner {
             first_prompt_limit: limits::FIRST_PROMPT,
             cancel: Cancel::default(),
         };
-        let Some(work) = self.work.get_mut(source) else {
+        let Some(task) = self.tasks.get_mut(source) else {
             return;
         };
         self.in_flight += 1;
-        work.list(request, &self.inbox);
+        task.list(request, &self.inbox);
     }
 
     fn listed(&mut self, listed: Listed) {
@@ -425,54 +428,54 @@ impl Owner {
             }
             self.stats.listed(took, failure);
         }
-        let work = self.work.get_mut(&source);
-        let Some(work) = work.filter(|work| work.number == number) else {
+        let task = self.tasks.get_mut(&source);
+        let Some(task) = task.filter(|task| task.number == number) else {
             return;
         };
-        let running = std::mem::take(&mut work.running);
+        let running = std::mem::take(&mut task.running);
         let chance = fastrand::f64();
         let (outcome, reason) = match result {
             Ok(None) => {
                 self.index.set_as_of(&source, moment.wall.before(took));
-                let went = Went::Well(News::default());
-                work.schedule.done(went, took, now, chance);
+                let finished = Finished::Ok(Activity::default());
+                task.schedule.done(finished, took, now, chance);
                 (RefreshOutcome::Ok, None)
             }
             Ok(Some(found)) => {
                 let scan = found.scan;
                 let merged = self.index.merge(&source, found.found, moment);
-                let went = if merged.again.is_some() {
-                    Went::Again
+                let finished = if merged.recheck.is_some() {
+                    Finished::Retry
                 } else {
                     self.index.set_as_of(&source, moment.wall.before(took));
-                    Went::Well(News {
+                    Finished::Ok(Activity {
                         changed: !merged.difference.is_empty() || !merged.others.is_empty(),
                         frames: scan.frames,
                         unfinished: scan.progress < 1.0 && !scan.stalled,
                     })
                 };
-                work.scan = Some(scan);
-                work.listed = work.listing.filter(|_| merged.again.is_none());
-                work.schedule.done(went, took, now, chance);
+                task.scan = Some(scan);
+                task.listed = task.listing.filter(|_| merged.recheck.is_none());
+                task.schedule.done(finished, took, now, chance);
                 // What changed while it ran is news that the listing may have missed.
-                if let (Some(looks), Some(listed)) = (work.looks, work.listed)
-                    && looks != listed
-                    && let Some(ask) = work.asked_for_by(&looks)
+                if let (Some(stamp), Some(listed)) = (task.stamp, task.listed)
+                    && stamp != listed
+                    && let Some(ask) = task.asked_for_by(&stamp)
                 {
-                    work.schedule.ask(ask, now);
+                    task.schedule.ask(ask, now);
                 }
-                let outcome = match merged.again {
+                let outcome = match merged.recheck {
                     None => RefreshOutcome::Ok,
-                    Some(Again::Unconfirmed) => RefreshOutcome::Unconfirmed,
-                    Some(Again::Young) => RefreshOutcome::Young,
+                    Some(Recheck::Unconfirmed) => RefreshOutcome::Unconfirmed,
+                    Some(Recheck::Young) => RefreshOutcome::Young,
                 };
                 self.announce(&source, merged);
                 (outcome, None)
             }
             Err(failure) => {
-                work.listed = None;
-                work.schedule.done(Went::Badly, took, now, chance);
-                let next = work.schedule.due().map(|due| {
+                task.listed = None;
+                task.schedule.done(Finished::Failed, took, now, chance);
+                let next = task.schedule.due().map(|due| {
                     let left =
                         i64::try_from(due.saturating_sub(now).as_millis()).unwrap_or(i64::MAX);
                     Millis(moment.wall.0.saturating_add(left))
@@ -485,7 +488,7 @@ impl Owner {
                     debug!(%source, reason = %one_line(&failure.reason));
                     self.announce_health(&source);
                 } else {
-                    work.has_news = true;
+                    task.health_is_stale = true;
                 }
                 (RefreshOutcome::Failed, Some(failure.reason))
             }
@@ -527,53 +530,56 @@ impl Owner {
     }
 
     fn announce_health(&mut self, source: &SourceName) {
-        let Some(known) = self.index.source(source) else {
+        let Some(state) = self.index.source(source) else {
             return;
         };
-        let health = known.health().clone();
+        let health = state.health().clone();
         match &health {
             // Why was said with its kind; a reason for people can name paths.
             Health::Failing(_) => {}
-            health => info!(%source, sessions = known.count(), "{}", health.name()),
+            health => info!(%source, sessions = state.count(), "{}", health.name()),
         }
-        let health = health_of(known);
+        let health = health_of(state);
         let now = self.now();
-        if let Some(work) = self.work.get_mut(source) {
-            (work.has_news, work.told) = (false, now);
+        if let Some(task) = self.tasks.get_mut(source) {
+            (task.health_is_stale, task.told) = (false, now);
         }
         self.broadcast(Event::Health(health));
     }
 
     // Readers.
 
-    fn subscribe(&mut self, reader: ReaderId, mut outbox: Outbox) {
+    fn subscribe(&mut self, subscriber: SubscriberId, mut outbox: Outbox) {
         if !outbox.is_peer {
             outbox.view = self.view;
         }
         outbox.send(&Arc::new(self.hello()));
         outbox.send(&self.snapshot(outbox.view));
-        self.readers.insert(reader, outbox);
+        self.subscribers.insert(subscriber, outbox);
     }
 
-    fn view_of(&self, reader: ReaderId) -> View {
-        let outbox = self.readers.get(&reader);
+    fn view_of(&self, subscriber: SubscriberId) -> View {
+        let outbox = self.subscribers.get(&subscriber);
         outbox.map_or(View::default(), |outbox| outbox.view)
     }
 
     /// The views of all readers.
     fn views(&self) -> BTreeSet<View> {
-        self.readers.values().map(|outbox| outbox.view).collect()
+        self.subscribers
+            .values()
+            .map(|outbox| outbox.view)
+            .collect()
     }
 
-    fn caught_up(&mut self, reader: ReaderId) {
-        let snapshot = self.snapshot(self.view_of(reader));
-        if let Some(outbox) = self.readers.get(&reader) {
+    fn caught_up(&mut self, subscriber: SubscriberId) {
+        let snapshot = self.snapshot(self.view_of(subscriber));
+        if let Some(outbox) = self.subscribers.get(&subscriber) {
             outbox.catch_up(&snapshot);
         }
     }
 
     /// From now on this reader sees this.
-    fn look_at(&mut self, reader: ReaderId, view: View) -> Result<(), CommandError> {
+    fn set_view(&mut self, subscriber: SubscriberId, view: View) -> Result<(), CommandError> {
         if !self.view.includes(view) {
             let what = match view.children && !self.view.children {
                 true => "child sessions are not listed here: start the service with --children",
@@ -582,29 +588,29 @@ impl Owner {
             return Err(CommandError::new(ErrorCode::Invalid, what));
         }
         let snapshot = self.snapshot(view);
-        if let Some(outbox) = self.readers.get_mut(&reader) {
-            outbox.look_at(view, &snapshot);
+        if let Some(outbox) = self.subscribers.get_mut(&subscriber) {
+            outbox.set_view(view, &snapshot);
         }
         Ok(())
     }
 
-    fn gone(&mut self, reader: ReaderId) {
-        self.readers.remove(&reader);
+    fn gone(&mut self, subscriber: SubscriberId) {
+        self.subscribers.remove(&subscriber);
     }
 
     fn broadcast(&mut self, event: Event) {
         let event = Arc::new(event);
-        self.readers.retain(|_, outbox| outbox.send(&event));
+        self.subscribers.retain(|_, outbox| outbox.send(&event));
         self.show_status();
     }
 
     fn send_to(&mut self, view: View, event: &Arc<Event>) {
-        self.readers
+        self.subscribers
             .retain(|_, outbox| outbox.view != view || outbox.send(event));
     }
 
-    fn reply(&self, reader: Option<ReaderId>, id: Option<CommandId>, answer: Answer) {
-        if let Some(outbox) = reader.and_then(|reader| self.readers.get(&reader)) {
+    fn reply(&self, subscriber: Option<SubscriberId>, id: Option<CommandId>, answer: Answer) {
+        if let Some(outbox) = subscriber.and_then(|subscriber| self.subscribers.get(&subscriber)) {
             outbox.send(&Arc::new(Event::Reply(Reply { id, answer })));
         }
     }
@@ -613,8 +619,8 @@ impl Owner {
         let sources = self
             .index
             .sources()
-            .filter_map(|known| self.work.get(known.name()));
-        let sources = sources.map(|work| SourcePlace::of(&work.reached.source));
+            .filter_map(|state| self.tasks.get(state.name()));
+        let sources = sources.map(|task| SourcePlace::of(&task.source_lister.source));
         Event::Hello(Hello {
             protocol: PROTOCOL,
             version: VERSION.to_owned(),
@@ -639,52 +645,52 @@ impl Owner {
 
     // Commands.
 
-    fn command(&mut self, reader: ReaderId, CommandLine { id, command }: CommandLine) {
+    fn command(&mut self, subscriber: SubscriberId, CommandLine { id, command }: CommandLine) {
         match command {
-            Ok(Command::Refresh) => self.refresh(Some(reader), id),
+            Ok(Command::Refresh) => self.refresh(Some(subscriber), id),
             Ok(Command::Snapshot) => {
-                let snapshot = self.snapshot(self.view_of(reader));
-                if let Some(outbox) = self.readers.get(&reader) {
+                let snapshot = self.snapshot(self.view_of(subscriber));
+                if let Some(outbox) = self.subscribers.get(&subscriber) {
                     outbox.snapshot(&snapshot);
                 }
-                self.reply(Some(reader), id, Answer::Done(true));
+                self.reply(Some(subscriber), id, Answer::Done(true));
             }
             Ok(Command::Subscribe(view)) => {
-                let answer = match self.look_at(reader, view) {
+                let answer = match self.set_view(subscriber, view) {
                     Ok(()) => Answer::Done(true),
                     Err(error) => Answer::Error(error),
                 };
-                self.reply(Some(reader), id, answer);
+                self.reply(Some(subscriber), id, answer);
             }
             Ok(Command::Status) => {
                 let status = self.status();
-                self.reply(Some(reader), id, Answer::Status(Box::new(status)));
+                self.reply(Some(subscriber), id, Answer::Status(Box::new(status)));
             }
-            Ok(Command::Get(ids)) => self.look_up(LookUp::Get, ids, reader, id),
-            Ok(Command::Roots(ids)) => self.look_up(LookUp::Roots, ids, reader, id),
+            Ok(Command::Get(ids)) => self.look_up(LookUp::Get, ids, subscriber, id),
+            Ok(Command::Roots(ids)) => self.look_up(LookUp::Roots, ids, subscriber, id),
             Ok(Command::Shutdown) => {
-                self.reply(Some(reader), id, Answer::Done(true));
-                self.shut_down(reader);
+                self.reply(Some(subscriber), id, Answer::Done(true));
+                self.shut_down(subscriber);
             }
             Ok(Command::Stop) => {
-                self.reply(Some(reader), id, Answer::Done(true));
+                self.reply(Some(subscriber), id, Answer::Done(true));
                 let why = "it was told to stop".to_owned();
                 self.inbox.send(Message::End(ByeCode::Stopped, why));
             }
-            Err(error) => self.reply(Some(reader), id, Answer::Error(error)),
+            Err(error) => self.reply(Some(subscriber), id, Answer::Error(error)),
         }
     }
 
     /// Ends what this reader is a part of.
-    fn shut_down(&mut self, reader: ReaderId) {
+    fn shut_down(&mut self, subscriber: SubscriberId) {
         let (code, reason) = (ByeCode::Shutdown, "it was told to".to_owned());
         if self
-            .readers
-            .get(&reader)
+            .subscribers
+            .get(&subscriber)
             .is_none_or(|outbox| !outbox.is_peer)
         {
             self.inbox.send(Message::End(code, reason));
-        } else if let Some(outbox) = self.readers.remove(&reader) {
+        } else if let Some(outbox) = self.subscribers.remove(&subscriber) {
             // Dropping it ends the queue after this.
             outbox.send(&Arc::new(Event::Bye { code, reason }));
         }
@@ -694,16 +700,16 @@ impl Owner {
         &mut self,
         what: LookUp,
         ids: Vec<SessionId>,
-        reader: ReaderId,
+        subscriber: SubscriberId,
         id: Option<CommandId>,
     ) {
-        let begun = self.begin_look_up(what, ids, reader, id.clone());
+        let begun = self.begin_look_up(what, ids, subscriber, id.clone());
         match begun {
             Ok(()) => {
                 self.looking_up += 1;
-                self.work.values().for_each(|_| self.stats.spawned());
+                self.tasks.values().for_each(|_| self.stats.spawned());
             }
-            Err(error) => self.reply(Some(reader), id, Answer::Error(error)),
+            Err(error) => self.reply(Some(subscriber), id, Answer::Error(error)),
         }
     }
 
@@ -711,7 +717,7 @@ impl Owner {
         &self,
         what: LookUp,
         ids: Vec<SessionId>,
-        reader: ReaderId,
+        subscriber: SubscriberId,
         id: Option<CommandId>,
     ) -> Result<(), CommandError> {
         if self.looking_up >= LOOK_UPS {
@@ -725,18 +731,18 @@ impl Owner {
             deadline: LookUpRequest::DEADLINE,
             cancel: self.end_of_look_ups.clone(),
         };
-        let asked = self.index.sources().filter_map(|known| {
-            let work = self.work.get(known.name())?;
-            Some(Asked {
-                reached: work.reached.clone(),
-                given_up: work.given_up(known.health()),
+        let asked = self.index.sources().filter_map(|state| {
+            let task = self.tasks.get(state.name())?;
+            Some(LookUpSource {
+                source_lister: task.source_lister.clone(),
+                skip_reason: task.skip_reason(state.health()),
             })
         });
         let asked: Vec<_> = asked.collect();
         let inbox = self.inbox.clone();
         thread::Builder::new()
             .name("look-ups".into())
-            .spawn(move || inbox.send(Message::LookedUp(reader, id, job.run(&asked))))
+            .spawn(move || inbox.send(Message::LookedUp(subscriber, id, job.run(&asked))))
             .map_err(|error| {
                 let message = format!("no thread to look with: {error}");
                 CommandError::new(ErrorCode::NoThread, message)
@@ -744,23 +750,28 @@ impl Owner {
         Ok(())
     }
 
-    fn looked_up(&mut self, reader: ReaderId, id: Option<CommandId>, answers: Vec<LookedUp>) {
+    fn looked_up(
+        &mut self,
+        subscriber: SubscriberId,
+        id: Option<CommandId>,
+        answers: Vec<LookedUp>,
+    ) {
         self.looking_up -= 1;
-        self.reply(Some(reader), id, Answer::Answers(answers));
+        self.reply(Some(subscriber), id, Answer::Answers(answers));
     }
 
-    fn refresh(&mut self, reader: Option<ReaderId>, id: Option<CommandId>) {
+    fn refresh(&mut self, subscriber: Option<SubscriberId>, id: Option<CommandId>) {
         let number = self.next_refresh;
         self.next_refresh += 1;
         let now = self.now();
-        for work in self.work.values_mut() {
-            work.schedule.ask(Ask::Now, now);
-            work.waiting.push(number);
+        for task in self.tasks.values_mut() {
+            task.schedule.ask(Urgency::Now, now);
+            task.waiting.push(number);
         }
         let refresh = Refresh {
-            reader,
+            subscriber,
             id,
-            left: self.work.len(),
+            left: self.tasks.len(),
             done: Vec::new(),
         };
         self.refreshes.insert(number, refresh);
@@ -770,7 +781,7 @@ impl Owner {
     /// A full refresh that a supervisor asked for.
     fn reload(&mut self) {
         info!("refreshing");
-        self.beat(Beat::Reloading);
+        self.notify(Notice::Reloading);
         // It may have ended when it returns.
         self.reloading = Some(self.next_refresh);
         self.refresh(None, None);
@@ -792,24 +803,28 @@ impl Owner {
             .is_some_and(|refresh| refresh.left == 0)
             && let Some(refresh) = self.refreshes.remove(&number)
         {
-            self.reply(refresh.reader, refresh.id, Answer::Refreshed(refresh.done));
+            self.reply(
+                refresh.subscriber,
+                refresh.id,
+                Answer::Refreshed(refresh.done),
+            );
             if self.reloading == Some(number) {
                 self.reloading = None;
-                self.beat(Beat::Ready);
+                self.notify(Notice::Ready);
             }
         }
     }
 
     fn status(&self) -> Status {
-        let sources = self.index.sources().filter_map(|known| {
-            let work = self.work.get(known.name())?;
+        let sources = self.index.sources().filter_map(|state| {
+            let task = self.tasks.get(state.name())?;
             Some(SourceStatus {
-                health: health_of(known),
-                sessions: known.count(),
-                watch: work.how_watched.clone(),
-                listing: work.schedule.is_in_flight(),
-                scan: work.scan,
-                stuck: work.reached.lister.stuck(),
+                health: health_of(state),
+                sessions: state.count(),
+                watch: task.how_watched.clone(),
+                listing: task.schedule.is_in_flight(),
+                scan: task.scan,
+                stuck: task.source_lister.lister.stuck(),
             })
         });
         Status {
@@ -817,29 +832,29 @@ impl Owner {
             revision: self.index.revision(),
             sessions: self.index.shown_count(),
             sources: sources.collect(),
-            readers: self.readers.len(),
+            subscribers: self.subscribers.len(),
             ..self.stats.status()
         }
     }
 
     /// One line for people who look at the supervisor's list.
     fn show_status(&mut self) {
-        if self.pulse.is_none() {
+        if self.supervisor.is_none() {
             return;
         }
         let sessions = self.index.shown_count();
         let mut line = format!("{sessions} sessions");
-        for known in self.index.sources() {
-            if *known.health() != Health::Ok {
+        for state in self.index.sources() {
+            if *state.health() != Health::Ok {
                 line.push_str(&format!(
                     "; {} is {}",
-                    one_line(known.name().as_str()),
-                    known.health().name()
+                    one_line(state.name().as_str()),
+                    state.health().name()
                 ));
             }
         }
         if line != self.status_line {
-            self.beat(Beat::Status(&line));
+            self.notify(Notice::Status(&line));
             self.status_line = line;
         }
     }
@@ -864,17 +879,19 @@ impl Owner {
 
     fn end(mut self, code: ByeCode, reason: String, inbox: &Receiver<Message>) {
         info!(reason = %one_line(&reason), "ending");
-        self.beat(Beat::Ending);
+        self.notify(Notice::Ending);
         let until = Instant::now() + END;
-        for work in self.work.values() {
-            work.cancel.cancel();
+        for task in self.tasks.values() {
+            task.cancel.cancel();
         }
         self.end_of_look_ups.cancel();
         // The threads that launched helpers kill and reap them.
         while self.looking_up > 0 || self.in_flight > 0 {
             match inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(Message::Listed(_)) => self.in_flight -= 1,
-                Ok(Message::LookedUp(reader, id, answers)) => self.looked_up(reader, id, answers),
+                Ok(Message::LookedUp(subscriber, id, answers)) => {
+                    self.looked_up(subscriber, id, answers)
+                }
                 Ok(Message::Saved(result)) => self.saved(result),
                 Ok(_) => {}
                 Err(_) => {
@@ -898,19 +915,19 @@ impl Owner {
                 Err(_) => break,
             }
         }
-        for outbox in self.readers.values() {
+        for outbox in self.subscribers.values() {
             outbox.close();
         }
-        for outbox in self.readers.values() {
+        for outbox in self.subscribers.values() {
             outbox.drain(until);
         }
     }
 }
 
-fn health_of(known: &Known) -> SourceHealth {
+fn health_of(state: &SourceState) -> SourceHealth {
     SourceHealth {
-        source: known.name().clone(),
-        health: known.health().clone(),
-        as_of: known.as_of(),
+        source: state.name().clone(),
+        health: state.health().clone(),
+        as_of: state.as_of(),
     }
 }

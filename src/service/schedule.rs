@@ -11,7 +11,7 @@ pub type Time = Duration;
 const PACE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 
 /// So often the shortest pause is doubled to be the longest.
-const CALMEST: u32 = 4;
+const QUIETEST: u32 = 4;
 
 /// The next listing comes before about so many frames more are in the log: it
 /// restarts at about a thousand, and what was not read of it by then costs a
@@ -33,18 +33,18 @@ const AGAIN: Duration = Duration::from_millis(1050);
 #[derive(Debug, Clone, Default)]
 pub struct Schedule {
     /// Why the one in flight was begun.
-    in_flight: Option<Ask>,
+    in_flight: Option<Urgency>,
     /// A request came while a listing was in flight, which may have missed what
     /// it is about: one more must follow.
-    follow: Option<Ask>,
+    follow: Option<Urgency>,
     /// When the next one is due, and why.
-    due: Option<(Time, Ask)>,
+    due: Option<(Time, Urgency)>,
     /// No listing that nobody asked for begins before this.
     not_before: Time,
     failures: u32,
-    /// How often the pause doubled, up to [`CALMEST`]: more with each listing that
+    /// How often the pause doubled, up to [`QUIETEST`]: more with each listing that
     /// found something written and no session changed, half with each other.
-    calm: u32,
+    quiet_level: u32,
     /// When the last complete one ended.
     last: Time,
     /// How often it is listed where nothing tells of changes.
@@ -53,7 +53,7 @@ pub struct Schedule {
 
 /// How urgent a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Ask {
+pub enum Urgency {
     /// Nothing was written, but what was written before can have been published since. Where
     /// that is not so, no other listing waits because of this one.
     Older,
@@ -65,18 +65,18 @@ pub enum Ask {
 
 /// How a listing went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Went {
+pub enum Finished {
     /// It was complete.
-    Well(News),
+    Ok(Activity),
     /// It was complete, and is to be repeated soon.
-    Again,
+    Retry,
     /// It failed.
-    Badly,
+    Failed,
 }
 
 /// What a listing found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct News {
+pub struct Activity {
     /// A session changed.
     pub changed: bool,
     /// Frames that were new in the log.
@@ -96,14 +96,14 @@ impl Schedule {
     }
 
     /// Asks for a listing.
-    pub fn ask(&mut self, ask: Ask, now: Time) {
+    pub fn ask(&mut self, ask: Urgency, now: Time) {
         if self.in_flight.is_some() {
             self.follow = self.follow.max(Some(ask));
             return;
         }
         let at = match ask {
-            Ask::Now => now,
-            Ask::Older | Ask::Changed => now.max(self.not_before),
+            Urgency::Now => now,
+            Urgency::Older | Urgency::Changed => now.max(self.not_before),
         };
         let (due, why) = self.due.unwrap_or((at, ask));
         self.due = Some((due.min(at), why.max(ask)));
@@ -113,7 +113,7 @@ impl Schedule {
     /// say when it is [`done`](Self::done).
     #[must_use]
     pub fn start(&mut self, now: Time) -> bool {
-        let is_due = |(due, _): &mut (Time, Ask)| *due <= now;
+        let is_due = |(due, _): &mut (Time, Urgency)| *due <= now;
         if self.in_flight.is_none() {
             self.in_flight = self.due.take_if(is_due).map(|(_, why)| why);
             return self.in_flight.is_some();
@@ -122,34 +122,36 @@ impl Schedule {
     }
 
     /// The listing in flight has ended after `took`. `chance` is from 0 to 1.
-    pub fn done(&mut self, went: Went, took: Duration, now: Time, chance: f64) {
+    pub fn done(&mut self, finished: Finished, took: Duration, now: Time, chance: f64) {
         let why = self.in_flight.take();
-        match went {
-            Went::Well(news) if why == Some(Ask::Older) && news == News::default() => {
+        match finished {
+            Finished::Ok(activity)
+                if why == Some(Urgency::Older) && activity == Activity::default() =>
+            {
                 self.failures = 0;
             }
-            Went::Well(news) => {
+            Finished::Ok(activity) => {
                 self.failures = 0;
-                self.not_before = now + self.pace(news, took, now).saturating_sub(took);
+                self.not_before = now + self.pace(activity, took, now).saturating_sub(took);
                 let due = match self.every {
                     // Also where it is not finished: what is far away is not trusted to be,
                     // ever.
                     Some(every) => Some(self.not_before.max(now + every.saturating_sub(took))),
-                    None => news.unfinished.then_some(self.not_before),
+                    None => activity.unfinished.then_some(self.not_before),
                 };
-                self.due = due.map(|due| (due, Ask::Changed));
+                self.due = due.map(|due| (due, Urgency::Changed));
             }
-            Went::Again => {
+            Finished::Retry => {
                 self.failures = 0;
                 self.not_before = now + PACE.0;
-                self.due = Some((now + AGAIN, Ask::Changed));
+                self.due = Some((now + AGAIN, Urgency::Changed));
             }
-            Went::Badly => {
+            Finished::Failed => {
                 let most = BACKOFF.1.max(self.every.unwrap_or_default());
                 let pause = backoff(self.failures, most, chance);
                 self.failures = self.failures.saturating_add(1);
                 self.not_before = now + pause;
-                self.due = Some((self.not_before, Ask::Changed));
+                self.due = Some((self.not_before, Urgency::Changed));
             }
         }
         if let Some(ask) = self.follow.take() {
@@ -159,25 +161,28 @@ impl Schedule {
 
     /// From the start of a listing to the next: longer the longer no session
     /// changes, but not so long that too much is written until then.
-    fn pace(&mut self, news: News, took: Duration, now: Time) -> Duration {
+    fn pace(&mut self, activity: Activity, took: Duration, now: Time) -> Duration {
         let since = now.saturating_sub(self.last);
         self.last = now;
-        match (news.changed, news.frames) {
+        match (activity.changed, activity.frames) {
             // Not at once to the shortest: while a model writes, its session changes
             // every few seconds.
-            (true, _) => self.calm /= 2,
+            (true, _) => self.quiet_level /= 2,
             // Nothing was written: it says nothing about what is.
             (false, 0) => {}
-            (false, _) => self.calm = (self.calm + 1).min(CALMEST),
+            (false, _) => self.quiet_level = (self.quiet_level + 1).min(QUIETEST),
         }
-        let calm = PACE.0 * (1 << self.calm);
+        let quiet_level = PACE.0 * (1 << self.quiet_level);
         #[expect(
             clippy::cast_precision_loss,
             reason = "a log has fewer than 2^32 frames"
         )]
-        let full = since.as_secs_f64() * FRAMES / news.frames.max(1) as f64;
+        let full = since.as_secs_f64() * FRAMES / activity.frames.max(1) as f64;
         let full = Duration::from_secs_f64(full.clamp(0.0, PACE.1.as_secs_f64()));
-        calm.min(full).max(took * SHARE).clamp(PACE.0, PACE.1)
+        quiet_level
+            .min(full)
+            .max(took * SHARE)
+            .clamp(PACE.0, PACE.1)
     }
 
     /// When [`start`](Self::start) has something to start.
@@ -212,21 +217,21 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    const NEWS: Went = Went::Well(News {
+    const NEWS: Finished = Finished::Ok(Activity {
         changed: true,
         frames: 1,
         unfinished: false,
     });
 
     /// The pauses between listings of which each finds this.
-    fn pauses(news: News, count: usize) -> Vec<u128> {
+    fn pauses(activity: Activity, count: usize) -> Vec<u128> {
         let (mut schedule, mut now) = (Schedule::default(), ms(0));
         let mut pauses = Vec::new();
-        schedule.ask(Ask::Now, now);
+        schedule.ask(Urgency::Now, now);
         for _ in 0..count {
             assert!(schedule.start(now));
-            schedule.done(Went::Well(news), ms(0), now, 0.5);
-            schedule.ask(Ask::Changed, now);
+            schedule.done(Finished::Ok(activity), ms(0), now, 0.5);
+            schedule.ask(Urgency::Changed, now);
             pauses.push((schedule.due().unwrap() - now).as_millis());
             now = schedule.due().unwrap();
         }
@@ -235,39 +240,39 @@ mod tests {
 
     #[test]
     fn where_no_session_changes_it_is_listed_less_often_but_before_the_log_is_full() {
-        let news = |changed, frames| News {
+        let activity = |changed, frames| Activity {
             changed,
             frames,
             unfinished: false,
         };
-        assert_eq!(pauses(news(true, 5), 5)[1..], [500; 4]);
+        assert_eq!(pauses(activity(true, 5), 5)[1..], [500; 4]);
         assert_eq!(
-            pauses(news(false, 5), 7)[1..],
+            pauses(activity(false, 5), 7)[1..],
             [2000, 4000, 5000, 5000, 5000, 5000]
         );
         // And sooner again where sessions change.
         let (mut schedule, mut now) = (Schedule::default(), ms(0));
         let mut pace = |changed| {
             now += ms(5000);
-            schedule.pace(news(changed, 5), ms(0), now).as_millis()
+            schedule.pace(activity(changed, 5), ms(0), now).as_millis()
         };
         assert_eq!([(); 100].map(|()| pace(false))[99], 5000);
         assert_eq!([(); 4].map(|()| pace(true)), [2000, 1000, 500, 500]);
         // At every pace, so many frames a listing that the next must come sooner.
-        let busy = pauses(news(false, 2000), 12);
+        let busy = pauses(activity(false, 2000), 12);
         assert_eq!(busy[4..], [500; 8], "{busy:?}");
     }
 
     #[test]
     fn what_is_not_finished_goes_on_at_the_pace() {
         let mut schedule = Schedule::default();
-        schedule.ask(Ask::Now, ms(0));
+        schedule.ask(Urgency::Now, ms(0));
         assert!(schedule.start(ms(0)));
-        let news = News {
+        let activity = Activity {
             unfinished: true,
-            ..News::default()
+            ..Activity::default()
         };
-        schedule.done(Went::Well(news), ms(1000), ms(1000), 0.5);
+        schedule.done(Finished::Ok(activity), ms(1000), ms(1000), 0.5);
         assert_eq!(schedule.due(), Some(ms(4000)));
     }
 
@@ -275,10 +280,10 @@ mod tests {
     fn there_is_one_listing_at_a_time_and_no_request_is_lost() {
         let mut schedule = Schedule::default();
         assert!(!schedule.start(ms(0)));
-        schedule.ask(Ask::Changed, ms(0));
+        schedule.ask(Urgency::Changed, ms(0));
         assert!(schedule.start(ms(0)));
         for _ in 0..3 {
-            schedule.ask(Ask::Changed, ms(5));
+            schedule.ask(Urgency::Changed, ms(5));
             assert!(!schedule.start(ms(5)));
         }
         assert_eq!(schedule.due(), None);
@@ -293,50 +298,50 @@ mod tests {
     #[test]
     fn a_listing_that_looks_for_what_was_late_delays_no_other() {
         for (frames, ask, next) in [
-            (0, Ask::Older, 1100),
+            (0, Urgency::Older, 1100),
             // It was late.
-            (7, Ask::Older, 2000),
-            (0, Ask::Changed, 1500),
+            (7, Urgency::Older, 2000),
+            (0, Urgency::Changed, 1500),
         ] {
             let mut schedule = Schedule::default();
-            schedule.ask(Ask::Now, ms(0));
+            schedule.ask(Urgency::Now, ms(0));
             assert!(schedule.start(ms(0)));
             schedule.done(NEWS, ms(10), ms(10), 0.5);
             schedule.ask(ask, ms(1000));
             assert!(schedule.start(ms(1000)));
-            let news = News {
+            let activity = Activity {
                 frames,
-                ..News::default()
+                ..Activity::default()
             };
-            schedule.done(Went::Well(news), ms(10), ms(1010), 0.5);
-            schedule.ask(Ask::Changed, ms(1100));
+            schedule.done(Finished::Ok(activity), ms(10), ms(1010), 0.5);
+            schedule.ask(Urgency::Changed, ms(1100));
             assert_eq!(schedule.due(), Some(ms(next)), "{ask:?} {frames}");
         }
         // Asked for while something has changed, it is no other than that.
         let mut schedule = Schedule::default();
-        schedule.ask(Ask::Older, ms(0));
-        schedule.ask(Ask::Changed, ms(0));
-        schedule.ask(Ask::Older, ms(0));
+        schedule.ask(Urgency::Older, ms(0));
+        schedule.ask(Urgency::Changed, ms(0));
+        schedule.ask(Urgency::Older, ms(0));
         assert!(schedule.start(ms(0)));
-        schedule.done(Went::Well(News::default()), ms(1), ms(1), 0.5);
-        schedule.ask(Ask::Changed, ms(2));
+        schedule.done(Finished::Ok(Activity::default()), ms(1), ms(1), 0.5);
+        schedule.ask(Urgency::Changed, ms(2));
         assert_eq!(schedule.due(), Some(ms(500)));
     }
 
     #[test]
     fn a_person_does_not_wait_for_the_pace_nor_for_a_failure() {
         let mut schedule = Schedule::default();
-        schedule.ask(Ask::Now, ms(0));
+        schedule.ask(Urgency::Now, ms(0));
         assert!(schedule.start(ms(0)));
-        schedule.ask(Ask::Changed, ms(1));
-        schedule.ask(Ask::Now, ms(2));
-        schedule.done(Went::Badly, ms(5), ms(5), 0.5);
+        schedule.ask(Urgency::Changed, ms(1));
+        schedule.ask(Urgency::Now, ms(2));
+        schedule.done(Finished::Failed, ms(5), ms(5), 0.5);
         assert!(schedule.start(ms(5)), "asked for while one was in flight");
-        schedule.done(Went::Badly, ms(5), ms(10), 0.5);
+        schedule.done(Finished::Failed, ms(5), ms(10), 0.5);
         assert_eq!(schedule.due(), Some(ms(2010)), "the second failure");
-        schedule.ask(Ask::Changed, ms(20));
+        schedule.ask(Urgency::Changed, ms(20));
         assert_eq!(schedule.due(), Some(ms(2010)), "a change waits for it");
-        schedule.ask(Ask::Now, ms(30));
+        schedule.ask(Urgency::Now, ms(30));
         assert!(schedule.start(ms(30)));
     }
 
@@ -345,10 +350,10 @@ mod tests {
         let mut schedule = Schedule::default();
         let mut now = ms(0);
         let mut pauses = Vec::new();
-        schedule.ask(Ask::Now, now);
+        schedule.ask(Urgency::Now, now);
         for _ in 0..40 {
             assert!(schedule.start(now));
-            schedule.done(Went::Badly, ms(0), now, 0.5);
+            schedule.done(Finished::Failed, ms(0), now, 0.5);
             let due = schedule.due().unwrap();
             pauses.push((due - now).as_secs());
             now = due;
@@ -357,19 +362,19 @@ mod tests {
         assert_eq!(pauses[39], 60);
         assert!(schedule.start(now));
         schedule.done(NEWS, ms(0), now, 0.5);
-        schedule.ask(Ask::Now, now);
+        schedule.ask(Urgency::Now, now);
         assert!(schedule.start(now));
-        schedule.done(Went::Badly, ms(0), now, 0.0);
+        schedule.done(Finished::Failed, ms(0), now, 0.0);
         assert_eq!(schedule.due(), Some(now + ms(800)));
     }
 
     #[test]
     fn a_slow_source_is_listed_less_often() {
         let mut schedule = Schedule::default();
-        schedule.ask(Ask::Now, ms(0));
+        schedule.ask(Urgency::Now, ms(0));
         assert!(schedule.start(ms(0)));
         schedule.done(NEWS, ms(1000), ms(1000), 0.5);
-        schedule.ask(Ask::Changed, ms(1000));
+        schedule.ask(Urgency::Changed, ms(1000));
         assert_eq!(
             schedule.due(),
             Some(ms(4000)),
@@ -381,11 +386,11 @@ mod tests {
     fn a_source_that_is_polled_is_asked_at_its_pace_whatever_it_says() {
         let hour = Duration::from_secs(3600);
         let mut schedule = Schedule::polled(hour);
-        schedule.ask(Ask::Changed, ms(0));
+        schedule.ask(Urgency::Changed, ms(0));
         assert!(schedule.start(ms(0)));
-        let unfinished = Went::Well(News {
+        let unfinished = Finished::Ok(Activity {
             unfinished: true,
-            ..News::default()
+            ..Activity::default()
         });
         schedule.done(unfinished, ms(300), ms(300), 0.5);
         assert_eq!(schedule.due(), Some(hour), "from start to start");
@@ -393,7 +398,7 @@ mod tests {
         let mut pauses = Vec::new();
         for _ in 0..14 {
             assert!(schedule.start(now));
-            schedule.done(Went::Badly, ms(1), now, 0.5);
+            schedule.done(Finished::Failed, ms(1), now, 0.5);
             let due = schedule.due().unwrap();
             pauses.push((due - now).as_secs());
             now = due;
@@ -405,9 +410,9 @@ mod tests {
     #[test]
     fn what_is_not_final_is_repeated_after_a_second() {
         let mut schedule = Schedule::default();
-        schedule.ask(Ask::Now, ms(0));
+        schedule.ask(Urgency::Now, ms(0));
         assert!(schedule.start(ms(0)));
-        schedule.done(Went::Again, ms(1), ms(1), 0.5);
+        schedule.done(Finished::Retry, ms(1), ms(1), 0.5);
         assert!(schedule.due().unwrap() > ms(1001));
         assert!(schedule.due().unwrap() < ms(1500));
     }

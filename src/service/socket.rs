@@ -19,7 +19,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::{debug, warn};
 
-use super::client::{Unreached, connect};
+use super::client::{ConnectError, connect};
 use super::{ByeCode, Event, Handle, lines, peer};
 use crate::files;
 use crate::wire::line;
@@ -97,7 +97,7 @@ impl Bound {
         }
         match fs::symlink_metadata(path) {
             Ok(about) if about.file_type().is_socket() => {
-                if !matches!(connect(path), Err(Unreached::None)) {
+                if !matches!(connect(path), Err(ConnectError::None)) {
                     return Err(io::ErrorKind::AddrInUse.into());
                 }
                 // Nobody answers: it is a dead service's.

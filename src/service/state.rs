@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::files;
-use crate::text::Shown;
+use crate::text::DisplayPath;
 
 /// How many indexes one place has room for.
 const SLOTS: u32 = 8;
@@ -67,7 +67,7 @@ impl StateDir {
     /// Where another service has it, the system refuses, or somebody else can write to it.
     pub fn open(path: &Path) -> Result<Self, StateError> {
         let unusable = |why| StateError::Unusable {
-            directory: Shown(path).to_string(),
+            directory: DisplayPath(path).to_string(),
             why,
         };
         files::make_directory(path).map_err(unusable)?;
@@ -89,7 +89,7 @@ impl StateDir {
                 let _ = lock.take(32).read_to_string(&mut pid);
                 return Err(StateError::Held {
                     pid: pid.trim().parse().ok(),
-                    directory: Shown(path).to_string(),
+                    directory: DisplayPath(path).to_string(),
                 });
             }
             Err(TryLockError::Error(why)) => return Err(unusable(why)),

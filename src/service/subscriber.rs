@@ -24,7 +24,7 @@ pub const UNANSWERED: usize = 64;
 
 /// Tells readers apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct ReaderId(pub(super) u64);
+pub(super) struct SubscriberId(pub(super) u64);
 
 #[derive(Debug, Default)]
 struct Queue {
@@ -61,7 +61,7 @@ pub(super) struct Outbox {
 /// Whom a reply goes to.
 #[derive(Debug, Clone)]
 pub struct ReplyTo {
-    pub(super) id: ReaderId,
+    pub(super) id: SubscriberId,
     shared: Arc<Shared>,
 }
 
@@ -87,12 +87,12 @@ impl ReplyTo {
 #[derive(Debug)]
 pub struct Subscription {
     shared: Arc<Shared>,
-    id: ReaderId,
+    id: SubscriberId,
     inbox: Inbox,
 }
 
 /// A queue's two ends.
-pub(super) fn queue(id: ReaderId, inbox: Inbox, is_peer: bool) -> (Outbox, Subscription) {
+pub(super) fn queue(id: SubscriberId, inbox: Inbox, is_peer: bool) -> (Outbox, Subscription) {
     let shared = Arc::new(Shared::default());
     let outbox = Outbox {
         shared: Arc::clone(&shared),
@@ -139,7 +139,7 @@ impl Outbox {
     }
 
     /// From now on the reader sees this, and this snapshot first.
-    pub(super) fn look_at(&mut self, view: View, snapshot: &Arc<Event>) {
+    pub(super) fn set_view(&mut self, view: View, snapshot: &Arc<Event>) {
         self.view = view;
         self.begin_anew(snapshot);
     }

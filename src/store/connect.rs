@@ -13,10 +13,10 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, FileControl, OpenFlags, Transaction};
 
 use super::StoreError;
+use super::inspect::{FileState, inspect};
 use super::interrupt::Interrupt;
 use super::lock;
-use super::log::{IndexHeader, Position, WalIndex};
-use super::look::{Look, look};
+use super::log::{IndexHeader, WalIndex, WalPosition};
 use super::stamp::FileStamp;
 use crate::locate::{DatabaseFiles, says_wal};
 
@@ -53,16 +53,16 @@ const ATTEMPTS: usize = 16;
 #[derive(Debug)]
 pub struct Snapshot<'a> {
     transaction: Transaction<'a>,
-    end: Option<Position>,
+    end: Option<WalPosition>,
     blocks_writers: bool,
 }
 
 impl Snapshot<'_> {
     /// Where in the log it ends: it has these frames, no more and no fewer;
-    /// [nowhere](Position::is_nowhere) if the file alone is the database. `None` where
+    /// [nowhere](WalPosition::is_nowhere) if the file alone is the database. `None` where
     /// that is not certain.
     #[must_use]
-    pub fn end(&self) -> Option<Position> {
+    pub fn end(&self) -> Option<WalPosition> {
         self.end
     }
 
@@ -134,11 +134,11 @@ impl Database {
     /// Returns an error if the file is not a database or cannot be read.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Opened, StoreError> {
         let files = DatabaseFiles::resolve(path)?;
-        let (held, header) = match look(&files)? {
-            Look::Missing => return Ok(Opened::Missing),
-            Look::Young => return Ok(Opened::Young),
-            Look::Empty => return Ok(Opened::Empty),
-            Look::Open(file, header) => (file, header),
+        let (held, header) = match inspect(&files)? {
+            FileState::Missing => return Ok(Opened::Missing),
+            FileState::Young => return Ok(Opened::Young),
+            FileState::Empty => return Ok(Opened::Empty),
+            FileState::Open(file, header) => (file, header),
         };
         let log_elsewhere = files.log_can_be_elsewhere(&header, &held.metadata()?);
         let interrupt = Arc::new(Interrupt::new(options.deadline));
@@ -146,7 +146,7 @@ impl Database {
         let (conn, before) = match touch(&conn) {
             Ok(()) => (conn, None),
             Err(error) if needs_a_wal_index(&error) => {
-                let Some(before) = Unchanging::look(&files) else {
+                let Some(before) = Unchanging::inspect(&files) else {
                     return Err(StoreError::of_wal_index(error, &files));
                 };
                 let uri = immutable_uri(&files.main);
@@ -193,7 +193,7 @@ impl Database {
                 return Err(StoreError::Changed);
             }
             let end = match self.kind {
-                Kind::Rollback | Kind::Unchanging(_) => Some(Position::NOWHERE),
+                Kind::Rollback | Kind::Unchanging(_) => Some(WalPosition::NOWHERE),
                 Kind::WalUnknown => None,
                 Kind::Wal(_) => {
                     // The same header before and after: it is this one that was taken.
@@ -283,7 +283,9 @@ impl Database {
     /// changed.
     pub fn close(self) -> Result<(), StoreError> {
         match &self.kind {
-            Kind::Unchanging(before) if Unchanging::look(&self.files).as_ref() != Some(before) => {
+            Kind::Unchanging(before)
+                if Unchanging::inspect(&self.files).as_ref() != Some(before) =>
+            {
                 Err(StoreError::Changed)
             }
             _ => Ok(()),
@@ -358,7 +360,7 @@ struct Unchanging {
 }
 
 impl Unchanging {
-    fn look(files: &DatabaseFiles) -> Option<Self> {
+    fn inspect(files: &DatabaseFiles) -> Option<Self> {
         let directory = files.main.parent()?;
         let writable = rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_ok();
         let size = |path: &Path| std::fs::metadata(path).map_or(0, |log| log.len());

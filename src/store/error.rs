@@ -11,8 +11,8 @@ use rustix::io::Errno;
 
 use super::lock::LockHolder;
 use crate::locate::DatabaseFiles;
-use crate::text::Shown;
-use crate::wire::{ErrorKind, Failure};
+use crate::text::DisplayPath;
+use crate::wire::{ErrorKind, HelperError};
 
 /// Reading a database failed.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +30,7 @@ pub enum StoreError {
     /// create it.
     #[error(
         "cannot {what} {}, which SQLite needs to read the write-ahead log: {error}",
-        Shown(path)
+        DisplayPath(path)
     )]
     BesideIt {
         /// Open or create.
@@ -122,10 +122,14 @@ impl StoreError {
     /// The `error` line about the database at `path`: what happened to it, and
     /// the way out. It names no option: whoever shows it may have others.
     #[must_use]
-    pub fn failure(&self, path: &Path) -> Failure {
-        Failure {
+    pub fn failure(&self, path: &Path) -> HelperError {
+        HelperError {
             kind: self.kind(),
-            message: format!("cannot read {}: {self} ({})", Shown(path), self.way_out()),
+            message: format!(
+                "cannot read {}: {self} ({})",
+                DisplayPath(path),
+                self.way_out()
+            ),
         }
     }
 

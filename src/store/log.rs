@@ -21,7 +21,7 @@ use super::lock;
 
 /// A place in the log: so many frames of one generation, and the checksum there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-pub struct Position {
+pub struct WalPosition {
     /// The salts of the generation. Each restart of the log adds one to the first.
     pub salts: [u32; 2],
     /// How many frames.
@@ -32,7 +32,7 @@ pub struct Position {
     pub big_endian: bool,
 }
 
-impl Position {
+impl WalPosition {
     /// There is no log: the file alone is the database.
     pub const NOWHERE: Self = Self {
         salts: [0; 2],
@@ -115,10 +115,10 @@ impl IndexHeader {
 
     /// The end of the log that it publishes. Its fields are in the byte order of
     /// the machine, but for the salts, which are copied from the log.
-    pub(super) fn position(&self) -> Position {
+    pub(super) fn position(&self) -> WalPosition {
         let bytes = |at: usize| [self.0[at], self.0[at + 1], self.0[at + 2], self.0[at + 3]];
         let frames = u32::from_ne_bytes(bytes(16));
-        let position = Position {
+        let position = WalPosition {
             salts: [32, 36].map(|at| u32::from_be_bytes(bytes(at))),
             frames,
             checksum: [24, 28].map(|at| u32::from_ne_bytes(bytes(at))),
@@ -189,7 +189,7 @@ mod tests {
                 .unwrap()
                 .map(|header| header.position())
         };
-        let position = Position {
+        let position = WalPosition {
             salts: [5, 6],
             frames: 7,
             checksum: [8, 0],

@@ -1,19 +1,19 @@
 //! Checking what a writer of the same process writes.
 
-use super::{Checker, Content, Sessions, Verdict, Violation};
+use super::{Checker, Content, ListingContent, Verdict, Violation};
 
 /// A [`Checker`] that a [`Writer`](super::Writer) of the same process writes to.
 ///
 /// A violation fails the write, and is kept for [`finish`](Self::finish).
 #[derive(Debug)]
-pub struct Checked<C: Content = Sessions> {
+pub struct Checked<C: Content = ListingContent> {
     checker: Checker<C>,
     broken: Option<Violation>,
 }
 
 impl Default for Checked {
     fn default() -> Self {
-        Self::of(Sessions::default())
+        Self::of(ListingContent::default())
     }
 }
 

@@ -9,7 +9,9 @@ use serde::de::DeserializeOwned;
 
 use super::parse::{LineError, parse};
 use super::violation::{invalid, shown};
-use super::{Failure, Hello, Listing, Message, PROTOCOL, Progress, Sessions, Violation, limits};
+use super::{
+    Hello, HelperError, Listing, ListingContent, Message, PROTOCOL, Progress, Violation, limits,
+};
 use crate::text;
 
 /// What a checked output was.
@@ -22,7 +24,7 @@ pub enum Verdict<T = Listing> {
         /// The helper's version.
         lister: String,
         /// Its reason.
-        failure: Failure,
+        failure: HelperError,
     },
 }
 
@@ -30,7 +32,7 @@ pub enum Verdict<T = Listing> {
 ///
 /// After the first [`Violation`] the checker is spent: drop it.
 #[derive(Debug)]
-pub struct Checker<C: Content = Sessions> {
+pub struct Checker<C: Content = ListingContent> {
     /// The part of a line whose end has not arrived.
     partial: Vec<u8>,
     /// Bytes so far.
@@ -47,7 +49,7 @@ pub struct Checker<C: Content = Sessions> {
 #[derive(Debug)]
 enum Last<E> {
     End(E),
-    Error(Failure),
+    Error(HelperError),
 }
 
 /// What an output has between its `hello` and its end, and what its `end` says.
@@ -67,7 +69,7 @@ pub trait Content {
     /// # Errors
     ///
     /// The rule that it breaks.
-    fn take(&mut self, line: Self::Line, at: usize) -> Result<Taken<Self::End>, Violation>;
+    fn take(&mut self, line: Self::Line, at: usize) -> Result<LineKind<Self::End>, Violation>;
 
     /// How much has come.
     fn count(&self) -> usize;
@@ -78,7 +80,7 @@ pub trait Content {
 
 /// What a line was.
 #[derive(Debug)]
-pub enum Taken<E> {
+pub enum LineKind<E> {
     /// A `hello`.
     Hello,
     /// One of several.
@@ -86,7 +88,7 @@ pub enum Taken<E> {
     /// The `end`.
     End(E),
     /// An `error`.
-    Error(Failure),
+    Error(HelperError),
 }
 
 impl<C: Content> Checker<C> {
@@ -127,7 +129,7 @@ impl<C: Content> Checker<C> {
     pub fn progress(&self) -> Progress {
         match (&self.last, &self.hello) {
             (Some(_), _) => Progress::Complete,
-            (None, Some(_)) => Progress::Sessions(self.content.count()),
+            (None, Some(_)) => Progress::ListingContent(self.content.count()),
             (None, None) => Progress::Nothing,
         }
     }
@@ -207,16 +209,16 @@ impl<C: Content> Checker<C> {
         };
         match parse(line) {
             Ok(line) => match self.content.take(line, at)? {
-                Taken::Hello => Err(Violation::SecondHello(at)),
-                Taken::More => Ok(()),
-                Taken::End(end) => {
+                LineKind::Hello => Err(Violation::SecondHello(at)),
+                LineKind::More => Ok(()),
+                LineKind::End(end) => {
                     self.last = Some(Last::End(end));
                     Ok(())
                 }
-                Taken::Error(failure) if failure.message.len() > limits::TEXT => {
+                LineKind::Error(failure) if failure.message.len() > limits::TEXT => {
                     Err(invalid(at, "its message is too long"))
                 }
-                Taken::Error(failure) => {
+                LineKind::Error(failure) => {
                     self.last = Some(Last::Error(failure));
                     Ok(())
                 }
@@ -237,7 +239,7 @@ impl Checker {
     /// A checker of a listing.
     #[must_use]
     pub fn new() -> Self {
-        Self::of(Sessions::default())
+        Self::of(ListingContent::default())
     }
 }
 

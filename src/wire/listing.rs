@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::frame::{Content, Taken};
+use super::frame::{Content, LineKind};
 use super::violation::{invalid, overlong_text};
 use super::{Degraded, End, Message, OptionalPart, Violation, limits};
 use crate::packed::PackedList;
@@ -23,13 +23,13 @@ pub struct Listing {
 
 /// The content of a listing.
 #[derive(Debug)]
-pub struct Sessions {
+pub struct ListingContent {
     first_prompt_limit: usize,
     sessions: PackedList<Session>,
     ids: HashSet<SessionId>,
 }
 
-impl Sessions {
+impl ListingContent {
     /// Of a listing whose request names this limit for first prompts, in characters.
     #[must_use]
     pub fn new(first_prompt_limit: usize) -> Self {
@@ -42,22 +42,22 @@ impl Sessions {
 }
 
 /// With the default limit for first prompts.
-impl Default for Sessions {
+impl Default for ListingContent {
     fn default() -> Self {
         Self::new(limits::FIRST_PROMPT)
     }
 }
 
-impl Content for Sessions {
+impl Content for ListingContent {
     type Line = Message;
     type End = End;
     type Whole = Listing;
 
     const KNOWN: &'static [&'static str] = &["hello", "session", "end", "error"];
 
-    fn take(&mut self, line: Message, at: usize) -> Result<Taken<End>, Violation> {
+    fn take(&mut self, line: Message, at: usize) -> Result<LineKind<End>, Violation> {
         match line {
-            Message::Hello(_) => Ok(Taken::Hello),
+            Message::Hello(_) => Ok(LineKind::Hello),
             Message::Session(session) => self.session(*session, at),
             Message::End(end) => {
                 let got = self.sessions.len() as u64;
@@ -72,9 +72,9 @@ impl Content for Sessions {
                 }
                 check_degraded(&end.degraded, at)?;
                 check_other_tables(&end.other_tables, at)?;
-                Ok(Taken::End(end))
+                Ok(LineKind::End(end))
             }
-            Message::Error(failure) => Ok(Taken::Error(failure)),
+            Message::Error(failure) => Ok(LineKind::Error(failure)),
         }
     }
 
@@ -92,8 +92,8 @@ impl Content for Sessions {
     }
 }
 
-impl Sessions {
-    fn session(&mut self, session: Session, line: usize) -> Result<Taken<End>, Violation> {
+impl ListingContent {
+    fn session(&mut self, session: Session, line: usize) -> Result<LineKind<End>, Violation> {
         if self.sessions.len() == limits::SESSIONS {
             return Err(Violation::TooMany);
         }
@@ -105,7 +105,7 @@ impl Sessions {
             });
         }
         self.sessions.push(&session);
-        Ok(Taken::More)
+        Ok(LineKind::More)
     }
 }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::listing::{check_other_tables, check_session};
 use super::violation::{invalid, overlong_text};
-use super::{Content, DatabaseState, Failure, Hello, Taken, Violation, limits};
+use super::{Content, DatabaseState, Hello, HelperError, LineKind, Violation, limits};
 use crate::session::{Session, SessionId};
 use crate::strict;
 
@@ -130,7 +130,7 @@ pub enum AnswerLine {
     /// The last line.
     End(AnswersEnd),
     /// The last line of a failed look-up.
-    Error(Failure),
+    Error(HelperError),
     /// [`Answer::Session`].
     Session(Box<Session>),
     /// [`Answer::Absent`].
@@ -169,14 +169,14 @@ pub struct Answers {
 
 /// The content of an output with answers to these.
 #[derive(Debug)]
-pub struct Asked {
+pub struct LookUpContent {
     what: LookUp,
     ids: Vec<SessionId>,
     first_prompt_limit: usize,
     answers: Vec<Answer>,
 }
 
-impl Asked {
+impl LookUpContent {
     /// What was asked for.
     #[must_use]
     pub fn new(what: LookUp, ids: &[SessionId]) -> Self {
@@ -197,7 +197,7 @@ impl Asked {
         }
     }
 
-    fn answer(&mut self, answer: Answer, at: usize) -> Result<Taken<AnswersEnd>, Violation> {
+    fn answer(&mut self, answer: Answer, at: usize) -> Result<LineKind<AnswersEnd>, Violation> {
         if self.ids.get(self.answers.len()) != Some(answer.id()) {
             return Err(invalid(
                 at,
@@ -218,11 +218,11 @@ impl Asked {
             Answer::Root { .. } | Answer::Absent { .. } | Answer::Unresolved { .. } => {}
         }
         self.answers.push(answer);
-        Ok(Taken::More)
+        Ok(LineKind::More)
     }
 }
 
-impl Content for Asked {
+impl Content for LookUpContent {
     type Line = AnswerLine;
     type End = AnswersEnd;
     type Whole = Answers;
@@ -237,10 +237,10 @@ impl Content for Asked {
         "error",
     ];
 
-    fn take(&mut self, line: AnswerLine, at: usize) -> Result<Taken<AnswersEnd>, Violation> {
+    fn take(&mut self, line: AnswerLine, at: usize) -> Result<LineKind<AnswersEnd>, Violation> {
         let answer = match line {
-            AnswerLine::Hello(_) => return Ok(Taken::Hello),
-            AnswerLine::Error(failure) => return Ok(Taken::Error(failure)),
+            AnswerLine::Hello(_) => return Ok(LineKind::Hello),
+            AnswerLine::Error(failure) => return Ok(LineKind::Error(failure)),
             AnswerLine::Session(session) => Answer::Session(session),
             AnswerLine::Absent { id } => Answer::Absent { id },
             AnswerLine::Root {
@@ -263,7 +263,7 @@ impl Content for Asked {
                     return Err(invalid(at, "it did not answer all that was asked"));
                 }
                 check_other_tables(&end.other_tables, at)?;
-                return Ok(Taken::End(end));
+                return Ok(LineKind::End(end));
             }
         };
         self.answer(answer, at)

@@ -18,7 +18,7 @@ pub enum Message {
     /// The last line of a complete listing.
     End(End),
     /// The last line of a failed listing.
-    Error(Failure),
+    Error(HelperError),
 }
 
 /// The first line: who speaks.
@@ -281,7 +281,7 @@ impl ScanMode {
 
 /// The last line of a failed listing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure {
+pub struct HelperError {
     /// What the caller can act on.
     #[serde(deserialize_with = "strict::name")]
     pub kind: ErrorKind,

@@ -30,13 +30,13 @@ mod violation;
 mod write;
 
 pub use checked::Checked;
-pub use frame::{Checker, Content, Taken, Verdict};
+pub use frame::{Checker, Content, LineKind, Verdict};
 pub use json::{line, to_json};
-pub use listing::{Listing, Sessions};
-pub use look_up::{Answer, AnswerLine, Answers, AnswersEnd, Asked, LookUp, Unresolved};
+pub use listing::{Listing, ListingContent};
+pub use look_up::{Answer, AnswerLine, Answers, AnswersEnd, LookUp, LookUpContent, Unresolved};
 pub use message::{
-    DatabaseState, Degraded, End, ErrorKind, Failure, Hello, Message, OptionalPart, Scan, ScanMode,
-    Skipped, notes, other_tables_line,
+    DatabaseState, Degraded, End, ErrorKind, Hello, HelperError, Message, OptionalPart, Scan,
+    ScanMode, Skipped, notes, other_tables_line,
 };
 pub use request::{Request, STDIN_ENDED};
 pub use violation::{Progress, Violation};

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::{Answer, AnswersEnd, Degraded, End, Failure, Hello, Message, limits, line};
+use super::{Answer, AnswersEnd, Degraded, End, Hello, HelperError, Message, limits, line};
 use crate::session::Session;
 
 /// Writes one listing, line by line, and keeps to the limits of the wire: what
@@ -126,7 +126,7 @@ impl<W: Write> Writer<W> {
     /// # Errors
     ///
     /// Where `out` fails.
-    pub fn error(mut self, mut failure: Failure) -> Result<(), WriteError> {
+    pub fn error(mut self, mut failure: HelperError) -> Result<(), WriteError> {
         cut(&mut failure.message);
         self.put(&Message::Error(failure), limits::TOTAL)?;
         Ok(self.out.flush()?)

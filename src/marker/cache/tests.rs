@@ -16,8 +16,8 @@ fn key() -> CacheKey {
     }
 }
 
-fn end(frames: u32) -> Position {
-    Position {
+fn end(frames: u32) -> WalPosition {
+    WalPosition {
         salts: [5, 6],
         frames,
         checksum: [frames, 0],
@@ -25,8 +25,8 @@ fn end(frames: u32) -> Position {
     }
 }
 
-fn read(frames: u32) -> Read {
-    Read {
+fn read(frames: u32) -> LogRead {
+    LogRead {
         to: end(frames),
         frames: 0,
         past_a_hole: false,
@@ -222,11 +222,11 @@ fn new_unowned_pages_undo_what_was_complete() {
 
 #[test]
 fn position_past_a_hole_is_lost_by_a_restart() {
-    let restarted = |frames| Position {
+    let restarted = |frames| WalPosition {
         salts: [6, 7],
         ..end(frames)
     };
-    let past = |to| Read {
+    let past = |to| LogRead {
         to,
         frames: 1,
         past_a_hole: true,
@@ -239,7 +239,7 @@ fn position_past_a_hole_is_lost_by_a_restart() {
     state.log_was_read(read(5), end(5), BTreeSet::new(), 0);
     assert!(state.is_lost_by_a_restart(restarted(1)));
     // Another generation does.
-    let next = Read {
+    let next = LogRead {
         to: restarted(2),
         frames: 2,
         past_a_hole: false,
@@ -278,9 +278,9 @@ fn only_the_same_database_in_the_same_state_goes_on() {
         changed: (6, 7),
         change_counter: 8,
     };
-    let mut state = ScanState::new(key(), Position::NOWHERE, 0);
+    let mut state = ScanState::new(key(), WalPosition::NOWHERE, 0);
     state.keep_stamp(Some(stamp));
-    assert!(state.is_about(&key(), Position::NOWHERE, stamp));
+    assert!(state.is_about(&key(), WalPosition::NOWHERE, stamp));
     let others = [
         FileStamp { device: 9, ..stamp },
         FileStamp { inode: 9, ..stamp },
@@ -300,12 +300,12 @@ fn only_the_same_database_in_the_same_state_goes_on() {
     ];
     for other in others {
         assert!(
-            !state.is_about(&key(), Position::NOWHERE, other),
+            !state.is_about(&key(), WalPosition::NOWHERE, other),
             "{other:?}"
         );
     }
     state.keep_stamp(None);
-    assert!(!state.is_about(&key(), Position::NOWHERE, stamp));
+    assert!(!state.is_about(&key(), WalPosition::NOWHERE, stamp));
     let other_keys = [
         CacheKey {
             page_size: 1024,
@@ -377,7 +377,7 @@ fn samples() -> [(&'static str, ScanCache); 2] {
             ("view".to_owned(), "message".to_owned(), 0, None),
         ],
     };
-    let position = Position {
+    let position = WalPosition {
         salts: [31, u32::MAX],
         frames: 32,
         checksum: [33, 34],

@@ -22,7 +22,7 @@
 //! locks, as POSIX has them. So a log that was written to counts as changed a few times
 //! more while it grows older.
 
-mod looks;
+mod stamp;
 mod tasks;
 
 #[cfg(target_os = "linux")]
@@ -44,7 +44,7 @@ use crate::index::CONFIRM;
 use crate::locate::DatabaseFiles;
 use crate::source::{Source, SourceName};
 use inotify::{Events, Watching};
-pub(super) use looks::Looks;
+pub(super) use stamp::SourceStamp;
 use tasks::{Task, Tasks, Waker};
 
 /// How often the files are looked at in any case.
@@ -87,7 +87,7 @@ impl Watcher {
         let written = source.written.first();
         let written = written.unwrap_or(&files.main).clone();
         let task = self.tasks.add(|waker| {
-            let mut looker = Looker {
+            let mut inspector = Inspector {
                 name: source.name.clone(),
                 number,
                 written,
@@ -97,11 +97,11 @@ impl Watcher {
                 waiting: Arc::clone(&waiting),
                 events: Arc::clone(&self.events),
                 watching: None,
-                told: None,
-                turned: None,
+                reported: None,
+                moved: None,
                 last: None,
             };
-            move || Instant::now() + looker.look()
+            move || Instant::now() + inspector.inspect()
         });
         Watch { task, waiting }
     }
@@ -147,7 +147,7 @@ impl SharedEvents {
 }
 
 /// Requests for a look.
-type Waiting = Arc<Mutex<Vec<Sender<Looks>>>>;
+type Waiting = Arc<Mutex<Vec<Sender<SourceStamp>>>>;
 
 /// A running watch.
 #[derive(Debug)]
@@ -159,17 +159,17 @@ pub(super) struct Watch {
 impl Watch {
     /// Asks for a look now. What is seen comes after the owner has been told of it, which
     /// takes as long as the disk does.
-    pub(super) fn look(&self) -> Receiver<Looks> {
-        let (done, looked) = mpsc::channel();
+    pub(super) fn inspect(&self) -> Receiver<SourceStamp> {
+        let (done, inspected) = mpsc::channel();
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.push(done);
         drop(waiting);
         self.task.wake();
-        looked
+        inspected
     }
 }
 
-struct Looker {
+struct Inspector {
     name: SourceName,
     /// Which source of that name.
     number: u64,
@@ -183,23 +183,23 @@ struct Looker {
     /// The watch, and which directory it is of.
     watching: Option<(Watching, (u64, u64))>,
     /// What was last said about how this source is watched.
-    told: Option<String>,
+    reported: Option<String>,
     /// The path leads to another database.
-    turned: Option<Turned>,
+    moved: Option<Moved>,
     /// What the files looked like.
-    last: Option<Looks>,
+    last: Option<SourceStamp>,
 }
 
 /// Where the path as it was written leads now.
-struct Turned {
+struct Moved {
     to: PathBuf,
     since: Instant,
-    is_told: bool,
+    is_reported: bool,
 }
 
-impl Looker {
+impl Inspector {
     /// One look; returns how long until the next.
-    fn look(&mut self) -> Duration {
+    fn inspect(&mut self) -> Duration {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let answered = std::mem::take(&mut *waiting);
         drop(waiting);
@@ -207,22 +207,22 @@ impl Looker {
         let how = self.keep_watching();
         let events = how.is_ok();
         let how = how.map_or_else(|why| format!("polling: {why}"), |()| "events".to_owned());
-        if self.told.as_ref() != Some(&how) {
+        if self.reported.as_ref() != Some(&how) {
             self.inbox
                 .watched(self.name.clone(), self.number, how.clone());
-            self.told = Some(how);
+            self.reported = Some(how);
         }
-        let (looks, until_older) = Looks::at(&self.files);
-        if self.last != Some(looks) {
-            self.last = Some(looks);
-            self.inbox.looked(self.name.clone(), self.number, looks);
+        let (stamp, until_older) = SourceStamp::at(&self.files);
+        if self.last != Some(stamp) {
+            self.last = Some(stamp);
+            self.inbox.inspected(self.name.clone(), self.number, stamp);
         }
         self.follow();
         for done in answered {
             // Who no longer waits needs no answer.
-            let _ = done.send(looks);
+            let _ = done.send(stamp);
         }
-        let is_unconfirmed = self.turned.as_ref().is_some_and(|turned| !turned.is_told);
+        let is_unconfirmed = self.moved.as_ref().is_some_and(|moved| !moved.is_reported);
         let most = match events && !is_unconfirmed {
             true => SAFETY_NET,
             false => POLL,
@@ -235,27 +235,27 @@ impl Looker {
         let to = match DatabaseFiles::resolve(&self.written) {
             Ok(files) if files.main != self.files.main => files.main,
             // Where the disk refuses, nothing is known.
-            _ => return self.turned = None,
+            _ => return self.moved = None,
         };
         // An unmounted directory must not remove the source.
         if !to.parent().is_some_and(Path::is_dir) {
-            return self.turned = None;
+            return self.moved = None;
         }
-        let turned = match self.turned.take().filter(|turned| turned.to == to) {
-            Some(turned) => turned,
-            None => Turned {
+        let moved = match self.moved.take().filter(|moved| moved.to == to) {
+            Some(moved) => moved,
+            None => Moved {
                 to,
                 since: Instant::now(),
-                is_told: false,
+                is_reported: false,
             },
         };
-        let turned = self.turned.insert(turned);
+        let moved = self.moved.insert(moved);
         // A link can be removed and made anew: a missing file must be missing at two looks.
-        let is_sure = turned.to.exists() || turned.since.elapsed() >= CONFIRM;
-        if is_sure && !turned.is_told {
-            turned.is_told = true;
+        let is_sure = moved.to.exists() || moved.since.elapsed() >= CONFIRM;
+        if is_sure && !moved.is_reported {
+            moved.is_reported = true;
             self.inbox
-                .turned(self.name.clone(), self.number, turned.to.clone());
+                .moved(self.name.clone(), self.number, moved.to.clone());
         }
     }
 
@@ -323,13 +323,13 @@ mod tests {
     use crate::source::sources_of;
 
     /// A place with databases in `one` and `two`, and a link to `one` that is watched.
-    struct Turning {
+    struct MovingLink {
         place: tempfile::TempDir,
-        looker: Looker,
-        told: Receiver<Message>,
+        inspector: Inspector,
+        reported: Receiver<Message>,
     }
 
-    impl Turning {
+    impl MovingLink {
         fn new() -> Self {
             let place = tempfile::tempdir().unwrap();
             for name in ["one", "two", "three", "empty"] {
@@ -340,8 +340,8 @@ mod tests {
             }
             symlink("one", place.path().join("link")).unwrap();
             let source = &sources_of(&[place.path().join("link/x.db")])[0];
-            let (to, told) = mpsc::channel();
-            let looker = Looker {
+            let (to, reported) = mpsc::channel();
+            let inspector = Inspector {
                 name: source.name.clone(),
                 number: 1,
                 files: DatabaseFiles::of_canonical(source.db().unwrap()),
@@ -351,14 +351,14 @@ mod tests {
                 waiting: Waiting::default(),
                 events: Arc::default(),
                 watching: None,
-                told: None,
-                turned: None,
+                reported: None,
+                moved: None,
                 last: None,
             };
             Self {
                 place,
-                looker,
-                told,
+                inspector,
+                reported,
             }
         }
 
@@ -372,66 +372,66 @@ mod tests {
 
         /// What one more look tells.
         fn follow(&mut self) -> Vec<PathBuf> {
-            self.looker.follow();
+            self.inspector.follow();
             let root = self.place.path().canonicalize().unwrap();
-            let told = self.told.try_iter().map(|message| match message {
-                Message::Turned(_, 1, to) => to.strip_prefix(&root).unwrap().to_owned(),
+            let reported = self.reported.try_iter().map(|message| match message {
+                Message::Moved(_, 1, to) => to.strip_prefix(&root).unwrap().to_owned(),
                 other => panic!("{other:?}"),
             });
-            told.collect()
+            reported.collect()
         }
     }
 
     #[test]
     fn turned_link_is_told_once() {
-        let mut turning = Turning::new();
-        assert!(turning.follow().is_empty());
-        turning.turn(Some("two"));
-        assert_eq!(turning.follow(), [Path::new("two/x.db")]);
-        assert!(turning.follow().is_empty());
-        turning.turn(Some("one"));
-        assert!(turning.follow().is_empty());
-        turning.turn(Some("two"));
-        assert_eq!(turning.follow(), [Path::new("two/x.db")]);
-        turning.turn(Some("three"));
-        assert_eq!(turning.follow(), [Path::new("three/x.db")]);
+        let mut moving = MovingLink::new();
+        assert!(moving.follow().is_empty());
+        moving.turn(Some("two"));
+        assert_eq!(moving.follow(), [Path::new("two/x.db")]);
+        assert!(moving.follow().is_empty());
+        moving.turn(Some("one"));
+        assert!(moving.follow().is_empty());
+        moving.turn(Some("two"));
+        assert_eq!(moving.follow(), [Path::new("two/x.db")]);
+        moving.turn(Some("three"));
+        assert_eq!(moving.follow(), [Path::new("three/x.db")]);
     }
 
     #[test]
     fn link_to_no_database_is_told_at_the_second_look() {
-        let mut turning = Turning::new();
-        turning.turn(Some("empty"));
-        assert!(turning.follow().is_empty());
+        let mut moving = MovingLink::new();
+        moving.turn(Some("empty"));
+        assert!(moving.follow().is_empty());
         // It was only made anew.
-        turning.turn(Some("one"));
-        assert!(turning.follow().is_empty());
-        turning.turn(Some("empty"));
-        assert!(turning.follow().is_empty());
+        moving.turn(Some("one"));
+        assert!(moving.follow().is_empty());
+        moving.turn(Some("empty"));
+        assert!(moving.follow().is_empty());
         thread::sleep(CONFIRM);
-        assert_eq!(turning.follow(), [Path::new("empty/x.db")]);
+        assert_eq!(moving.follow(), [Path::new("empty/x.db")]);
     }
 
     #[test]
     fn link_to_a_directory_that_is_away_is_not_told() {
         for to in [Some("away/deep"), Some("link"), None] {
-            let mut turning = Turning::new();
-            turning.turn(to);
-            assert!(turning.follow().is_empty());
+            let mut moving = MovingLink::new();
+            moving.turn(to);
+            assert!(moving.follow().is_empty());
             thread::sleep(CONFIRM);
-            assert!(turning.follow().is_empty(), "{to:?}");
+            assert!(moving.follow().is_empty(), "{to:?}");
         }
     }
 
     #[test]
     fn directory_that_becomes_a_link_is_told() {
-        let mut turning = Turning::new();
-        turning.looker.written = turning.looker.files.main.clone();
+        let mut moving = MovingLink::new();
+        moving.inspector.written = moving.inspector.files.main.clone();
         fs::rename(
-            turning.place.path().join("one"),
-            turning.place.path().join("old"),
+            moving.place.path().join("one"),
+            moving.place.path().join("old"),
         )
         .unwrap();
-        symlink("two", turning.place.path().join("one")).unwrap();
-        assert_eq!(turning.follow(), [Path::new("two/x.db")]);
+        symlink("two", moving.place.path().join("one")).unwrap();
+        assert_eq!(moving.follow(), [Path::new("two/x.db")]);
     }
 }

@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn task_that_blocks_delays_no_other() {
         let tasks = Tasks::start().unwrap();
-        let (to, told) = mpsc::channel();
+        let (to, reported) = mpsc::channel();
         let (_never, blocks) = mpsc::channel::<()>();
         let blocks = Arc::new(Mutex::new(blocks));
         let _blocked: Vec<_> = (0..5)
@@ -253,9 +253,9 @@ mod tests {
             })
             .collect();
         let task = tasks.add(|_| tells(to, "run"));
-        assert_eq!(told.recv_timeout(SOON), Ok("run"));
+        assert_eq!(reported.recv_timeout(SOON), Ok("run"));
         task.wake();
-        assert_eq!(told.recv_timeout(SOON), Ok("run"));
+        assert_eq!(reported.recv_timeout(SOON), Ok("run"));
     }
 
     /// A task that waits each time it runs until it is told when to run next.
@@ -344,7 +344,7 @@ mod tests {
     #[test]
     fn threads_end_when_there_is_no_work_for_them() {
         let tasks = Tasks::start().unwrap();
-        let (to, told) = mpsc::channel();
+        let (to, reported) = mpsc::channel();
         let many: Vec<_> = (0..50)
             .map(|_| {
                 let to = to.clone();
@@ -358,7 +358,7 @@ mod tests {
             })
             .collect();
         for _ in &many {
-            told.recv_timeout(SOON).unwrap();
+            reported.recv_timeout(SOON).unwrap();
         }
         let until = Instant::now() + SOON;
         // One is here, the others have it from their threads.

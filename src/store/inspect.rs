@@ -35,7 +35,7 @@ const EMPTY: u64 = 1;
 
 /// What the look found.
 #[derive(Debug)]
-pub(super) enum Look {
+pub(super) enum FileState {
     /// No file.
     Missing,
     /// Being made or restored.
@@ -47,7 +47,7 @@ pub(super) enum Look {
 }
 
 /// Looks at the main file of these.
-pub(super) fn look(files: &DatabaseFiles) -> Result<Look, StoreError> {
+pub(super) fn inspect(files: &DatabaseFiles) -> Result<FileState, StoreError> {
     // A FIFO in the file's place would block without NONBLOCK.
     let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
     let file = match OpenOptions::new()
@@ -62,7 +62,7 @@ pub(super) fn look(files: &DatabaseFiles) -> Result<Look, StoreError> {
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
             ) =>
         {
-            return Ok(Look::Missing);
+            return Ok(FileState::Missing);
         }
         Err(error) => return Err(error.into()),
     };
@@ -89,12 +89,12 @@ pub(super) fn look(files: &DatabaseFiles) -> Result<Look, StoreError> {
         is_made(header, about.len())
     };
     if !is_made && is_young(about.modified()?, SystemTime::now()) {
-        return Ok(Look::Young);
+        return Ok(FileState::Young);
     }
     Ok(if about.len() <= EMPTY {
-        Look::Empty
+        FileState::Empty
     } else {
-        Look::Open(file, start)
+        FileState::Open(file, start)
     })
 }
 

@@ -25,10 +25,10 @@ const MARGIN: Duration = Duration::from_millis(10);
 
 /// What the files of a source look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::service) struct Looks {
-    db: Option<FileLooks>,
+pub(in crate::service) struct SourceStamp {
+    db: Option<FileStamp>,
     /// An empty log is none: a reader makes one.
-    log: Option<FileLooks>,
+    log: Option<FileStamp>,
     /// One of them changed so recently that it may change again and look the same.
     racy: bool,
     /// How many of the ages in [`SETTLING`] the log has reached.
@@ -38,7 +38,7 @@ pub(in crate::service) struct Looks {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FileLooks {
+struct FileStamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -48,7 +48,7 @@ struct FileLooks {
     modified: (i64, i64),
 }
 
-impl FileLooks {
+impl FileStamp {
     /// How long ago it was written to, by a clock that can be set, and so also how far in
     /// the future.
     fn age(&self, now: Duration) -> Duration {
@@ -63,7 +63,7 @@ impl FileLooks {
     }
 }
 
-impl Looks {
+impl SourceStamp {
     /// Also returns when the files look different without any change, since they are
     /// older.
     pub(super) fn at(files: &DatabaseFiles) -> (Self, Option<Duration>) {
@@ -86,7 +86,7 @@ impl Looks {
         let age = log.map_or(Duration::MAX, |log| log.age(now));
         let settled = SETTLING.iter().take_while(|step| **step <= age).count();
         let until_settled = SETTLING.get(settled).map(|step| *step - age);
-        let looks = Self {
+        let stamp = Self {
             db,
             log,
             racy,
@@ -95,23 +95,23 @@ impl Looks {
         };
         let next = [until_not_racy.filter(|_| racy), until_settled];
         let next = next.into_iter().flatten().min();
-        (looks, next.map(|next| next + MARGIN))
+        (stamp, next.map(|next| next + MARGIN))
     }
 
     /// True where `now` the files are the same, and have only grown older.
-    pub(in crate::service) fn are_only_older(&self, now: &Self) -> bool {
+    pub(in crate::service) fn has_only_aged(&self, now: &Self) -> bool {
         !self.failed && !now.failed && (self.db, self.log) == (now.db, now.log)
     }
 
     /// True where nothing can have changed between these looks and `now`.
-    pub(in crate::service) fn is_still(&self, now: &Self) -> bool {
+    pub(in crate::service) fn is_unchanged(&self, now: &Self) -> bool {
         !self.racy && !self.failed && self == now
     }
 }
 
-fn file(path: &Path) -> io::Result<Option<FileLooks>> {
+fn file(path: &Path) -> io::Result<Option<FileStamp>> {
     match fs::metadata(path) {
-        Ok(about) => Ok(Some(FileLooks {
+        Ok(about) => Ok(Some(FileStamp {
             device: about.dev(),
             inode: about.ino(),
             size: about.size(),
