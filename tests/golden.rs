@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use opencode_sessions::codec::Unreadable;
 use opencode_sessions::entry::Entry;
-use opencode_sessions::index::{Failing, Found, Health, Index, Moment, View, snapshot};
+use opencode_sessions::index::{Failing, Health, Index, ListedEntries, Moment, View, snapshot};
 use opencode_sessions::marker_text::MarkerText;
 use opencode_sessions::packed::Packed;
 use opencode_sessions::service::client::{Client, ConnectError};
@@ -282,7 +282,7 @@ fn index() -> Index {
         wall: Millis(0),
         monotonic: Duration::ZERO,
     };
-    let found = |entries: Vec<Entry>| Found {
+    let found = |entries: Vec<Entry>| ListedEntries {
         database: DatabaseState::Ready,
         entries: entries.into_iter().collect(),
     };
@@ -292,8 +292,9 @@ fn index() -> Index {
 }
 
 fn entries_of(index: &Index) -> Vec<Vec<Entry>> {
-    let entries =
-        |known: &opencode_sessions::index::Known| known.entries().map(Packed::unpack).collect();
+    let entries = |known: &opencode_sessions::index::SourceState| {
+        known.entries().map(Packed::unpack).collect()
+    };
     index.sources().map(entries).collect()
 }
 
@@ -420,7 +421,7 @@ fn wire_listing_is_pinned() {
     });
     assert_is_sample(&name, &encoded);
     let listing = whole(checked(
-        opencode_sessions::wire::Sessions::default(),
+        opencode_sessions::wire::ListingContent::default(),
         &sample(&name),
     ));
     assert!(listing.sessions.iter().eq([full(), untitled()]));
@@ -438,7 +439,10 @@ fn wire_error_is_pinned() {
     };
     let encoded = written(|writer| writer.error(failure.clone()).unwrap());
     assert_is_sample(&name, &encoded);
-    let verdict = checked(opencode_sessions::wire::Sessions::default(), &sample(&name));
+    let verdict = checked(
+        opencode_sessions::wire::ListingContent::default(),
+        &sample(&name),
+    );
     let lister = "1.2.3".to_owned();
     assert_eq!(verdict, Verdict::Refused { lister, failure });
 }
@@ -513,7 +517,7 @@ fn wire_of_the_first_helper_is_read() {
     let _limit = support::limit(30);
     let name = wire_sample("first-listing");
     let listing = whole(checked(
-        opencode_sessions::wire::Sessions::default(),
+        opencode_sessions::wire::ListingContent::default(),
         &sample(&name),
     ));
     assert_eq!(listing.sessions.len(), 19);
@@ -584,7 +588,7 @@ fn events() -> Vec<Event> {
         },
         bytes_read: 4096,
         memory: Some(6 << 20),
-        readers: 1,
+        subscribers: 1,
     };
     let refreshed = |at: usize, outcome, reason: Option<&str>| Refreshed {
         source: source(at),

@@ -546,7 +546,11 @@ fn a_flood_of_standard_error_holds_nothing_up_and_is_not_kept() {
     assert!(outcome.to_string().contains("; it said: "), "{outcome}");
     let timeout = timed_out(outcome);
     assert_eq!(timeout.progress, Progress::Sessions(0));
-    assert!(timeout.stderr.len() <= 8 << 10, "{}", timeout.stderr.len());
+    assert!(
+        timeout.stderr_tail.len() <= 8 << 10,
+        "{}",
+        timeout.stderr_tail.len()
+    );
 }
 
 #[test]
@@ -554,7 +558,7 @@ fn the_last_8_kib_of_standard_error_are_kept_and_its_last_line_is_shown_safely()
     let _limit = support::limit(60);
     let outcome = outcome("says-much-and-exits-3", LONG);
     let said = outcome.to_string();
-    let stderr = broken(outcome).stderr;
+    let stderr = broken(outcome).stderr_tail;
     assert_eq!(stderr.len(), 8 << 10);
     assert!(stderr.contains("line 9999\nthe \x1b]0;last\x07 word"));
     assert!(!stderr.contains("line 9000\n"));

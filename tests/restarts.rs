@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use opencode_sessions::codec::Unreadable;
 use opencode_sessions::entry::Entry;
-use opencode_sessions::index::{Found, Index, Moment, View, snapshot};
+use opencode_sessions::index::{Index, ListedEntries, Moment, View, snapshot};
 use opencode_sessions::marker_text::MarkerText;
 use opencode_sessions::session::Millis;
 use opencode_sessions::source::sources_of;
@@ -353,7 +353,7 @@ fn entry(n: usize) -> Entry {
 fn known(sessions: usize) -> (Index, PathBuf) {
     let db = PathBuf::from("/nowhere/opencode.db");
     let mut index = index_of(&db);
-    let found = Found {
+    let found = ListedEntries {
         database: DatabaseState::Ready,
         entries: (0..sessions).map(entry).collect(),
     };

@@ -783,14 +783,8 @@ fn a_mark_that_becomes_known_later_is_told_as_a_change() {
             .filter_map(|change| mark(list(&change["upserted"]), id));
         marks.collect::<Vec<_>>()
     };
-    assert_eq!(
-        format_duration("ses_marked"),
-        [Value::Null, Value::Bool(true)]
-    );
-    assert_eq!(
-        format_duration("ses_other"),
-        [Value::Null, Value::Bool(false)]
-    );
+    assert_eq!(told("ses_marked"), [Value::Null, Value::Bool(true)]);
+    assert_eq!(told("ses_other"), [Value::Null, Value::Bool(false)]);
     let status = host.status();
     assert_eq!(status["sources"][0]["scan"]["progress"], 1.0, "{status}");
     assert!(status["listings"].as_u64().unwrap() > 2, "{status}");

@@ -12,7 +12,7 @@ use std::cell::Cell;
 use std::fs;
 use std::io;
 
-use opencode_sessions::marker::wal::{Log, LogGap, Part, Read, ReadAt};
+use opencode_sessions::marker::wal::{Log, LogGap, LogRead, Part, ReadAt};
 use opencode_sessions::store::WalPosition;
 use rusqlite::Connection;
 
@@ -81,7 +81,7 @@ impl Written {
         let read = log.read(from, to, each, || false).unwrap()?;
         assert_eq!(
             read,
-            Read {
+            LogRead {
                 to,
                 frames: all.len() as u64,
                 past_a_hole: false,

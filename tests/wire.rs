@@ -21,9 +21,9 @@ use opencode_sessions::session::{
     Millis, Model, Session, SessionId, Store, Summary, Tokens, is_untitled,
 };
 use opencode_sessions::wire::{
-    Checker, Content, DatabaseState, Degraded, End, ErrorKind, HelperError, Listing, LookUp,
-    LookUpContent, OptionalPart, Progress, Scan, ScanMode, Sessions, Skipped, Verdict, Violation,
-    WriteError, Writer, limits, other_tables_line,
+    Checker, Content, DatabaseState, Degraded, End, ErrorKind, HelperError, Listing,
+    ListingContent, LookUp, LookUpContent, OptionalPart, Progress, Scan, ScanMode, Skipped,
+    Verdict, Violation, WriteError, Writer, limits, other_tables_line,
 };
 use serde_json::{Value, json};
 use support::{Made, helper, real_database};
@@ -1309,7 +1309,7 @@ impl Sample {
             pushed.and_then(|()| checker.finish().map(|_| ())).err()
         }
         match self.asked {
-            None => violation(Sessions::default(), output),
+            None => violation(ListingContent::default(), output),
             Some((what, ids)) => {
                 let ids: Vec<_> = ids.iter().map(|id| SessionId::new(*id).unwrap()).collect();
                 violation(LookUpContent::new(what, &ids), output)
@@ -1491,8 +1491,8 @@ fn first_prompt_is_one_line_within_the_limit_of_the_request() {
         let answers = r#"{"type":"end","answers":1,"database":"ready","elapsedMs":1}"#;
         let asked = LookUpContent::new(LookUp::Get, &[SessionId::new("ses_a").unwrap()]);
         let (sessions, asked) = match limit {
-            None => (Sessions::default(), asked),
-            Some(limit) => (Sessions::new(limit), asked.first_prompt_limit(limit)),
+            None => (ListingContent::default(), asked),
+            Some(limit) => (ListingContent::new(limit), asked.first_prompt_limit(limit)),
         };
         let listing = verdict(sessions, &lines(&[HELLO, &session, &end_line(1)]));
         let look_up = verdict(asked, &lines(&[HELLO, &session, answers]));

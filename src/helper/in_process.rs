@@ -190,7 +190,7 @@ fn in_turn<C: Content>(
     if writer.hello().is_ok() {
         let _ = work(until, writer);
     }
-    let progress = Progress::ListingContent(checked.count());
+    let progress = Progress::Sessions(checked.count());
     match checked.finish().map(outcome_of) {
         Ok(Outcome::Refused(_)) if Instant::now() >= until => timed_out(progress),
         Ok(outcome) => outcome,

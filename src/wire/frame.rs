@@ -129,7 +129,7 @@ impl<C: Content> Checker<C> {
     pub fn progress(&self) -> Progress {
         match (&self.last, &self.hello) {
             (Some(_), _) => Progress::Complete,
-            (None, Some(_)) => Progress::ListingContent(self.content.count()),
+            (None, Some(_)) => Progress::Sessions(self.content.count()),
             (None, None) => Progress::Nothing,
         }
     }

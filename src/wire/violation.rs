@@ -93,7 +93,7 @@ pub enum Progress {
     /// No line yet.
     Nothing,
     /// So many sessions.
-    ListingContent(usize),
+    Sessions(usize),
     /// The last line is there.
     Complete,
 }
@@ -102,8 +102,8 @@ impl std::fmt::Display for Progress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Nothing => f.write_str("before its first line"),
-            Self::ListingContent(1) => f.write_str("after 1 session"),
-            Self::ListingContent(count) => write!(f, "after {count} sessions"),
+            Self::Sessions(1) => f.write_str("after 1 session"),
+            Self::Sessions(count) => write!(f, "after {count} sessions"),
             Self::Complete => f.write_str("after its last line"),
         }
     }
