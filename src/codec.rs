@@ -16,14 +16,13 @@
 //! [`Unreadable`], never a panic and never a wrong value. Such a file is to be
 //! set aside and made again. bincode is no longer maintained (RUSTSEC-2025-0141),
 //! which is why it sees no byte that did not pass the checksum.
-//!
-//! What stays in memory ([`crate::packed`]) has none.
 
-use std::io;
+use std::io::{self, BufWriter, Cursor, Seek, SeekFrom, Write};
 
 use bincode::config;
 use bincode::enc::EncoderImpl;
 use bincode::enc::write::SizeWriter;
+use bincode::error::EncodeError;
 
 /// The largest body, in bytes: 64 MiB.
 pub const MAX_BODY: usize = 64 << 20;
@@ -69,51 +68,86 @@ fn bounded() -> impl config::Config {
     config::standard().with_limit::<MAX_BODY>()
 }
 
-/// The bytes of a file.
+/// Returns the bytes of a file.
 ///
 /// # Errors
 ///
-/// Where the body would be larger than [`MAX_BODY`].
+/// Returns an error if the body would be larger than [`MAX_BODY`].
 pub fn encode(kind: Kind, value: &impl bincode::Encode) -> io::Result<Vec<u8>> {
-    let length = packed_length(value);
-    if length > MAX_BODY {
-        return Err(io::Error::other(
-            "there is more to save than a file may hold",
-        ));
-    }
-    let mut bytes = Vec::with_capacity(HEADER + length);
-    bytes.resize(HEADER, 0);
-    pack(value, &mut bytes);
-    let (header, body) = bytes.split_at_mut(HEADER);
-    header[..8].copy_from_slice(&kind.magic);
-    header[8..12].copy_from_slice(&kind.version.to_le_bytes());
-    header[12..20].copy_from_slice(&(body.len() as u64).to_le_bytes());
-    header[20..].copy_from_slice(&crc32fast::hash(body).to_le_bytes());
-    Ok(bytes)
+    let mut bytes = Cursor::new(Vec::with_capacity(HEADER));
+    write(kind, value, &mut bytes)?;
+    Ok(bytes.into_inner())
 }
 
-/// How many bytes [`pack`] adds.
-pub(crate) fn packed_length(value: &impl bincode::Encode) -> usize {
+/// Writes a file from the position of `out` on. The body is never in memory as a whole.
+///
+/// # Errors
+///
+/// Returns the errors of `out`, and an error if the body would be larger than [`MAX_BODY`].
+pub fn write(
+    kind: Kind,
+    value: &impl bincode::Encode,
+    out: &mut (impl Write + Seek),
+) -> io::Result<()> {
+    let start = out.stream_position()?;
+    out.write_all(&[0; HEADER])?;
+    let mut body = Body {
+        out: BufWriter::with_capacity(64 << 10, &mut *out),
+        bytes: 0,
+        checksum: crc32fast::Hasher::new(),
+    };
+    let encoded = bincode::encode_into_std_write(value, &mut body, config::standard());
+    encoded.map_err(|error| match error {
+        EncodeError::Io { inner, .. } => inner,
+        error => io::Error::other(error),
+    })?;
+    body.out.flush()?;
+    let bytes = body.bytes as u64;
+    let checksum = body.checksum.clone().finalize();
+    drop(body);
+    let mut header = Vec::with_capacity(HEADER);
+    header.extend_from_slice(&kind.magic);
+    header.extend_from_slice(&kind.version.to_le_bytes());
+    header.extend_from_slice(&bytes.to_le_bytes());
+    header.extend_from_slice(&checksum.to_le_bytes());
+    out.seek(SeekFrom::Start(start))?;
+    out.write_all(&header)?;
+    out.seek(SeekFrom::End(0))?;
+    Ok(())
+}
+
+/// A body on its way to a file: counted and summed.
+struct Body<W: Write> {
+    out: BufWriter<W>,
+    bytes: usize,
+    checksum: crc32fast::Hasher,
+}
+
+impl<W: Write> Write for Body<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes += bytes.len();
+        if self.bytes > MAX_BODY {
+            return Err(io::Error::other(
+                "there is more to save than a file may hold",
+            ));
+        }
+        self.checksum.update(bytes);
+        self.out.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// Returns how many bytes of a body this value takes.
+#[must_use]
+pub fn encoded_bytes(value: &impl bincode::Encode) -> usize {
     let mut size = EncoderImpl::new(SizeWriter::default(), config::standard());
     #[expect(clippy::expect_used, reason = "counting cannot fail")]
     value.encode(&mut size).expect("every value is encoded");
     size.into_writer().bytes_written
-}
-
-/// Adds a value to `bytes`, without a header.
-pub(crate) fn pack(value: &impl bincode::Encode, bytes: &mut Vec<u8>) {
-    #[expect(clippy::expect_used, reason = "writing to memory cannot fail")]
-    bincode::encode_into_std_write(value, bytes, config::standard())
-        .expect("every value is encoded");
-}
-
-/// The first value that was packed into `bytes`, and its length.
-pub(crate) fn unpack<T: bincode::Decode<()>>(bytes: &[u8]) -> (T, usize) {
-    #[expect(
-        clippy::expect_used,
-        reason = "what was packed never left this process"
-    )]
-    bincode::decode_from_slice(bytes, config::standard()).expect("what was packed")
 }
 
 /// The value in the bytes of a file.
@@ -121,7 +155,10 @@ pub(crate) fn unpack<T: bincode::Decode<()>>(bytes: &[u8]) -> (T, usize) {
 /// # Errors
 ///
 /// Where they are not exactly what [`encode`] made of the same kind.
-pub fn decode<T: bincode::Decode<()>>(kind: Kind, bytes: &[u8]) -> Result<T, Unreadable> {
+pub fn decode<'a, T: bincode::BorrowDecode<'a, ()>>(
+    kind: Kind,
+    bytes: &'a [u8],
+) -> Result<T, Unreadable> {
     let (magic, rest) = bytes.split_first_chunk::<8>().ok_or(Unreadable::Foreign)?;
     if *magic != kind.magic {
         return Err(Unreadable::Foreign);
@@ -142,7 +179,7 @@ pub fn decode<T: bincode::Decode<()>>(kind: Kind, bytes: &[u8]) -> Result<T, Unr
     if u32::from_le_bytes(*checksum) != crc32fast::hash(body) {
         return Err(Unreadable::Checksum);
     }
-    match bincode::decode_from_slice(body, bounded()) {
+    match bincode::borrow_decode_from_slice(body, bounded()) {
         Ok((value, used)) if used == body.len() => Ok(value),
         _ => Err(Unreadable::Body),
     }

@@ -1,40 +1,35 @@
-//! A session with what the main process knows about it: what the index keeps and what
-//! programs and people see.
+//! A session with what the main process adds to it: parsed ([`Entry`]), and as the JSON text
+//! that is sent ([`Row`]).
+//!
+//! A row is made once, when the session arrives. The index keeps its text, and an event copies
+//! it. Rows share the text, the project and the place of sessions that did not change.
 
-use bincode::{Decode, Encode};
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::project::Projects;
-use crate::session::{Millis, Session};
+use crate::json::{append_json, to_json};
+use crate::session::{Millis, Session, SessionId, SessionPlace};
 use crate::source::SourceName;
 
 /// A session and what the main process knows about it.
-#[derive(Debug, Clone, PartialEq, Deserialize, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Entry {
-    /// As the database has it.
+    /// The session as the database has it.
     #[serde(flatten)]
     pub session: Session,
-    /// The project it is of ([`crate::project`]).
+    /// The project of the session; see [`crate::project`].
     pub project: Option<String>,
-    /// Its directory is not there, where that can be told.
+    /// True if the session's directory is known to be missing.
     #[serde(default)]
     pub gone: bool,
 }
 
-impl Entry {
-    /// A session, with what `projects` has found out about its directory.
-    #[must_use]
-    pub fn new(session: Session, projects: &Projects) -> Self {
-        Self {
-            project: projects.of(&session),
-            gone: projects.is_gone(&session),
-            session,
-        }
-    }
-}
-
-/// With what every program would work out of it: what to call it, and when something last
-/// happened in it.
+/// Serializes the entry with the two values that every program would derive from it: what to
+/// call the session, and when something last happened in it.
 impl Serialize for Entry {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
@@ -59,22 +54,23 @@ impl Serialize for Entry {
     }
 }
 
-/// A session and where it is from.
+/// A session and the source that it is shown from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sourced<E = Entry> {
     /// The session.
     #[serde(flatten)]
     pub entry: E,
-    /// The source whose row this is: of several that have the session, the one with the
-    /// newest.
+    /// The source of this row: of several sources that have the session, the one with the
+    /// newest row.
     pub source: SourceName,
-    /// The other sources that have it.
+    /// The other sources that have the session.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<SourceName>,
 }
 
 impl<E> Sourced<E> {
-    /// All its sources, for people: first the one whose row this is.
+    /// Returns the names of all sources that have the session, for people: first the one of
+    /// this row.
     #[must_use]
     pub fn sources(&self) -> String {
         let mut sources = self.source.to_string();
@@ -83,5 +79,353 @@ impl<E> Sourced<E> {
             sources.push_str(other.as_str());
         }
         sources
+    }
+}
+
+/// The rows of one source, by the ids of their sessions.
+pub type Rows = BTreeMap<SessionId, Row>;
+
+/// A session as the JSON text that is sent, with what the index decides by. Two rows are equal
+/// if the same bytes are sent for them and they count the same.
+///
+/// The text is the JSON object of an [`Entry`] without its closing brace, and without `project`
+/// and `gone`, which the main process finds out later.
+#[derive(Clone)]
+pub struct Row {
+    json: Arc<str>,
+    /// Where `project` belongs in the text, in bytes: before `headline` and `activity`.
+    project_at: u32,
+    id: SessionId,
+    updated: Option<Millis>,
+    marked: Option<bool>,
+    is_archived: bool,
+    is_child: bool,
+    is_gone: bool,
+    is_credible: bool,
+    project: Option<Arc<str>>,
+    place: Arc<SessionPlace>,
+}
+
+impl Row {
+    /// Returns the row of a session whose project is not known yet.
+    #[must_use]
+    pub fn new(session: &Session) -> Self {
+        RowMaker::default().row(session)
+    }
+
+    /// Returns the id of the session.
+    #[must_use]
+    pub fn id(&self) -> &SessionId {
+        &self.id
+    }
+
+    /// Returns [`Session::time_updated`].
+    #[must_use]
+    pub fn updated(&self) -> Option<Millis> {
+        self.updated
+    }
+
+    /// Returns [`Session::marked`].
+    #[must_use]
+    pub fn marked(&self) -> Option<bool> {
+        self.marked
+    }
+
+    /// Returns true if the session is archived.
+    #[must_use]
+    pub fn is_archived(&self) -> bool {
+        self.is_archived
+    }
+
+    /// Returns true if the session has a parent.
+    #[must_use]
+    pub fn is_child(&self) -> bool {
+        self.is_child
+    }
+
+    /// Returns false if the clock of the row's source seems to be ahead; see
+    /// [`Place::is_credible`](crate::source::Place::is_credible).
+    #[must_use]
+    pub fn is_credible(&self) -> bool {
+        self.is_credible
+    }
+
+    /// Sets whether the time of the row counts against the times of other sources.
+    pub fn set_credible(&mut self, is_credible: bool) {
+        self.is_credible = is_credible;
+    }
+
+    /// Returns what decides the project of the session. Rows of one listing share it.
+    #[must_use]
+    pub fn place(&self) -> &Arc<SessionPlace> {
+        &self.place
+    }
+
+    /// Sets what the main process found out about the session's directory.
+    pub fn set_project(&mut self, project: Option<Arc<str>>, is_gone: bool) {
+        (self.project, self.is_gone) = (project, is_gone);
+    }
+
+    /// Sets a mark that was not known.
+    pub fn set_mark(&mut self, marked: bool) {
+        if self.marked.is_none() {
+            // A quote within a JSON string follows a backslash, so this is the field itself.
+            let field = ",\"marked\":null,";
+            let known = format!(",\"marked\":{marked},");
+            self.replace(field, &known);
+            self.marked = Some(marked);
+        }
+    }
+
+    /// Forgets the mark.
+    pub fn forget_mark(&mut self) {
+        if let Some(marked) = self.marked.take() {
+            self.replace(&format!(",\"marked\":{marked},"), ",\"marked\":null,");
+        }
+    }
+
+    /// Replaces a field that comes before `project`.
+    fn replace(&mut self, field: &str, by: &str) {
+        let from_end = self.json.len() - self.project_at as usize;
+        self.json = self.json.replacen(field, by, 1).into();
+        self.project_at = offset(self.json.len() - from_end);
+    }
+
+    /// Parses the row.
+    ///
+    /// # Panics
+    ///
+    /// Never: every row was made of a session.
+    #[must_use]
+    pub fn entry(&self) -> Entry {
+        #[expect(clippy::expect_used, reason = "the text was made of a session")]
+        let session = serde_json::from_str(&format!("{}}}", self.json)).expect("a session");
+        Entry {
+            session,
+            project: self.project.as_deref().map(str::to_owned),
+            gone: self.is_gone,
+        }
+    }
+
+    /// Writes the JSON object of the entry without its closing brace: an event adds fields.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of `out`.
+    pub fn write_open(&self, mut out: impl Write) -> io::Result<()> {
+        let (before, after) = self.json.split_at(self.project_at as usize);
+        out.write_all(before.as_bytes())?;
+        out.write_all(b",\"project\":")?;
+        to_json(&self.project.as_deref(), &mut out)?;
+        out.write_all(after.as_bytes())?;
+        if self.is_gone {
+            out.write_all(b",\"gone\":true")?;
+        }
+        Ok(())
+    }
+}
+
+impl PartialEq for Row {
+    fn eq(&self, other: &Self) -> bool {
+        let is_same_text = Arc::ptr_eq(&self.json, &other.json) || self.json == other.json;
+        is_same_text
+            && self.project == other.project
+            && self.is_gone == other.is_gone
+            && self.is_credible == other.is_credible
+    }
+}
+
+impl fmt::Debug for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.entry().fmt(f)
+    }
+}
+
+/// A line of JSON has at most a megabyte.
+fn offset(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+impl Sourced<Row> {
+    /// Writes the JSON object that an event has for this session.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of `out`.
+    pub fn write_json(&self, mut out: impl Write) -> io::Result<()> {
+        self.entry.write_open(&mut out)?;
+        out.write_all(b",\"source\":")?;
+        to_json(&self.source, &mut out)?;
+        if !self.also.is_empty() {
+            out.write_all(b",\"also\":")?;
+            to_json(&self.also, &mut out)?;
+        }
+        out.write_all(b"}")
+    }
+
+    /// Parses the row.
+    #[must_use]
+    pub fn parse(&self) -> Sourced {
+        Sourced {
+            entry: self.entry.entry(),
+            source: self.source.clone(),
+            also: self.also.clone(),
+        }
+    }
+}
+
+/// Makes rows that share what they have in common with each other, and with rows from before.
+#[derive(Debug, Default)]
+pub struct RowMaker {
+    known: Option<Arc<Rows>>,
+    last_place: Option<Arc<SessionPlace>>,
+    places: HashSet<Arc<SessionPlace>>,
+    projects: HashSet<Arc<str>>,
+    text: Vec<u8>,
+}
+
+impl RowMaker {
+    /// Returns a maker whose rows share their text with equal rows among `known`.
+    #[must_use]
+    pub fn sharing(known: Option<Arc<Rows>>) -> Self {
+        Self {
+            known,
+            ..Self::default()
+        }
+    }
+
+    /// Makes a row. Its project is not known yet.
+    pub fn row(&mut self, session: &Session) -> Row {
+        self.text.clear();
+        append_json(session, &mut self.text);
+        self.text.pop();
+        let project_at = offset(self.text.len());
+        self.text.extend_from_slice(b",\"headline\":");
+        append_json(&session.own_headline(), &mut self.text);
+        self.text.extend_from_slice(b",\"activity\":");
+        append_json(&session.active_at(), &mut self.text);
+        let known = self.known.as_ref().and_then(|rows| rows.get(&session.id));
+        let same = known.filter(|known| known.json.as_bytes() == self.text);
+        let (id, json) = match same {
+            Some(same) => (same.id.clone(), Arc::clone(&same.json)),
+            None => {
+                let text = String::from_utf8_lossy(&self.text);
+                (session.id.clone(), text.as_ref().into())
+            }
+        };
+        Row {
+            json,
+            project_at,
+            id,
+            updated: session.time_updated,
+            marked: session.marked,
+            is_archived: session.time_archived.is_some(),
+            is_child: session.parent_id.is_some(),
+            is_gone: false,
+            is_credible: true,
+            project: None,
+            place: self.place(session),
+        }
+    }
+
+    /// Makes the row of an entry that was known before.
+    pub fn restore(&mut self, entry: &Entry) -> Row {
+        let mut row = self.row(&entry.session);
+        let project = entry.project.as_deref().map(|project| {
+            let shared = self.projects.get(project).cloned();
+            shared.unwrap_or_else(|| {
+                let project: Arc<str> = project.into();
+                self.projects.insert(Arc::clone(&project));
+                project
+            })
+        });
+        row.set_project(project, entry.gone);
+        row
+    }
+
+    /// Neighbours in a listing are often of one place.
+    fn place(&mut self, session: &Session) -> Arc<SessionPlace> {
+        if let Some(last) = self.last_place.as_ref().filter(|last| last.is_of(session)) {
+            return Arc::clone(last);
+        }
+        let place = SessionPlace::of(session);
+        let place = match self.places.get(&place) {
+            Some(shared) => Arc::clone(shared),
+            None => {
+                let place = Arc::new(place);
+                self.places.insert(Arc::clone(&place));
+                place
+            }
+        };
+        self.last_place = Some(Arc::clone(&place));
+        place
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::Store;
+
+    fn session(title: &str, marked: Option<bool>) -> Session {
+        Session {
+            title: Some(title.to_owned()),
+            marked,
+            directory: Some("/home/me".to_owned()),
+            ..Session::new(SessionId::new("ses_1").unwrap(), Store::V1)
+        }
+    }
+
+    fn sent(row: &Row) -> String {
+        let mut sent = Vec::new();
+        row.write_open(&mut sent).unwrap();
+        String::from_utf8(sent).unwrap() + "}"
+    }
+
+    /// The oracle is serde's text of the parsed entry.
+    #[test]
+    fn row_is_sent_as_its_entry_serializes() {
+        for title in ["Fix", "\\\",\"marked\":null,\"\u{1b}", "\u{202e}日本", ""] {
+            for marked in [None, Some(true), Some(false)] {
+                for (project, is_gone) in [(None, false), (Some("/x \"y\""), true)] {
+                    let session = session(title, marked);
+                    let mut row = Row::new(&session);
+                    row.set_project(project.map(Into::into), is_gone);
+                    let mut entry = Entry {
+                        session,
+                        project: project.map(str::to_owned),
+                        gone: is_gone,
+                    };
+                    let serialized = |entry: &Entry| {
+                        let mut text = Vec::new();
+                        append_json(entry, &mut text);
+                        String::from_utf8(text).unwrap()
+                    };
+                    assert_eq!(sent(&row), serialized(&entry));
+                    assert_eq!(row.entry(), entry);
+                    let mut forgotten = row.clone();
+                    forgotten.forget_mark();
+                    row.set_mark(true);
+                    entry.session.marked = Some(marked.unwrap_or(true));
+                    assert_eq!(sent(&row), serialized(&entry));
+                    assert_eq!(row.marked(), entry.session.marked);
+                    entry.session.marked = None;
+                    assert_eq!(sent(&forgotten), serialized(&entry));
+                    assert_eq!(forgotten.marked(), None);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn unchanged_session_shares_its_text() {
+        let row = Row::new(&session("Fix", None));
+        let known = Arc::new(Rows::from([(row.id().clone(), row.clone())]));
+        let mut maker = RowMaker::sharing(Some(known));
+        let same = maker.row(&session("Fix", None));
+        assert!(Arc::ptr_eq(&same.json, &row.json));
+        let other = maker.row(&session("Fixed", None));
+        assert_ne!(other, row);
+        assert!(Arc::ptr_eq(other.place(), same.place()));
     }
 }

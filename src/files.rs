@@ -47,7 +47,19 @@ fn not_a_regular_file() -> io::Error {
 /// Returns an error if any of that fails, or if something other than a regular file or
 /// a link is there, such as a device; what was there is then still there.
 pub fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let file = beside(path, bytes)?;
+    save_written(path, |file| file.write_all(bytes))
+}
+
+/// As [`save`], for content that `write` writes piece by piece.
+///
+/// # Errors
+///
+/// Those of [`save`] and of `write`.
+pub fn save_written(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    let file = beside(path, write)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     match File::open(directory_of(path)?)?.sync_all() {
@@ -71,12 +83,15 @@ pub fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
 ///
 /// Those of [`save`].
 pub fn save_unsynced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let file = beside(path, bytes)?;
+    let file = beside(path, |file| file.write_all(bytes))?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
 }
 
-fn beside(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
+fn beside(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<NamedTempFile> {
     let is_replaceable = |about: fs::Metadata| about.is_file() || about.is_symlink();
     if fs::symlink_metadata(path).is_ok_and(|about| !is_replaceable(about)) {
         return Err(not_a_regular_file());
@@ -85,7 +100,7 @@ fn beside(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
     let mut file = tempfile::Builder::new()
         .prefix(LEFTOVER)
         .tempfile_in(directory_of(path)?)?;
-    file.write_all(bytes)?;
+    write(file.as_file_mut())?;
     Ok(file)
 }
 

@@ -4,7 +4,7 @@
 //! field. The types hold what was stored; whether a value may cross the pipe is
 //! the wire's to check.
 
-use bincode::{Decode, Encode};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -17,11 +17,9 @@ use crate::text;
 ///
 /// A database can hold anything, so this type promises less: 1 to 256 bytes of
 /// UTF-8 without control characters.
-#[derive(
-    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode,
-)]
-#[serde(try_from = "String", into = "String")]
-pub struct SessionId(String);
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct SessionId(Arc<str>);
 
 /// Why a text is no [`SessionId`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -55,7 +53,7 @@ impl SessionId {
         } else if id.chars().any(char::is_control) {
             Err(InvalidId::Control)
         } else {
-            Ok(Self(id))
+            Ok(Self(id.into()))
         }
     }
 
@@ -76,7 +74,7 @@ impl TryFrom<String> for SessionId {
 
 impl From<SessionId> for String {
     fn from(id: SessionId) -> Self {
-        id.0
+        id.as_str().to_owned()
     }
 }
 
@@ -90,9 +88,7 @@ impl std::fmt::Display for SessionId {
 ///
 /// Any 64-bit value can come from a database; a reader that turns it into a
 /// date must be ready for one that no calendar has.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Millis(pub i64);
 
@@ -117,7 +113,7 @@ impl Millis {
 }
 
 /// Which generation of OpenCode's tables a session came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, Encode, Decode)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Store {
     /// The table `session`, of OpenCode 1.2 and later.
@@ -127,7 +123,7 @@ pub enum Store {
 }
 
 /// The model a session last used.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Model {
     /// The model's name within its provider.
@@ -139,7 +135,7 @@ pub struct Model {
 }
 
 /// Tokens a session used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Tokens {
     /// Sent to the model.
@@ -155,7 +151,7 @@ pub struct Tokens {
 }
 
 /// What a session changed in its directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Encode, Decode)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     /// Lines added.
     pub additions: i64,
@@ -169,7 +165,7 @@ pub struct Summary {
 ///
 /// `None` means that the database has no value of the right type, except where
 /// a field says otherwise.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Session {
     /// OpenCode's id.
@@ -266,6 +262,42 @@ pub struct Session {
 }
 
 impl Session {
+    /// Returns a session of which nothing but the id is known.
+    #[must_use]
+    pub fn new(id: SessionId, store: Store) -> Self {
+        Self {
+            id,
+            directory: None,
+            worktree: None,
+            project_id: None,
+            parent_id: None,
+            title: None,
+            untitled: false,
+            first_prompt: None,
+            time_created: None,
+            time_updated: None,
+            time_archived: None,
+            last_message_at: None,
+            marked: None,
+            store,
+            agent: None,
+            version: None,
+            slug: None,
+            share_url: None,
+            workspace_id: None,
+            model: None,
+            cost: None,
+            tokens: None,
+            summary: None,
+            time_compacting: None,
+            time_suspended: None,
+            forked_from: None,
+            time_idle: None,
+            time_viewed: None,
+            idle_outcome: None,
+        }
+    }
+
     /// What to call it: its title, or without one how its first prompt begins, or
     /// the placeholder.
     #[must_use]
@@ -299,6 +331,41 @@ impl Session {
         let idle = self.time_idle?;
         Some(self.time_viewed.is_none_or(|viewed| viewed < idle))
     }
+}
+
+/// What decides the project of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SessionPlace {
+    /// The session's working directory.
+    pub directory: Option<String>,
+    /// The worktree of the session's project.
+    pub worktree: Option<String>,
+    /// True if the directory is a path of a workspace, in a container or on another machine.
+    pub is_in_workspace: bool,
+}
+
+impl SessionPlace {
+    /// Returns the place of a session.
+    #[must_use]
+    pub fn of(session: &Session) -> Self {
+        Self {
+            directory: session.directory.clone(),
+            worktree: session.worktree.clone(),
+            is_in_workspace: is_in_workspace(session),
+        }
+    }
+
+    /// Returns true if this is the place of `session`.
+    pub(crate) fn is_of(&self, session: &Session) -> bool {
+        self.directory == session.directory
+            && self.worktree == session.worktree
+            && self.is_in_workspace == is_in_workspace(session)
+    }
+}
+
+fn is_in_workspace(session: &Session) -> bool {
+    let id = session.workspace_id.as_deref();
+    id.is_some_and(|id| !id.trim().is_empty())
 }
 
 /// True where a title is none: missing, without a visible character, or the placeholder

@@ -129,6 +129,7 @@ impl<W: Write> Report<W> {
             scan_budget: None,
             first_prompt_limit: crate::wire::limits::FIRST_PROMPT,
             cancel: Cancel::default(),
+            known: None,
         };
         let outcomes = query::list(&source_lister, request, |source| {
             waiting.is_there(&source.name)

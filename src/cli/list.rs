@@ -149,6 +149,7 @@ fn list(
         scan_budget: Some(SCAN_BUDGET),
         first_prompt_limit: limits::FIRST_PROMPT,
         cancel: Cancel::default(),
+        known: None,
     };
     let outcomes = query::list(&source_lister, request, |source| {
         waiting.is_there(&source.name)
@@ -198,8 +199,8 @@ fn list(
                 "{invalid} rows of {place} have no valid id and are left out"
             ));
         }
-        let found = query::found(listing, &source_lister.projects(), until);
-        index.merge(&source.name, found, now);
+        let listed = query::listed(listing, &source_lister.projects(), until);
+        index.merge(&source.name, listed, now);
     }
     if failed == sources.len() {
         return Ok(FAILED);
@@ -208,13 +209,8 @@ fn list(
         children: true,
         archived: args.archived,
     };
-    let sessions = index.sessions(view).into_iter();
-    let sessions = sessions.map(|session| Sourced {
-        entry: session.entry.unpack(),
-        source: session.source,
-        also: session.also,
-    });
-    present(args, chosen, wanted, sessions.collect(), is_explained)?;
+    let sessions = index.sessions(view).iter().map(Sourced::parse).collect();
+    present(args, chosen, wanted, sessions, is_explained)?;
     Ok(if failed == 0 { 0 } else { FAILED })
 }
 

@@ -10,10 +10,11 @@ use super::sources::{SourceArgs, source_lister};
 use super::streams::results;
 use super::waiting::Waiting;
 use super::{FAILED, USAGE, duration, process_lister, report_error, session_ids};
+use crate::json::to_json;
 use crate::lister::{Cancel, until};
-use crate::output::LookUpResult;
+use crate::query::LookUpResult;
 use crate::query::{LookUpJob, LookUpSource, LookedUp};
-use crate::wire::{Answer, LookUp, limits, to_json};
+use crate::wire::{Answer, LookUp, limits};
 
 /// The exit status where there is no such session, or it has no root.
 const NO_SUCH: u8 = 4;

@@ -21,9 +21,9 @@ use signal_hook::consts::SIGHUP;
 use super::host::{Signalled, name_of};
 use super::streams::Stdout;
 use crate::index::View;
+use crate::json::line;
 use crate::service::client::{self, Client};
 use crate::service::{ByeCode, Command, CommandId, CommandLine, Event, UNANSWERED};
-use crate::wire::line;
 
 /// How often the service is asked whether it is there.
 const ASK: Duration = Duration::from_millis(400);
@@ -123,7 +123,7 @@ impl Shared {
 pub(super) fn relay(other: Client, host: &mut Host, signals: &Signalled) -> io::Result<Ended> {
     let mut out = Stdout;
     if !host.is_greeted {
-        out.write_all(&line(&Event::Hello(other.hello().clone())))?;
+        out.write_all(&Event::Hello(other.hello().clone()).line())?;
         out.flush()?;
         host.is_greeted = true;
     }
@@ -184,7 +184,7 @@ pub(super) fn relay(other: Client, host: &mut Host, signals: &Signalled) -> io::
         (None, Ok(ended)) => ended,
     };
     if let Some((code, reason)) = state.bye.clone() {
-        out.write_all(&line(&Event::Bye { code, reason }))?;
+        out.write_all(&Event::Bye { code, reason }.line())?;
         out.flush()?;
     }
     Ok(ended)

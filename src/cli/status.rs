@@ -10,10 +10,10 @@ use super::sessions::NAME;
 use super::streams::results;
 use super::{FAILED, report_error};
 use crate::dirs;
+use crate::json::line;
 use crate::service::client::{self, Client};
 use crate::service::socket;
 use crate::text::name_line;
-use crate::wire::line;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct StatusArgs {

@@ -97,7 +97,8 @@ pub struct InProcessLister;
 
 impl Lister for InProcessLister {
     fn list(&self, request: &ListRequest) -> Outcome {
-        let sessions = ListingContent::new(request.bounded_first_prompt_limit());
+        let sessions = ListingContent::new(request.bounded_first_prompt_limit())
+            .sharing(request.known.clone());
         let db = database(request.db.as_ref());
         in_turn(
             db.as_deref(),

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use super::listing::{Ended, Task, list};
-use crate::entry::{Entry, Sourced};
+use crate::entry::Sourced;
 use crate::output::{self, Columns, Terminal, TimeColumn};
 use crate::project::Projects;
 use crate::text;
@@ -32,9 +32,10 @@ pub fn print(task: &Task, mut out: impl Write, mut err: impl Write) -> io::Resul
         }
         Verdict::Whole(listing) => {
             let projects = Projects::new();
-            projects.look(listing.sessions.iter(), Instant::now() + PROJECTS);
-            let sessions = listing.sessions.into_values().map(|session| Sourced {
-                entry: Entry::new(session, &projects),
+            let places = listing.sessions.iter().map(|row| &**row.place());
+            projects.look(places, Instant::now() + PROJECTS);
+            let sessions = listing.sessions.iter().map(|row| Sourced {
+                entry: projects.entry(row.entry().session),
                 // There is one.
                 source: "".into(),
                 also: Vec::new(),

@@ -18,17 +18,17 @@
 
 mod health;
 pub mod snapshot;
+mod source;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::entry::{Entry, Sourced};
-use crate::packed::{Packed, PackedList};
+use crate::entry::{Row, Sourced};
 use crate::session::{Millis, SessionId};
-use crate::source::{Place, Source, SourceName};
+use crate::source::{Source, SourceName};
 use crate::wire::DatabaseState;
 
 pub use health::{Failing, Health};
+pub use source::SourceState;
 
 /// How long a second look must wait to confirm that sessions are gone.
 pub const CONFIRM: Duration = Duration::from_secs(1);
@@ -46,7 +46,7 @@ pub struct Moment {
 #[derive(Debug, Clone, Default)]
 pub struct Index {
     /// Each way to look at them that is kept.
-    views: Vec<ViewState>,
+    views: Vec<ViewCount>,
     /// Grows with every change of a row, also of one that is not shown.
     changes: u64,
     /// In the order in which they were named.
@@ -76,51 +76,26 @@ impl View {
     }
 
     fn shows(self, row: &Row) -> bool {
-        (self.children || !row.child) && (self.archived || !row.archived)
+        (self.children || !row.is_child()) && (self.archived || !row.is_archived())
     }
 }
 
 /// What is counted of a view.
 #[derive(Debug, Clone, Copy)]
-struct ViewState {
+struct ViewCount {
     view: View,
     revision: u64,
     /// How many sessions it shows.
     shown: usize,
 }
 
-/// One source and its sessions.
-#[derive(Debug, Clone)]
-pub struct SourceState {
-    name: SourceName,
-    place: Place,
-    identity: String,
-    health: Health,
-    rows: BTreeMap<SessionId, Row>,
-    /// When it was first seen without its sessions, on the monotonic clock.
-    gone_since: Option<Duration>,
-    /// When the listing began that its sessions are of.
-    as_of: Option<Millis>,
-}
-
-/// One source's row of a session, and what decides whether it is shown.
+/// What a complete listing found at a source.
 #[derive(Debug, Clone, PartialEq)]
-struct Row {
-    entry: Packed<Entry>,
-    updated: Option<Millis>,
-    /// Its time counts against other sources' times.
-    is_credible: bool,
-    archived: bool,
-    child: bool,
-}
-
-/// What was found at a source.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ListedEntries {
+pub struct Listed {
     /// The state of the database.
     pub database: DatabaseState,
-    /// Its sessions, each id once.
-    pub entries: PackedList<Entry>,
+    /// The sessions, each id once.
+    pub rows: Vec<Row>,
 }
 
 /// What a listing changed of the sessions that are shown.
@@ -181,7 +156,7 @@ impl Index {
         let views = [false, true]
             .into_iter()
             .flat_map(|children| [false, true].map(|archived| View { children, archived }));
-        let seen = |view| ViewState {
+        let seen = |view| ViewCount {
             view,
             revision: 0,
             shown: 0,
@@ -207,11 +182,13 @@ impl Index {
         let mut old = std::mem::take(&mut self.sources);
         let kept = sources.iter().map(|source| {
             let identity = source.identity();
-            let is_it = |known: &SourceState| known.identity == identity;
+            let is_it = |known: &SourceState| known.identity() == identity;
             // Two sources can lead to one database: each keeps what is known of it.
             let is_anothers = |known: &SourceState| {
                 let mut others = sources.iter().filter(|other| other.name != source.name);
-                others.any(|other| other.name == known.name && other.identity() == known.identity)
+                others.any(|other| {
+                    other.name == *known.name() && other.identity() == known.identity()
+                })
             };
             match old
                 .iter()
@@ -247,7 +224,7 @@ impl Index {
         self.seen(view).map_or(0, |seen| seen.revision)
     }
 
-    fn seen(&self, view: View) -> Option<&ViewState> {
+    fn seen(&self, view: View) -> Option<&ViewCount> {
         self.views.iter().find(|seen| seen.view == view)
     }
 
@@ -271,18 +248,18 @@ impl Index {
     /// One source.
     #[must_use]
     pub fn source(&self, name: &SourceName) -> Option<&SourceState> {
-        self.sources.iter().find(|known| known.name == *name)
+        self.sources.iter().find(|state| state.name() == name)
     }
 
     fn at(&self, name: &SourceName) -> Option<usize> {
-        self.sources.iter().position(|known| known.name == *name)
+        self.sources.iter().position(|state| state.name() == name)
     }
 
     /// All sessions that this view shows, each once, by id.
     #[must_use]
-    pub fn sessions(&self, view: View) -> Vec<Sourced<Packed<Entry>>> {
-        let rows = self.sources.iter().enumerate().flat_map(|(at, known)| {
-            let rows = known.rows.iter();
+    pub fn sessions(&self, view: View) -> Vec<Sourced<Row>> {
+        let rows = self.sources.iter().enumerate().flat_map(|(at, state)| {
+            let rows = state.rows.iter();
             rows.map(move |(id, row)| (id, Candidate { at, row }))
         });
         let mut rows: Vec<_> = rows.collect();
@@ -297,14 +274,14 @@ impl Index {
 
     /// This session, as this view shows it.
     #[must_use]
-    pub fn session(&self, id: &SessionId, view: View) -> Option<Sourced<Packed<Entry>>> {
+    pub fn session(&self, id: &SessionId, view: View) -> Option<Sourced<Row>> {
         self.shown(self.candidates(id), view)
     }
 
     fn candidates<'a>(&'a self, id: &'a SessionId) -> impl Iterator<Item = Candidate<'a>> + Clone {
         let sources = self.sources.iter().enumerate();
-        sources.filter_map(|(at, known)| {
-            let row = known.rows.get(id)?;
+        sources.filter_map(|(at, state)| {
+            let row = state.rows.get(id)?;
             Some(Candidate { at, row })
         })
     }
@@ -316,58 +293,51 @@ impl Index {
         &self,
         candidates: impl Iterator<Item = Candidate<'a>> + Clone,
         view: View,
-    ) -> Option<Sourced<Packed<Entry>>> {
+    ) -> Option<Sourced<Row>> {
         // Of equals the last is taken: the first source.
         let newest = candidates.clone().max_by_key(|Candidate { at, row }| {
-            (row.is_credible, row.updated, std::cmp::Reverse(*at))
+            (row.is_credible(), row.updated(), std::cmp::Reverse(*at))
         })?;
         if !view.shows(newest.row) {
             return None;
         }
-        let name = |at: usize| self.sources[at].name.clone();
+        let name = |at: usize| self.sources[at].name().clone();
         let others = candidates.filter(|candidate| candidate.at != newest.at);
         Some(Sourced {
-            entry: newest.row.entry.clone(),
+            entry: newest.row.clone(),
             source: name(newest.at),
             also: others.map(|candidate| name(candidate.at)).collect(),
         })
     }
 
-    /// Takes over what was known before a restart of the source that is this. A source
-    /// that has sessions is stale until its first listing.
-    pub fn restore(&mut self, identity: &str, entries: Vec<Packed<Entry>>, now: Millis) {
+    /// Takes over the rows that were known before a restart of the source with this identity.
+    /// A source that
+    /// has sessions is stale until its first listing.
+    pub fn restore(&mut self, identity: &str, rows: Vec<Row>, now: Millis) {
         let mut sources = self.sources.iter_mut();
-        let known = sources.find(|known| known.identity == identity);
-        let Some(known) = known.filter(|_| !entries.is_empty()) else {
+        let state = sources.find(|state| state.identity() == identity);
+        let Some(state) = state.filter(|_| !rows.is_empty()) else {
             return;
         };
-        known.health = Health::Stale;
-        known.rows = entries
-            .into_iter()
-            .map(|packed| {
-                let entry = packed.unpack();
-                let row = Row::of(&entry, packed, &known.place, now);
-                (entry.session.id, row)
-            })
-            .collect();
+        state.restore(rows, now);
         self.changes += 1;
         let shown: Vec<_> = self
             .views
             .iter()
-            .map(|seen| self.sessions(seen.view).len())
+            .map(|view| self.sessions(view.view).len())
             .collect();
-        for (seen, shown) in self.views.iter_mut().zip(shown) {
-            seen.revision += 1;
-            seen.shown = shown;
+        for (view, shown) in self.views.iter_mut().zip(shown) {
+            view.revision += 1;
+            view.shown = shown;
         }
     }
 
     /// Takes a complete listing.
-    pub fn merge(&mut self, name: &SourceName, found: ListedEntries, now: Moment) -> Merged {
+    pub fn merge(&mut self, name: &SourceName, listed: Listed, now: Moment) -> Merged {
         let Some(at) = self.at(name) else {
             return Merged::default();
         };
-        let (merged, changed_rows) = self.sources[at].merge(found, now);
+        let (merged, changed_rows) = self.sources[at].merge(listed, now);
         self.changes += u64::from(!changed_rows.is_empty());
         let views = self.views.iter().map(|seen| seen.view);
         let differences = views.map(|view| (view, self.difference(at, &changed_rows, view)));
@@ -412,7 +382,7 @@ impl Index {
     /// The sessions of this source are of a listing that began then.
     pub fn set_as_of(&mut self, name: &SourceName, began: Millis) {
         if let Some(at) = self.at(name) {
-            self.sources[at].as_of = Some(began);
+            self.sources[at].set_as_of(began);
         }
     }
 
@@ -429,10 +399,7 @@ impl Index {
         let Some(at) = self.at(name) else {
             return false;
         };
-        let known = &mut self.sources[at];
-        // What was seen before it does not confirm what is seen after it.
-        known.gone_since = None;
-        known.health.fail(kind, reason, next_try, now.wall)
+        self.sources[at].fail(kind, reason, next_try, now)
     }
 }
 
@@ -441,165 +408,4 @@ impl Index {
 struct Candidate<'a> {
     at: usize,
     row: &'a Row,
-}
-
-impl Row {
-    /// A row that was read at `now` from this place.
-    fn of(entry: &Entry, packed: Packed<Entry>, place: &Place, now: Millis) -> Self {
-        let updated = entry.session.time_updated;
-        Self {
-            entry: packed,
-            updated,
-            is_credible: place.is_credible(updated, now),
-            archived: entry.session.time_archived.is_some(),
-            child: entry.session.parent_id.is_some(),
-        }
-    }
-}
-
-impl SourceState {
-    fn new(source: &Source) -> Self {
-        Self {
-            name: source.name.clone(),
-            place: source.place.clone(),
-            identity: source.identity(),
-            health: Health::Starting,
-            rows: BTreeMap::new(),
-            gone_since: None,
-            as_of: None,
-        }
-    }
-
-    /// The same source, under this name and at this place. What was known of another
-    /// place is not certain at this one.
-    fn rename(self, source: &Source) -> Self {
-        let mut known = Self {
-            name: source.name.clone(),
-            ..self
-        };
-        if known.place != source.place {
-            known.place = source.place.clone();
-            known.gone_since = None;
-            known.as_of = None;
-            known.health = known.not_listed();
-        }
-        known
-    }
-
-    /// The health before the first listing.
-    fn not_listed(&self) -> Health {
-        if self.rows.is_empty() {
-            Health::Starting
-        } else {
-            Health::Stale
-        }
-    }
-
-    /// What it is called.
-    #[must_use]
-    pub fn name(&self) -> &SourceName {
-        &self.name
-    }
-
-    /// What it is ([`Source::identity`]).
-    #[must_use]
-    pub fn identity(&self) -> &str {
-        &self.identity
-    }
-
-    /// Its health.
-    #[must_use]
-    pub fn health(&self) -> &Health {
-        &self.health
-    }
-
-    /// When the listing began that its sessions are of; `None` before the first one.
-    #[must_use]
-    pub fn as_of(&self) -> Option<Millis> {
-        self.as_of
-    }
-
-    /// How many roots it has that are not archived.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        let usual = |row: &&Row| View::default().shows(row);
-        self.rows.values().filter(usual).count()
-    }
-
-    /// Its sessions, also archived ones, by id.
-    pub fn entries(&self) -> impl Iterator<Item = &Packed<Entry>> {
-        self.rows.values().map(|row| &row.entry)
-    }
-
-    fn merge(&mut self, found: ListedEntries, now: Moment) -> (Merged, ChangedRows) {
-        let health = match found.database {
-            DatabaseState::Young => {
-                self.gone_since = None;
-                return (self.young(), ChangedRows::new());
-            }
-            DatabaseState::Ready => Health::Ok,
-            DatabaseState::Missing => Health::Missing,
-            DatabaseState::Empty => Health::Empty,
-        };
-        if health != Health::Ok && !self.rows.is_empty() {
-            let since = *self.gone_since.get_or_insert(now.monotonic);
-            if now.monotonic.saturating_sub(since) < CONFIRM {
-                let merged = Merged {
-                    recheck: Some(Recheck::Unconfirmed),
-                    ..Merged::default()
-                };
-                return (merged, ChangedRows::new());
-            }
-        }
-        self.gone_since = None;
-        let changed_rows = self.take(found.entries, now.wall);
-        let merged = Merged {
-            health_changed: self.become_(health),
-            ..Merged::default()
-        };
-        (merged, changed_rows)
-    }
-
-    /// Says nothing about which sessions exist, and ends a failure all the same.
-    fn young(&mut self) -> Merged {
-        let health_changed =
-            matches!(self.health, Health::Failing(_)) && self.become_(self.not_listed());
-        Merged {
-            health_changed,
-            recheck: Some(Recheck::Young),
-            ..Merged::default()
-        }
-    }
-
-    fn become_(&mut self, health: Health) -> bool {
-        let changed = self.health != health;
-        self.health = health;
-        changed
-    }
-
-    /// Takes the rows of a listing for its own.
-    fn take(&mut self, entries: PackedList<Entry>, now: Millis) -> ChangedRows {
-        let mut changed_rows = ChangedRows::new();
-        let mut old = std::mem::take(&mut self.rows);
-        for mut entry in entries.into_values() {
-            let id = entry.session.id.clone();
-            let known = old.remove(&id);
-            if entry.session.marked.is_none() {
-                let known = known.as_ref().map(|known| known.entry.unpack());
-                entry.session.marked = known.and_then(|known| known.session.marked);
-            }
-            let row = Row::of(&entry, Packed::new(&entry), &self.place, now);
-            let row = match known {
-                // What is the same stays the same piece of memory.
-                Some(known) if known == row => known,
-                known => {
-                    changed_rows.push((id.clone(), known));
-                    row
-                }
-            };
-            self.rows.insert(id, row);
-        }
-        changed_rows.extend(old.into_iter().map(|(id, row)| (id, Some(row))));
-        changed_rows
-    }
 }

@@ -1,88 +1,128 @@
-//! The index on disk, so that after a restart the sessions of the last good
-//! listing are there at once.
+//! The index on disk, so that the sessions of the last good listing are known right after a
+//! restart.
 //!
-//! A snapshot that is damaged, cut off, of another version or another program is
-//! set aside and rebuilt by the next listing; it is never fatal.
+//! A snapshot that is damaged, cut off, of another version or of another program is an
+//! [`Unreadable`]: the caller sets it aside, and the next listing rebuilds it.
 
-use bincode::{Decode, Encode};
+use std::io::{self, Seek, Write};
+use std::sync::Arc;
 
-use super::{Index, SourceState};
+use bincode::enc::Encoder;
+use bincode::error::EncodeError;
+use bincode::{BorrowDecode, Encode};
+
+use super::Index;
 use crate::codec::{self, Kind, Unreadable};
-use crate::entry::Entry;
+use crate::entry::{Entry, Row, RowMaker, Rows};
 use crate::marker_text::MarkerText;
-use crate::packed::Packed;
 use crate::session::Millis;
 
 const KIND: Kind = Kind {
     magic: *b"OCSINDEX",
-    version: 4,
+    version: 5,
 };
 
-/// For what is saved beside the sessions, in bytes.
+/// Room for what is saved beside the rows, in bytes.
 const MARGIN: usize = 1 << 20;
 
-#[derive(Encode)]
-struct Saved<'a> {
-    marker: Option<&'a str>,
-    sources: Vec<(&'a str, Vec<&'a Packed<Entry>>)>,
-}
-
-#[derive(Decode)]
-struct Restored {
+/// What is to be saved. It shares the rows of the index.
+#[derive(Debug, Encode)]
+pub struct Snapshot {
     marker: Option<String>,
-    sources: Vec<(String, Vec<Packed<Entry>>)>,
+    sources: Vec<(String, SavedRows)>,
 }
 
-/// The snapshot of the index, whose listings look for `marker`. A source that has more
-/// than fits is left out, so that it costs no other its part: the largest first.
+/// The rows of one source, saved as the JSON text of their entries.
+#[derive(Debug)]
+struct SavedRows(Arc<Rows>);
+
+impl Encode for SavedRows {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        self.0.len().encode(encoder)?;
+        let mut text = Vec::new();
+        for row in self.0.values() {
+            text.clear();
+            row.write_open(&mut text)
+                .map_err(|inner| EncodeError::Io { inner, index: 0 })?;
+            text.push(b'}');
+            text.as_slice().encode(encoder)?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(BorrowDecode)]
+struct Restored<'a> {
+    marker: Option<&'a str>,
+    sources: Vec<(&'a str, Vec<&'a [u8]>)>,
+}
+
+impl Snapshot {
+    /// Takes the snapshot of an index whose listings look for `marker`.
+    #[must_use]
+    pub fn of(index: &Index, marker: Option<&MarkerText>) -> Self {
+        let sources = index.sources().map(|source| {
+            let rows = SavedRows(Arc::clone(source.rows()));
+            (source.identity().to_owned(), rows)
+        });
+        Self {
+            marker: marker.map(|marker| marker.as_str().to_owned()),
+            sources: sources.collect(),
+        }
+    }
+
+    /// Writes the snapshot. Sources that do not fit in [`codec::MAX_BODY`] are left out, the
+    /// largest first, so that the others keep their rows.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of `out`.
+    pub fn write(mut self, out: &mut (impl Write + Seek)) -> io::Result<()> {
+        let mut sizes: Vec<_> = self
+            .sources
+            .into_iter()
+            .map(|source| (codec::encoded_bytes(&source), source))
+            .collect();
+        sizes.sort_by_key(|(bytes, _)| *bytes);
+        let mut room = codec::MAX_BODY - MARGIN;
+        let fitting = sizes.into_iter().map_while(|(bytes, source)| {
+            room = room.checked_sub(bytes)?;
+            Some(source)
+        });
+        self.sources = fitting.collect();
+        codec::write(KIND, &self, out)
+    }
+}
+
+/// Puts the rows that a snapshot holds of the index's sources into the index, at `now`.
 ///
 /// # Errors
 ///
-/// Where it would be larger than a file of ours may be.
-pub fn encode(index: &Index, marker: Option<&MarkerText>) -> std::io::Result<Vec<u8>> {
-    let mut parts: Vec<(usize, &SourceState)> = index
-        .sources()
-        .map(|known| (known.entries().map(Packed::size).sum(), known))
-        .collect();
-    parts.sort_by_key(|(size, _)| *size);
-    let mut room = codec::MAX_BODY - MARGIN;
-    let sources = parts.into_iter().map_while(|(size, known)| {
-        room = room.checked_sub(size)?;
-        Some((known.identity(), known.entries().collect()))
-    });
-    let sources = sources.collect();
-    codec::encode(
-        KIND,
-        &Saved {
-            marker: marker.map(MarkerText::as_str),
-            sources,
-        },
-    )
-}
-
-/// Puts what a snapshot holds of the index's sources into the index, at `now`.
-///
-/// # Errors
-///
-/// Where it is no snapshot of this version; the index is then as it was.
+/// Returns an error if the bytes are not a snapshot of this version. The index is then as it
+/// was.
 pub fn restore(
     index: &mut Index,
     bytes: &[u8],
     marker: Option<&MarkerText>,
     now: Millis,
 ) -> Result<(), Unreadable> {
-    let restored: Restored = codec::decode(KIND, bytes)?;
-    // What is known of one marker says nothing about another.
-    let same_marker = restored.marker.as_deref() == marker.map(MarkerText::as_str);
-    for (identity, mut entries) in restored.sources {
-        if !same_marker {
-            for entry in &mut entries {
-                let mut unpacked = entry.unpack();
-                unpacked.session.marked = None;
-                *entry = Packed::new(&unpacked);
+    let restored: Restored<'_> = codec::decode(KIND, bytes)?;
+    // A mark says nothing about another marker.
+    let is_same_marker = restored.marker == marker.map(MarkerText::as_str);
+    let sources = restored.sources.into_iter().map(|(identity, rows)| {
+        let mut maker = RowMaker::default();
+        let rows = rows.into_iter().map(|json| {
+            let entry: Entry = serde_json::from_slice(json).map_err(|_| Unreadable::Body)?;
+            let mut row = maker.restore(&entry);
+            if !is_same_marker {
+                row.forget_mark();
             }
-        }
-        index.restore(&identity, entries, now);
+            Ok(row)
+        });
+        Ok((identity, rows.collect::<Result<Vec<Row>, Unreadable>>()?))
+    });
+    for (identity, rows) in sources.collect::<Result<Vec<_>, Unreadable>>()? {
+        index.restore(identity, rows, now);
     }
     Ok(())
 }

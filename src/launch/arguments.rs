@@ -8,10 +8,11 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::json::line;
 use crate::lister::{ListRequest, LookUpRequest, MOST_THREADS, ScanCache, default_threads};
 use crate::marker_text::MarkerText;
 use crate::source::is_plain_argument;
-use crate::wire::{LookUp, Request, limits, line};
+use crate::wire::{LookUp, Request, limits};
 
 /// The largest `--cpu-limit` the helper takes: a day.
 const MOST_CPU_SECONDS: u64 = 86_400;

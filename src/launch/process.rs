@@ -207,7 +207,8 @@ impl Lister for ProcessLister {
         let args = HelperArgs::to_list(request, self.target.location());
         self.run(
             &args,
-            ListingContent::new(request.bounded_first_prompt_limit()),
+            ListingContent::new(request.bounded_first_prompt_limit())
+                .sharing(request.known.clone()),
             request.deadline,
             &request.cancel,
         )

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::dirs;
+use crate::entry::Rows;
 use crate::marker_text::MarkerText;
 use crate::session::SessionId;
 use crate::wire::{LookUp, limits};
@@ -36,6 +37,8 @@ pub struct ListRequest {
     pub first_prompt_limit: usize,
     /// Ends the listing early.
     pub cancel: Cancel,
+    /// The rows of the listing before. A row that did not change shares its memory.
+    pub known: Option<Arc<Rows>>,
 }
 
 /// Where a helper remembers what it knows about the marker.
@@ -105,6 +108,7 @@ impl ListRequest {
             scan_budget: None,
             first_prompt_limit: limits::FIRST_PROMPT,
             cancel: Cancel::default(),
+            known: None,
         }
     }
 

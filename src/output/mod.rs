@@ -5,19 +5,17 @@
 //! is the stored text, escaped as its format has it.
 
 mod cell;
-mod found;
 mod table;
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 
 use crate::entry::{Entry, Sourced};
+use crate::json::to_json;
 use crate::session::Millis;
 use crate::text::escaped;
-use crate::wire::to_json;
 use anstream::{AutoStream, ColorChoice};
 
-pub use found::LookUpResult;
 pub use table::{Columns, TimeColumn, table};
 
 /// The terminal a person looks at.

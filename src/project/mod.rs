@@ -17,15 +17,15 @@
 
 mod finder;
 
-use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::entry::Entry;
 use crate::locate::is_missing;
-use crate::session::Session;
+use crate::session::{Session, SessionPlace};
 use finder::Finders;
 
 /// How long all looking together may hold up its caller.
@@ -71,62 +71,54 @@ impl Projects {
         Self { is_elsewhere: true }
     }
 
-    /// Finds out about the directories of all these sessions. Waits for the disk, up to a second, and
-    /// less where not much is left until the caller's deadline. What was found long ago is
-    /// looked for anew: a directory may have become a repository.
-    pub fn look<S: Borrow<Session>>(&self, sessions: impl IntoIterator<Item = S>, until: Instant) {
-        let mut directories = HashSet::new();
-        for session in sessions {
-            if let Some(directory) = self.looked_for(session.borrow())
-                && !directories.contains(directory)
-            {
-                directories.insert(directory.to_owned());
-            }
-        }
+    /// Finds the projects of all these places. Waits for the disk, up to a second, and less if
+    /// little is left until the caller's deadline. An answer older than a minute is asked for
+    /// again: a directory may have become a repository.
+    pub fn look<'a>(&self, places: impl IntoIterator<Item = &'a SessionPlace>, until: Instant) {
+        let directories: HashSet<&str> = places
+            .into_iter()
+            .filter_map(|place| self.directory_here(place))
+            .collect();
         let asked = Instant::now();
         let patience = PATIENCE.min(until.saturating_duration_since(asked) / SHARE);
-        let directories: Vec<_> = directories.iter().map(String::as_str).collect();
+        let directories: Vec<_> = directories.into_iter().collect();
         if !directories.is_empty() && !patience.is_zero() {
             finder::find_all(&directories, asked + patience);
         }
     }
 
-    /// The session's project, as far as [`look`](Self::look) has found it; `None` where it
-    /// has neither worktree nor directory.
+    /// Returns the project of a place, as far as [`look`](Self::look) found it, and whether
+    /// its directory was missing then. A place without worktree and directory has no project.
     #[must_use]
-    pub fn of(&self, session: &Session) -> Option<String> {
-        if let Some(worktree) = &session.worktree {
-            return Some(tidy(worktree));
-        }
-        let directory = session.directory.as_deref()?;
-        if self.looked_for(session).is_none() {
-            return Some(tidy(directory));
-        }
-        let finders = Finders::lock();
-        let known = finders.known(directory).map(|known| known.project.clone());
-        Some(known.unwrap_or_else(|| tidy(directory)))
+    pub fn of(&self, place: &SessionPlace) -> (Option<String>, bool) {
+        let known = self.directory_here(place).map(|directory| {
+            let finders = Finders::lock();
+            let known = finders.known(directory);
+            known.map(|known| (known.project.clone(), known.is_gone))
+        });
+        let (found, is_gone) = known.flatten().unzip();
+        let worktree = place.worktree.as_deref().map(tidy);
+        let directory = place.directory.as_deref();
+        let project = worktree.or(found).or_else(|| directory.map(tidy));
+        (project, is_gone.unwrap_or(false))
     }
 
-    /// True where the session's directory was not there when it was last looked for.
+    /// Returns the session with what is known about its place.
     #[must_use]
-    pub fn is_gone(&self, session: &Session) -> bool {
-        let directory = self.looked_for(session);
-        let is_gone = |directory| Some(Finders::lock().known(directory)?.is_gone);
-        directory.and_then(is_gone).unwrap_or(false)
+    pub fn entry(&self, session: Session) -> Entry {
+        let (project, gone) = self.of(&SessionPlace::of(&session));
+        Entry {
+            session,
+            project,
+            gone,
+        }
     }
 
-    /// The session's directory, where it is one of this machine.
-    fn looked_for<'a>(&self, session: &'a Session) -> Option<&'a str> {
-        let is_here = !self.is_elsewhere && !has_workspace(session);
-        session.directory.as_deref().filter(|_| is_here)
+    /// Returns the directory of a place if it is one of this machine.
+    fn directory_here<'a>(&self, place: &'a SessionPlace) -> Option<&'a str> {
+        let is_here = !self.is_elsewhere && !place.is_in_workspace;
+        place.directory.as_deref().filter(|_| is_here)
     }
-}
-
-/// Whether the session's directory is one of its workspace, in a container or on
-/// another machine: the same path here can be anything.
-fn has_workspace(session: &Session) -> bool {
-    let id = session.workspace_id.as_deref();
-    id.is_some_and(|id| !id.trim().is_empty())
 }
 
 /// The path without `//`, `/./` and a slash at its end, by its letters alone.
@@ -292,11 +284,12 @@ mod tests {
         fs::write(path, text).unwrap();
     }
 
-    fn session(directory: &str) -> Session {
-        serde_json::from_value(serde_json::json!({
-            "id": "ses_1", "store": "v1", "directory": directory,
-        }))
-        .unwrap()
+    fn place_of(directory: &str) -> SessionPlace {
+        SessionPlace {
+            directory: Some(directory.to_owned()),
+            worktree: None,
+            is_in_workspace: false,
+        }
     }
 
     #[test]
@@ -385,40 +378,40 @@ mod tests {
             let is_there = root.join(directory).is_dir();
             assert_eq!(found.is_gone, !is_there, "{directory}");
             let projects = Projects::new();
-            let session = session(&format!("{}/{directory}", root.display()));
-            projects.look([&session], Instant::now() + Duration::from_secs(60));
+            let place = place_of(&format!("{}/{directory}", root.display()));
+            projects.look([&place], Instant::now() + Duration::from_secs(60));
             let project = root.join(project).to_str().unwrap().to_owned();
-            assert_eq!(projects.of(&session), Some(project));
+            assert_eq!(projects.of(&place), (Some(project), !is_there));
         }
         // Of another machine there are only letters.
         let projects = Projects::of_another_machine();
-        assert_eq!(projects.of(&session("/a//b/./c/")).unwrap(), "/a/b/c");
-        let mut session = session("/a");
-        session.worktree = Some("/x//y/".to_owned());
-        assert_eq!(projects.of(&session).unwrap(), "/x/y");
+        assert_eq!(projects.of(&place_of("/a//b/./c/")).0.unwrap(), "/a/b/c");
+        let mut place = place_of("/a");
+        place.worktree = Some("/x//y/".to_owned());
+        assert_eq!(projects.of(&place).0.unwrap(), "/x/y");
     }
 
     #[test]
     fn as_many_directories_as_there_are_sessions_are_found() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path().canonicalize().unwrap();
-        let sessions: Vec<_> = (0..2000)
+        let places: Vec<_> = (0..2000)
             .map(|n| {
                 let repository = root.join(format!("{}/{n}", n % 10));
                 fs::create_dir_all(repository.join(".git/refs")).unwrap();
                 fs::create_dir_all(repository.join(".git/objects")).unwrap();
                 fs::write(repository.join(".git/HEAD"), "ref: refs/heads/main").unwrap();
                 fs::create_dir(repository.join("src")).unwrap();
-                session(repository.join("src").to_str().unwrap())
+                place_of(repository.join("src").to_str().unwrap())
             })
             .collect();
         let projects = Projects::new();
-        projects.look(&sessions, Instant::now() + Duration::from_secs(60));
-        for session in &sessions {
-            let project = projects.of(session).unwrap();
+        projects.look(&places, Instant::now() + Duration::from_secs(60));
+        for place in &places {
+            let project = projects.of(place).0.unwrap();
             assert_eq!(
                 format!("{project}/src"),
-                session.directory.as_deref().unwrap()
+                place.directory.as_deref().unwrap()
             );
         }
     }
@@ -428,18 +421,18 @@ mod tests {
         let (dead, fine) = ("/nowhere/dead/repo", "/nowhere/fine");
         let held = finder::tests::Held::at(dead, "/nowhere/dead");
         let projects = Projects::new();
-        let sessions = [session(dead), session(fine)];
+        let places = [place_of(dead), place_of(fine)];
         for _ in 0..3 {
             let started = Instant::now();
-            projects.look(&sessions, started + Duration::from_secs(60));
-            assert_eq!(projects.of(&sessions[0]).unwrap(), "/nowhere/dead");
-            assert_eq!(projects.of(&sessions[1]).unwrap(), fine);
+            projects.look(&places, started + Duration::from_secs(60));
+            assert_eq!(projects.of(&places[0]).0.unwrap(), "/nowhere/dead");
+            assert_eq!(projects.of(&places[1]).0.unwrap(), fine);
             assert!(started.elapsed() < PATIENCE, "{:?}", started.elapsed());
         }
         assert!(Finders::lock().stuck(PATIENCE) >= 1);
         drop(held);
         // It is asked for again.
-        projects.look(&sessions, Instant::now() + Duration::from_secs(60));
-        assert_eq!(projects.of(&sessions[0]).unwrap(), dead);
+        projects.look(&places, Instant::now() + Duration::from_secs(60));
+        assert_eq!(projects.of(&places[0]).0.unwrap(), dead);
     }
 }

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{SourceLister, at_once, why_another_programs, why_empty};
+use super::{LookUpResult, SourceLister, at_once, why_another_programs, why_empty};
 use crate::lister::{Cancel, LookUpRequest, Outcome, until};
-use crate::output::LookUpResult;
 use crate::project::Projects;
-use crate::session::{Millis, SessionId};
+use crate::session::{Millis, SessionId, SessionPlace};
 use crate::source::{Place, SourceName};
 use crate::text::one_line;
 use crate::wire::{Answer, DatabaseState, LookUp, Unresolved, limits};
@@ -98,10 +97,11 @@ impl LookUpJob {
             .map(|(LookUpSource { source_lister, .. }, answers)| {
                 let projects = source_lister.projects();
                 let found = answers.iter().flatten().filter_map(|answer| match answer {
-                    Answer::Session(session) => Some(&**session),
+                    Answer::Session(session) => Some(SessionPlace::of(session)),
                     _ => None,
                 });
-                projects.look(found, until);
+                let found: Vec<_> = found.collect();
+                projects.look(&found, until);
                 OfSource {
                     name: &source_lister.source.name,
                     is_only: sources.len() == 1,

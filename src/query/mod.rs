@@ -2,21 +2,24 @@
 //! takes as long as the slowest, and none speaks for another.
 
 mod look_up;
+mod result;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use crate::entry::Entry;
-use crate::index::ListedEntries;
+use crate::index::Listed;
 use crate::lister::{FailureReason, ListRequest, Lister, Outcome};
 use crate::locate;
 use crate::project::Projects;
+use crate::session::SessionPlace;
 use crate::source::{Place, Source};
 use crate::text::DisplayPath;
 use crate::wire::{DatabaseState, Listing, other_tables_line};
 
 pub use look_up::{LookUpJob, LookUpSource, LookedUp};
+pub use result::LookUpResult;
 
 /// A source, and what asks it.
 #[derive(Clone)]
@@ -46,18 +49,28 @@ pub fn lists_archived(sources: usize) -> bool {
     sources > 1
 }
 
-/// The entries of a listing, for the index. Their projects are found within what is left
+/// Returns the rows of a listing for the index. Their projects are found within what is left
 /// until the deadline.
 #[must_use]
-pub fn found(listing: Listing, projects: &Projects, until: Instant) -> ListedEntries {
-    projects.look(listing.sessions.iter(), until);
-    ListedEntries {
+pub fn listed(listing: Listing, projects: &Projects, until: Instant) -> Listed {
+    let mut rows = listing.sessions;
+    projects.look(rows.iter().map(|row| &**row.place()), until);
+    // Rows share their places, and so their projects.
+    let mut projects_of: HashMap<*const SessionPlace, (Option<Arc<str>>, bool)> = HashMap::new();
+    for row in &mut rows {
+        let place = Arc::clone(row.place());
+        let (project, is_gone) = projects_of
+            .entry(Arc::as_ptr(&place))
+            .or_insert_with(|| {
+                let (project, is_gone) = projects.of(&place);
+                (project.map(Into::into), is_gone)
+            })
+            .clone();
+        row.set_project(project, is_gone);
+    }
+    Listed {
         database: listing.end.database,
-        entries: listing
-            .sessions
-            .into_values()
-            .map(|session| Entry::new(session, projects))
-            .collect(),
+        rows,
     }
 }
 

@@ -3,17 +3,15 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use serde::Serialize;
-
-use super::protocol::SourceHealth;
-use crate::wire::Scan;
+use super::protocol::{Latency, Status};
+use super::source_task::ListingResult;
 
 /// How many of the last listings the latencies are of.
 const REMEMBERED: usize = 1024;
 
 /// Counts since the start.
 #[derive(Debug, Default)]
-pub(super) struct Stats {
+pub(super) struct Counters {
     spawns: u64,
     complete: u64,
     failures: BTreeMap<&'static str, u64>,
@@ -21,78 +19,23 @@ pub(super) struct Stats {
     took: VecDeque<Duration>,
 }
 
-/// How a service is doing.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Status {
-    /// Its version.
-    pub version: String,
-    /// Its process id.
-    pub pid: u32,
-    /// How long it has been running, in milliseconds.
-    pub uptime_ms: u64,
-    /// The revision of its index.
-    pub revision: u64,
-    /// How many sessions it shows, each once.
-    pub sessions: usize,
-    /// Its sources.
-    pub sources: Vec<SourceStatus>,
-    /// Helpers launched, to list and to look up.
-    pub spawns: u64,
-    /// Listings that were complete.
-    pub listings: u64,
-    /// Listings that failed, by kind.
-    pub failures: BTreeMap<&'static str, u64>,
-    /// How long listings take.
-    pub latency: Latency,
-    /// Bytes that helpers sent.
-    pub bytes_read: u64,
-    /// Its own resident memory in bytes, where the system says.
-    pub memory: Option<u64>,
-    /// Readers of its events.
-    #[serde(rename = "readers")]
-    pub subscribers: usize,
-}
-
-/// One source.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SourceStatus {
-    /// Its name and health.
-    #[serde(flatten)]
-    pub health: SourceHealth,
-    /// How many sessions it has that are not archived.
-    pub sessions: usize,
-    /// How it learns of changes: `events`, or `polling` and why, or `asked every` so
-    /// often.
-    pub watch: String,
-    /// A listing runs.
-    pub listing: bool,
-    /// How the last complete listing looked for the marker.
-    pub scan: Option<Scan>,
-    /// Helpers that were killed and do not die.
-    pub stuck: usize,
-}
-
-/// How long the last listings took, in milliseconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct Latency {
-    /// How many these are: up to 1024.
-    pub count: usize,
-    /// Half of them took at most this.
-    pub p50: f64,
-    /// 99 of 100 took at most this.
-    pub p99: f64,
-    /// None took longer.
-    pub max: f64,
-}
-
-impl Stats {
-    pub(super) fn spawned(&mut self) {
-        self.spawns += 1;
+impl Counters {
+    /// Counts helpers that were launched.
+    pub(super) fn spawned(&mut self, helpers: usize) {
+        self.spawns += helpers as u64;
     }
 
-    pub(super) fn listed(&mut self, took: Duration, failure: Option<&'static str>) {
+    /// Counts a listing.
+    pub(super) fn listed(&mut self, listed: &ListingResult) {
+        self.bytes += listed.bytes;
+        let failure = listed.result.as_ref().err().map(|failure| failure.kind);
+        // If nothing has changed, no helper was launched.
+        if matches!(listed.result, Ok(None)) {
+            return;
+        }
+        if failure != Some("thread") {
+            self.spawned(1);
+        }
         match failure {
             None => self.complete += 1,
             Some(kind) => *self.failures.entry(kind).or_default() += 1,
@@ -100,11 +43,7 @@ impl Stats {
         if self.took.len() == REMEMBERED {
             self.took.pop_front();
         }
-        self.took.push_back(took);
-    }
-
-    pub(super) fn read(&mut self, bytes: u64) {
-        self.bytes += bytes;
+        self.took.push_back(listed.took);
     }
 
     /// The status, as far as it is counted here.

@@ -3,8 +3,7 @@
 
 use std::io::{self, BufRead, Read, Write};
 
-use super::{CommandLine, Handle, ReplyTo, Subscription};
-use crate::wire::to_json;
+use super::{CommandLine, Handle, ReplyQueue, Subscription};
 
 /// The longest command, in bytes with its newline.
 pub const LONGEST: u64 = 1 << 20;
@@ -18,8 +17,7 @@ pub fn write_events(events: Subscription, out: impl Write) -> io::Result<()> {
     // A snapshot is never in memory as a whole line.
     let mut out = io::BufWriter::with_capacity(16 << 10, out);
     for event in events {
-        to_json(&*event, &mut out)?;
-        out.write_all(b"\n")?;
+        event.write_line(&mut out)?;
         out.flush()?;
     }
     Ok(())
@@ -35,7 +33,7 @@ pub fn write_events(events: Subscription, out: impl Write) -> io::Result<()> {
 pub fn read_commands(
     mut input: impl BufRead,
     service: &Handle,
-    reply_to: &ReplyTo,
+    reply_to: &ReplyQueue,
 ) -> io::Result<()> {
     let mut line = Vec::new();
     while read(&mut input, &mut line)? {
@@ -69,7 +67,7 @@ pub fn read(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
 
 /// Hands the command of one line to the service when it has room for it; false where
 /// nobody reads the replies any more.
-pub fn command(line: &[u8], service: &Handle, reply_to: &ReplyTo) -> bool {
+pub fn command(line: &[u8], service: &Handle, reply_to: &ReplyQueue) -> bool {
     if line.trim_ascii().is_empty() {
         return true;
     }

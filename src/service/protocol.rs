@@ -1,17 +1,21 @@
 //! What a service says and is told: one JSON object a line on standard input and
 //! output, and on its socket; the same as types for a host in Rust.
 
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
 use serde::{Deserialize, Serialize};
 
 use super::command::{CommandError, CommandId};
-use super::counters::Status;
-use crate::entry::{Entry, Sourced};
-use crate::index::{Health, View};
+use crate::entry::{Row, Sourced};
+use crate::index::{Health, SourceState, View};
+use crate::json::to_json;
 use crate::marker_text::MarkerText;
-use crate::packed::Packed;
+
 use crate::query::LookedUp;
 use crate::session::{Millis, SessionId};
 use crate::source::{Place, Source, SourceName};
+use crate::wire::Scan;
 
 /// The protocol of the events and commands of this version.
 ///
@@ -30,8 +34,7 @@ pub fn capabilities(view: View) -> Vec<String> {
 }
 
 /// Something a service says.
-#[derive(Debug, Clone, Serialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
+#[derive(Debug, Clone)]
 pub enum Event {
     /// Who speaks; first.
     Hello(Hello),
@@ -51,6 +54,62 @@ pub enum Event {
         /// Why, for people.
         reason: String,
     },
+}
+
+impl Event {
+    /// Writes the event as one line of JSON, with its line end. Sessions are copied as they
+    /// are kept; a snapshot is never in memory as a whole line.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of `out`.
+    pub fn write_line(&self, mut out: impl Write) -> io::Result<()> {
+        /// What has no sessions.
+        #[derive(Serialize)]
+        #[serde(tag = "type", rename_all = "lowercase")]
+        enum Plain<'a> {
+            Hello(&'a Hello),
+            Health(&'a SourceHealth),
+            Reply(&'a Reply),
+            Bye { code: ByeCode, reason: &'a str },
+        }
+        let plain = match self {
+            Self::Snapshot(snapshot) => return snapshot.write_line(out),
+            Self::Change(change) => return change.write_line(out),
+            Self::Hello(hello) => Plain::Hello(hello),
+            Self::Health(health) => Plain::Health(health),
+            Self::Reply(reply) => Plain::Reply(reply),
+            Self::Bye { code, reason } => Plain::Bye {
+                code: *code,
+                reason,
+            },
+        };
+        to_json(&plain, &mut out)?;
+        out.write_all(b"\n")
+    }
+}
+
+impl Event {
+    /// Returns the event as one line of JSON, for an event that is small.
+    #[must_use]
+    pub fn line(&self) -> Vec<u8> {
+        let mut line = Vec::new();
+        #[expect(clippy::expect_used, reason = "writing to memory cannot fail")]
+        self.write_line(&mut line).expect("a line in memory");
+        line
+    }
+}
+
+/// Writes a JSON array of sessions.
+fn write_sessions(sessions: &[Sourced<Row>], mut out: impl Write) -> io::Result<()> {
+    out.write_all(b"[")?;
+    for (at, session) in sessions.iter().enumerate() {
+        if at > 0 {
+            out.write_all(b",")?;
+        }
+        session.write_json(&mut out)?;
+    }
+    out.write_all(b"]")
 }
 
 /// Why a service ends, for programs: never renamed.
@@ -144,14 +203,29 @@ impl SourcePlace {
 }
 
 /// All that is known.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct Snapshot {
     /// The state that this is.
     pub revision: u64,
     /// The sources and how they are doing.
     pub sources: Vec<SourceHealth>,
     /// All sessions, each once.
-    pub sessions: Vec<Sourced<Packed<Entry>>>,
+    pub sessions: Vec<Sourced<Row>>,
+}
+
+impl Snapshot {
+    fn write_line(&self, mut out: impl Write) -> io::Result<()> {
+        write!(
+            out,
+            "{{\"type\":\"snapshot\",\"revision\":{}",
+            self.revision
+        )?;
+        out.write_all(b",\"sources\":")?;
+        to_json(&self.sources, &mut out)?;
+        out.write_all(b",\"sessions\":")?;
+        write_sessions(&self.sessions, &mut out)?;
+        out.write_all(b"}\n")
+    }
 }
 
 /// How a source is doing.
@@ -166,15 +240,38 @@ pub struct SourceHealth {
     pub as_of: Option<Millis>,
 }
 
+impl SourceHealth {
+    /// Returns how the source is doing whose state this is.
+    #[must_use]
+    pub fn of(state: &SourceState) -> Self {
+        Self {
+            source: state.name().clone(),
+            health: state.health().clone(),
+            as_of: state.as_of(),
+        }
+    }
+}
+
 /// Sessions changed.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct Change {
     /// The state that this makes; one more than the one before.
     pub revision: u64,
     /// Sessions that are new or not as they were.
-    pub upserted: Vec<Sourced<Packed<Entry>>>,
+    pub upserted: Vec<Sourced<Row>>,
     /// The ids of sessions that are gone.
     pub removed: Vec<SessionId>,
+}
+
+impl Change {
+    fn write_line(&self, mut out: impl Write) -> io::Result<()> {
+        write!(out, "{{\"type\":\"change\",\"revision\":{}", self.revision)?;
+        out.write_all(b",\"upserted\":")?;
+        write_sessions(&self.upserted, &mut out)?;
+        out.write_all(b",\"removed\":")?;
+        to_json(&self.removed, &mut out)?;
+        out.write_all(b"}\n")
+    }
 }
 
 /// The answer to a command.
@@ -227,4 +324,70 @@ pub enum RefreshOutcome {
     Young,
     /// It failed.
     Failed,
+}
+
+/// How a service is doing.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Its version.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// How long it has been running, in milliseconds.
+    pub uptime_ms: u64,
+    /// The revision of its index.
+    pub revision: u64,
+    /// How many sessions it shows, each once.
+    pub sessions: usize,
+    /// Its sources.
+    pub sources: Vec<SourceStatus>,
+    /// Helpers launched, to list and to look up.
+    pub spawns: u64,
+    /// Listings that were complete.
+    pub listings: u64,
+    /// Listings that failed, by kind.
+    pub failures: BTreeMap<&'static str, u64>,
+    /// How long listings take.
+    pub latency: Latency,
+    /// Bytes that helpers sent.
+    pub bytes_read: u64,
+    /// Its own resident memory in bytes, where the system says.
+    pub memory: Option<u64>,
+    /// Readers of its events.
+    #[serde(rename = "readers")]
+    pub subscribers: usize,
+}
+
+/// One source.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceStatus {
+    /// Its name and health.
+    #[serde(flatten)]
+    pub health: SourceHealth,
+    /// How many sessions it has that are not archived.
+    pub sessions: usize,
+    /// How it learns of changes: `events`, or `polling` and why, or `asked every` so
+    /// often.
+    pub watch: String,
+    /// A listing runs.
+    pub listing: bool,
+    /// How the last complete listing looked for the marker.
+    pub scan: Option<Scan>,
+    /// Helpers that were killed and do not die.
+    pub stuck: usize,
+}
+
+/// How long the last listings took, in milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Latency {
+    /// How many these are: up to 1024.
+    pub count: usize,
+    /// Half of them took at most this.
+    pub p50: f64,
+    /// 99 of 100 took at most this.
+    pub p99: f64,
+    /// None took longer.
+    pub max: f64,
 }

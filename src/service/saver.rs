@@ -10,10 +10,10 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::state::StateDir;
-use super::{Inbox, Message};
 use crate::codec;
 use crate::files;
-use crate::index::{Index, snapshot};
+use crate::index::Index;
+use crate::index::snapshot::{self, Snapshot};
 use crate::marker_text::MarkerText;
 use crate::session::Millis;
 use crate::text::one_line;
@@ -28,7 +28,7 @@ const SAVE_AGAIN: Duration = Duration::from_secs(60);
 pub(super) struct Saver {
     /// Holds the lock until the last snapshot is written.
     _state: StateDir,
-    to: Sender<Vec<u8>>,
+    to: Sender<Snapshot>,
     /// The [`Index::changes`] that were last handed over; nothing where that failed.
     saved: Option<u64>,
     /// How many are being written.
@@ -38,15 +38,24 @@ pub(super) struct Saver {
 }
 
 impl Saver {
-    pub(super) fn start(state: StateDir, changes: u64, inbox: Inbox) -> io::Result<Self> {
-        let (to, from) = mpsc::channel::<Vec<u8>>();
+    /// Starts the thread. `done` gets the result of each snapshot.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the thread cannot be spawned.
+    pub(super) fn start(
+        state: StateDir,
+        changes: u64,
+        done: impl Fn(Result<(), String>) + Send + 'static,
+    ) -> io::Result<Self> {
+        let (to, from) = mpsc::channel::<Snapshot>();
         let path: PathBuf = state.snapshot();
         thread::Builder::new()
             .name("snapshot".into())
             .spawn(move || {
-                for bytes in from {
-                    let result = files::save(&path, &bytes).map_err(|error| error.to_string());
-                    inbox.send(Message::Saved(result));
+                for snapshot in from {
+                    let saved = files::save_written(&path, |file| snapshot.write(file));
+                    done(saved.map_err(|error| error.to_string()));
                 }
             })?;
         Ok(Self {
@@ -69,12 +78,7 @@ impl Saver {
         self.not_before = now + SAVE;
         self.saved = Some(index.changes());
         self.writing += 1;
-        match snapshot::encode(index, marker) {
-            Ok(bytes) => {
-                let _ = self.to.send(bytes);
-            }
-            Err(error) => self.done(Err(error.to_string()), now),
-        }
+        let _ = self.to.send(Snapshot::of(index, marker));
     }
 
     /// What was handed over was written, or not.

@@ -22,7 +22,6 @@ use tracing::{debug, warn};
 use super::client::{ConnectError, connect};
 use super::{ByeCode, Event, Handle, lines, peer};
 use crate::files;
-use crate::wire::line;
 
 /// Connections at a time.
 const CONNECTIONS: usize = 64;
@@ -282,7 +281,7 @@ impl Connections {
         };
         let mut stream = stream;
         let _ = stream.set_nonblocking(true);
-        let _ = stream.write_all(&line(&bye));
+        let _ = stream.write_all(&bye.line());
     }
 
     fn serve(&self, stream: UnixStream) -> io::Result<()> {

@@ -1,240 +1,347 @@
-//! The work on one source: how its changes are noticed, when it is listed, and the
-//! listing itself, on a thread of its own.
+//! The work on one source: how changes are noticed, when it is listed, and the listing itself on
+//! a thread of its own.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::schedule::{Schedule, Urgency};
-use super::watch::{SourceStamp, Watch, Watcher};
-use super::{Inbox, Message};
+use super::refreshes::RefreshId;
+use super::schedule::{Activity, Finished, Schedule, Urgency};
+use super::watch::{Sighting, SourceStamp, Watch, Watcher};
 use crate::dirs;
-use crate::index::{Health, ListedEntries};
+use crate::entry::Rows;
+use crate::index::{Health, Listed};
 use crate::lister::{Cancel, ListRequest, Outcome, ScanCache, until};
 use crate::locate::DatabaseFiles;
 use crate::project::Projects;
-use crate::query::{self, SourceLister};
+use crate::query::{self, LookUpSource, SourceLister};
 use crate::source::{Place, Source, SourceName};
 use crate::text::format_duration;
 use crate::wire::{ErrorKind, Scan};
 
-/// How long a refresh waits for a look at where its path leads.
-const LOOK: Duration = Duration::from_secs(1);
+/// How long a refresh waits for the inspection of the source's files.
+const INSPECTION: Duration = Duration::from_secs(1);
 
-/// The health of a source that goes on failing is announced at most this often.
+/// The health of a source that keeps failing is announced at most this often.
 const HEALTH_PACE: Duration = Duration::from_secs(1);
 
-/// What the owner knows of a source beside its sessions.
-pub(super) struct SourceTask {
-    pub(super) source_lister: SourceLister,
-    /// Another one for each source that ever was: a listing that outlives its source
-    /// says nothing of the next one of that name.
+/// A source at a service. Each source that ever was has a number of its own, so that a listing
+/// that outlives its source says nothing about the next source of that name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SourceKey {
+    pub(super) name: SourceName,
     pub(super) number: u64,
-    scan_cache: Option<ScanCache>,
+}
+
+/// What the owner knows about a source beside its sessions.
+pub(super) struct SourceTask {
+    pub(super) key: SourceKey,
+    pub(super) source_lister: SourceLister,
     pub(super) schedule: Schedule,
-    /// Of a database.
-    pub(super) watch: Option<Watch>,
-    pub(super) how_watched: String,
-    /// What the files look like now.
-    pub(super) stamp: Option<SourceStamp>,
-    /// What they looked like when the listing in flight began.
-    pub(super) listing: Option<SourceStamp>,
-    /// What they looked like when the last complete listing began.
-    pub(super) listed: Option<SourceStamp>,
-    /// How the marker was last looked for.
+    /// How changes are noticed, for people.
+    pub(super) watch_mode: String,
+    /// How the last complete listing looked for the marker.
     pub(super) scan: Option<Scan>,
-    pub(super) cancel: Cancel,
     /// Refreshes that wait for a listing that begins from now on.
-    pub(super) waiting: Vec<u64>,
+    pub(super) waiting: Vec<RefreshId>,
     /// Refreshes that wait for the listing in flight.
-    pub(super) running: Vec<u64>,
-    /// When its health was last announced.
-    pub(super) told: Duration,
-    /// Its health says more than was announced: another reason, another time to try again.
-    pub(super) health_is_stale: bool,
+    running: Vec<RefreshId>,
+    scan_cache: Option<ScanCache>,
+    /// `None` for a command.
+    watch: Option<Watch>,
+    stamps: Stamps,
+    cancel: Cancel,
+    /// When the health was last announced.
+    health_announced: Duration,
+    /// The health has another reason, or another time of the next attempt, than announced.
+    health_is_stale: bool,
+}
+
+/// What the files of a source looked like.
+#[derive(Debug, Clone, Copy, Default)]
+struct Stamps {
+    now: Option<SourceStamp>,
+    /// When the listing in flight began.
+    listing: Option<SourceStamp>,
+    /// When the last complete listing began.
+    listed: Option<SourceStamp>,
 }
 
 impl SourceTask {
-    /// Begins to watch the source, which causes its first listing.
+    /// Begins to watch the source, which causes its first listing. `report` gets what the
+    /// watcher sees.
     pub(super) fn begin(
         source_lister: SourceLister,
-        number: u64,
+        key: SourceKey,
         state_dir: Option<&Path>,
         watcher: &Watcher,
-        inbox: &Inbox,
+        report: impl Fn(Sighting) + Send + 'static,
         now: Duration,
     ) -> Self {
         let mut schedule = Schedule::default();
-        let (watch, scan_cache, how_watched) = match &source_lister.source.place {
+        let (watch, scan_cache, watch_mode) = match &source_lister.source.place {
             Place::Database(path) => {
                 let files = DatabaseFiles::of_canonical(path.clone());
                 let cache = state_dir.map(|directory| dirs::scan_cache_in(directory, &files));
-                let watch = watcher.watch(&source_lister.source, number, files, inbox.clone());
-                let how = "not yet".to_owned();
-                // Without one it is where a single listing keeps it.
+                let watch = watcher.watch(&source_lister.source, files, report);
+                // Without a state directory it is where a single listing keeps it.
                 let cache = cache.map_or(ScanCache::Auto, ScanCache::At);
-                (Some(watch), Some(cache), how)
+                (Some(watch), cache, "not yet".to_owned())
             }
             Place::Remote(remote) => {
                 schedule = Schedule::polled(remote.every);
                 schedule.ask(Urgency::Changed, now);
-                let how = format!("asked every {}", format_duration(remote.every));
-                (None, Some(ScanCache::Auto), how)
+                let mode = format!("asked every {}", format_duration(remote.every));
+                (None, ScanCache::Auto, mode)
             }
         };
         Self {
+            key,
             source_lister,
-            number,
-            scan_cache,
             schedule,
-            watch,
-            how_watched,
-            stamp: None,
-            listing: None,
-            listed: None,
+            watch_mode,
             scan: None,
-            cancel: Cancel::default(),
             waiting: Vec::new(),
             running: Vec::new(),
-            told: Duration::ZERO,
+            scan_cache: Some(scan_cache),
+            watch,
+            stamps: Stamps::default(),
+            cancel: Cancel::default(),
+            health_announced: Duration::ZERO,
             health_is_stale: false,
         }
     }
 
-    /// When its health is to be announced again.
+    /// Returns when the health is to be announced again.
     pub(super) fn health_due(&self) -> Option<Duration> {
-        self.health_is_stale.then_some(self.told + HEALTH_PACE)
+        self.health_is_stale
+            .then_some(self.health_announced + HEALTH_PACE)
     }
 
-    /// What these looks ask for, after the last complete listing; `None` where nothing can
-    /// have changed since.
-    pub(super) fn asked_for_by(&self, stamp: &SourceStamp) -> Option<Urgency> {
-        match self.listed {
-            Some(listed) if listed.is_unchanged(stamp) => None,
-            Some(listed) if listed.has_only_aged(stamp) => Some(Urgency::Older),
-            _ => Some(Urgency::Changed),
+    /// The health was announced.
+    pub(super) fn announced(&mut self, now: Duration) {
+        (self.health_is_stale, self.health_announced) = (false, now);
+    }
+
+    /// The health says more than was announced.
+    pub(super) fn set_health_stale(&mut self) {
+        self.health_is_stale = true;
+    }
+
+    /// Inspects the files soon, if this is a database.
+    pub(super) fn inspect(&self) {
+        if let Some(watch) = &self.watch {
+            // What it finds is reported.
+            let _ = watch.inspect();
         }
     }
 
-    /// Begins a listing on a thread of its own: of this source, otherwise as asked. What
-    /// comes of it goes to the inbox, also where there is no thread.
-    pub(super) fn list(&mut self, request: ListRequest, inbox: &Inbox) {
-        self.listing = self.stamp;
+    /// The files look like this now.
+    pub(super) fn sighted(&mut self, stamp: SourceStamp, now: Duration) {
+        self.stamps.now = Some(stamp);
+        self.ask_if_changed(now);
+    }
+
+    /// Asks for a listing if the files can have changed since the last complete one.
+    fn ask_if_changed(&mut self, now: Duration) {
+        let Some(stamp) = &self.stamps.now else {
+            return;
+        };
+        let urgency = match self.stamps.listed {
+            Some(listed) if listed.is_unchanged(stamp) => return,
+            Some(listed) if listed.has_only_aged(stamp) => Urgency::Older,
+            _ => Urgency::Changed,
+        };
+        self.schedule.ask(urgency, now);
+    }
+
+    /// Ends the listing in flight, and returns all refreshes that wait for this source.
+    pub(super) fn end(self) -> Vec<RefreshId> {
+        self.cancel.cancel();
+        self.waiting.into_iter().chain(self.running).collect()
+    }
+
+    /// Ends the listing in flight.
+    pub(super) fn cancel(&self) {
+        self.cancel.cancel();
+    }
+
+    /// Returns the refreshes that waited for the listing that has ended.
+    pub(super) fn take_running(&mut self) -> Vec<RefreshId> {
+        std::mem::take(&mut self.running)
+    }
+
+    /// Begins a listing on a thread of its own: of this source, otherwise as requested. `done`
+    /// gets its result in any case, also if no thread can be spawned.
+    pub(super) fn list(
+        &mut self,
+        request: ListRequest,
+        known: Arc<Rows>,
+        done: impl FnOnce(ListingResult) + Send + 'static,
+    ) {
+        self.stamps.listing = self.stamps.now;
         self.running = std::mem::take(&mut self.waiting);
         self.cancel = request.cancel.clone();
         let request = ListRequest {
             db: self.source_lister.source.db(),
             scan_cache: self.scan_cache.clone(),
+            known: Some(known),
             ..request
         };
         let projects = self.source_lister.projects();
         let lister = Arc::clone(&self.source_lister.lister);
         let source = self.source_lister.source.clone();
-        // Where the last listing said all there is to say, and nothing was written since,
-        // a refresh opens nothing.
+        // If the last listing said all there is to say, a refresh opens nothing unless
+        // something was written since.
         let is_finished = self
             .scan
             .is_none_or(|scan| scan.progress >= 1.0 || scan.stalled);
-        let is_asked = !self.running.is_empty();
-        let known = self.listed.filter(|_| is_asked && is_finished);
+        let is_refresh = !self.running.is_empty();
+        let listed = self.stamps.listed.filter(|_| is_refresh && is_finished);
         // A refresh must read the database that the path leads to now.
-        let inspected = self.watch.as_ref().filter(|_| is_asked);
-        let inspected = inspected.map(Watch::inspect);
-        let no_thread = ListingFailure {
-            kind: "thread",
-            reason: "no thread to list with".to_owned(),
-        };
-        let mut answer = PendingAnswer {
-            listed: Some(Listed {
-                source: self.source_lister.source.name.clone(),
-                number: self.number,
-                result: Err(no_thread),
-                took: Duration::ZERO,
-                bytes: 0,
-            }),
-            inbox: inbox.clone(),
-        };
+        let watch = self.watch.as_ref().filter(|_| is_refresh);
+        let inspection = watch.map(Watch::inspect);
+        let mut pending = PendingResult::new(self.key.clone(), done);
         let thread = thread::Builder::new()
             .name("listing".into())
             .spawn(move || {
-                answer.becomes(
+                pending.set(
                     Err(ListingFailure {
                         kind: "panic",
-                        reason: "the thread that lists has failed".to_owned(),
+                        reason: "the thread that lists has panicked".to_owned(),
                     }),
                     Duration::ZERO,
                     0,
                 );
-                let seen = inspected.and_then(|inspected| inspected.recv_timeout(LOOK).ok());
+                let seen = inspection.and_then(|seen| seen.recv_timeout(INSPECTION).ok());
                 let started = Instant::now();
                 let until = until(request.deadline);
-                let (result, bytes) = match (known, seen) {
-                    (Some(known), Some(now)) if known.is_unchanged(&now) => (Ok(None), 0),
-                    _ => found(lister.list(&request), &source, &projects, until),
+                let (result, bytes) = match (listed, seen) {
+                    (Some(listed), Some(now)) if listed.is_unchanged(&now) => (Ok(None), 0),
+                    _ => result_of(lister.list(&request), &source, &projects, until),
                 };
-                answer.becomes(result, started.elapsed(), bytes);
+                // The owner changes rows in place if nobody shares them.
+                drop(request);
+                pending.set(result, started.elapsed(), bytes);
             });
-        // Where there is none, the answer has said so.
+        // If there is no thread, the pending result has said so.
         drop(thread);
     }
 
-    /// Why a source is not asked for single sessions: its listings show that it answers
-    /// nothing, or not in time, and everybody who asks would wait for it.
-    pub(super) fn skip_reason(&self, health: &Health) -> Option<String> {
-        let Health::Failing(failing) = health else {
-            return None;
-        };
+    /// The listing in flight was complete.
+    pub(super) fn complete(
+        &mut self,
+        scan: Scan,
+        activity: Activity,
+        took: Duration,
+        now: Duration,
+    ) {
+        self.scan = Some(scan);
+        self.stamps.listed = self.stamps.listing;
+        self.finish(Finished::Ok(activity), took, now);
+        // The listing may have missed what changed while it ran.
+        if self.stamps.now != self.stamps.listed && self.stamps.listed.is_some() {
+            self.ask_if_changed(now);
+        }
+    }
+
+    /// The listing in flight was complete, and is to be repeated soon.
+    pub(super) fn repeat(&mut self, scan: Scan, took: Duration, now: Duration) {
+        self.scan = Some(scan);
+        self.stamps.listed = None;
+        self.finish(Finished::Retry, took, now);
+    }
+
+    /// A refresh found that nothing has changed.
+    pub(super) fn unchanged(&mut self, took: Duration, now: Duration) {
+        self.finish(Finished::Ok(Activity::default()), took, now);
+    }
+
+    /// The listing in flight failed.
+    pub(super) fn failed(&mut self, took: Duration, now: Duration) {
+        self.stamps.listed = None;
+        self.finish(Finished::Failed, took, now);
+    }
+
+    fn finish(&mut self, finished: Finished, took: Duration, now: Duration) {
+        self.schedule.done(finished, took, now, fastrand::f64());
+    }
+
+    /// Returns this source for a look-up. A source whose listings fail in time, or that is a
+    /// command that fails, is not asked: everyone who asks would wait for it.
+    pub(super) fn to_look_up(&self, health: &Health) -> LookUpSource {
         let is_remote = matches!(self.source_lister.source.place, Place::Remote(_));
-        (is_remote || failing.kind == "timeout").then(|| failing.reason.clone())
+        let skip_reason = match health {
+            Health::Failing(failing) if is_remote || failing.kind == "timeout" => {
+                Some(failing.reason.clone())
+            }
+            _ => None,
+        };
+        LookUpSource {
+            source_lister: self.source_lister.clone(),
+            skip_reason,
+        }
     }
 }
 
-/// What a listing's thread owes the owner. It is sent in any case: where the thread could
-/// not be spawned or has panicked, as a failure, when this is dropped.
-struct PendingAnswer {
-    /// What it comes to if it is dropped now.
-    listed: Option<Listed>,
-    inbox: Inbox,
+/// The result that a listing's thread owes the owner. It is sent when this is dropped: if the
+/// thread could not be spawned or panicked, as a failure.
+struct PendingResult<F: FnOnce(ListingResult)> {
+    result: Option<(ListingResult, F)>,
 }
 
-impl PendingAnswer {
-    fn becomes(
+impl<F: FnOnce(ListingResult)> PendingResult<F> {
+    fn new(source: SourceKey, done: F) -> Self {
+        let result = ListingResult {
+            source,
+            result: Err(ListingFailure {
+                kind: "thread",
+                reason: "cannot spawn a thread to list with".to_owned(),
+            }),
+            took: Duration::ZERO,
+            bytes: 0,
+        };
+        Self {
+            result: Some((result, done)),
+        }
+    }
+
+    fn set(
         &mut self,
         result: Result<Option<Complete>, ListingFailure>,
         took: Duration,
         bytes: u64,
     ) {
-        if let Some(listed) = &mut self.listed {
-            (listed.result, listed.took, listed.bytes) = (result, took, bytes);
+        if let Some((pending, _)) = &mut self.result {
+            (pending.result, pending.took, pending.bytes) = (result, took, bytes);
         }
     }
 }
 
-impl Drop for PendingAnswer {
+impl<F: FnOnce(ListingResult)> Drop for PendingResult<F> {
     fn drop(&mut self) {
-        if let Some(listed) = self.listed.take() {
-            self.inbox.send(Message::Listed(Box::new(listed)));
+        if let Some((result, done)) = self.result.take() {
+            done(result);
         }
     }
 }
 
 /// What a listing's thread brings back.
 #[derive(Debug)]
-pub(super) struct Listed {
-    pub(super) source: SourceName,
-    /// The [`SourceTask::number`] that it was launched for.
-    pub(super) number: u64,
-    /// Nothing where there is nothing new.
+pub(super) struct ListingResult {
+    pub(super) source: SourceKey,
+    /// `None` if nothing was read since nothing had changed.
     pub(super) result: Result<Option<Complete>, ListingFailure>,
     pub(super) took: Duration,
+    /// How many bytes the helper sent.
     pub(super) bytes: u64,
 }
 
-/// What a complete listing brought.
+/// A complete listing.
 #[derive(Debug)]
 pub(super) struct Complete {
-    pub(super) found: ListedEntries,
+    pub(super) listed: Listed,
     pub(super) scan: Scan,
 }
 
@@ -245,8 +352,8 @@ pub(super) struct ListingFailure {
     pub(super) reason: String,
 }
 
-/// What an outcome means for the index.
-fn found(
+/// Returns what an outcome means for the index, and how many bytes the helper sent.
+fn result_of(
     outcome: Outcome,
     source: &Source,
     projects: &Projects,
@@ -255,13 +362,13 @@ fn found(
     let (kind, reason) = match outcome {
         Outcome::Complete(listing) => {
             let (scan, bytes) = (listing.end.scan, listing.bytes);
-            // Not an empty database: what was known of OpenCode's own is kept.
+            // Not an empty database: the sessions of OpenCode's own database are kept.
             if let Some(reason) = query::why_another_programs(source, &listing.end.other_tables) {
                 let kind = ErrorKind::Schema.as_str();
                 return (Err(ListingFailure { kind, reason }), bytes);
             }
-            let found = query::found(listing, projects, until);
-            return (Ok(Some(Complete { found, scan })), bytes);
+            let listed = query::listed(listing, projects, until);
+            return (Ok(Some(Complete { listed, scan })), bytes);
         }
         Outcome::Refused(refusal) => (refusal.failure.kind.as_str(), refusal.to_string()),
         Outcome::Failed(failure) => (failure.reason.kind(), failure.to_string()),

@@ -1,11 +1,12 @@
 //! The content of a listing, and what is checked of it beyond its frame.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::frame::{Content, LineKind};
 use super::violation::{invalid, overlong_text};
 use super::{Degraded, End, Message, OptionalPart, Violation, limits};
-use crate::packed::PackedList;
+use crate::entry::{Row, RowMaker, Rows};
 use crate::session::{Session, SessionId};
 
 /// A complete listing.
@@ -14,7 +15,7 @@ pub struct Listing {
     /// The helper's version.
     pub lister: String,
     /// The sessions, in the helper's order: newest activity first.
-    pub sessions: PackedList<Session>,
+    pub sessions: Vec<Row>,
     /// What the helper said about them.
     pub end: End,
     /// How many bytes it sent.
@@ -25,7 +26,8 @@ pub struct Listing {
 #[derive(Debug)]
 pub struct ListingContent {
     first_prompt_limit: usize,
-    sessions: PackedList<Session>,
+    rows: RowMaker,
+    sessions: Vec<Row>,
     ids: HashSet<SessionId>,
 }
 
@@ -35,8 +37,18 @@ impl ListingContent {
     pub fn new(first_prompt_limit: usize) -> Self {
         Self {
             first_prompt_limit,
-            sessions: PackedList::default(),
+            rows: RowMaker::default(),
+            sessions: Vec::new(),
             ids: HashSet::new(),
+        }
+    }
+
+    /// Rows that are equal to one of `known` share its memory.
+    #[must_use]
+    pub fn sharing(self, known: Option<Arc<Rows>>) -> Self {
+        Self {
+            rows: RowMaker::sharing(known),
+            ..self
         }
     }
 }
@@ -104,7 +116,7 @@ impl ListingContent {
                 id: session.id,
             });
         }
-        self.sessions.push(&session);
+        self.sessions.push(self.rows.row(&session));
         Ok(LineKind::More)
     }
 }

@@ -20,7 +20,6 @@
 
 mod checked;
 mod frame;
-mod json;
 mod listing;
 mod look_up;
 mod message;
@@ -31,7 +30,6 @@ mod write;
 
 pub use checked::Checked;
 pub use frame::{Checker, Content, LineKind, Verdict};
-pub use json::{line, to_json};
 pub use listing::{Listing, ListingContent};
 pub use look_up::{Answer, AnswerLine, Answers, AnswersEnd, LookUp, LookUpContent, Unresolved};
 pub use message::{

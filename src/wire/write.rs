@@ -4,7 +4,9 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::{Answer, AnswersEnd, Degraded, End, Hello, HelperError, Message, limits, line};
+use crate::json::line;
+
+use super::{Answer, AnswersEnd, Degraded, End, Hello, HelperError, Message, limits};
 use crate::session::Session;
 
 /// Writes one listing, line by line, and keeps to the limits of the wire: what

@@ -39,10 +39,9 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Inbox;
 use crate::index::CONFIRM;
 use crate::locate::DatabaseFiles;
-use crate::source::{Source, SourceName};
+use crate::source::Source;
 use inotify::{Events, Watching};
 pub(super) use stamp::SourceStamp;
 use tasks::{Task, Tasks, Waker};
@@ -52,6 +51,17 @@ const SAFETY_NET: Duration = Duration::from_secs(60);
 
 /// How often they are looked at where there are no events.
 const POLL: Duration = Duration::from_secs(1);
+
+/// What the watcher saw at a source.
+#[derive(Debug)]
+pub(super) enum Sighting {
+    /// The files look different.
+    Stamp(SourceStamp),
+    /// The path leads to this database now.
+    Moved(PathBuf),
+    /// The files are watched in another way, for people.
+    Mode(String),
+}
 
 /// What watches the databases of all sources, until it is dropped.
 #[derive(Debug)]
@@ -79,20 +89,17 @@ impl Watcher {
     pub(super) fn watch(
         &self,
         source: &Source,
-        number: u64,
         files: DatabaseFiles,
-        inbox: Inbox,
+        report: impl Fn(Sighting) + Send + 'static,
     ) -> Watch {
         let waiting = Arc::default();
         let written = source.written.first();
         let written = written.unwrap_or(&files.main).clone();
         let task = self.tasks.add(|waker| {
             let mut inspector = Inspector {
-                name: source.name.clone(),
-                number,
                 written,
                 files,
-                inbox,
+                report: Box::new(report),
                 waker,
                 waiting: Arc::clone(&waiting),
                 events: Arc::clone(&self.events),
@@ -170,13 +177,10 @@ impl Watch {
 }
 
 struct Inspector {
-    name: SourceName,
-    /// Which source of that name.
-    number: u64,
     files: DatabaseFiles,
     /// The path as it was written.
     written: PathBuf,
-    inbox: Inbox,
+    report: Box<dyn Fn(Sighting) + Send>,
     waker: Waker,
     waiting: Waiting,
     events: Arc<SharedEvents>,
@@ -208,14 +212,13 @@ impl Inspector {
         let events = how.is_ok();
         let how = how.map_or_else(|why| format!("polling: {why}"), |()| "events".to_owned());
         if self.reported.as_ref() != Some(&how) {
-            self.inbox
-                .watched(self.name.clone(), self.number, how.clone());
+            (self.report)(Sighting::Mode(how.clone()));
             self.reported = Some(how);
         }
         let (stamp, until_older) = SourceStamp::at(&self.files);
         if self.last != Some(stamp) {
             self.last = Some(stamp);
-            self.inbox.inspected(self.name.clone(), self.number, stamp);
+            (self.report)(Sighting::Stamp(stamp));
         }
         self.follow();
         for done in answered {
@@ -254,8 +257,7 @@ impl Inspector {
         let is_sure = moved.to.exists() || moved.since.elapsed() >= CONFIRM;
         if is_sure && !moved.is_reported {
             moved.is_reported = true;
-            self.inbox
-                .moved(self.name.clone(), self.number, moved.to.clone());
+            (self.report)(Sighting::Moved(moved.to.clone()));
         }
     }
 
@@ -319,14 +321,13 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::service::Message;
     use crate::source::sources_of;
 
     /// A place with databases in `one` and `two`, and a link to `one` that is watched.
     struct MovingLink {
         place: tempfile::TempDir,
         inspector: Inspector,
-        reported: Receiver<Message>,
+        reported: Receiver<Sighting>,
     }
 
     impl MovingLink {
@@ -342,11 +343,9 @@ mod tests {
             let source = &sources_of(&[place.path().join("link/x.db")])[0];
             let (to, reported) = mpsc::channel();
             let inspector = Inspector {
-                name: source.name.clone(),
-                number: 1,
                 files: DatabaseFiles::of_canonical(source.db().unwrap()),
                 written: source.written[0].clone(),
-                inbox: Inbox(to),
+                report: Box::new(move |sighting| to.send(sighting).unwrap()),
                 waker: Waker::default(),
                 waiting: Waiting::default(),
                 events: Arc::default(),
@@ -375,7 +374,7 @@ mod tests {
             self.inspector.follow();
             let root = self.place.path().canonicalize().unwrap();
             let reported = self.reported.try_iter().map(|message| match message {
-                Message::Moved(_, 1, to) => to.strip_prefix(&root).unwrap().to_owned(),
+                Sighting::Moved(to) => to.strip_prefix(&root).unwrap().to_owned(),
                 other => panic!("{other:?}"),
             });
             reported.collect()

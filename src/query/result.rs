@@ -27,6 +27,6 @@ impl LookUpResult {
     /// An answer, with the session's project.
     #[must_use]
     pub fn answer(answer: Answer, projects: &Projects) -> Self {
-        Self::Answer(answer.map(|session| Entry::new(session, projects)))
+        Self::Answer(answer.map(|session| projects.entry(session)))
     }
 }

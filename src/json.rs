@@ -47,6 +47,17 @@ pub fn to_json(value: &impl Serialize, writer: impl Write) -> serde_json::Result
     value.serialize(&mut Serializer::with_formatter(writer, Safe))
 }
 
+/// Appends the value to `text` as compact JSON, safe to show.
+///
+/// # Panics
+///
+/// Never for the types of this crate: they have string keys only, and writing
+/// to memory cannot fail.
+pub fn append_json(value: &impl Serialize, text: &mut Vec<u8>) {
+    #[expect(clippy::expect_used, reason = "see the doc comment")]
+    to_json(value, text).expect("a type of this crate serializes");
+}
+
 /// The value as one line of JSON, with its line end.
 ///
 /// # Panics
@@ -56,8 +67,7 @@ pub fn to_json(value: &impl Serialize, writer: impl Write) -> serde_json::Result
 #[must_use]
 pub fn line(value: &impl Serialize) -> Vec<u8> {
     let mut line = Vec::with_capacity(1024);
-    #[expect(clippy::expect_used, reason = "see the doc comment")]
-    to_json(value, &mut line).expect("a type of this crate serializes");
+    append_json(value, &mut line);
     line.push(b'\n');
     line
 }

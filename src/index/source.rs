@@ -1,0 +1,214 @@
+//! What the index holds of one source: its rows and its health.
+//!
+//! A complete listing replaces the rows. A failed one, and a database that is being made, keep
+//! them; see [the index](super) for the rules.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{CONFIRM, ChangedRows, Health, Listed, Merged, Moment, Recheck, View};
+use crate::entry::{Row, Rows};
+use crate::session::{Millis, SessionId};
+use crate::source::{Place, Source, SourceName};
+use crate::wire::DatabaseState;
+
+/// One source and its sessions.
+#[derive(Debug, Clone)]
+pub struct SourceState {
+    name: SourceName,
+    place: Place,
+    identity: String,
+    health: Health,
+    /// Shared with the listing in flight and with the snapshot that is being written.
+    pub(super) rows: Arc<Rows>,
+    /// When the source was first seen without its sessions, on the monotonic clock.
+    gone_since: Option<Duration>,
+    /// When the listing began that the rows are of.
+    as_of: Option<Millis>,
+}
+
+impl SourceState {
+    pub(super) fn new(source: &Source) -> Self {
+        Self {
+            name: source.name.clone(),
+            place: source.place.clone(),
+            identity: source.identity(),
+            health: Health::Starting,
+            rows: Arc::default(),
+            gone_since: None,
+            as_of: None,
+        }
+    }
+
+    /// Gives the source this name and place. What was found at another place is not certain
+    /// at this one.
+    pub(super) fn rename(self, source: &Source) -> Self {
+        let mut state = Self {
+            name: source.name.clone(),
+            ..self
+        };
+        if state.place != source.place {
+            state.place = source.place.clone();
+            state.gone_since = None;
+            state.as_of = None;
+            state.health = state.not_listed();
+        }
+        state
+    }
+
+    /// Returns the health before the first listing.
+    fn not_listed(&self) -> Health {
+        if self.rows.is_empty() {
+            Health::Starting
+        } else {
+            Health::Stale
+        }
+    }
+
+    /// Returns the name of the source.
+    #[must_use]
+    pub fn name(&self) -> &SourceName {
+        &self.name
+    }
+
+    /// Returns what the source is ([`Source::identity`]).
+    #[must_use]
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// Returns the health of the source.
+    #[must_use]
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
+    /// Returns when the listing began that the rows are of; `None` before the first one.
+    #[must_use]
+    pub fn as_of(&self) -> Option<Millis> {
+        self.as_of
+    }
+
+    pub(super) fn set_as_of(&mut self, began: Millis) {
+        self.as_of = Some(began);
+    }
+
+    /// Returns how many roots the source has that are not archived.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        let is_usual = |row: &&Row| View::default().shows(row);
+        self.rows.values().filter(is_usual).count()
+    }
+
+    /// Returns all rows, archived sessions and children included.
+    #[must_use]
+    pub fn rows(&self) -> &Arc<Rows> {
+        &self.rows
+    }
+
+    /// Takes the rows of the snapshot.
+    pub(super) fn restore(&mut self, rows: Vec<Row>, now: Millis) {
+        self.health = Health::Stale;
+        let rows = rows.into_iter().map(|row| self.judged(row, now));
+        self.rows = Arc::new(rows.map(|row| (row.id().clone(), row)).collect());
+    }
+
+    /// Takes a failed listing. Returns true if the health is of another kind now.
+    pub(super) fn fail(
+        &mut self,
+        kind: &'static str,
+        reason: &str,
+        next_try: Option<Millis>,
+        now: Moment,
+    ) -> bool {
+        // A listing before the failure does not confirm one after it.
+        self.gone_since = None;
+        self.health.fail(kind, reason, next_try, now.wall)
+    }
+
+    /// Takes a complete listing.
+    pub(super) fn merge(&mut self, listed: Listed, now: Moment) -> (Merged, ChangedRows) {
+        let health = match listed.database {
+            DatabaseState::Young => {
+                self.gone_since = None;
+                return (self.young(), ChangedRows::new());
+            }
+            DatabaseState::Ready => Health::Ok,
+            DatabaseState::Missing => Health::Missing,
+            DatabaseState::Empty => Health::Empty,
+        };
+        if health != Health::Ok && !self.rows.is_empty() {
+            let since = *self.gone_since.get_or_insert(now.monotonic);
+            if now.monotonic.saturating_sub(since) < CONFIRM {
+                let merged = Merged {
+                    recheck: Some(Recheck::Unconfirmed),
+                    ..Merged::default()
+                };
+                return (merged, ChangedRows::new());
+            }
+        }
+        self.gone_since = None;
+        let changed_rows = self.replace_rows(listed.rows, now.wall);
+        let merged = Merged {
+            health_changed: self.set_health(health),
+            ..Merged::default()
+        };
+        (merged, changed_rows)
+    }
+
+    /// A database that is being made says nothing about which sessions exist. It ends a
+    /// failure all the same.
+    fn young(&mut self) -> Merged {
+        let was_failing = matches!(self.health, Health::Failing(_));
+        Merged {
+            health_changed: was_failing && self.set_health(self.not_listed()),
+            recheck: Some(Recheck::Young),
+            ..Merged::default()
+        }
+    }
+
+    fn set_health(&mut self, health: Health) -> bool {
+        let has_changed = self.health != health;
+        self.health = health;
+        has_changed
+    }
+
+    /// Replaces the rows, and returns those that changed, as they were before.
+    fn replace_rows(&mut self, listed: Vec<Row>, now: Millis) -> ChangedRows {
+        let mut changed_rows = ChangedRows::new();
+        let (mut new, mut kept) = (Vec::new(), 0);
+        let mut ids = HashSet::with_capacity(listed.len());
+        for mut row in listed {
+            let known = self.rows.get(row.id());
+            if let Some(marked) = known.and_then(Row::marked) {
+                row.set_mark(marked);
+            }
+            let row = self.judged(row, now);
+            ids.insert(row.id().clone());
+            kept += usize::from(known.is_some());
+            if known != Some(&row) {
+                changed_rows.push((row.id().clone(), known.cloned()));
+                new.push(row);
+            }
+        }
+        let is_removed = |id: &SessionId| !ids.contains(id);
+        if kept < self.rows.len() {
+            let removed = self.rows.iter().filter(|(id, _)| is_removed(id));
+            changed_rows.extend(removed.map(|(id, row)| (id.clone(), Some(row.clone()))));
+        }
+        if !changed_rows.is_empty() {
+            let rows = Arc::make_mut(&mut self.rows);
+            rows.retain(|id, _| !is_removed(id));
+            rows.extend(new.into_iter().map(|row| (row.id().clone(), row)));
+        }
+        changed_rows
+    }
+
+    /// Decides whether the time of a row that was read at `now` counts against the times of
+    /// other sources.
+    fn judged(&self, mut row: Row, now: Millis) -> Row {
+        row.set_credible(self.place.is_credible(row.updated(), now));
+        row
+    }
+}

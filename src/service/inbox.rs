@@ -1,0 +1,64 @@
+//! The owner's inbox: everything that can happen to a service is one message in it.
+
+use std::sync::mpsc::Sender;
+
+use super::command::{Command, CommandId, CommandLine};
+use super::protocol::{Answer, ByeCode};
+use super::source_task::{ListingResult, SourceKey};
+use super::subscriber::{Outbox, SubscriberId};
+use super::watch::Sighting;
+use crate::query::LookedUp;
+use crate::source::Source;
+
+/// A message for the owner.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// The watcher saw something new at a source.
+    Sighted(SourceKey, Sighting),
+    /// A listing has ended.
+    Listed(Box<ListingResult>),
+    /// The snapshot was written, or not.
+    Saved(Result<(), String>),
+    /// A subscriber wants events.
+    Subscribe(SubscriberId, Outbox),
+    /// A subscriber has read all events and is owed a snapshot.
+    CaughtUp(SubscriberId),
+    /// A subscriber is gone.
+    Gone(SubscriberId),
+    /// A line of a subscriber: a command or an invalid one.
+    Line(SubscriberId, CommandLine),
+    /// A command of the host.
+    Command(ReplyTo, Command),
+    /// A look-up has ended.
+    LookedUp(ReplyTo, Vec<LookedUp>),
+    /// List all sources, as on SIGHUP; from now on these, if they are given.
+    Reload(Option<Vec<Source>>),
+    /// From now on these are the sources.
+    SetSources(Vec<Source>),
+    /// These sources were discovered.
+    AddSources(Vec<Source>),
+    /// End, for this reason.
+    End(ByeCode, String),
+}
+
+/// Who gets the reply to a command.
+#[derive(Debug, Clone)]
+pub(super) enum ReplyTo {
+    /// A subscriber, with the id of its command.
+    Subscriber(SubscriberId, Option<CommandId>),
+    /// A thread of the host that waits for it.
+    Caller(Sender<Answer>),
+    /// The supervisor asked: there is no reply.
+    Supervisor,
+}
+
+/// The sending end of the inbox.
+#[derive(Debug, Clone)]
+pub(super) struct Inbox(pub(super) Sender<Message>);
+
+impl Inbox {
+    /// Sends a message. After the owner has ended it is dropped.
+    pub(super) fn send(&self, message: Message) {
+        let _ = self.0.send(message);
+    }
+}
