@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{self, Config, Configured};
+use crate::config::{self, Config, ConfiguredSource};
 use crate::dirs;
 use crate::launch::ProcessLister;
 use crate::locate::aliases;
@@ -125,7 +125,7 @@ impl SourceArgs {
     /// What is to be the sources.
     fn config(&self) -> Result<Config, String> {
         if !self.db.is_empty() {
-            let named = self.db.iter().map(|path| Configured {
+            let named = self.db.iter().map(|path| ConfiguredSource {
                 name: None,
                 place: Place::Database(path.clone()),
             });
