@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::preload::Library;
+use crate::support::preload::Library;
 
 /// The clock of a program, and of those that it starts.
 pub(crate) struct Clock(Library);

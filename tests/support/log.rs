@@ -3,11 +3,11 @@
 //! (<https://sqlite.org/fileformat2.html>, section 4;
 //! <https://sqlite.org/walformat.html>, section 2.1).
 
-#![allow(dead_code, reason = "every test file uses some of it")]
-
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use crate::support::files::beside;
 
 /// Bytes of the log's header.
 pub(crate) const HEADER: usize = 32;
@@ -17,25 +17,6 @@ const FRAME: usize = 24;
 
 /// Bytes of the header of the wal-index, which is there twice.
 const INDEX_HEADER: usize = 48;
-
-/// The file whose name has `suffix` more.
-pub(crate) fn beside(db: &Path, suffix: &str) -> PathBuf {
-    let mut name = db.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
-/// Copies a database with what lies beside it, by another program: when a process
-/// closes a file, it loses the locks that its own connections have on it.
-pub(crate) fn copy(from: &Path, to: &Path, suffixes: &[&str]) {
-    for suffix in suffixes {
-        let status = crate::support::command(Path::new("cp"))
-            .args([beside(from, suffix), beside(to, suffix)])
-            .status()
-            .unwrap();
-        assert!(status.success());
-    }
-}
 
 /// What a log holds.
 pub(crate) struct Log {

@@ -1,8 +1,6 @@
 //! The helper where it cannot write: to the directories of a database and to what is
 //! in them. There are two ways, and a machine may have one of them or none.
 
-#![allow(dead_code, reason = "every test file uses some of it")]
-
 use std::fs::{self, Permissions};
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
@@ -31,7 +29,7 @@ pub(crate) struct ReadOnly {
     way: Way,
     directories: Vec<PathBuf>,
     /// Where the helper is that anybody may run, and may write to.
-    place: tempfile::TempDir,
+    pub(crate) place: tempfile::TempDir,
 }
 
 const MOUNTED: &str = r#"
@@ -63,11 +61,6 @@ impl ReadOnly {
             eprintln!("skipped: {directories:?} cannot be made read-only by {way:?}");
         }
         works.then_some(made)
-    }
-
-    /// A path that the helper can write to.
-    pub(crate) fn writable(&self, name: &str) -> PathBuf {
-        self.place.path().join(name)
     }
 
     /// What the helper prints.

@@ -1,18 +1,10 @@
 //! A real OpenSSH server on this machine, for as long as a test runs.
 
-#![allow(unreachable_pub, reason = "a part of a test")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    reason = "a test fails by panicking, and starts programs"
-)]
-
-use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use crate::support;
 
@@ -20,7 +12,7 @@ use crate::support;
 const PROGRAM: &str = "/usr/sbin/sshd";
 
 /// Only the loopback is listened at, and only the key of this test may log in.
-pub struct Sshd {
+pub(crate) struct Sshd {
     place: tempfile::TempDir,
     child: Child,
     port: u16,
@@ -28,7 +20,7 @@ pub struct Sshd {
 
 impl Sshd {
     /// Starts it; `None` where there is none to be had.
-    pub fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         if !Path::new(PROGRAM).exists() {
             return None;
         }
@@ -85,7 +77,7 @@ impl Sshd {
     }
 
     /// The words that run a command there.
-    pub fn client(&self) -> Vec<String> {
+    pub(crate) fn client(&self) -> Vec<String> {
         let key = self.path("key").to_str().unwrap().to_owned();
         let port = self.port.to_string();
         [

@@ -1,0 +1,58 @@
+//! What this room uses of the support that the rooms share.
+
+#[path = "../support/complete.rs"]
+mod complete;
+#[path = "../support/example.rs"]
+mod example;
+#[path = "../support/exit_of.rs"]
+mod exit_of;
+#[path = "../support/fixtures.rs"]
+mod fixtures;
+#[path = "../support/host.rs"]
+mod host;
+#[path = "../support/limit.rs"]
+mod limit;
+#[path = "../support/made.rs"]
+mod made;
+#[path = "../support/misbehaving.rs"]
+mod misbehaving;
+#[path = "../support/model.rs"]
+mod model;
+#[path = "../support/output.rs"]
+mod output;
+#[cfg(target_os = "linux")]
+#[path = "../support/preload.rs"]
+pub(crate) mod preload;
+#[path = "../support/programs.rs"]
+mod programs;
+#[path = "../support/real_database.rs"]
+mod real_database;
+#[path = "../support/script.rs"]
+mod script;
+#[path = "../support/sessions.rs"]
+mod sessions;
+#[path = "../support/settle.rs"]
+mod settle;
+#[path = "../support/sshd.rs"]
+pub(crate) mod sshd;
+#[path = "../support/statements.rs"]
+mod statements;
+#[path = "../support/wait.rs"]
+mod wait;
+
+pub(crate) use complete::complete;
+pub(crate) use example::example;
+pub(crate) use exit_of::exit_of;
+pub(crate) use fixtures::fixtures;
+pub(crate) use host::{Host, serve};
+pub(crate) use limit::limit;
+pub(crate) use made::Made;
+pub(crate) use misbehaving::misbehaving;
+pub(crate) use model::{Model, list, text};
+pub(crate) use output::{helper, lines};
+pub(crate) use programs::{command, lister};
+pub(crate) use real_database::real_database;
+pub(crate) use script::script;
+pub(crate) use sessions::sessions;
+pub(crate) use settle::settle;
+pub(crate) use wait::{PATIENCE, wait_for};

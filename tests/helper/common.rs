@@ -1,0 +1,87 @@
+//! Made databases, and what a listing says of them.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::support::{Made, listing};
+
+pub(crate) const MARKER: &str = "<freshell-session-metadata origin=3-views";
+
+pub(crate) const ALL: [&str; 2] = ["--children", "--archived"];
+
+/// Tables without declared types or constraints, so that a cell keeps any value.
+pub(crate) const LOOSE: &str = "
+CREATE TABLE project (id, worktree);
+CREATE TABLE session (id, project_id, workspace_id, parent_id, slug, directory DEFAULT '/w', title,
+  version, share_url, summary_additions, summary_deletions, summary_files, cost, tokens_input,
+  tokens_output, tokens_reasoning, tokens_cache_read, tokens_cache_write, revert, agent, model,
+  time_created, time_updated, time_archived);
+CREATE TABLE message (id, session_id, time_created, data);
+CREATE TABLE session_message (id, session_id, time_created, data);
+CREATE TABLE part (id, session_id, data);
+";
+
+/// `field` of every session, in the order of the listing.
+pub(crate) fn each(sessions: &[Value], field: &str) -> Vec<Value> {
+    sessions
+        .iter()
+        .map(|session| session[field].clone())
+        .collect()
+}
+
+pub(crate) fn skipped(invalid_id: u64, duplicate_id: u64, truncated: u64) -> Value {
+    json!({"invalidId": invalid_id, "duplicateId": duplicate_id, "truncated": truncated})
+}
+
+/// The state of a database that has no sessions.
+pub(crate) fn state(db: &Path) -> Value {
+    let (sessions, end) = listing(db, &["--busy-timeout", "0"]);
+    assert_eq!(sessions, Vec::<Value>::new());
+    end["database"].clone()
+}
+
+pub(crate) fn beside(db: &Path, suffix: &str) -> PathBuf {
+    let mut path = db.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}
+
+/// A database at rest: all in the main file, nobody has it open.
+pub(crate) fn at_rest(sql: &str) -> (tempfile::TempDir, PathBuf) {
+    let Made {
+        directory,
+        db,
+        conn,
+    } = Made::of(sql);
+    conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        .unwrap();
+    conn.close().unwrap();
+    assert!(!beside(&db, "-wal").exists());
+    (directory, db)
+}
+
+/// A database in rollback-journal mode, which OpenCode never leaves one in.
+pub(crate) fn rollback_mode(sql: &str) -> Made {
+    let made = Made::of(sql);
+    made.conn
+        .pragma_update(None, "journal_mode", "delete")
+        .unwrap();
+    made
+}
+
+pub(crate) const ONE_SESSION: &str = "
+CREATE TABLE session (id text PRIMARY KEY, directory text);
+INSERT INTO session VALUES ('ses_a', '/w');
+";
+
+/// Numbers that look like noise, the same in every run.
+pub(crate) fn noise(seed: u64) -> impl Iterator<Item = u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    std::iter::from_fn(move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        Some(state.to_le_bytes()[4])
+    })
+}

@@ -1,0 +1,17 @@
+//! The project itself: which room of `src` may import which, and the formats that outlive the program
+//! that wrote them.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, starts programs and makes databases"
+)]
+
+mod architecture;
+mod golden;
+mod golden_cache;
+mod golden_events;
+mod golden_index;
+mod golden_wire;
+mod support;

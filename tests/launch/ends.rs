@@ -1,0 +1,114 @@
+//! Helpers that end without a listing.
+
+use opencode_sessions::lister::FailureReason;
+use opencode_sessions::wire::{Progress, Violation};
+
+use crate::common::assert_breaks;
+use crate::support;
+
+#[test]
+fn a_listing_without_its_end_is_none_though_the_helper_exited_with_0() {
+    let _limit = support::limit(60);
+    for (way, violation, saying) in [
+        ("exits-0-without-output", Violation::NoOutput, "nothing"),
+        (
+            "exits-0-without-end",
+            Violation::NoEnd(2),
+            "after 2 sessions, without an end",
+        ),
+        (
+            "exits-0-within-a-line",
+            Violation::PartialLine(2),
+            "the middle of line 2",
+        ),
+    ] {
+        assert_breaks(way, &FailureReason::Wire(violation), saying);
+    }
+}
+
+#[test]
+fn a_helper_that_exits_with_another_status_before_its_end_is_told_by_that_status() {
+    let _limit = support::limit(60);
+    for (way, status, output, saying) in [
+        (
+            "exits-127-without-output",
+            127,
+            Violation::NoOutput,
+            "status 127: it printed nothing; it said: opencode-lister: command not found",
+        ),
+        (
+            "exits-1-without-end",
+            1,
+            Violation::NoEnd(2),
+            "status 1: it stopped after 2 sessions",
+        ),
+        (
+            "says-much-and-exits-3",
+            3,
+            Violation::NoOutput,
+            "status 3: it printed nothing",
+        ),
+    ] {
+        assert_breaks(way, &FailureReason::Exited { status, output }, saying);
+    }
+}
+
+#[test]
+fn a_helper_that_a_signal_kills_is_told_by_the_signal_and_how_far_it_came() {
+    let _limit = support::limit(60);
+    for (way, signal, progress, saying) in [
+        (
+            "killed-by-signal",
+            libc::SIGKILL,
+            Progress::Sessions(2),
+            "SIGKILL (out of memory?) after 2 sessions",
+        ),
+        (
+            "segfaults",
+            libc::SIGSEGV,
+            Progress::Sessions(0),
+            "SIGSEGV after 0 sessions",
+        ),
+        (
+            "aborts",
+            libc::SIGABRT,
+            Progress::Sessions(0),
+            "it said: thread 'main' panicked at the disco",
+        ),
+        (
+            "prints-end-and-dies-of-sigterm",
+            libc::SIGTERM,
+            Progress::Complete,
+            "SIGTERM after its last line",
+        ),
+    ] {
+        assert_breaks(way, &FailureReason::Killed { signal, progress }, saying);
+    }
+}
+
+#[test]
+fn a_status_that_does_not_go_with_the_last_line_is_neither_a_listing_nor_a_refusal() {
+    let _limit = support::limit(60);
+    for (way, status, after, saying) in [
+        (
+            "prints-end-and-exits-3",
+            3,
+            "a complete answer",
+            "status 3 after a complete answer",
+        ),
+        (
+            "prints-error-and-exits-0",
+            0,
+            "an error",
+            "status 0 after an error",
+        ),
+        (
+            "prints-usage-error-and-exits-1",
+            1,
+            "an error",
+            "status 1 after an error",
+        ),
+    ] {
+        assert_breaks(way, &FailureReason::Status { status, after }, saying);
+    }
+}

@@ -1,0 +1,119 @@
+//! Listing within this process.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use opencode_sessions::helper::InProcessLister;
+
+use opencode_sessions::launch::ProcessLister;
+
+use opencode_sessions::lister::{ListRequest, Lister, Outcome};
+use opencode_sessions::marker_text::MarkerText;
+use opencode_sessions::wire::{ErrorKind, OptionalPart, Progress};
+
+use crate::common::{GRACE, SHORT, listing, refused, timed_out, timely};
+use crate::real::{endless, ids, locked, two_sessions};
+use crate::support::{self, Made};
+
+/// Listings within the process wait for each other: one test at a time.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[test]
+fn listing_within_the_process_gives_what_the_helper_gives() {
+    let _limit = support::limit(60);
+    let _turn = alone();
+    let made = two_sessions(MarkerText::DEFAULT);
+    let empty = Made::of("CREATE TABLE unrelated (x)");
+    let absent = made.directory.path().join("absent.db");
+    for db in [&made.db, &empty.db, &absent] {
+        let request = ListRequest::of(db);
+        let lister = ProcessLister::at(support::lister());
+        let theirs = listing(timely(&lister, &request));
+        let mut ours = listing(timely(&InProcessLister, &request));
+        // The time differs, and with it the number of its digits.
+        ours.end.elapsed_ms = theirs.end.elapsed_ms;
+        assert!(ours.bytes.abs_diff(theirs.bytes) < 8);
+        ours.bytes = theirs.bytes;
+        assert_eq!(ours, theirs);
+    }
+    let refusal = refused(timely(
+        &InProcessLister,
+        &ListRequest::of(made.directory.path()),
+    ));
+    assert_eq!(refusal.failure.kind, ErrorKind::NotADatabase);
+}
+
+#[test]
+fn listing_within_the_process_a_locked_database_ends_by_the_deadline() {
+    let _limit = support::limit(60);
+    let _turn = alone();
+    let made = locked();
+    let request = ListRequest {
+        deadline: SHORT,
+        ..ListRequest::of(&made.db)
+    };
+    match timely(&InProcessLister, &request) {
+        Outcome::Refused(refusal) => assert_eq!(refusal.failure.kind, ErrorKind::Busy),
+        other => drop(timed_out(other)),
+    }
+}
+
+#[test]
+fn listing_within_the_process_an_endless_query_ends_by_the_deadline() {
+    let _limit = support::limit(60);
+    let _turn = alone();
+    let made = endless();
+    let request = ListRequest {
+        deadline: SHORT,
+        ..ListRequest::of(&made.db)
+    };
+    match timely(&InProcessLister, &request) {
+        // What is interrupted is optional: the listing can also end without it.
+        Outcome::Complete(listing) => {
+            assert_eq!(listing.end.degraded[0].what, OptionalPart::Worktree);
+        }
+        other => assert_eq!(timed_out(other).progress, Progress::Sessions(0)),
+    }
+}
+
+#[test]
+fn listings_within_the_process_of_two_databases_do_not_wait_for_each_other() {
+    let _limit = support::limit(60);
+    let _turn = alone();
+    let (slow, other) = (endless(), two_sessions(""));
+    thread::scope(|scope| {
+        let slow = ListRequest {
+            deadline: Duration::from_secs(4),
+            ..ListRequest::of(&slow.db)
+        };
+        let slow = scope.spawn(move || InProcessLister.list(&slow));
+        thread::sleep(Duration::from_millis(200));
+        assert!(!slow.is_finished());
+        let listed = listing(timely(&InProcessLister, &ListRequest::of(&other.db)));
+        assert_eq!(ids(&listed), ["ses_2", "ses_1"]);
+        assert!(!slow.is_finished(), "it waited for the other database");
+    });
+}
+
+#[test]
+fn listing_within_the_process_does_not_wait_past_its_deadline_for_another_threads_listing() {
+    let _limit = support::limit(60);
+    let _turn = alone();
+    let made = endless();
+    let request = |deadline| ListRequest {
+        deadline,
+        ..ListRequest::of(&made.db)
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| timely(&InProcessLister, &request(Duration::from_secs(4))));
+        thread::sleep(Duration::from_millis(200));
+        let started = Instant::now();
+        let outcome = InProcessLister.list(&request(SHORT));
+        let took = started.elapsed();
+        assert!(took <= SHORT + GRACE, "{took:?}: {outcome}");
+    });
+}

@@ -1,0 +1,154 @@
+//! Helpers that say something else, on standard output and on standard error.
+
+use std::time::Duration;
+
+use opencode_sessions::lister::FailureReason;
+use opencode_sessions::wire::{ErrorKind, PROTOCOL, Progress, VERSION, Violation};
+
+use crate::common::{LONG, SHORT, assert_breaks, broken, listing, outcome, refused, timed_out};
+use crate::support;
+
+// ---- A helper that says something else.
+
+#[test]
+fn an_output_that_breaks_the_wire_is_told_by_the_rule_it_breaks() {
+    let _limit = support::limit(60);
+    for (way, violation, saying) in [
+        (
+            "prints-other-protocol",
+            Violation::Protocol {
+                theirs: 2,
+                lister: "9.9.9".into(),
+            },
+            "version 9.9.9 and speaks protocol 2",
+        ),
+        (
+            "prints-unknown-type",
+            Violation::UnknownType {
+                line: 2,
+                name: "progress".into(),
+                lister: VERSION.into(),
+            },
+            "the unknown type progress",
+        ),
+        (
+            "counts-wrong",
+            Violation::WrongCount { got: 2, said: 3 },
+            "its end counts 3, but 2 came",
+        ),
+        (
+            "goes-on-after-end",
+            Violation::AfterEnd,
+            "went on after its last line",
+        ),
+        (
+            "over-long-line",
+            Violation::LongLine(2),
+            "line 2 is longer than 1048576 bytes",
+        ),
+        (
+            "floods-stdout-without-newline",
+            Violation::LongLine(2),
+            "line 2 is longer than 1048576 bytes",
+        ),
+    ] {
+        assert_breaks(way, &FailureReason::Wire(violation), saying);
+    }
+}
+
+#[test]
+fn another_programs_output_is_shown_without_its_escape_sequences() {
+    let _limit = support::limit(60);
+    let outcome = outcome("not-a-listing", LONG);
+    assert!(outcome.to_string().contains("opencode-lister"), "{outcome}");
+    let FailureReason::Wire(Violation::NoHello(start)) = broken(outcome).reason else {
+        panic!("no NoHello");
+    };
+    assert_eq!(start, r"sh: 1: opencode-lister: \u{1b}[31mnot found");
+}
+
+#[test]
+fn a_flood_of_sessions_ends_at_the_limit() {
+    let _limit = support::limit(180);
+    // The checker of an unoptimised build takes its time.
+    let outcome = outcome("floods-stdout-with-sessions", Duration::from_secs(120));
+    assert!(
+        outcome.to_string().contains("more than 200000"),
+        "{outcome}"
+    );
+    assert_eq!(broken(outcome).reason, FailureReason::Wire(Violation::TooMany));
+}
+
+#[test]
+fn a_usage_error_of_another_version_names_both_versions() {
+    let _limit = support::limit(60);
+    let outcome = outcome("usage-error-of-another-version", LONG);
+    let said = outcome.to_string();
+    for part in [
+        "unexpected argument '--background' found",
+        "9.9.9",
+        VERSION,
+        &format!("protocol {PROTOCOL}"),
+    ] {
+        assert!(said.contains(part), "{said:?}");
+    }
+    let refusal = refused(outcome);
+    assert_eq!(refusal.failure.kind, ErrorKind::Usage);
+    assert_eq!(refusal.lister, "9.9.9");
+}
+
+#[test]
+fn a_refusal_comes_through_with_its_kind() {
+    let _limit = support::limit(60);
+    for kind in [
+        ErrorKind::Busy,
+        ErrorKind::Corrupt,
+        ErrorKind::NotADatabase,
+        ErrorKind::Permission,
+        ErrorKind::Io,
+        ErrorKind::Schema,
+        ErrorKind::OutOfMemory,
+        ErrorKind::Usage,
+        ErrorKind::Internal,
+    ] {
+        let way = format!("exits-with-error-{}", kind.as_str());
+        let outcome = outcome(&way, LONG);
+        let message = format!("the helper says {}", kind.as_str());
+        assert!(outcome.to_string().starts_with(&message), "{outcome}");
+        assert_eq!(refused(outcome).failure.kind, kind);
+    }
+}
+
+#[test]
+fn a_refusal_without_a_message_still_has_a_sentence() {
+    let _limit = support::limit(60);
+    let outcome = outcome("refuses-without-a-word", LONG);
+    assert!(outcome.to_string().contains("corrupt"), "{outcome}");
+    assert_eq!(refused(outcome).failure.kind, ErrorKind::Corrupt);
+}
+
+// ---- Standard error.
+
+#[test]
+fn a_flood_of_standard_error_holds_nothing_up_and_is_not_kept() {
+    let _limit = support::limit(60);
+    listing(outcome("floods-stderr-then-behaves", LONG));
+    let outcome = outcome("floods-stderr", SHORT);
+    assert!(outcome.to_string().contains("; it said: "), "{outcome}");
+    let timeout = timed_out(outcome);
+    assert_eq!(timeout.progress, Progress::Sessions(0));
+    assert!(timeout.stderr_tail.len() <= 8 << 10, "{}", timeout.stderr_tail.len());
+}
+
+#[test]
+fn the_last_8_kib_of_standard_error_are_kept_and_its_last_line_is_shown_safely() {
+    let _limit = support::limit(60);
+    let outcome = outcome("says-much-and-exits-3", LONG);
+    let said = outcome.to_string();
+    let stderr = broken(outcome).stderr_tail;
+    assert_eq!(stderr.len(), 8 << 10);
+    assert!(stderr.contains("line 9999\nthe \x1b]0;last\x07 word"));
+    assert!(!stderr.contains("line 9000\n"));
+    let shown = "it said: the \u{fffd}]0;last\u{fffd} word\u{fffd}31m";
+    assert!(said.ends_with(shown), "{said:?}");
+}

@@ -1,0 +1,44 @@
+//! What this room uses of the support that the rooms share.
+
+#[cfg(target_os = "linux")]
+#[path = "../support/clock.rs"]
+pub(crate) mod clock;
+#[path = "../support/complete.rs"]
+mod complete;
+#[path = "../support/example.rs"]
+mod example;
+#[path = "../support/files.rs"]
+pub(crate) mod files;
+#[path = "../support/fixtures.rs"]
+mod fixtures;
+#[path = "../support/limit.rs"]
+mod limit;
+#[path = "../support/listing.rs"]
+mod listing;
+#[path = "../support/log.rs"]
+pub(crate) mod log;
+#[path = "../support/made.rs"]
+mod made;
+#[path = "../support/output.rs"]
+mod output;
+#[cfg(target_os = "linux")]
+#[path = "../support/preload.rs"]
+pub(crate) mod preload;
+#[path = "../support/programs.rs"]
+mod programs;
+#[path = "../support/read_only.rs"]
+pub(crate) mod read_only;
+#[path = "../support/settle.rs"]
+mod settle;
+#[path = "../support/statements.rs"]
+mod statements;
+
+pub(crate) use complete::complete;
+pub(crate) use example::example;
+pub(crate) use fixtures::fixtures;
+pub(crate) use limit::limit;
+pub(crate) use listing::listing;
+pub(crate) use made::Made;
+pub(crate) use output::{helper, lines};
+pub(crate) use programs::{command, lister};
+pub(crate) use settle::settle;
