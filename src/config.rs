@@ -31,10 +31,10 @@ use std::time::Duration;
 use toml::Spanned;
 
 use self::document::{Discover, Document, SourceTable, expected};
-use crate::locate::aliases::{self, Database};
 use crate::locate::Program;
+use crate::locate::aliases::{self, Database};
 use crate::source::{self, Place, Remote, Source, SourceName, is_plain_argument};
-use crate::text::{DisplayPath, parse_duration, escaped, unsafe_on_a_terminal};
+use crate::text::{DisplayPath, escaped, parse_duration, unsafe_on_a_terminal};
 
 const MAX_FILE_BYTES: u64 = 1 << 20;
 

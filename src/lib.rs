@@ -53,7 +53,7 @@
 //! let lister = ProcessLister::beside_this_program()?;
 //! let request = ListRequest::of("/home/me/.local/share/opencode/opencode.db");
 //! match lister.list(&request) {
-//!     Outcome::Complete(listing) => println!("{} sessions", listing.sessions.len()),
+//!     Outcome::Complete(listing) => println!("{} sessions", listing.rows.len()),
 //!     failed => eprintln!("kept what was known: {failed}"),
 //! }
 //! # Ok::<(), opencode_sessions::lister::Breakage>(())

@@ -32,9 +32,9 @@ pub fn print(task: &Task, mut out: impl Write, mut err: impl Write) -> io::Resul
         }
         Verdict::Whole(listing) => {
             let projects = Projects::new();
-            let places = listing.sessions.iter().map(|row| &**row.place());
+            let places = listing.rows.iter().map(|row| &**row.place());
             projects.look(places, Instant::now() + PROJECTS);
-            let sessions = listing.sessions.iter().map(|row| Sourced {
+            let sessions = listing.rows.iter().map(|row| Sourced {
                 entry: projects.entry(row.entry().session),
                 // There is one.
                 source: "".into(),

@@ -22,7 +22,7 @@ mod source;
 
 use std::time::Duration;
 
-use crate::entry::{Row, Sourced};
+use crate::entry::{Entry, Row, RowMaker, Sourced};
 use crate::session::{Millis, SessionId};
 use crate::source::{Source, SourceName};
 use crate::wire::DatabaseState;
@@ -96,6 +96,19 @@ pub struct Listed {
     pub database: DatabaseState,
     /// The sessions, each id once.
     pub rows: Vec<Row>,
+}
+
+impl Listed {
+    /// Returns what a listing of these entries found.
+    #[must_use]
+    pub fn new(database: DatabaseState, entries: impl IntoIterator<Item = Entry>) -> Self {
+        let mut rows = RowMaker::default();
+        let entries = entries.into_iter();
+        Self {
+            database,
+            rows: entries.map(|entry| rows.restore(&entry)).collect(),
+        }
+    }
 }
 
 /// What a listing changed of the sessions that are shown.

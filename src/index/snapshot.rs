@@ -4,7 +4,7 @@
 //! A snapshot that is damaged, cut off, of another version or of another program is an
 //! [`Unreadable`]: the caller sets it aside, and the next listing rebuilds it.
 
-use std::io::{self, Seek, Write};
+use std::io::{self, Cursor, Seek, Write};
 use std::sync::Arc;
 
 use bincode::enc::Encoder;
@@ -91,6 +91,17 @@ impl Snapshot {
         });
         self.sources = fitting.collect();
         codec::write(KIND, &self, out)
+    }
+
+    /// Returns the bytes of the snapshot; see [`write`](Self::write).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`write`](Self::write).
+    pub fn to_bytes(self) -> io::Result<Vec<u8>> {
+        let mut bytes = Cursor::new(Vec::new());
+        self.write(&mut bytes)?;
+        Ok(bytes.into_inner())
     }
 }
 

@@ -53,7 +53,7 @@ pub fn lists_archived(sources: usize) -> bool {
 /// until the deadline.
 #[must_use]
 pub fn listed(listing: Listing, projects: &Projects, until: Instant) -> Listed {
-    let mut rows = listing.sessions;
+    let mut rows = listing.rows;
     projects.look(rows.iter().map(|row| &**row.place()), until);
     // Rows share their places, and so their projects.
     let mut projects_of: HashMap<*const SessionPlace, (Option<Arc<str>>, bool)> = HashMap::new();

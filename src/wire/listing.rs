@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::frame::{Content, LineKind};
 use super::violation::{invalid, overlong_text};
-use super::{Degraded, End, Message, OptionalPart, Violation, limits};
+use super::{Degraded, End, Message, OptionalPart, VERSION, Violation, limits};
 use crate::entry::{Row, RowMaker, Rows};
 use crate::session::{Session, SessionId};
 
@@ -15,7 +15,7 @@ pub struct Listing {
     /// The helper's version.
     pub lister: String,
     /// The sessions, in the helper's order: newest activity first.
-    pub sessions: Vec<Row>,
+    pub rows: Vec<Row>,
     /// What the helper said about them.
     pub end: End,
     /// How many bytes it sent.
@@ -29,6 +29,28 @@ pub struct ListingContent {
     rows: RowMaker,
     sessions: Vec<Row>,
     ids: HashSet<SessionId>,
+}
+
+impl Listing {
+    /// Returns a listing of these sessions, for a lister of a host's own.
+    #[must_use]
+    pub fn new(sessions: impl IntoIterator<Item = Session>, end: End) -> Self {
+        let mut rows = RowMaker::default();
+        Self {
+            lister: VERSION.to_owned(),
+            rows: sessions
+                .into_iter()
+                .map(|session| rows.row(&session))
+                .collect(),
+            end,
+            bytes: 0,
+        }
+    }
+
+    /// Returns the sessions, newest activity first. Each is parsed from its row.
+    pub fn sessions(&self) -> impl Iterator<Item = Session> {
+        self.rows.iter().map(|row| row.entry().session)
+    }
 }
 
 impl ListingContent {
@@ -97,7 +119,7 @@ impl Content for ListingContent {
     fn whole(self, end: End, lister: String, bytes: u64) -> Listing {
         Listing {
             lister,
-            sessions: self.sessions,
+            rows: self.sessions,
             end,
             bytes,
         }

@@ -192,12 +192,12 @@ fn compare_answers(db: &Path, sessions: usize) -> Result<()> {
         let request = request(db, marker);
         let listing = listing(ProcessLister::at(LISTER).list(&request))?;
         ensure!(
-            listing.sessions.len() == expected.len(),
+            listing.rows.len() == expected.len(),
             "the helper lists {} sessions, the original query {}",
-            listing.sessions.len(),
+            listing.rows.len(),
             expected.len()
         );
-        for (got, (id, marked)) in listing.sessions.iter().zip(&expected) {
+        for (got, (id, marked)) in listing.sessions().zip(&expected) {
             let wanted = marker.then_some(*marked);
             ensure!(
                 got.id.as_str() == id && got.marked == wanted,

@@ -43,7 +43,7 @@ fn the_doctor_says_of_each_source_how_it_is_and_what_to_do() {
     );
     place.config("x");
     let said = doctor(&place, 1);
-    assert!(said.contains("config.toml:1: this is no TOML"), "{said}");
+    assert!(said.contains("config.toml:1: invalid TOML: "), "{said}");
     place.config(&(database("well", &well.made.db) + &remote("far", &well.words(), "90m")));
     let said = doctor(&place, 0);
     assert!(said.contains("asked     every 1h 30m\n"), "{said}");

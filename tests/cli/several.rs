@@ -187,7 +187,7 @@ fn sighup_takes_a_new_configuration_and_refuses_a_bad_one() {
     let bad = place.config("[[source]]\nname = \"one\"\npath = \"/x\"\n");
     host.signal(Signal::HUP);
     let expected = format!(
-        "{}:3: `path` is no key of a source; the keys are: name, db, command, every",
+        "{}:3: unknown key `path`; expected one of `name`, `db`, `command`, `every`",
         bad.display()
     );
     wait_until("the report", || host.log().contains(&expected));

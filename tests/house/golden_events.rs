@@ -5,13 +5,13 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use opencode_sessions::index::{Failing, Health, View};
+use opencode_sessions::marker_text::MarkerText;
 use opencode_sessions::service::client::{Client, ConnectError};
 use opencode_sessions::service::{
     self, ByeCode, Change, CommandLine, Event, Hello, Latency, RefreshOutcome, Refreshed, Reply,
     Snapshot, SourceHealth, SourcePlace, SourceStatus, Status,
 };
 use opencode_sessions::session::Millis;
-use opencode_sessions::marker_text::MarkerText;
 use opencode_sessions::wire::{Scan, ScanMode};
 
 use crate::golden::{assert_is_sample, id};
@@ -170,8 +170,7 @@ fn events_are_pinned() {
     let name = |what: &str| format!("{what}-{}.jsonl", service::PROTOCOL);
     let mut encoded = Vec::new();
     for event in events() {
-        serde_json::to_writer(&mut encoded, &event).unwrap();
-        encoded.push(b'\n');
+        event.write_line(&mut encoded).unwrap();
     }
     assert_is_sample(&name("events"), &encoded);
     let mut lines = commands().join("\n");

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use opencode_sessions::index::{ListedEntries, Index, Moment, snapshot};
-use opencode_sessions::entry::Entry;
-use opencode_sessions::packed::Packed;
+use opencode_sessions::entry::{Entry, Row};
+use opencode_sessions::index::{Index, Listed, Moment, snapshot};
+use opencode_sessions::marker_text::MarkerText;
 use opencode_sessions::session::Millis;
 use opencode_sessions::source::{Source, sources_of};
-use opencode_sessions::marker_text::MarkerText;
 use opencode_sessions::wire::DatabaseState;
 
 use crate::golden::{assert_is_pinned, full, untitled};
@@ -39,18 +38,16 @@ pub(crate) fn index() -> Index {
         wall: Millis(0),
         monotonic: Duration::ZERO,
     };
-    let found = |entries: Vec<Entry>| ListedEntries {
-        database: DatabaseState::Ready,
-        entries: entries.into_iter().collect(),
-    };
+    let found = |entries: Vec<Entry>| Listed::new(DatabaseState::Ready, entries);
     index.merge(&sources[0].name, found(entries()), now);
     index.merge(&sources[1].name, found(Vec::new()), now);
     index
 }
 
 fn entries_of(index: &Index) -> Vec<Vec<Entry>> {
-    let entries =
-        |known: &opencode_sessions::index::SourceState| known.entries().map(Packed::unpack).collect();
+    let entries = |known: &opencode_sessions::index::SourceState| {
+        known.rows().values().map(Row::entry).collect()
+    };
     index.sources().map(entries).collect()
 }
 
@@ -58,7 +55,9 @@ fn entries_of(index: &Index) -> Vec<Vec<Entry>> {
 fn index_snapshot_format_is_pinned() {
     let _limit = support::limit(60);
     let marker = MarkerText::default();
-    let encoded = snapshot::encode(&index(), Some(&marker)).unwrap();
+    let encoded = snapshot::Snapshot::of(&index(), Some(&marker))
+        .to_bytes()
+        .unwrap();
     let nothing = Index::new(&sources());
     assert_is_pinned("index", &encoded, |bytes| {
         let mut into = Index::new(&sources());

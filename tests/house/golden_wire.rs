@@ -1,8 +1,8 @@
 //! What a helper prints, pinned.
 
 use opencode_sessions::wire::{
-    Answer, AnswersEnd, LookUpContent, Checker, Content, DatabaseState, ErrorKind, HelperError, LookUp,
-    PROTOCOL, Unresolved, VERSION, Verdict, Writer,
+    Answer, AnswersEnd, Checker, Content, DatabaseState, ErrorKind, HelperError, LookUp,
+    LookUpContent, PROTOCOL, Unresolved, VERSION, Verdict, Writer,
 };
 
 use crate::golden::{assert_is_sample, end, full, id, untitled};
@@ -54,7 +54,7 @@ fn wire_listing_is_pinned() {
         opencode_sessions::wire::ListingContent::default(),
         &sample(&name),
     ));
-    assert!(listing.sessions.iter().eq([full(), untitled()]));
+    assert!(listing.sessions().eq([full(), untitled()]));
     assert_eq!(listing.end, end());
     assert_eq!(listing.lister, "1.2.3");
 }
@@ -69,7 +69,10 @@ fn wire_error_is_pinned() {
     };
     let encoded = written(|writer| writer.error(failure.clone()).unwrap());
     assert_is_sample(&name, &encoded);
-    let verdict = checked(opencode_sessions::wire::ListingContent::default(), &sample(&name));
+    let verdict = checked(
+        opencode_sessions::wire::ListingContent::default(),
+        &sample(&name),
+    );
     let lister = "1.2.3".to_owned();
     assert_eq!(verdict, Verdict::Refused { lister, failure });
 }
@@ -147,7 +150,7 @@ fn wire_of_the_first_helper_is_read() {
         opencode_sessions::wire::ListingContent::default(),
         &sample(&name),
     ));
-    assert_eq!(listing.sessions.len(), 19);
+    assert_eq!(listing.rows.len(), 19);
     assert_eq!(listing.end.degraded, []);
     assert!(!listing.end.log_elsewhere);
     let ids = ["ses_dfd76748bffel3ZamY0N7W58B6", "ses_none"].map(id);

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use opencode_sessions::index::{ListedEntries, Health, Index, Merged, Moment, View, snapshot};
 use opencode_sessions::entry::Entry;
+use opencode_sessions::index::{Health, Index, Listed, Merged, Moment, View, snapshot};
 use opencode_sessions::session::{Millis, Session, SessionId};
 use opencode_sessions::source::{Place, Source, SourceName};
 use opencode_sessions::wire::DatabaseState;
@@ -94,16 +94,14 @@ fn number(id: &SessionId) -> u8 {
 
 fn rows(index: &Index, source: &SourceName) -> BTreeMap<u8, Row> {
     let known = index.source(source).unwrap();
-    known
-        .entries()
-        .map(|entry| row_of(&entry.unpack()))
-        .collect()
+    let rows = known.rows().values();
+    rows.map(|row| row_of(&row.entry())).collect()
 }
 
 /// What is shown of a session: the row, and the sources that have it, its own first.
-type DisplayPath = (Row, Vec<SourceName>);
+type Shown = (Row, Vec<SourceName>);
 
-fn shown(index: &Index, view: View) -> BTreeMap<u8, DisplayPath> {
+fn shown(index: &Index, view: View) -> BTreeMap<u8, Shown> {
     let sessions = index.sessions(view);
     let count = sessions.len();
     if view == View::default() {
@@ -112,7 +110,7 @@ fn shown(index: &Index, view: View) -> BTreeMap<u8, DisplayPath> {
     let shown: BTreeMap<_, _> = sessions
         .into_iter()
         .map(|session| {
-            let (id, row) = row_of(&session.entry.unpack());
+            let (id, row) = row_of(&session.entry.entry());
             let mut sources = vec![session.source.clone()];
             sources.extend(session.also.clone());
             if view == View::default() {
@@ -127,7 +125,7 @@ fn shown(index: &Index, view: View) -> BTreeMap<u8, DisplayPath> {
 }
 
 /// The same by the rules.
-fn by_the_rules(sources: &[Source], models: &[Model], view: View) -> BTreeMap<u8, DisplayPath> {
+fn by_the_rules(sources: &[Source], models: &[Model], view: View) -> BTreeMap<u8, Shown> {
     let mut merged = BTreeMap::new();
     for id in 0..6 {
         let mut best: Option<(Row, usize)> = None;
@@ -215,13 +213,13 @@ impl Model {
 }
 
 /// What the difference says happened to the sessions must be what happened.
-fn apply(before: &BTreeMap<u8, DisplayPath>, after: &BTreeMap<u8, DisplayPath>, merged: &Merged) {
+fn apply(before: &BTreeMap<u8, Shown>, after: &BTreeMap<u8, Shown>, merged: &Merged) {
     let ids = |ids: &[SessionId]| {
         let mut ids: Vec<u8> = ids.iter().map(number).collect();
         ids.sort_unstable();
         ids
     };
-    let with = |wanted: &dyn Fn(Option<&DisplayPath>, Option<&DisplayPath>) -> bool| {
+    let with = |wanted: &dyn Fn(Option<&Shown>, Option<&Shown>) -> bool| {
         (0..6)
             .filter(|id| wanted(before.get(id), after.get(id)))
             .collect::<Vec<u8>>()
@@ -281,8 +279,8 @@ fn run(steps: &[(usize, Step)]) {
                     Step::Nothing(state) => (*state, BTreeMap::new()),
                     _ => unreachable!(),
                 };
-                let entries = listed.iter().map(|(id, row)| entry(*id, *row)).collect();
-                let merged = index.merge(source, ListedEntries { database, entries }, moment);
+                let entries = listed.iter().map(|(id, row)| entry(*id, *row));
+                let merged = index.merge(source, Listed::new(database, entries), moment);
                 match database {
                     DatabaseState::Ready => model.ready(&listed),
                     state => model.nothing(state, now),
@@ -296,7 +294,7 @@ fn run(steps: &[(usize, Step)]) {
                 assert_eq!(merged.recheck.is_some(), unsure);
             }
             Step::Restart => {
-                let bytes = snapshot::encode(&index, None).unwrap();
+                let bytes = snapshot::Snapshot::of(&index, None).to_bytes().unwrap();
                 index = Index::new(&sources);
                 snapshot::restore(&mut index, &bytes, None, Millis::now()).unwrap();
                 for model in &mut models {
@@ -334,17 +332,14 @@ proptest! {
     }
 }
 
-fn found(database: DatabaseState, ids: &[u8]) -> ListedEntries {
+fn found(database: DatabaseState, ids: &[u8]) -> Listed {
     let row = Row {
         title: 0,
         marked: Some(false),
         updated: None,
         archived: false,
     };
-    ListedEntries {
-        database,
-        entries: ids.iter().map(|id| entry(*id, row)).collect(),
-    }
+    Listed::new(database, ids.iter().map(|id| entry(*id, row)))
 }
 
 fn at(ms: u64) -> Moment {
@@ -405,7 +400,9 @@ fn a_snapshot_of_another_marker_keeps_the_sessions_and_forgets_their_marks() {
     let mut index = Index::new(std::slice::from_ref(&source));
     index.merge(&source.name, found(DatabaseState::Ready, &[1]), at(0));
     let marker = opencode_sessions::marker_text::MarkerText::default();
-    let bytes = snapshot::encode(&index, Some(&marker)).unwrap();
+    let bytes = snapshot::Snapshot::of(&index, Some(&marker))
+        .to_bytes()
+        .unwrap();
     for (now, marked) in [(Some(&marker), Some(false)), (None, None)] {
         let mut index = Index::new(std::slice::from_ref(&source));
         snapshot::restore(&mut index, &bytes, now, Millis::now()).unwrap();
@@ -424,10 +421,7 @@ fn an_archived_session_stays_hidden_where_an_older_copy_is_not_archived() {
         updated: Some(updated),
         archived,
     };
-    let of = |row| ListedEntries {
-        database: DatabaseState::Ready,
-        entries: [entry(1, row)].into_iter().collect(),
-    };
+    let of = |row| Listed::new(DatabaseState::Ready, [entry(1, row)]);
     index.merge(&copy.name, of(row(1, false)), at(0));
     index.merge(&live.name, of(row(2, false)), at(0));
     let both = vec![live.name.clone(), copy.name.clone()];
@@ -508,13 +502,10 @@ fn a_source_that_is_too_large_for_a_snapshot_costs_no_other_its_part() {
             project: None,
         }
     });
-    let all = ListedEntries {
-        database: DatabaseState::Ready,
-        entries: entries.collect(),
-    };
+    let all = Listed::new(DatabaseState::Ready, entries);
     index.merge(&large.name, all, at(0));
     index.merge(&small.name, found(DatabaseState::Ready, &[1]), at(0));
-    let bytes = snapshot::encode(&index, None).unwrap();
+    let bytes = snapshot::Snapshot::of(&index, None).to_bytes().unwrap();
     let mut restored = Index::new(&[large.clone(), small.clone()]);
     snapshot::restore(&mut restored, &bytes, None, Millis::now()).unwrap();
     assert_eq!(restored.source(&small.name).unwrap().count(), 1);

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use opencode_sessions::codec::Unreadable;
-use opencode_sessions::index::{ListedEntries, Index, Moment, View, snapshot};
 use opencode_sessions::entry::Entry;
+use opencode_sessions::index::{Index, Listed, Moment, View, snapshot};
 use opencode_sessions::session::Millis;
 use opencode_sessions::wire::DatabaseState;
 use serde_json::json;
@@ -26,10 +26,7 @@ fn entry(n: usize) -> Entry {
 fn known(sessions: usize) -> (Index, PathBuf) {
     let db = PathBuf::from("/nowhere/opencode.db");
     let mut index = index_of(&db);
-    let found = ListedEntries {
-        database: DatabaseState::Ready,
-        entries: (0..sessions).map(entry).collect(),
-    };
+    let found = Listed::new(DatabaseState::Ready, (0..sessions).map(entry));
     let now = Moment {
         wall: Millis(0),
         monotonic: Duration::ZERO,
@@ -55,7 +52,7 @@ fn seen(index: &Index) -> (u64, String) {
 fn a_snapshot_damaged_at_any_byte_is_not_taken_and_changes_nothing() {
     let _limit = support::limit(60);
     let (index, _) = known(5);
-    let bytes = snapshot::encode(&index, None).unwrap();
+    let bytes = snapshot::Snapshot::of(&index, None).to_bytes().unwrap();
     // It is put where there is something to lose.
     let (mut into, _) = known(2);
     let before = seen(&into);
@@ -110,7 +107,7 @@ fn the_decoder_takes_any_bytes_without_panic_and_in_bounded_memory() {
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let (index, _) = known(8);
-    let valid = snapshot::encode(&index, None).unwrap();
+    let valid = snapshot::Snapshot::of(&index, None).to_bytes().unwrap();
     let body = &valid[24..];
     let before = memory();
     let (mut taken, mut refused) = (0, 0);

@@ -5,7 +5,9 @@ use std::{fs, thread};
 
 use opencode_sessions::launch::ProcessLister;
 
-use opencode_sessions::lister::{Failure, FailureReason, ListRequest, Lister, Outcome, Refusal, Timeout};
+use opencode_sessions::lister::{
+    Failure, FailureReason, ListRequest, Lister, Outcome, Refusal, Timeout,
+};
 use opencode_sessions::text::unsafe_on_a_terminal;
 use opencode_sessions::wire::{Listing, Progress};
 use rustix::process::{Pid, Signal};

@@ -53,14 +53,14 @@ fn a_pipe_that_is_still_held_at_the_deadline_is_a_timeout() {
 fn a_grandchild_that_holds_only_standard_error_takes_nothing_from_the_listing() {
     let _limit = support::limit(60);
     let listing = listing(outcome("grandchild-holds-only-stderr", LONG));
-    assert_eq!(listing.sessions.len(), 3);
+    assert_eq!(listing.rows.len(), 3);
 }
 
 #[test]
 fn an_output_that_ends_a_moment_after_the_helper_is_waited_for() {
     let _limit = support::limit(60);
     let listing = listing(outcome("grandchild-prints-the-end", LONG));
-    assert_eq!(listing.sessions.len(), 3);
+    assert_eq!(listing.rows.len(), 3);
 }
 
 #[cfg(target_os = "linux")]
@@ -85,7 +85,10 @@ fn the_group_is_killed_before_its_leader_is_reaped() {
             thread::sleep(Duration::from_millis(2));
         }
         assert!(seen_dead, "the test saw nothing");
-        assert_eq!(broken(listing.join().unwrap()).reason, FailureReason::OutputHeld);
+        assert_eq!(
+            broken(listing.join().unwrap()).reason,
+            FailureReason::OutputHeld
+        );
     });
     place.assert_no_process_is_left();
 }

@@ -34,7 +34,7 @@ fn a_helper_that_does_not_read_its_request_is_listened_to() {
         marker: Some(MarkerText::new("another tool's marker").unwrap()),
         ..ListRequest::of("/nowhere/opencode.db")
     };
-    assert_eq!(listing(timely(&lister, &request)).sessions.len(), 3);
+    assert_eq!(listing(timely(&lister, &request)).rows.len(), 3);
     place.assert_no_process_is_left();
 }
 

@@ -11,7 +11,7 @@ use opencode_sessions::launch::ProcessLister;
 use opencode_sessions::lister::{FailureReason, Lister, LookUpRequest, Outcome};
 use opencode_sessions::session::SessionId;
 use opencode_sessions::wire::{
-    Answer, LookUpContent, Checker, LookUp, Unresolved, Verdict, Violation, limits,
+    Answer, Checker, LookUp, LookUpContent, Unresolved, Verdict, Violation, limits,
 };
 use serde_json::{Value, json};
 
@@ -377,7 +377,10 @@ fn a_helper_that_hangs_is_ended_at_the_deadline_of_a_look_up() {
             (Outcome::TimedOut(_), "timed out") => {}
             // Sessions that were not asked for, or none.
             (Outcome::Failed(broken), _) => {
-                assert!(matches!(broken.reason, FailureReason::Wire(_)), "{way}: {outcome}");
+                assert!(
+                    matches!(broken.reason, FailureReason::Wire(_)),
+                    "{way}: {outcome}"
+                );
             }
             _ => panic!("{way}: {outcome}"),
         }

@@ -117,7 +117,7 @@ fn a_script_in_any_language_that_prints_a_listing_is_listened_to() {
         };
         let listing = listing(timely(&lister, &request));
         assert_eq!(listing.lister, "script", "{interpreter}");
-        assert_eq!(listing.sessions.len(), 1, "{interpreter}");
+        assert_eq!(listing.rows.len(), 1, "{interpreter}");
     }
 }
 
@@ -160,7 +160,7 @@ fn first_prompt_longer_than_requested_is_refused() {
             ..LookUpRequest::of("/nowhere/opencode.db", LookUp::Get, vec![id])
         });
         if is_valid {
-            assert_eq!(listing(outcome).sessions.len(), 1);
+            assert_eq!(listing(outcome).rows.len(), 1);
             assert!(matches!(looked_up, Outcome::Complete(_)), "{looked_up}");
             continue;
         }

@@ -76,7 +76,10 @@ fn a_flood_of_sessions_ends_at_the_limit() {
         outcome.to_string().contains("more than 200000"),
         "{outcome}"
     );
-    assert_eq!(broken(outcome).reason, FailureReason::Wire(Violation::TooMany));
+    assert_eq!(
+        broken(outcome).reason,
+        FailureReason::Wire(Violation::TooMany)
+    );
 }
 
 #[test]
@@ -137,7 +140,11 @@ fn a_flood_of_standard_error_holds_nothing_up_and_is_not_kept() {
     assert!(outcome.to_string().contains("; it said: "), "{outcome}");
     let timeout = timed_out(outcome);
     assert_eq!(timeout.progress, Progress::Sessions(0));
-    assert!(timeout.stderr_tail.len() <= 8 << 10, "{}", timeout.stderr_tail.len());
+    assert!(
+        timeout.stderr_tail.len() <= 8 << 10,
+        "{}",
+        timeout.stderr_tail.len()
+    );
 }
 
 #[test]

@@ -11,8 +11,8 @@ use opencode_sessions::helper::InProcessLister;
 use opencode_sessions::launch::ProcessLister;
 
 use opencode_sessions::lister::{FailureReason, ListRequest, Lister};
-use opencode_sessions::text::unsafe_on_a_terminal;
 use opencode_sessions::marker_text::MarkerText;
+use opencode_sessions::text::unsafe_on_a_terminal;
 use opencode_sessions::wire::{DatabaseState, ErrorKind, Listing, Progress, VERSION};
 
 use crate::common::{LONG, Place, SHORT, broken, listing, refused, timed_out, timely};
@@ -29,12 +29,12 @@ pub(crate) fn two_sessions(marker: &str) -> Made {
 }
 
 pub(crate) fn ids(listing: &Listing) -> Vec<String> {
-    let ids = listing.sessions.iter().map(|session| session.id.into());
+    let ids = listing.sessions().map(|session| session.id.into());
     ids.collect()
 }
 
 fn marked(listing: &Listing) -> Vec<Option<bool>> {
-    let marked = listing.sessions.iter().map(|session| session.marked);
+    let marked = listing.sessions().map(|session| session.marked);
     marked.collect()
 }
 
@@ -296,7 +296,10 @@ fn a_helper_past_its_cpu_limit_is_told_as_such() {
     let said = outcome.to_string();
     assert!(said.contains("more CPU than its deadline"), "{said:?}");
     let (signal, progress) = (libc::SIGXCPU, Progress::Sessions(0));
-    assert_eq!(broken(outcome).reason, FailureReason::Killed { signal, progress });
+    assert_eq!(
+        broken(outcome).reason,
+        FailureReason::Killed { signal, progress }
+    );
 }
 
 #[test]

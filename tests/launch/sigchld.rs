@@ -222,7 +222,7 @@ fn lists() {
     for _ in 0..20 {
         let outcome = lister.list(&ListRequest::of(&made.db));
         assert!(
-            matches!(&outcome, Outcome::Complete(l) if l.sessions.len() == 1),
+            matches!(&outcome, Outcome::Complete(l) if l.rows.len() == 1),
             "{outcome:?}"
         );
     }

@@ -108,13 +108,8 @@ fn without_the_marker_nothing_is_searched_and_marked_is_null() {
     let Outcome::Complete(listed) = outcome else {
         panic!("{outcome}");
     };
-    assert!(
-        listed
-            .sessions
-            .iter()
-            .all(|session| session.marked.is_none())
-    );
-    assert_eq!(listed.sessions.len(), 1);
+    assert!(listed.sessions().all(|session| session.marked.is_none()));
+    assert_eq!(listed.rows.len(), 1);
     assert_eq!(listed.end.scan.mode, ScanMode::None);
 }
 

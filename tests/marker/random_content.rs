@@ -138,8 +138,7 @@ pub(crate) fn in_process(db: &Path, marker: &str) -> BTreeMap<String, bool> {
     };
     assert_eq!(listing.end.scan.mode, ScanMode::Full);
     listing
-        .sessions
-        .into_values()
+        .sessions()
         .map(|session| (session.id.into(), session.marked.unwrap()))
         .collect()
 }

@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use opencode_sessions::marker::{self, Marks, Options};
-use opencode_sessions::store::{Database, OpenOptions, Opened};
 use opencode_sessions::marker_text::MarkerText;
+use opencode_sessions::store::{Database, OpenOptions, Opened};
 use opencode_sessions::wire::ScanMode;
 use rusqlite::Connection;
 

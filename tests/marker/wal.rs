@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::{fs, io};
 
-use opencode_sessions::marker::wal::{Log, LogGap, Part, LogRead, ReadAt};
+use opencode_sessions::marker::wal::{Log, LogGap, LogRead, Part, ReadAt};
 use opencode_sessions::store::WalPosition;
 use rusqlite::Connection;
 
@@ -63,7 +63,11 @@ impl Written {
         Self::word(self.frame(number), 4) != 0
     }
 
-    fn read(&self, from: WalPosition, to: WalPosition) -> Result<Vec<(Part, u32, Vec<u8>)>, LogGap> {
+    fn read(
+        &self,
+        from: WalPosition,
+        to: WalPosition,
+    ) -> Result<Vec<(Part, u32, Vec<u8>)>, LogGap> {
         let mut all = Vec::new();
         let mut log = Log::new(&self.bytes[..], self.page_size);
         let each = |part, page, image: &[u8]| all.push((part, page, image.to_vec()));

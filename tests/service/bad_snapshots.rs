@@ -91,7 +91,9 @@ fn service_sets_old_index_snapshots_aside() {
     let _limit = support::limit(60);
     let made = Made::new();
     made.session("ses_new", 1);
-    let encoded = snapshot::encode(&index_of(&made.db), None).unwrap();
+    let encoded = snapshot::Snapshot::of(&index_of(&made.db), None)
+        .to_bytes()
+        .unwrap();
     let known = version(&encoded);
     let old = samples("index").into_iter();
     let old: Vec<_> = old.filter(|(found, _)| *found != known).collect();

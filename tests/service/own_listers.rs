@@ -6,11 +6,11 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use opencode_sessions::query::LookedUp;
 use opencode_sessions::index::Health;
 use opencode_sessions::launch::ProcessLister;
 use opencode_sessions::lister::{ListRequest, Lister, LookUpRequest, Outcome};
-use opencode_sessions::output::LookUpResult;
+use opencode_sessions::query::LookUpResult;
+use opencode_sessions::query::LookedUp;
 use opencode_sessions::service::{Answer, Command, Config, Event, Service, Status, Subscription};
 use opencode_sessions::session::SessionId;
 use opencode_sessions::source::sources_of;

@@ -11,8 +11,8 @@ use std::{fs, thread};
 
 use opencode_sessions::codec::Unreadable;
 use opencode_sessions::index::{View, snapshot};
-use opencode_sessions::session::Millis;
 use opencode_sessions::marker_text::MarkerText;
+use opencode_sessions::session::Millis;
 use rusqlite::Connection;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -32,7 +32,7 @@ pub(crate) fn decode(db: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Value>,
     Ok(sessions
         .iter()
         .map(|session| {
-            let session = serde_json::to_value(session).unwrap();
+            let session = serde_json::to_value(session.parse()).unwrap();
             (session["id"].as_str().unwrap().to_owned(), session)
         })
         .collect())

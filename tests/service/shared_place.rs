@@ -261,7 +261,7 @@ fn stop_ends_the_service_for_all_and_shutdown_for_one() {
 
 #[test]
 fn a_loop_that_panics_is_a_fault_and_no_end() {
-    use opencode_sessions::service::{Config, Supervisor, Service};
+    use opencode_sessions::service::{Config, Service, Supervisor};
     let _limit = support::limit(60);
     let service = Service::start(Config {
         sources: Vec::new(),

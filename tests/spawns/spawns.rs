@@ -129,7 +129,7 @@ fn leave_the_caller_as_it_was(listings: usize) {
         way(
             real(),
             listings,
-            |outcome| matches!(outcome, Outcome::Complete(l) if l.sessions.len() == 20),
+            |outcome| matches!(outcome, Outcome::Complete(l) if l.rows.len() == 20),
         ),
         Way {
             request: ListRequest::of(&text),

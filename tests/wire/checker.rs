@@ -14,7 +14,7 @@ use crate::support;
 fn a_real_listing_cut_at_any_byte_is_no_listing() {
     let _limit = support::limit(120);
     let whole = real_listing();
-    let count = accepted(&whole).sessions.len();
+    let count = accepted(&whole).rows.len();
     assert!(count >= 15);
     let mut sessions = 0;
     for cut in 0..whole.len() {

@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 use opencode_sessions::session::SessionId;
 use opencode_sessions::wire::{
-    LookUpContent, Checker, Content, LookUp, ListingContent, Verdict, Violation, limits,
+    Checker, Content, ListingContent, LookUp, LookUpContent, Verdict, Violation, limits,
 };
 
 use crate::common::{

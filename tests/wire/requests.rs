@@ -180,8 +180,7 @@ fn a_request_on_standard_input_is_obeyed() {
         let output = asked(&made, args, request.as_bytes());
         assert_eq!(output.status.code(), Some(0), "{request}");
         accepted(&output.stdout)
-            .sessions
-            .iter()
+            .sessions()
             .map(|session| session.marked)
             .collect()
     };

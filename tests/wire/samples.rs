@@ -1,7 +1,7 @@
 //! Samples of what a helper prints, and what the checker makes of them when they are changed.
 
 use opencode_sessions::session::SessionId;
-use opencode_sessions::wire::{LookUpContent, Checker, Content, LookUp, ListingContent, Violation};
+use opencode_sessions::wire::{Checker, Content, ListingContent, LookUp, LookUpContent, Violation};
 
 use crate::support;
 

@@ -2,8 +2,8 @@
 
 use opencode_sessions::session::{Millis, Model, Session, Store, Summary, Tokens, is_untitled};
 use opencode_sessions::wire::{
-    LookUpContent, Checker, Degraded, End, ErrorKind, HelperError, LookUp, OptionalPart, Scan, ScanMode,
-    Skipped, Verdict, Violation, WriteError, Writer, limits, other_tables_line,
+    Checker, Degraded, End, ErrorKind, HelperError, LookUp, LookUpContent, OptionalPart, Scan,
+    ScanMode, Skipped, Verdict, Violation, WriteError, Writer, limits, other_tables_line,
 };
 use serde_json::{Value, json};
 
@@ -158,7 +158,7 @@ fn what_the_writer_wrote_the_checker_reads_back_the_same() {
         "a terminal would act on it: {text:?}"
     );
     let listing = accepted(&out);
-    assert!(listing.sessions.iter().eq([written]));
+    assert!(listing.sessions().eq([written]));
     assert_eq!(listing.end, end(1));
     assert_eq!(listing.lister, VERSION);
 }
