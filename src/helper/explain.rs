@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use super::listing::{Ended, Task};
 use super::report_error;
 use crate::marker::{self, Found};
-use crate::store::{Database, Opened, Query, StoreError, Table, TableKind, WalPosition};
+use crate::store::{Database, ListQuery, Opened, StoreError, Table, TableKind, WalPosition};
 use crate::text::{DisplayPath, one_line};
 use crate::wire::notes;
 
@@ -120,7 +120,7 @@ fn explain_open(
         remember: _,
     } = marker::scan(database, &task.marker)?;
     phases.end("marker");
-    let query = Query::new(&schema, task.filter)?;
+    let query = ListQuery::new(&schema, task.filter)?;
     let state = match (&query, database.is_immutable()) {
         (None, _) => "empty (no session tables)",
         (Some(_), false) => "ready",
@@ -139,7 +139,7 @@ fn explain_open(
     ] {
         writeln!(out, "{label:<9} {}", plain(&pragma(name)?))?;
     }
-    match database.log()? {
+    match database.open_log()? {
         None => writeln!(out, "log:      none")?,
         Some(log) => {
             write!(out, "log:      {} bytes", log.metadata()?.len())?;
@@ -147,7 +147,7 @@ fn explain_open(
                 frames,
                 salts: [first, second],
                 ..
-            }) = snapshot.end()
+            }) = snapshot.wal_position()
             {
                 write!(
                     out,

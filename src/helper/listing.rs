@@ -7,7 +7,7 @@ use std::time::Instant;
 use rusqlite::Connection;
 
 use crate::marker::{self, CacheMode, Found};
-use crate::store::{Database, Filter, Listed, OpenOptions, Opened, Query, StoreError};
+use crate::store::{Database, Filter, ListQuery, ListSummary, OpenOptions, Opened, StoreError};
 use crate::wire::{
     DatabaseState, End, ErrorKind, HelperError, OptionalPart, Scan, WriteError, Writer, limits,
 };
@@ -98,8 +98,8 @@ impl Trouble {
                 message: error.to_string(),
             },
             Self::Store(error) => match db {
-                Some(db) => error.with_its_cause(db).failure(db),
-                None => error.failure("no database".as_ref()),
+                Some(db) => error.with_io_cause(db).to_helper_error(db),
+                None => error.to_helper_error("no database".as_ref()),
             },
         };
         let kind = failure.kind;
@@ -152,7 +152,7 @@ fn read<W: Write>(task: &Task, out: &mut Writer<W>) -> Result<(End, Option<Cache
 
 struct Rows {
     /// `None` where there are no session tables.
-    listed: Option<Listed>,
+    listed: Option<ListSummary>,
     log_elsewhere: bool,
     /// Where there are no session tables.
     other_tables: Vec<String>,
@@ -176,7 +176,7 @@ fn send_rows<W: Write>(
         why: _,
     } = marker::scan(database, &task.marker)?;
     let log_elsewhere = database.log_elsewhere();
-    let Some(query) = Query::new(&schema, task.filter)? else {
+    let Some(query) = ListQuery::new(&schema, task.filter)? else {
         return Ok(Rows {
             listed: None,
             log_elsewhere,
@@ -190,7 +190,7 @@ fn send_rows<W: Write>(
         out.session(session).map_err(Trouble::Write)
     })?;
     if let Some(reason) = degraded {
-        listed.degraded.note(OptionalPart::Marked, &reason);
+        listed.degraded.record(OptionalPart::Marked, &reason);
     }
     Ok(Rows {
         listed: Some(listed),

@@ -22,7 +22,7 @@ use listing::Ended;
 
 /// Says to a person how the database at `path` failed.
 fn report_error(error: StoreError, path: &Path, mut err: impl Write) -> io::Result<Ended> {
-    let failure = error.with_its_cause(path).failure(path);
+    let failure = error.with_io_cause(path).to_helper_error(path);
     let (message, kind) = (one_line(&failure.message), failure.kind);
     writeln!(err, "opencode-lister: {message} ({})", kind.as_str())?;
     Ok(Ended::Failed(kind))

@@ -33,7 +33,7 @@ use super::wal::LogRead;
 use crate::codec::{self, Kind};
 use crate::files;
 use crate::marker_text::MarkerText;
-use crate::store::{CONTENT, FileStamp, StoreError, WalPosition};
+use crate::store::{CONTENT_TABLES, FileStamp, StoreError, WalPosition};
 
 const KIND: Kind = Kind {
     magic: *b"OCSCACHE",
@@ -93,7 +93,7 @@ impl CacheKey {
         (page_size, reserved): (usize, usize),
         marker: &MarkerText,
     ) -> Result<Self, StoreError> {
-        let names = CONTENT.map(|content| format!("'{}'", content.table));
+        let names = CONTENT_TABLES.map(|content| format!("'{}'", content.table));
         let mut tables = conn.prepare(&format!(
             "SELECT type, name, rootpage, sql FROM sqlite_schema \
              WHERE lower(name) IN ({}) AND type IN ('table', 'view') ORDER BY name",
@@ -127,7 +127,7 @@ pub(super) struct ScanState {
     past_a_hole: bool,
     phase: Phase,
     /// Every row whose record holds a half of the marker, of what was read: the
-    /// number of its table in [`CONTENT`], and its rowid.
+    /// number of its table in [`CONTENT_TABLES`], and its rowid.
     pub(super) watched: BTreeSet<(u8, i64)>,
     /// Overflow pages that held a half, and those before them in their rows,
     /// whose rows are looked for.
@@ -188,7 +188,7 @@ impl ScanState {
     /// snapshot that ends at `end`. Without a log nothing but the stamp tells what was
     /// written.
     pub(super) fn is_about(&self, key: &CacheKey, end: WalPosition, stamp: FileStamp) -> bool {
-        self.key == *key && (!end.is_nowhere() || self.stamp == Some(stamp))
+        self.key == *key && (end.has_log() || self.stamp == Some(stamp))
     }
 
     /// With the watched rows of an earlier state of the same tables: some may still be
@@ -395,7 +395,7 @@ impl ScanState {
     /// Keeps the file's stamp, which alone tells of changes without a log; `None` if it
     /// could change and keep its stamp.
     pub(super) fn keep_stamp(&mut self, stamp: Option<FileStamp>) {
-        self.stamp = stamp.filter(|_| self.position.is_nowhere());
+        self.stamp = stamp.filter(|_| !self.position.has_log());
     }
 }
 
@@ -439,7 +439,7 @@ impl SqlState {
     pub(super) fn is_about(&self, key: &CacheKey, position: WalPosition, stamp: FileStamp) -> bool {
         self.key.as_ref() == Some(key)
             && self.position == position
-            && (!position.is_nowhere() || self.stamp == Some(stamp))
+            && (position.has_log() || self.stamp == Some(stamp))
     }
 }
 

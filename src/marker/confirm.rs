@@ -7,10 +7,10 @@ use rusqlite::{Connection, Rows, Statement};
 use super::{ContentTable, Needle, large_cell, session_tables};
 use crate::marker_text::MarkerText;
 use crate::session::SessionId;
-use crate::store::{Schema, StoreError, Table, quoted};
+use crate::store::{Schema, StoreError, Table, quote_identifier};
 
 /// The largest cell that is loaded, in bytes; larger ones are read in pieces.
-pub(super) const WHOLE_CELL: i32 = 1 << 20;
+pub(super) const MAX_LOADED_BYTES: i32 = 1 << 20;
 
 /// Confirms rows of one table.
 pub(super) struct Confirmer<'a> {
@@ -39,8 +39,8 @@ impl<'a> Confirmer<'a> {
                 "SELECT s.id FROM {} AS x CROSS JOIN {} AS s ON x.session_id = s.id \
                  WHERE x.{rowid} = ?1 AND octet_length(s.id) <= {} \
                  AND (?3 OR x.{column} LIKE ?2 ESCAPE '\\')",
-                quoted(&table.name),
-                quoted(&session.name),
+                quote_identifier(&table.name),
+                quote_identifier(&session.name),
                 SessionId::MAX_BYTES
             ))
         });
@@ -87,9 +87,9 @@ pub(super) fn plain(
         let mut ids = conn.prepare(&format!(
             "SELECT s.id FROM {} AS s WHERE octet_length(s.id) <= {} AND EXISTS \
              (SELECT 1 FROM {} AS x WHERE x.session_id = s.id AND x.{column} LIKE ?1 ESCAPE '\\')",
-            quoted(&session.name),
+            quote_identifier(&session.name),
             SessionId::MAX_BYTES,
-            quoted(&table.name)
+            quote_identifier(&table.name)
         ))?;
         text_ids(ids.query([like_pattern(marker)])?, found)?;
     }

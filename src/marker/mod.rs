@@ -37,7 +37,7 @@ use rusqlite::Connection;
 
 use crate::marker_text::MarkerText;
 use crate::session::SessionId;
-use crate::store::{CONTENT, STORES, Schema, StoreError, Table};
+use crate::store::{CONTENT_TABLES, SESSION_TABLES, Schema, StoreError, Table};
 
 pub use needle::Needle;
 pub use scan::{CacheMode, Found, Options, scan};
@@ -90,17 +90,17 @@ pub fn definition(
 
 /// The tables of sessions that `schema` has and whose sessions can be named.
 fn session_tables(schema: &Schema) -> impl Iterator<Item = &Table> {
-    STORES
+    SESSION_TABLES
         .into_iter()
         .filter_map(|(name, _)| schema.table(name))
-        .filter(|table| table.has("id"))
+        .filter(|table| table.has_column("id"))
 }
 
 /// The content tables that `schema` has and whose rows name a session that
 /// could be listed.
 fn content_tables(schema: &Schema) -> impl Iterator<Item = ContentTable<'_>> {
     let listable = session_tables(schema).next().is_some();
-    CONTENT
+    CONTENT_TABLES
         .into_iter()
         .zip(0_u8..)
         .filter(move |_| listable)
@@ -111,7 +111,9 @@ fn content_tables(schema: &Schema) -> impl Iterator<Item = ContentTable<'_>> {
                 number,
             })
         })
-        .filter(|content| content.table.has("session_id") && content.table.has(content.column))
+        .filter(|content| {
+            content.table.has_column("session_id") && content.table.has_column(content.column)
+        })
 }
 
 /// A content table of one database.
@@ -120,7 +122,7 @@ struct ContentTable<'s> {
     table: &'s Table,
     /// The column that holds what was said.
     column: &'static str,
-    /// Its place in [`CONTENT`].
+    /// Its place in [`CONTENT_TABLES`].
     number: u8,
 }
 
@@ -135,6 +137,6 @@ impl<'s> ContentTable<'s> {
             .any(|known| known.name == self.column && known.has_default);
         self.table
             .rowid()
-            .filter(|_| !self.table.computes() && !has_default)
+            .filter(|_| !self.table.has_generated_column() && !has_default)
     }
 }

@@ -211,7 +211,10 @@ fn read_slice<'a>(
     rows: &mut Rows,
 ) -> Result<Option<View<'a>>, StoreError> {
     let layout = view.layout;
-    let is_nowhere = view.snapshot.end().is_some_and(WalPosition::is_nowhere);
+    let is_nowhere = view
+        .snapshot
+        .wal_position()
+        .is_some_and(|position| !position.has_log());
     let Some(stamp) = view.stamp.filter(|_| is_nowhere) else {
         drop(view);
         read_pages(scanner, state, layout, slice, rows)?;
@@ -261,7 +264,7 @@ fn catch_up(
         past_a_hole: false,
     };
     if from != end {
-        let Ok(Some(file)) = scanner.database.log() else {
+        let Ok(Some(file)) = scanner.database.open_log() else {
             return Ok(Err(LogGap::for_good("there is no log any more")));
         };
         let halves = &scanner.halves;

@@ -4,10 +4,10 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, MAIN_DB, Row};
 
-use super::confirm::WHOLE_CELL;
+use super::confirm::MAX_LOADED_BYTES;
 use super::halves::{Halves, Stream};
 use super::{ContentTable, Needle};
-use crate::store::{CellLimit, RowById, Shape, StoreError, Table, quoted};
+use crate::store::{CellLimit, RowById, RowFormat, StoreError, Table, quote_identifier};
 
 /// The records of one table.
 pub(super) struct Records<'a> {
@@ -40,11 +40,12 @@ impl<'a> Records<'a> {
     ) -> Result<Self, StoreError> {
         let select = |value: fn(String) -> String| {
             let columns = table.columns.iter();
-            let values = columns.map(|column| value(format!("x.{}", quoted(&column.name))));
+            let values =
+                columns.map(|column| value(format!("x.{}", quote_identifier(&column.name))));
             format!(
                 "SELECT {} FROM {} AS x WHERE x.{rowid} = ?1",
                 values.collect::<Vec<_>>().join(", "),
-                quoted(&table.name)
+                quote_identifier(&table.name)
             )
         };
         let content = table.columns.iter().position(|known| known.name == column);
@@ -62,11 +63,11 @@ impl<'a> Records<'a> {
                 select(|column| {
                     format!(
                         "octet_length({column}), \
-                         CASE WHEN octet_length({column}) <= {WHOLE_CELL} THEN {column} END"
+                         CASE WHEN octet_length({column}) <= {MAX_LOADED_BYTES} THEN {column} END"
                     )
                 }),
             )?,
-            limit: CellLimit::new(conn, WHOLE_CELL)?,
+            limit: CellLimit::new(conn, MAX_LOADED_BYTES)?,
         })
     }
 
@@ -78,10 +79,10 @@ impl<'a> Records<'a> {
         let found = self
             .row
             .read(rowid, &self.limit, |shape, row| match shape {
-                Shape::Plain => search.row(rowid, row, |row, at| Ok(Some(row.get_ref(at)?))),
-                Shape::Large => search.row(rowid, row, |row, at| {
+                RowFormat::Plain => search.row(rowid, row, |row, at| Ok(Some(row.get_ref(at)?))),
+                RowFormat::Large => search.row(rowid, row, |row, at| {
                     let size: Option<i64> = row.get(2 * at)?;
-                    let is_large = size.is_some_and(|size| size > i64::from(WHOLE_CELL));
+                    let is_large = size.is_some_and(|size| size > i64::from(MAX_LOADED_BYTES));
                     Ok((!is_large).then_some(row.get_ref(2 * at + 1)?))
                 }),
             })?;

@@ -18,7 +18,9 @@ use super::halves::Halves;
 use super::page::{Layout, TELLABLE};
 use super::{Marks, Needle, content_tables, pages, session_tables, sql_scan};
 use crate::marker_text::MarkerText;
-use crate::store::{CONTENT, Database, FileStamp, Schema, Snapshot, StoreError, WalPosition};
+use crate::store::{
+    CONTENT_TABLES, Database, FileStamp, Schema, Snapshot, StoreError, WalPosition,
+};
 use crate::wire::{ErrorKind, Scan, ScanMode};
 
 /// How to look for the marker.
@@ -153,7 +155,7 @@ impl<'a> View<'a> {
         &self,
         marker: &MarkerText,
     ) -> Result<Option<(CacheKey, WalPosition, FileStamp)>, StoreError> {
-        let (Some(end), Some(stamp)) = (self.snapshot.end(), self.stamp) else {
+        let (Some(end), Some(stamp)) = (self.snapshot.wal_position(), self.stamp) else {
             return Ok(None);
         };
         let layout = (
@@ -184,7 +186,7 @@ impl<'a, 'o> Scanner<'a, 'o> {
     fn run(mut self) -> Result<Found<'a>, StoreError> {
         let cache = self.options.cache.as_deref().and_then(ScanCache::load);
         let view = self.view(None)?;
-        let is_content = |table: &str| CONTENT.iter().any(|content| content.table == table);
+        let is_content = |table: &str| CONTENT_TABLES.iter().any(|content| content.table == table);
         let mut unreadable = view.schema.unreadable.iter();
         if let Some((_, why)) = unreadable.find(|(table, _)| is_content(table)) {
             // What is in the other tables is not looked for: it is rare.
@@ -267,11 +269,11 @@ impl<'a, 'o> Scanner<'a, 'o> {
     /// True if the pages of this snapshot can be read past SQLite.
     pub(super) fn can_read_pages(&self, view: &View<'_>) -> bool {
         view.stamp.is_some()
-            && view.snapshot.end().is_some()
+            && view.snapshot.wal_position().is_some()
             // The least that SQLite allows.
             && view.layout.usable >= 480
             // A BLOB in a database of UTF-16 reads as UTF-16.
-            && view.schema.utf8
+            && view.schema.is_utf8
             && view.pages < TELLABLE
             && !could_be_a_number(self.marker)
             // Else each row that is confirmed would read all sessions.

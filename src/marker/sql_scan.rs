@@ -18,12 +18,12 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ffi};
 
 use super::cache::SqlState;
-use super::confirm::{Confirmer, WHOLE_CELL, like_pattern, text_ids};
+use super::confirm::{Confirmer, MAX_LOADED_BYTES, like_pattern, text_ids};
 use super::pages::BLOCKING_SLICE;
 use super::scan::{Scanner, View};
 use super::{ContentTable, Needle, content_tables, session_tables};
 use crate::session::SessionId;
-use crate::store::{Schema, StoreError, Table, WalPosition, quoted};
+use crate::store::{Schema, StoreError, Table, WalPosition, quote_identifier};
 
 /// A function for SQL: whether a value may hold the marker.
 const MAY_HOLD: &str = "may_hold_marker";
@@ -56,14 +56,14 @@ pub(super) fn run(
     // Of a file that could change and keep its stamp nothing is remembered.
     let may_remember = key
         .as_ref()
-        .is_some_and(|(_, end, stamp)| !end.is_nowhere() || stamp.is_settled());
+        .is_some_and(|(_, end, stamp)| end.has_log() || stamp.is_settled());
     let mut state = match key {
         Some((key, end, stamp)) => earlier
             .filter(|earlier| earlier.is_about(&key, end, stamp))
             .unwrap_or_else(|| {
-                SqlState::new(Some(key), end, Some(stamp).filter(|_| end.is_nowhere()))
+                SqlState::new(Some(key), end, Some(stamp).filter(|_| !end.has_log()))
             }),
-        None => SqlState::new(None, WalPosition::NOWHERE, None),
+        None => SqlState::new(None, WalPosition::NO_LOG, None),
     };
     let has_read = !state.complete;
     let until = scanner.until.map(|until| {
@@ -82,7 +82,7 @@ pub(super) fn run(
         let mut found = |id| {
             state.marked.insert(id);
         };
-        let done = database.interrupted_at(until, || {
+        let done = database.run_until(until, || {
             pass.run(scanner, view, state.after, &reading, &mut found)
         });
         match done {
@@ -152,7 +152,7 @@ fn passes_through<'s>(
         match content.table.rowid() {
             // Cells of a table that computes a column cannot be read in pieces, and a BLOB
             // in a database of UTF-16 reads as UTF-16.
-            Some(rowid) if schema.utf8 && !content.table.computes() => {
+            Some(rowid) if schema.is_utf8 && !content.table.has_generated_column() => {
                 passes.push(Pass::Rows(content, rowid));
             }
             Some(rowid) => passes.extend(
@@ -187,7 +187,7 @@ impl Pass<'_> {
         let id = format!("octet_length(s.id) <= {}", SessionId::MAX_BYTES);
         match self {
             Self::Rows(content, rowid) => {
-                let name = quoted(&content.table.name);
+                let name = quote_identifier(&content.table.name);
                 let column = content.column;
                 let mut confirmer = Confirmer::new(
                     conn,
@@ -200,14 +200,14 @@ impl Pass<'_> {
                 // `octet_length` of a column does not load it.
                 let mut candidates = conn.prepare(&format!(
                     "SELECT x.{rowid}, octet_length(x.{column}) FROM {name} AS x NOT INDEXED \
-                     WHERE {} AND CASE WHEN octet_length(x.{column}) > {WHOLE_CELL} THEN 1 \
+                     WHERE {} AND CASE WHEN octet_length(x.{column}) > {MAX_LOADED_BYTES} THEN 1 \
                      ELSE {MAY_HOLD}(x.{column}) END",
                     range(&format!("x.{rowid}"))
                 ))?;
                 let mut rows = candidates.query([])?;
                 while let Some(row) = rows.next()? {
                     let (rowid, size): (i64, i64) = (row.get(0)?, row.get(1)?);
-                    let is_large = size > i64::from(WHOLE_CELL);
+                    let is_large = size > i64::from(MAX_LOADED_BYTES);
                     if is_large {
                         reading.add_bytes(size.unsigned_abs());
                     }
@@ -219,8 +219,8 @@ impl Pass<'_> {
                     "SELECT s.id FROM {} AS x NOT INDEXED CROSS JOIN {} AS s \
                      ON x.session_id = s.id \
                      WHERE {} AND {id} AND x.{} LIKE ?1 ESCAPE '\\'",
-                    quoted(&content.table.name),
-                    quoted(&sessions.name),
+                    quote_identifier(&content.table.name),
+                    quote_identifier(&sessions.name),
                     range(&format!("x.{rowid}")),
                     content.column,
                 ))?;
@@ -231,9 +231,9 @@ impl Pass<'_> {
                     "SELECT s.id FROM {} AS s NOT INDEXED WHERE {} AND {id} AND EXISTS \
                      (SELECT 1 FROM {} AS x WHERE x.session_id = s.id \
                       AND x.{} LIKE ?1 ESCAPE '\\')",
-                    quoted(&sessions.name),
+                    quote_identifier(&sessions.name),
                     range(&format!("s.{rowid}")),
-                    quoted(&content.table.name),
+                    quote_identifier(&content.table.name),
                     content.column,
                 ))?;
                 text_ids(ids.query([&pattern])?, found)?;

@@ -1,52 +1,55 @@
-//! Loading no large cell: SQLite says that one is too big before it makes room for
-//! it, at no cost for those that are not.
+//! A limit on the size of cells that SQLite loads. SQLite reports that a cell is too big
+//! before it allocates memory for it. Rows without a large cell have no extra cost.
 
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode, Row, Statement};
 
-/// While it lives, no statement of its connection loads or makes a cell that is
-/// larger than so many bytes; it fails instead.
+/// Limits the size of cells: while it exists, a statement of its connection that loads or
+/// creates a cell larger than the limit fails.
 ///
-/// Within a transaction whose schema was read before: a schema can be large.
+/// It must be created within a transaction that has already read the schema, since a
+/// schema can be large.
 #[derive(Debug)]
 pub(crate) struct CellLimit<'c> {
     conn: &'c Connection,
-    limit: i32,
-    before: i32,
+    limit_bytes: i32,
+    previous_limit_bytes: i32,
 }
 
 impl<'c> CellLimit<'c> {
-    pub(crate) fn new(conn: &'c Connection, limit: i32) -> rusqlite::Result<Self> {
+    pub(crate) fn new(conn: &'c Connection, limit_bytes: i32) -> rusqlite::Result<Self> {
         Ok(Self {
             conn,
-            limit,
-            before: conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, limit)?,
+            limit_bytes,
+            previous_limit_bytes: conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, limit_bytes)?,
         })
     }
 
-    /// Does something without it.
-    pub(crate) fn lifted<T, E: From<rusqlite::Error>>(
+    /// Runs `work` without the limit.
+    pub(crate) fn run_unlimited<T, E: From<rusqlite::Error>>(
         &self,
         work: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, E> {
         self.conn
-            .set_limit(Limit::SQLITE_LIMIT_LENGTH, self.before)?;
-        let done = work();
+            .set_limit(Limit::SQLITE_LIMIT_LENGTH, self.previous_limit_bytes)?;
+        let result = work();
         self.conn
-            .set_limit(Limit::SQLITE_LIMIT_LENGTH, self.limit)?;
-        done
+            .set_limit(Limit::SQLITE_LIMIT_LENGTH, self.limit_bytes)?;
+        result
     }
 }
 
 impl Drop for CellLimit<'_> {
     fn drop(&mut self) {
-        // It was a valid one.
-        let _ = self.conn.set_limit(Limit::SQLITE_LIMIT_LENGTH, self.before);
+        // The limit was valid before.
+        let _ = self
+            .conn
+            .set_limit(Limit::SQLITE_LIMIT_LENGTH, self.previous_limit_bytes);
     }
 }
 
-/// Reads rows by their rowids: those without a large cell as they are, the others by
-/// a slower statement, which asks for the size of each cell.
+/// Reads rows by rowid. A row with a large cell is read by a second, slower statement,
+/// which selects the size of each cell.
 #[derive(Debug)]
 pub(crate) struct RowById<'c> {
     conn: &'c Connection,
@@ -56,7 +59,7 @@ pub(crate) struct RowById<'c> {
 }
 
 impl<'c> RowById<'c> {
-    /// By these statements, each with the rowid for its parameter.
+    /// Prepares these statements. Each has the rowid as its only parameter.
     pub(crate) fn new(
         conn: &'c Connection,
         sql: &str,
@@ -70,17 +73,17 @@ impl<'c> RowById<'c> {
         })
     }
 
-    /// What `read` makes of a row, or of what the slower statement says of it; `None`
-    /// where there is none.
+    /// Reads a row with `read`, which also receives the statement that the row came from.
+    /// Returns `None` if the row does not exist.
     pub(crate) fn read<T, E: From<rusqlite::Error>>(
         &mut self,
         rowid: i64,
         limit: &CellLimit<'_>,
-        read: impl FnOnce(Shape, &Row<'_>) -> Result<T, E>,
+        read: impl FnOnce(RowFormat, &Row<'_>) -> Result<T, E>,
     ) -> Result<Option<T>, E> {
         let mut rows = self.row.query([rowid])?;
         match rows.next() {
-            Ok(row) => return row.map(|row| read(Shape::Plain, row)).transpose(),
+            Ok(row) => return row.map(|row| read(RowFormat::Plain, row)).transpose(),
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::TooBig) => {}
             Err(error) => return Err(error.into()),
         }
@@ -91,24 +94,25 @@ impl<'c> RowById<'c> {
             large_row,
             ..
         } = self;
-        limit.lifted(|| {
+        limit.run_unlimited(|| {
             let large_row = match large_row {
                 Some(statement) => statement,
-                // A column's default can be large, too.
+                // Preparing can exceed the limit too, because of a large default of a
+                // column.
                 none => none.insert(conn.prepare(large_sql)?),
             };
             let mut rows = large_row.query([rowid])?;
             let row = rows.next()?;
-            row.map(|row| read(Shape::Large, row)).transpose()
+            row.map(|row| read(RowFormat::Large, row)).transpose()
         })
     }
 }
 
-/// Which statement a row came from.
+/// The statement that a row came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shape {
-    /// That for rows without a large cell.
+pub(crate) enum RowFormat {
+    /// The statement for rows without a large cell.
     Plain,
-    /// The slower one.
+    /// The slower statement.
     Large,
 }

@@ -1,4 +1,4 @@
-//! The connection: opened so that its owner does not notice.
+//! The connection to a database, opened so that OpenCode is not disturbed.
 
 use std::fs::File;
 use std::io;
@@ -20,70 +20,70 @@ use super::log::{IndexHeader, WalIndex, WalPosition};
 use super::stamp::FileStamp;
 use crate::locate::{DatabaseFiles, says_wal};
 
-/// How to open a database.
+/// Options for opening a database.
 #[derive(Debug, Clone)]
 pub struct OpenOptions {
     /// How long to wait for another program's lock.
     pub busy_timeout: Duration,
-    /// Bytes that SQLite may allocate, all connections of the process together.
-    /// `None` leaves the process's limit alone: a host may have its own.
+    /// Limit in bytes on SQLite's heap, for all connections of the process together.
+    /// `None` keeps the limit of the process: a host program may have set its own.
     pub heap_limit: Option<u64>,
-    /// When to give up, for a caller that cannot be killed.
+    /// When statements are interrupted, for a caller that cannot be killed.
     pub deadline: Option<Instant>,
 }
 
-/// What opening found.
+/// The result of opening a database.
 #[derive(Debug)]
 pub enum Opened {
-    /// There is no file.
+    /// The file does not exist.
     Missing,
     /// The file has zero bytes.
     Empty,
-    /// The file is being made or restored, and was left alone.
+    /// The file is being created or restored and was not opened.
     Young,
     /// The file is open.
     Ready(Database),
 }
 
-/// How often a snapshot is taken anew whose place in the log is not certain,
-/// because somebody commits just then.
-const ATTEMPTS: usize = 16;
+/// How many snapshots are taken until one has a known position in the log. A commit
+/// during the attempt leaves the position unknown.
+const MAX_SNAPSHOT_ATTEMPTS: usize = 16;
 
-/// A read transaction; it ends when it is dropped.
+/// A read transaction, which ends when this value is dropped.
 #[derive(Debug)]
 pub struct Snapshot<'a> {
     transaction: Transaction<'a>,
-    end: Option<WalPosition>,
+    wal_position: Option<WalPosition>,
     blocks_writers: bool,
 }
 
 impl Snapshot<'_> {
-    /// Where in the log it ends: it has these frames, no more and no fewer;
-    /// [nowhere](WalPosition::is_nowhere) if the file alone is the database. `None` where
-    /// that is not certain.
+    /// Returns the position in the log at which the snapshot ends: it contains exactly
+    /// the frames before it. [`has_log`](WalPosition::has_log) is false for it if the file
+    /// alone is the database. Returns `None` if the position is unknown.
     #[must_use]
-    pub fn end(&self) -> Option<WalPosition> {
-        self.end
+    pub fn wal_position(&self) -> Option<WalPosition> {
+        self.wal_position
     }
 
-    /// True if no other program can commit while this snapshot is held: the database
-    /// is in rollback mode.
+    /// Returns true if no other program can commit while this snapshot is held, because
+    /// the database is in rollback mode.
     #[must_use]
     pub fn blocks_writers(&self) -> bool {
         self.blocks_writers
     }
 
-    /// The bytes at the end of each page that SQLite leaves alone, in this snapshot:
-    /// the file's own header can be older.
+    /// Returns the number of reserved bytes at the end of each page, as of this snapshot.
+    /// The header in the file can be older than the snapshot.
     ///
     /// # Errors
     ///
     /// Returns an error if SQLite fails.
     pub fn reserved_bytes(&self) -> Result<usize, StoreError> {
-        // A negative number asks and sets nothing.
+        // A negative value queries the setting without changing it.
         let mut reserved = -1;
-        let ask = FileControl::ReserveBytes(&mut reserved);
-        self.transaction.file_control(None::<&str>, ask)?;
+        let control = FileControl::ReserveBytes(&mut reserved);
+        self.transaction.file_control(None::<&str>, control)?;
         Ok(usize::try_from(reserved).unwrap_or(0))
     }
 }
@@ -96,110 +96,115 @@ impl Deref for Snapshot<'_> {
     }
 }
 
-/// A database, open for reading.
+/// A database that is open for reading.
 #[derive(Debug)]
 pub struct Database {
-    // Dropped in this order: the descriptors must outlive the connection (see
-    // `look`).
+    // Fields are dropped in this order: the file descriptors must outlive the connection
+    // (see `inspect`).
     conn: Connection,
     file: File,
-    kind: Kind,
+    journal: Journal,
     files: DatabaseFiles,
     interrupt: Arc<Interrupt>,
     log_elsewhere: bool,
 }
 
-/// What tells where a snapshot of a database ends.
+/// How the end of a snapshot in the log is determined.
 #[derive(Debug)]
-enum Kind {
-    /// The published end of its log.
+enum Journal {
+    /// WAL mode: the wal-index header publishes the end of the log.
     Wal(WalIndex),
-    /// The log's end is not known: the wal-index cannot be opened.
-    WalUnknown,
-    /// The file, which nobody can write to while a snapshot is held.
+    /// WAL mode, but the wal-index cannot be opened: the end of the log is unknown.
+    WalUnpublished,
+    /// Rollback mode: no program can write to the file while a snapshot is held.
     Rollback,
-    /// The file, which looked so when it was opened as unchanging.
-    Unchanging(Unchanging),
+    /// Opened with `immutable=1`, with the state of the file at that time.
+    Immutable(ImmutableStamp),
 }
 
 impl Database {
-    /// Opens the database that `path` leads to.
+    /// Opens the database at `path`.
     ///
-    /// In a directory that cannot be written to, where SQLite can make no
-    /// wal-index, a database whose log is absent or empty is opened as
-    /// unchanging; [`close`](Self::close) then checks that it was.
+    /// If the directory is not writable, SQLite cannot create a wal-index. A database
+    /// whose log is absent or empty is then opened as immutable, and
+    /// [`close`](Self::close) checks that it did not change.
     ///
     /// # Errors
     ///
     /// Returns an error if the file is not a database or cannot be read.
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Opened, StoreError> {
         let files = DatabaseFiles::resolve(path)?;
-        let (held, header) = match inspect(&files)? {
+        let (file, header) = match inspect(&files)? {
             FileState::Missing => return Ok(Opened::Missing),
             FileState::Young => return Ok(Opened::Young),
             FileState::Empty => return Ok(Opened::Empty),
             FileState::Open(file, header) => (file, header),
         };
-        let log_elsewhere = files.log_can_be_elsewhere(&header, &held.metadata()?);
+        let log_elsewhere = files.log_can_be_elsewhere(&header, &file.metadata()?);
         let interrupt = Arc::new(Interrupt::new(options.deadline));
         let conn = connect(&files.main, OpenFlags::empty(), options, &interrupt)?;
-        let (conn, before) = match touch(&conn) {
+        let (conn, before) = match access_file(&conn) {
             Ok(()) => (conn, None),
-            Err(error) if needs_a_wal_index(&error) => {
-                let Some(before) = Unchanging::inspect(&files) else {
-                    return Err(StoreError::of_wal_index(error, &files));
+            Err(error) if is_wal_index_error(&error) => {
+                let Some(before) = ImmutableStamp::inspect(&files) else {
+                    return Err(StoreError::from_wal_index_error(error, &files));
                 };
                 let uri = immutable_uri(&files.main);
                 let conn = connect(&uri, OpenFlags::SQLITE_OPEN_URI, options, &interrupt)?;
-                touch(&conn)?;
+                access_file(&conn)?;
                 (conn, Some(before))
             }
-            Err(error) => return Err(lock::explain(error, &held, &files)),
+            Err(error) => return Err(lock::to_store_error(error, &file, &files)),
         };
-        let journal: String = conn.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
-        let kind = match before {
-            Some(before) => Kind::Unchanging(before),
-            None if journal == "wal" => {
-                // While the connection is open nobody can put another in its place.
-                WalIndex::open(&files.shm).map_or(Kind::WalUnknown, Kind::Wal)
+        let journal_mode: String =
+            conn.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
+        let journal = match before {
+            Some(before) => Journal::Immutable(before),
+            None if journal_mode == "wal" => {
+                // No program can replace the wal-index while the connection is open.
+                WalIndex::open(&files.shm).map_or(Journal::WalUnpublished, Journal::Wal)
             }
-            None => Kind::Rollback,
+            None => Journal::Rollback,
         };
         Ok(Opened::Ready(Self {
             conn,
-            file: held,
-            kind,
+            file,
+            journal,
             files,
             interrupt,
             log_elsewhere,
         }))
     }
 
-    /// Begins a read transaction: all that is read through it is of one moment.
+    /// Begins a read transaction. Everything read through it belongs to one snapshot.
     ///
     /// # Errors
     ///
-    /// Returns an error if SQLite fails.
+    /// Returns an error if SQLite fails, or [`StoreError::Changed`] if the database was
+    /// switched to WAL mode after it was opened.
     pub fn begin(&self) -> Result<Snapshot<'_>, StoreError> {
         let mut attempts = 0;
         loop {
-            let before = self.published()?;
+            let before = self.published_header()?;
             let transaction = self.conn.unchecked_transaction()?;
             // BEGIN alone takes no snapshot.
-            touch(&transaction).map_err(|error| lock::explain(error, &self.file, &self.files))?;
+            access_file(&transaction)
+                .map_err(|error| lock::to_store_error(error, &self.file, &self.files))?;
             attempts += 1;
-            if matches!(self.kind, Kind::Rollback) && is_in_wal_mode(&self.file)? {
-                // Somebody switched since it was opened: its log would be ignored.
+            if matches!(self.journal, Journal::Rollback) && is_in_wal_mode(&self.file)? {
+                // The database was switched to WAL mode after it was opened. This
+                // connection would ignore the log.
                 return Err(StoreError::Changed);
             }
-            let end = match self.kind {
-                Kind::Rollback | Kind::Unchanging(_) => Some(WalPosition::NOWHERE),
-                Kind::WalUnknown => None,
-                Kind::Wal(_) => {
-                    // The same header before and after: it is this one that was taken.
-                    let after = self.published()?;
+            let wal_position = match self.journal {
+                Journal::Rollback | Journal::Immutable(_) => Some(WalPosition::NO_LOG),
+                Journal::WalUnpublished => None,
+                Journal::Wal(_) => {
+                    // The snapshot is that of the header only if the header is the same
+                    // before and after BEGIN.
+                    let after = self.published_header()?;
                     let taken = before.filter(|before| after == Some(*before));
-                    if taken.is_none() && attempts < ATTEMPTS {
+                    if taken.is_none() && attempts < MAX_SNAPSHOT_ATTEMPTS {
                         continue;
                     }
                     taken.map(|header| header.position())
@@ -207,33 +212,33 @@ impl Database {
             };
             return Ok(Snapshot {
                 transaction,
-                end,
-                blocks_writers: matches!(self.kind, Kind::Rollback),
+                wal_position,
+                blocks_writers: matches!(self.journal, Journal::Rollback),
             });
         }
     }
 
-    /// The published end of the log, where SQLite trusts it.
-    fn published(&self) -> Result<Option<IndexHeader>, StoreError> {
-        Ok(match &self.kind {
-            Kind::Wal(index) => index.published()?,
+    /// Returns the published wal-index header, if SQLite trusts it.
+    fn published_header(&self) -> Result<Option<IndexHeader>, StoreError> {
+        Ok(match &self.journal {
+            Journal::Wal(index) => index.published_header()?,
             _ => None,
         })
     }
 
-    /// The file itself, past SQLite: for reading at offsets, and not to be cloned
-    /// (see `look`).
+    /// Returns the database file itself, for reading at offsets past SQLite. It must not
+    /// be cloned (see `inspect`).
     #[must_use]
     pub fn file(&self) -> &File {
         &self.file
     }
 
-    /// The log; `None` where there is none. It carries no locks.
+    /// Opens the log file, which carries no locks. Returns `None` if it does not exist.
     ///
     /// # Errors
     ///
-    /// Returns an error if it cannot be opened.
-    pub fn log(&self) -> io::Result<Option<File>> {
+    /// Returns an error if the file cannot be opened.
+    pub fn open_log(&self) -> io::Result<Option<File>> {
         match File::open(&self.files.log) {
             Ok(log) => Ok(Some(log)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -241,50 +246,51 @@ impl Database {
         }
     }
 
-    /// The file's stamp now; `None` where another file is in its place.
+    /// Returns the current stamp of the file, or `None` if another file has taken its
+    /// place.
     ///
     /// # Errors
     ///
-    /// Returns an error if one of both cannot be inspected.
+    /// Returns an error if either file cannot be inspected.
     pub fn stamp(&self) -> io::Result<Option<FileStamp>> {
-        let ours = FileStamp::of(&self.file)?;
-        let same = match std::fs::metadata(&self.files.main) {
-            Ok(there) => (ours.device, ours.inode) == (there.dev(), there.ino()),
+        let stamp = FileStamp::from_file(&self.file)?;
+        let is_same_file = match std::fs::metadata(&self.files.main) {
+            Ok(current) => (stamp.device, stamp.inode) == (current.dev(), current.ino()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(error) => return Err(error),
         };
-        Ok(same.then_some(ours))
+        Ok(is_same_file.then_some(stamp))
     }
 
-    /// Does `work` with statements that are interrupted at `until`; they then fail as
-    /// [`StoreError::is_interrupted`] tells.
-    pub(crate) fn interrupted_at<T>(&self, until: Option<Instant>, work: impl FnOnce() -> T) -> T {
-        self.interrupt.during(until, work)
+    /// Runs `work` with its statements interrupted at `deadline`. An interrupted
+    /// statement fails with an error for which [`StoreError::is_interrupted`] is true.
+    pub(crate) fn run_until<T>(&self, deadline: Option<Instant>, work: impl FnOnce() -> T) -> T {
+        self.interrupt.run_until(deadline, work)
     }
 
-    /// True where it was opened as unchanging.
+    /// Returns true if the database was opened as immutable.
     #[must_use]
     pub fn is_immutable(&self) -> bool {
-        matches!(self.kind, Kind::Unchanging(_))
+        matches!(self.journal, Journal::Immutable(_))
     }
 
-    /// True where its log can be elsewhere, and what is in it is missing here: see
-    /// [`DatabaseFiles::log_can_be_elsewhere`].
+    /// Returns true if the log can be in another place, in which case its content is
+    /// missing here: see [`DatabaseFiles::log_can_be_elsewhere`].
     #[must_use]
     pub fn log_elsewhere(&self) -> bool {
         self.log_elsewhere
     }
 
-    /// Closes the database. What was read counts only if this succeeds.
+    /// Closes the database. What was read is valid only if this succeeds.
     ///
     /// # Errors
     ///
-    /// Returns [`StoreError::Changed`] if the file was opened as unchanging and has
+    /// Returns [`StoreError::Changed`] if the file was opened as immutable and has
     /// changed.
     pub fn close(self) -> Result<(), StoreError> {
-        match &self.kind {
-            Kind::Unchanging(before)
-                if Unchanging::inspect(&self.files).as_ref() != Some(before) =>
+        match &self.journal {
+            Journal::Immutable(before)
+                if ImmutableStamp::inspect(&self.files).as_ref() != Some(before) =>
             {
                 Err(StoreError::Changed)
             }
@@ -295,22 +301,26 @@ impl Database {
 
 fn connect(
     path: &Path,
-    more: OpenFlags,
+    extra_flags: OpenFlags,
     options: &OpenOptions,
     interrupt: &Arc<Interrupt>,
 ) -> Result<Connection, StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
-    #[expect(clippy::disallowed_methods, reason = "this is the place")]
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | extra_flags;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the one place that opens a connection"
+    )]
     let mut conn = Connection::open_with_flags(path, flags)?;
-    // Without it, closing tries the exclusive lock, and OpenCode's start fails.
+    // Without this, closing tries to take the exclusive lock, which makes a starting
+    // OpenCode fail.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    // The schema may be anybody's: its views and defaults run no function that
-    // does more than compute, and nothing writes.
+    // The schema is untrusted: its views and defaults may call no function with side
+    // effects, and nothing may be written.
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     conn.busy_timeout(options.busy_timeout)?;
     conn.pragma_update(None, "query_only", true)?;
-    // Mapped memory of a file that another program truncates is a SIGBUS.
+    // Access to mapped memory of a file that another program truncates raises SIGBUS.
     conn.pragma_update(None, "mmap_size", 0)?;
     conn.pragma_update(None, "cell_size_check", true)?;
     if let Some(limit) = options.heap_limit {
@@ -320,60 +330,62 @@ fn connect(
             i64::try_from(limit).unwrap_or(i64::MAX),
         )?;
     }
-    // What SQLite sorts here is small; a directory for temporary files may not be had.
+    // SQLite sorts little here, and no directory for temporary files may be available.
     conn.pragma_update(None, "temp_store", "memory")?;
     let interrupt = Arc::clone(interrupt);
-    // Every ten thousand instructions of one statement, which can be hundreds of rows.
+    // Called every ten thousand instructions of a statement, which can be hundreds of
+    // rows.
     conn.progress_handler(10_000, Some(move || interrupt.is_due()))?;
     Ok(conn)
 }
 
-/// The first access to the file; opening alone does not make one.
-fn touch(conn: &Connection) -> rusqlite::Result<()> {
-    // In pages, and an access itself. Nearly every page is read once, and memory
-    // for more would be taken and given back for nothing.
+/// Makes the first access to the file, which takes the snapshot. Opening alone does not.
+fn access_file(conn: &Connection) -> rusqlite::Result<()> {
+    // In pages. Setting it already accesses the file. Nearly every page is read once, so
+    // a larger cache would be allocated and freed for nothing.
     conn.pragma_update(None, "cache_size", 64)?;
     conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
 }
 
-/// The file says so now.
+/// Returns true if the header in the file now says WAL mode.
 fn is_in_wal_mode(file: &File) -> io::Result<bool> {
     let mut header = [0; 20];
     file.read_exact_at(&mut header, 0)?;
     Ok(says_wal(&header))
 }
 
-/// SQLite could not make or open the wal-index, or not recover the log.
-fn needs_a_wal_index(error: &rusqlite::Error) -> bool {
+/// Returns true if SQLite could not create or open the wal-index, or could not recover
+/// the log.
+fn is_wal_index_error(error: &rusqlite::Error) -> bool {
     matches!(
         error.sqlite_error_code(),
         Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly)
     )
 }
 
-/// What a database looks like that nobody can be writing to: its directory
-/// cannot be written to (by us), and it has no log or journal, or an empty one.
+/// The state of a database file that no program can be writing to: this process may not
+/// write to its directory, and it has no log or journal, or an empty one.
 #[derive(Debug, PartialEq)]
-struct Unchanging {
-    len: u64,
-    changed: SystemTime,
+struct ImmutableStamp {
+    size_bytes: u64,
+    modified: SystemTime,
 }
 
-impl Unchanging {
+impl ImmutableStamp {
     fn inspect(files: &DatabaseFiles) -> Option<Self> {
         let directory = files.main.parent()?;
-        let writable = rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_ok();
-        let size = |path: &Path| std::fs::metadata(path).map_or(0, |log| log.len());
-        let logs = size(&files.log) + size(&files.journal());
-        let about = std::fs::metadata(&files.main).ok()?;
-        (!writable && logs == 0).then_some(Self {
-            len: about.len(),
-            changed: about.modified().ok()?,
+        let is_writable = rustix::fs::access(directory, rustix::fs::Access::WRITE_OK).is_ok();
+        let size_bytes = |path: &Path| std::fs::metadata(path).map_or(0, |log| log.len());
+        let log_bytes = size_bytes(&files.log) + size_bytes(&files.journal());
+        let metadata = std::fs::metadata(&files.main).ok()?;
+        (!is_writable && log_bytes == 0).then_some(Self {
+            size_bytes: metadata.len(),
+            modified: metadata.modified().ok()?,
         })
     }
 }
 
-/// <https://sqlite.org/uri.html>
+/// Returns the URI that opens the file as immutable (<https://sqlite.org/uri.html>).
 fn immutable_uri(path: &Path) -> PathBuf {
     use std::fmt::Write as _;
     let mut uri = String::from("file://");
@@ -394,7 +406,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_in_a_uri_is_the_same_path() {
+    fn immutable_uri_escapes_the_path() {
         assert_eq!(
             immutable_uri(Path::new("/a b/100%?#ö.db")),
             Path::new("file:///a%20b/100%25%3F%23%C3%B6.db?immutable=1")

@@ -1,47 +1,47 @@
-//! The tables that hold what was said in a session: one list for the marker, for first
-//! prompts and for whatever else reads content.
+//! The tables that hold the content of sessions. The marker scan and the first prompts
+//! share this list.
 //!
 //! | table | written by |
 //! | --- | --- |
 //! | `part`, `message` | OpenCode 1, `/session` routes |
 //! | `session_message` | OpenCode 2, and the `/api/session` routes of OpenCode 1.15 and later |
 //! | `session_input` | the `/api/session` routes of OpenCode 1.17 and 1.18 |
-//! | `session_inbox` | OpenCode 2: what waits to be delivered |
+//! | `session_inbox` | OpenCode 2: messages that wait to be delivered |
 //! | `session_pending` | betas of OpenCode 2; later versions leave its rows as they are |
 
 /// A table with content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Content {
-    /// The table.
+pub struct ContentColumn {
+    /// The name of the table.
     pub table: &'static str,
-    /// Its column that holds what was said.
+    /// The column that holds the content.
     pub column: &'static str,
 }
 
-/// All of them. Their places in this list are kept in the scan cache: new ones go to
+/// All content tables. The scan cache stores indexes into this list, so new entries go to
 /// the end.
-pub const CONTENT: [Content; 6] = [
-    Content {
+pub const CONTENT_TABLES: [ContentColumn; 6] = [
+    ContentColumn {
         table: "part",
         column: "data",
     },
-    Content {
+    ContentColumn {
         table: "message",
         column: "data",
     },
-    Content {
+    ContentColumn {
         table: "session_message",
         column: "data",
     },
-    Content {
+    ContentColumn {
         table: "session_input",
         column: "prompt",
     },
-    Content {
+    ContentColumn {
         table: "session_inbox",
         column: "payload",
     },
-    Content {
+    ContentColumn {
         table: "session_pending",
         column: "data",
     },

@@ -1,37 +1,37 @@
-//! The optional parts of a listing that could not be read. They never fail it: a part
-//! is null where it cannot be read, and named once with the first reason.
+//! The optional parts of a listing that could not be read. Such a failure does not fail
+//! the listing: the part is null, and is reported once with the first reason.
 
 use std::fmt::Display;
 
 use crate::text::cut;
 use crate::wire::{Degraded, OptionalPart, limits};
 
-/// What could not be read so far.
+/// The optional parts that could not be read so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DegradedParts(Vec<Degraded>);
 
 impl DegradedParts {
-    /// Notes that a part cannot be read, for this reason.
-    pub fn note(&mut self, what: OptionalPart, reason: &impl Display) {
-        if self.0.iter().all(|known| known.what != what) {
+    /// Records that a part cannot be read. Only the first reason for each part is kept.
+    pub fn record(&mut self, part: OptionalPart, reason: &impl Display) {
+        if self.0.iter().all(|known| known.what != part) {
             let reason = reason.to_string();
             self.0.push(Degraded {
-                what,
+                what: part,
                 reason: cut(&reason, limits::TEXT).to_owned(),
             });
         }
     }
 
-    /// The value, or nothing and a note.
-    pub(super) fn accept<T, E: Display>(
+    /// Returns the value, or records the error and returns `None`.
+    pub(super) fn ok_or_record<T, E: Display>(
         &mut self,
-        what: OptionalPart,
+        part: OptionalPart,
         result: Result<T, E>,
     ) -> Option<T> {
-        result.map_err(|error| self.note(what, &error)).ok()
+        result.map_err(|error| self.record(part, &error)).ok()
     }
 
-    /// All of them, as the wire carries them.
+    /// Returns all parts, in the form that the wire carries.
     #[must_use]
     pub fn into_vec(self) -> Vec<Degraded> {
         self.0

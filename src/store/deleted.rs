@@ -1,18 +1,18 @@
 //! Sessions of OpenCode 1 that were deleted in OpenCode 2.
 //!
 //! OpenCode 2 imports the sessions of the table `session` once, into `session_v2`.
-//! Deleting one there takes its row of `session_v2` and its row of `event_sequence`; its
-//! row of `session` stays for ever. But OpenCode 1 goes on beside it, and what it makes
-//! later is in `session` alone, too. So a session that is not in `session_v2` is deleted
-//! if and only if
+//! Deleting a session there removes its rows of `session_v2` and `event_sequence`; its
+//! row of `session` stays for ever. But OpenCode 1 can still be used, and its later
+//! sessions are in `session` alone too. So a session that is not in `session_v2` is
+//! deleted if and only if
 //!
-//! * the import is done (`kv` has `{"phase":"completed"}` as `migration.v1-v2`),
+//! * the import is complete (`kv` has `{"phase":"completed"}` as `migration.v1-v2`),
 //! * the session was not updated after that, and
 //! * `event_sequence` has no row of it: OpenCode 1.17 and later keeps one for each
 //!   session.
 //!
-//! (OpenCode 2.0's importer and projector; verified against databases that 1.18.33
-//! continued.) Where one of these cannot be known the session is shown.
+//! Sources: the importer and projector of OpenCode 2.0, and databases that 1.18.33 went
+//! on using. A session for which one of these conditions is unknown is shown.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -21,62 +21,66 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension};
 use serde_json::Value;
 
-use super::row::millis;
+use super::row::to_millis;
 use super::schema::{Schema, Table, TableKind};
-use super::{StoreError, quoted};
+use super::{StoreError, quote_identifier};
 use crate::session::{Millis, SessionId};
 
-/// The importer's row of `kv`.
-const IMPORT: &str = "migration.v1-v2";
+/// The key of the importer's row in `kv`.
+const IMPORT_KEY: &str = "migration.v1-v2";
 
-/// Tells which sessions were deleted, in one snapshot.
-pub(super) struct Deleted<'a> {
-    completed: Millis,
-    in_events: Ids<'a>,
-    in_v2: Ids<'a>,
+/// Finds deleted sessions in one snapshot.
+pub(super) struct DeletedSessions<'a> {
+    import_completed_at: Millis,
+    event_ids: IdHashes<'a>,
+    v2_ids: IdHashes<'a>,
 }
 
-/// The ids in a column, as hashes: two ids with the same one make a session shown.
-struct Ids<'a> {
+/// The ids in a column, as hashes. A hash collision can only cause a deleted session to
+/// be shown.
+struct IdHashes<'a> {
     conn: &'a Connection,
     sql: String,
-    known: Option<HashSet<u64>>,
+    hashes: Option<HashSet<u64>>,
 }
 
-impl<'a> Ids<'a> {
-    fn of(conn: &'a Connection, table: &Table, column: &str) -> Self {
-        // An index could be damaged and lack the row that keeps a session.
-        let sql = format!("SELECT {column} FROM {} NOT INDEXED", quoted(&table.name));
+impl<'a> IdHashes<'a> {
+    fn new(conn: &'a Connection, table: &Table, column: &str) -> Self {
+        // A damaged index could lack the row that shows that a session exists.
+        let sql = format!(
+            "SELECT {column} FROM {} NOT INDEXED",
+            quote_identifier(&table.name)
+        );
         Self {
             conn,
             sql: format!(
                 "{sql} WHERE octet_length({column}) <= {}",
                 SessionId::MAX_BYTES
             ),
-            known: None,
+            hashes: None,
         }
     }
 
-    fn has(&mut self, id: &str) -> rusqlite::Result<bool> {
-        let known = match &mut self.known {
-            Some(known) => known,
-            // Read once, and only where a session could be deleted.
-            none => none.insert(read(self.conn, &self.sql)?),
+    fn contains(&mut self, id: &str) -> rusqlite::Result<bool> {
+        let hashes = match &mut self.hashes {
+            Some(hashes) => hashes,
+            // Read at most once, and only if a session may be deleted.
+            none => none.insert(read_id_hashes(self.conn, &self.sql)?),
         };
-        Ok(known.contains(&hash(id.as_bytes())))
+        Ok(hashes.contains(&hash(id.as_bytes())))
     }
 }
 
-fn read(conn: &Connection, sql: &str) -> rusqlite::Result<HashSet<u64>> {
-    let mut all = HashSet::new();
+fn read_id_hashes(conn: &Connection, sql: &str) -> rusqlite::Result<HashSet<u64>> {
+    let mut hashes = HashSet::new();
     let mut rows = conn.prepare(sql)?;
     let mut rows = rows.query([])?;
     while let Some(row) = rows.next()? {
         if let ValueRef::Text(id) = row.get_ref(0)? {
-            all.insert(hash(id));
+            hashes.insert(hash(id));
         }
     }
-    Ok(all)
+    Ok(hashes)
 }
 
 fn hash(id: &[u8]) -> u64 {
@@ -85,8 +89,9 @@ fn hash(id: &[u8]) -> u64 {
     hasher.finish()
 }
 
-impl<'a> Deleted<'a> {
-    /// `None` if no session of OpenCode 1 can be deleted, or that cannot be known.
+impl<'a> DeletedSessions<'a> {
+    /// Returns `None` if no session of OpenCode 1 can be deleted, or if this cannot be
+    /// determined.
     pub(super) fn new(conn: &'a Connection, schema: &Schema) -> Result<Option<Self>, StoreError> {
         let (Some(_), Some(v2), Some(kv), Some(events)) = (
             schema.table("session"),
@@ -96,51 +101,51 @@ impl<'a> Deleted<'a> {
         ) else {
             return Ok(None);
         };
-        let is_a_table = |table: &Table| !matches!(table.kind, TableKind::Other(_));
-        let can_tell = [v2, kv, events].into_iter().all(is_a_table)
+        let is_real_table = |table: &Table| !matches!(table.kind, TableKind::Other(_));
+        let is_supported = [v2, kv, events].into_iter().all(is_real_table)
             && ["key", "value", "time_updated"]
                 .iter()
-                .all(|column| kv.has(column))
-            && events.has("aggregate_id")
-            && v2.has("id");
-        if !can_tell {
+                .all(|column| kv.has_column(column))
+            && events.has_column("aggregate_id")
+            && v2.has_column("id");
+        if !is_supported {
             return Ok(None);
         }
-        let Some(completed) = completed_at(conn, &kv.name)? else {
+        let Some(import_completed_at) = import_completed_at(conn, &kv.name)? else {
             return Ok(None);
         };
         Ok(Some(Self {
-            completed,
-            in_events: Ids::of(conn, events, "aggregate_id"),
-            in_v2: Ids::of(conn, v2, "id"),
+            import_completed_at,
+            event_ids: IdHashes::new(conn, events, "aggregate_id"),
+            v2_ids: IdHashes::new(conn, v2, "id"),
         }))
     }
 
-    /// True if the session of this row of `session` was deleted.
-    pub(super) fn has(&mut self, id: &str, updated: Option<Millis>) -> rusqlite::Result<bool> {
-        if updated.is_none_or(|updated| updated > self.completed) {
+    /// Returns true if the session with this row in `session` was deleted.
+    pub(super) fn contains(&mut self, id: &str, updated: Option<Millis>) -> rusqlite::Result<bool> {
+        if updated.is_none_or(|updated| updated > self.import_completed_at) {
             return Ok(false);
         }
-        Ok(!self.in_events.has(id)? && !self.in_v2.has(id)?)
+        Ok(!self.event_ids.contains(id)? && !self.v2_ids.contains(id)?)
     }
 }
 
-/// When the import was completed; `None` if it was not.
-fn completed_at(conn: &Connection, kv: &str) -> Result<Option<Millis>, StoreError> {
-    let mut row = conn.prepare(&format!(
+/// Returns when the import was completed, or `None` if it was not.
+fn import_completed_at(conn: &Connection, kv: &str) -> Result<Option<Millis>, StoreError> {
+    let mut statement = conn.prepare(&format!(
         "SELECT CASE WHEN octet_length(value) <= 4096 THEN value END, time_updated \
          FROM {} WHERE key = ?1",
-        quoted(kv)
+        quote_identifier(kv)
     ))?;
-    let found = row
-        .query_row([IMPORT], |row| {
+    let completed_at = statement
+        .query_row([IMPORT_KEY], |row| {
             let import: Option<Value> = match row.get_ref(0)? {
                 ValueRef::Text(json) => serde_json::from_slice(json).ok(),
                 _ => None,
             };
             let is_completed = import.is_some_and(|import| import["phase"] == "completed");
-            Ok(millis(row.get_ref(1)?).filter(|_| is_completed))
+            Ok(to_millis(row.get_ref(1)?).filter(|_| is_completed))
         })
         .optional()?;
-    Ok(found.flatten())
+    Ok(completed_at.flatten())
 }

@@ -1,55 +1,56 @@
-//! When SQLite is to give up: at a caller's deadline, or at the end of a budget that
-//! holds for some statements only.
+//! Interrupts statements at a caller's deadline, or at the end of a budget that applies
+//! to some statements only.
 //!
-//! SQLite asks between its instructions, so that one long instruction (`LIKE` on a
-//! cell of many megabytes, a read that the disk does not answer) goes on past it.
+//! SQLite calls the progress handler between instructions. So one long instruction
+//! (`LIKE` on a cell of many megabytes, a read that the disk does not answer) is not
+//! interrupted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// No budget.
-const NEVER: u64 = u64::MAX;
+/// The value of `budget_end_us` without a budget.
+const NO_BUDGET: u64 = u64::MAX;
 
-/// What one connection's progress handler asks.
+/// The state that the progress handler of one connection checks.
 #[derive(Debug)]
 pub(super) struct Interrupt {
     deadline: Option<Instant>,
-    since: Instant,
-    /// The budget's end, in microseconds after `since`.
-    budget_us: AtomicU64,
+    started: Instant,
+    /// The end of the budget, in microseconds after `started`.
+    budget_end_us: AtomicU64,
 }
 
 impl Interrupt {
     pub(super) fn new(deadline: Option<Instant>) -> Self {
         Self {
             deadline,
-            since: Instant::now(),
-            budget_us: AtomicU64::new(NEVER),
+            started: Instant::now(),
+            budget_end_us: AtomicU64::new(NO_BUDGET),
         }
     }
 
-    /// True once the deadline or the budget is over.
+    /// Returns true after the deadline or the end of the budget.
     pub(super) fn is_due(&self) -> bool {
-        let budget = self.budget_us.load(Ordering::Relaxed);
-        if budget == NEVER && self.deadline.is_none() {
+        let budget = self.budget_end_us.load(Ordering::Relaxed);
+        if budget == NO_BUDGET && self.deadline.is_none() {
             return false;
         }
         let now = Instant::now();
         self.deadline.is_some_and(|deadline| now >= deadline)
-            || (budget != NEVER && self.after(now) >= budget)
+            || (budget != NO_BUDGET && self.micros_until(now) >= budget)
     }
 
-    /// Does `work` with a budget until then.
-    pub(super) fn during<T>(&self, until: Option<Instant>, work: impl FnOnce() -> T) -> T {
-        let budget = until.map_or(NEVER, |until| self.after(until));
-        let before = self.budget_us.swap(budget, Ordering::Relaxed);
-        let done = work();
-        self.budget_us.store(before, Ordering::Relaxed);
-        done
+    /// Runs `work` with a budget that ends at `deadline`.
+    pub(super) fn run_until<T>(&self, deadline: Option<Instant>, work: impl FnOnce() -> T) -> T {
+        let budget = deadline.map_or(NO_BUDGET, |deadline| self.micros_until(deadline));
+        let before = self.budget_end_us.swap(budget, Ordering::Relaxed);
+        let result = work();
+        self.budget_end_us.store(before, Ordering::Relaxed);
+        result
     }
 
-    fn after(&self, at: Instant) -> u64 {
-        let after = at.saturating_duration_since(self.since).as_micros();
-        u64::try_from(after).unwrap_or(NEVER - 1)
+    fn micros_until(&self, time: Instant) -> u64 {
+        let micros = time.saturating_duration_since(self.started).as_micros();
+        u64::try_from(micros).unwrap_or(NO_BUDGET - 1)
     }
 }

@@ -1,8 +1,7 @@
-//! Who holds a lock that this program waited for in vain.
+//! Finds the process that holds a lock on a database.
 //!
-//! The kernel knows: `F_GETLK` tells the process that holds a conflicting lock. It
-//! sees no process of another container (their ids mean nothing here) and none of
-//! another machine.
+//! `F_GETLK` returns the process that holds a conflicting lock. It reports no process of
+//! another container, whose process ids mean nothing here, and none of another machine.
 
 use std::fmt;
 use std::fs::File;
@@ -13,28 +12,29 @@ use rustix::process::{Flock, FlockOffsetType, FlockType, Pid, fcntl_getlk};
 use super::StoreError;
 use crate::locate::DatabaseFiles;
 
-/// Where SQLite locks a database (`PENDING_BYTE` and what follows;
-/// <https://sqlite.org/src/file/src/os.h>): bytes that a reader locks, too.
-const DATABASE_LOCKS: [(u64, u64); 2] = [(0x4000_0000, 1), (0x4000_0002, 510)];
+/// The byte ranges (offset, length) of SQLite's locks on a database file, from
+/// `PENDING_BYTE` on (<https://sqlite.org/src/file/src/os.h>). A reader locks these bytes
+/// too.
+const DATABASE_LOCK_RANGES: [(u64, u64); 2] = [(0x4000_0000, 1), (0x4000_0002, 510)];
 
-/// Where SQLite locks a wal-index (<https://sqlite.org/walformat.html>, section 2.3.1):
-/// the lock for recovery, and those for readers.
-const INDEX_LOCKS: [(u64, u64); 1] = [(122, 6)];
+/// The byte ranges of the wal-index (<https://sqlite.org/walformat.html>, section 2.3.1)
+/// that hold the recovery lock and the locks of readers.
+const INDEX_LOCK_RANGES: [(u64, u64); 1] = [(122, 6)];
 
-/// The byte of a wal-index that every connection to it has locked (`UNIX_SHM_DMS`).
-const INDEX_IN_USE: (u64, u64) = (128, 1);
+/// The byte of the wal-index that every connection has locked (`UNIX_SHM_DMS`).
+const INDEX_CONNECTED_RANGE: (u64, u64) = (128, 1);
 
 /// A process that holds a lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockHolder {
-    /// Its id.
+    /// The process id.
     pub pid: i32,
-    /// Its name, where the system tells it.
+    /// The process name, if the system provides it.
     pub name: Option<String>,
 }
 
 impl LockHolder {
-    fn of(pid: Pid) -> Self {
+    fn from_pid(pid: Pid) -> Self {
         let pid = pid.as_raw_nonzero().get();
         let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok();
         Self {
@@ -53,39 +53,44 @@ impl fmt::Display for LockHolder {
     }
 }
 
-/// An error of SQLite, and whose lock it is if it is one.
-pub(super) fn explain(error: rusqlite::Error, main: &File, files: &DatabaseFiles) -> StoreError {
+/// Converts an SQLite error. For an error about a lock it finds the process that holds
+/// the lock.
+pub(super) fn to_store_error(
+    error: rusqlite::Error,
+    main: &File,
+    files: &DatabaseFiles,
+) -> StoreError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::FileLockingProtocolFailed) => {
-            StoreError::Locked(holder(main, files))
+            StoreError::Locked(find_holder(main, files))
         }
         _ => error.into(),
     }
 }
 
-fn holder(main: &File, files: &DatabaseFiles) -> Option<LockHolder> {
-    let of_main = DATABASE_LOCKS
+fn find_holder(main: &File, files: &DatabaseFiles) -> Option<LockHolder> {
+    let on_main = DATABASE_LOCK_RANGES
         .into_iter()
-        .find_map(|at| against(main, at, FlockType::ReadLock));
-    let pid = of_main.flatten().or_else(|| {
-        // SQLite has this file open, so opening and closing it here would drop its locks,
-        // were this connection not done for.
+        .find_map(|range| find_conflict(main, range, FlockType::ReadLock));
+    let pid = on_main.flatten().or_else(|| {
+        // SQLite has this file open too. Closing this descriptor drops the locks of the
+        // connection, which has failed and is not used again.
         let index = File::open(&files.shm).ok()?;
-        INDEX_LOCKS
+        INDEX_LOCK_RANGES
             .into_iter()
-            .find_map(|at| against(&index, at, FlockType::ReadLock))?
+            .find_map(|range| find_conflict(&index, range, FlockType::ReadLock))?
     });
-    pid.map(LockHolder::of)
+    pid.map(LockHolder::from_pid)
 }
 
-/// True if another process has the wal-index open.
+/// Returns true if another process has the wal-index open.
 pub(super) fn is_in_use(index: &File) -> bool {
-    against(index, INDEX_IN_USE, FlockType::WriteLock).is_some()
+    find_conflict(index, INDEX_CONNECTED_RANGE, FlockType::WriteLock).is_some()
 }
 
-/// Another process's lock on these bytes that conflicts with this one, and its process
-/// if the system tells.
-fn against(file: &File, (start, length): (u64, u64), typ: FlockType) -> Option<Option<Pid>> {
+/// Finds another process's lock that conflicts with a lock of type `typ` on these bytes.
+/// The inner value is the process, if the system reports it.
+fn find_conflict(file: &File, (start, length): (u64, u64), typ: FlockType) -> Option<Option<Pid>> {
     let wanted = Flock {
         start,
         length,

@@ -1,14 +1,14 @@
-//! Where the write-ahead log ends, exactly.
+//! The exact end of the write-ahead log.
 //!
-//! The published end stands in the wal-index header, the first 48 bytes of the
-//! `-shm` file, twice (<https://sqlite.org/walformat.html>, section 2.1). The
-//! log file itself does not tell: it can hold frames of transactions that are
+//! The wal-index header publishes it. The header is stored twice, in the first 96 bytes
+//! of the `-shm` file, 48 bytes each (<https://sqlite.org/walformat.html>, section 2.1).
+//! The log file itself does not show its end: it can hold frames of transactions that are
 //! not committed, that were rolled back, or whose commit is not published yet.
 //!
-//! It is believed only where SQLite believes it. If this process may not write to the
-//! `-shm` file and no other process has it open, SQLite builds a private wal-index
-//! from the log instead (`walBeginShmUnreliable` in `wal.c`): what the file says can
-//! then be of any earlier time, and this module says nothing.
+//! The header is used only if SQLite trusts it. If this process may not write to the
+//! `-shm` file and no other process has it open, SQLite builds a private wal-index from
+//! the log instead (`walBeginShmUnreliable` in `wal.c`). The file can then be of any
+//! earlier time, and this module returns no position.
 
 use std::fs::File;
 use std::io;
@@ -19,29 +19,29 @@ use bincode::{Decode, Encode};
 
 use super::lock;
 
-/// A place in the log: so many frames of one generation, and the checksum there.
+/// A position in the log: a number of frames of one generation, and the checksum there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct WalPosition {
     /// The salts of the generation. Each restart of the log adds one to the first.
     pub salts: [u32; 2],
-    /// How many frames.
+    /// The number of frames before the position.
     pub frames: u32,
-    /// The running checksum of the last of them; zeros where there is none.
+    /// The running checksum of the last frame, or zeros at the start.
     pub checksum: [u32; 2],
-    /// Checksums read words as big-endian.
+    /// Whether checksums read words as big-endian.
     pub big_endian: bool,
 }
 
 impl WalPosition {
-    /// There is no log: the file alone is the database.
-    pub const NOWHERE: Self = Self {
+    /// The position if there is no log: the file alone is the database.
+    pub const NO_LOG: Self = Self {
         salts: [0; 2],
         frames: 0,
         checksum: [0; 2],
         big_endian: false,
     };
 
-    /// The beginning of this generation.
+    /// Returns the start of this generation.
     #[must_use]
     pub fn start(self) -> Self {
         Self {
@@ -51,10 +51,11 @@ impl WalPosition {
         }
     }
 
-    /// True where there is no log: its salts are drawn when it is first written.
+    /// Returns false for [`NO_LOG`](Self::NO_LOG). The salts of a log are chosen when it
+    /// is first written.
     #[must_use]
-    pub fn is_nowhere(self) -> bool {
-        self.frames == 0 && self.salts == [0; 2]
+    pub fn has_log(self) -> bool {
+        self.frames != 0 || self.salts != [0; 2]
     }
 }
 
@@ -66,11 +67,11 @@ pub(super) struct WalIndex {
 }
 
 impl WalIndex {
-    /// Opens the wal-index at `path`, to which a connection of this process must stay
-    /// open for as long as this lives; `None` if it cannot be opened.
+    /// Opens the wal-index at `path`. Returns `None` if it cannot be opened. A connection
+    /// of this process to the database must stay open as long as this value exists.
     pub(super) fn open(path: &Path) -> Option<Self> {
-        // Written by SQLite alone. It is opened for writing to know whether SQLite,
-        // which does the same, may write to it.
+        // SQLite opens the file for writing too. Trying the same shows whether SQLite may
+        // write to it. Nothing is written here.
         if let Ok(file) = File::options().read(true).write(true).open(path) {
             return Some(Self {
                 file,
@@ -83,8 +84,8 @@ impl WalIndex {
         })
     }
 
-    /// The header; `None` where SQLite does not trust it, or it is being written.
-    pub(super) fn published(&self) -> io::Result<Option<IndexHeader>> {
+    /// Returns the header, or `None` if SQLite does not trust it or it is being written.
+    pub(super) fn published_header(&self) -> io::Result<Option<IndexHeader>> {
         if !self.is_writable && !lock::is_in_use(&self.file) {
             return Ok(None);
         }
@@ -92,29 +93,28 @@ impl WalIndex {
     }
 }
 
-/// The wal-index header as it was at one moment. It is another one after each
-/// commit, recovery and restart.
+/// The wal-index header at one moment. It changes with each commit, recovery and restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct IndexHeader([u8; 48]);
 
 impl IndexHeader {
-    /// Reads the header; `None` where it is being written or not initialised.
+    /// Reads the header. Returns `None` if it is being written or not initialised.
     pub(super) fn read(shm: &File) -> io::Result<Option<Self>> {
         let mut first = [0; 48];
         let mut second = [0; 48];
         // A writer writes the second copy first.
-        let got = shm.read_at(&mut first, 0)? + shm.read_at(&mut second, 48)?;
-        let word = u32::from_ne_bytes([first[0], first[1], first[2], first[3]]);
-        let whole = got == 96
+        let read_bytes = shm.read_at(&mut first, 0)? + shm.read_at(&mut second, 48)?;
+        let version = u32::from_ne_bytes([first[0], first[1], first[2], first[3]]);
+        let is_valid = read_bytes == 96
             && first == second
-            && word == 3_007_000
+            && version == 3_007_000
             && first[12] == 1
             && first[40..] == header_checksum(&first[..40]);
-        Ok(whole.then_some(Self(first)))
+        Ok(is_valid.then_some(Self(first)))
     }
 
-    /// The end of the log that it publishes. Its fields are in the byte order of
-    /// the machine, but for the salts, which are copied from the log.
+    /// Returns the position that the header publishes. Its fields are in native byte
+    /// order, except the salts, which are copied from the log.
     pub(super) fn position(&self) -> WalPosition {
         let bytes = |at: usize| [self.0[at], self.0[at + 1], self.0[at + 2], self.0[at + 3]];
         let frames = u32::from_ne_bytes(bytes(16));
@@ -132,10 +132,10 @@ impl IndexHeader {
     }
 }
 
-/// Goes on with a checksum over `bytes`, whose length is a multiple of eight
+/// Continues a checksum over `bytes`, whose length is a multiple of eight
 /// (<https://sqlite.org/fileformat2.html>, section 4.2).
-pub(crate) fn checksum(big_endian: bool, from: [u32; 2], bytes: &[u8]) -> [u32; 2] {
-    let [mut first, mut second] = from;
+pub(crate) fn checksum(big_endian: bool, seed: [u32; 2], bytes: &[u8]) -> [u32; 2] {
+    let [mut first, mut second] = seed;
     let (pairs, _) = bytes.as_chunks::<8>();
     for &[a, b, c, d, e, f, g, h] in pairs {
         let (one, two) = if big_endian {
@@ -155,8 +155,7 @@ pub(crate) fn checksum(big_endian: bool, from: [u32; 2], bytes: &[u8]) -> [u32; 
     [first, second]
 }
 
-/// The checksum at the end of a wal-index header, which is in the byte order of the
-/// machine.
+/// Returns the checksum that ends a wal-index header, in native byte order.
 fn header_checksum(header: &[u8]) -> [u8; 8] {
     let sums = checksum(cfg!(target_endian = "big"), [0; 2], header);
     let [[a, b, c, d], [e, f, g, h]] = sums.map(u32::to_ne_bytes);
@@ -169,7 +168,7 @@ mod tests {
     use std::io::{Seek, Write};
 
     #[test]
-    fn a_header_counts_only_when_both_copies_agree_and_it_is_initialised() {
+    fn header_with_unequal_copies_or_bad_checksum_is_rejected() {
         let mut copies = [0; 96];
         for at in [0, 48] {
             copies[at..at + 4].copy_from_slice(&3_007_000_u32.to_ne_bytes());
@@ -201,7 +200,7 @@ mod tests {
             broken[at] ^= 1;
             assert_eq!(read(&broken), None, "byte {at}");
         }
-        // Both copies alike, but not as their checksum says.
+        // Both copies are equal, but do not match their checksum.
         let mut forged = copies;
         forged[16] ^= 1;
         forged[64] ^= 1;

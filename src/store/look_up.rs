@@ -1,4 +1,4 @@
-//! Sessions by their ids: any of them, also archived ones, children, and such
+//! Sessions by id: any session, including archived sessions, subagents and sessions
 //! without a directory.
 
 use std::collections::{HashMap, HashSet};
@@ -6,50 +6,51 @@ use std::collections::{HashMap, HashSet};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, Statement};
 
-use super::row::{RowQuery, has_text, id, millis, time_updated};
+use super::row::{RowQuery, non_blank_text_expr, parse_id, time_updated_expr, to_millis};
 use super::schema::Schema;
-use super::sessions::{SessionQuery, Sessions};
-use super::{StoreError, quoted};
+use super::sessions::{SessionLoader, SessionQuery};
+use super::{StoreError, quote_identifier};
 use crate::session::{Millis, Session, SessionId};
 use crate::wire::Unresolved;
 
-/// The SQL of look-ups, made for one schema.
+/// The SQL of look-ups for one schema.
 #[derive(Debug, Clone)]
 pub struct LookUpQuery<'a> {
     sessions: SessionQuery<'a>,
-    /// Of each table: the rowid, the time and the parent of the row with an id.
-    by_id: Vec<String>,
+    /// For each session table, the SQL that selects rowid, time and parent of the row
+    /// with an id.
+    by_id_sql: Vec<String>,
 }
 
 impl<'a> LookUpQuery<'a> {
-    /// The SQL for `schema`.
+    /// Builds the SQL for `schema`.
     ///
     /// # Errors
     ///
-    /// Where a table is not one whose rows can be told apart and named.
+    /// Returns [`StoreError::Schema`] if a session table has no rowid or no column `id`.
     pub fn new(schema: &'a Schema) -> Result<Self, StoreError> {
         let sessions = SessionQuery::new(schema)?;
         Ok(Self {
-            by_id: sessions.tables.iter().map(by_id).collect(),
+            by_id_sql: sessions.tables.iter().map(by_id_sql).collect(),
             sessions,
         })
     }
 
-    /// True where there are no tables of sessions.
+    /// Returns true if the schema has no session tables.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
+        self.by_id_sql.is_empty()
     }
 }
 
-fn by_id(rows: &RowQuery<'_>) -> String {
+fn by_id_sql(rows: &RowQuery<'_>) -> String {
     let table = rows.table;
-    let parent = if table.has("parent_id") {
-        // What is longer than an id is none, and is not loaded.
+    let parent = if table.has_column("parent_id") {
+        // A text longer than any id is invalid, and is not loaded.
         format!(
             "CASE WHEN {} THEN CASE WHEN octet_length(s.parent_id) <= {} \
              THEN s.parent_id ELSE x'' END END",
-            has_text("parent_id"),
+            non_blank_text_expr("parent_id"),
             SessionId::MAX_BYTES
         )
     } else {
@@ -59,21 +60,21 @@ fn by_id(rows: &RowQuery<'_>) -> String {
         "SELECT s.{}, {} AS time, {parent} FROM {} AS s \
          WHERE s.id = ?1 ORDER BY time DESC LIMIT 1",
         rows.rowid,
-        time_updated(table),
-        quoted(&table.name)
+        time_updated_expr(table),
+        quote_identifier(&table.name)
     )
 }
 
-/// Looks sessions up, in one transaction.
+/// Looks up sessions in one transaction.
 pub struct Finder<'a> {
     by_id: Vec<Statement<'a>>,
-    sessions: Sessions<'a>,
-    /// What is known of the sessions on the way to a root. Grows with them.
+    loader: SessionLoader<'a>,
+    /// The roots found so far. Grows with the sessions on the paths to them.
     roots: HashMap<SessionId, Result<SessionId, Unresolved>>,
 }
 
-/// Where a session is.
-struct Place {
+/// The location of a session's row.
+struct RowLocation {
     table: usize,
     rowid: i64,
     updated: Option<Millis>,
@@ -82,14 +83,14 @@ struct Place {
 
 enum Parent {
     None,
-    Is(SessionId),
-    /// What stands there names no session.
-    Odd,
+    Id(SessionId),
+    /// The column does not hold a valid id.
+    Invalid,
 }
 
 impl<'a> Finder<'a> {
-    /// A finder in `conn`'s transaction, whose first prompts have at most `prompt_limit`
-    /// characters.
+    /// Creates a finder in `conn`'s transaction. First prompts have at most
+    /// `prompt_limit` characters.
     ///
     /// # Errors
     ///
@@ -99,64 +100,66 @@ impl<'a> Finder<'a> {
         query: &'a LookUpQuery<'a>,
         prompt_limit: usize,
     ) -> Result<Self, StoreError> {
-        let by_id = query.by_id.iter().map(|sql| conn.prepare(sql));
+        let by_id = query.by_id_sql.iter().map(|sql| conn.prepare(sql));
         Ok(Self {
             by_id: by_id.collect::<Result<_, _>>()?,
-            sessions: Sessions::new(conn, &query.sessions, prompt_limit)?,
+            loader: SessionLoader::new(conn, &query.sessions, prompt_limit)?,
             roots: HashMap::new(),
         })
     }
 
-    /// The session with this id, but for `marked`; `None` where there is none.
+    /// Returns the session with this id, without `marked`, or `None` if it does not
+    /// exist.
     ///
     /// # Errors
     ///
-    /// Where SQLite fails.
+    /// Returns an error if SQLite fails.
     pub fn session(&mut self, id: &SessionId) -> Result<Option<Session>, StoreError> {
-        let Some(place) = self.place(id)? else {
+        let Some(location) = self.locate(id)? else {
             return Ok(None);
         };
-        let found = self.sessions.session(place.table, place.rowid)?;
-        // A column that folds cases finds others.
-        let session = found.map(|(session, _)| session);
+        let loaded = self.loader.load(location.table, location.rowid)?;
+        // A column with a case-insensitive collation finds other ids too.
+        let session = loaded.map(|(session, _)| session);
         Ok(session.filter(|session| session.id == *id))
     }
 
-    /// The session at the top of this one's parents, or itself; or why there is none.
+    /// Returns the root of this session's chain of parents, which can be the session
+    /// itself, or the reason why it has none.
     ///
     /// # Errors
     ///
-    /// Where SQLite fails.
+    /// Returns an error if SQLite fails.
     pub fn root(&mut self, id: &SessionId) -> Result<Result<SessionId, Unresolved>, StoreError> {
-        let (mut way, mut seen) = (Vec::new(), HashSet::new());
-        let mut at = id.clone();
-        let found = loop {
-            if let Some(known) = self.roots.get(&at) {
+        let (mut path, mut seen) = (Vec::new(), HashSet::new());
+        let mut current = id.clone();
+        let root = loop {
+            if let Some(known) = self.roots.get(&current) {
                 break known.clone();
             }
-            if !seen.insert(at.clone()) {
+            if !seen.insert(current.clone()) {
                 break Err(Unresolved::Cycle);
             }
-            let Some(place) = self.place(&at)? else {
+            let Some(location) = self.locate(&current)? else {
                 break Err(Unresolved::Orphan);
             };
-            way.push(at.clone());
-            at = match place.parent {
-                Parent::None => break Ok(at),
-                Parent::Is(parent) => parent,
-                Parent::Odd => break Err(Unresolved::Orphan),
+            path.push(current.clone());
+            current = match location.parent {
+                Parent::None => break Ok(current),
+                Parent::Id(parent) => parent,
+                Parent::Invalid => break Err(Unresolved::Orphan),
             };
         };
-        if way.is_empty() && !self.roots.contains_key(id) {
+        if path.is_empty() && !self.roots.contains_key(id) {
             return Ok(Err(Unresolved::Absent));
         }
-        for at in way {
-            self.roots.insert(at, found.clone());
+        for id in path {
+            self.roots.insert(id, root.clone());
         }
-        Ok(found)
+        Ok(root)
     }
 
-    /// The working directory of the session with this id.
+    /// Returns the working directory of the session with this id.
     ///
     /// # Errors
     ///
@@ -165,33 +168,35 @@ impl<'a> Finder<'a> {
         Ok(self.session(id)?.and_then(|session| session.directory))
     }
 
-    /// Where the newest row with this id is, the later table's of equally new ones.
-    fn place(&mut self, id: &SessionId) -> Result<Option<Place>, StoreError> {
-        let mut newest: Option<Place> = None;
+    /// Finds the newest row with this id. Of two equally new rows it returns that of the
+    /// later table.
+    fn locate(&mut self, id: &SessionId) -> Result<Option<RowLocation>, StoreError> {
+        let mut newest: Option<RowLocation> = None;
         for (table, statement) in self.by_id.iter_mut().enumerate() {
             let found = statement
-                .query_row([id.as_str()], |row| place(table, row))
+                .query_row([id.as_str()], |row| read_location(table, row))
                 .optional()?;
-            let is_newer = |found: &Place| {
+            let is_newer = |found: &RowLocation| {
                 newest
                     .as_ref()
                     .is_none_or(|newest| newest.updated <= found.updated)
             };
             newest = found.filter(is_newer).or(newest);
         }
-        let sessions = &mut self.sessions;
-        Ok(newest.filter(|place| !sessions.is_deleted(place.table, id.as_str(), place.updated)))
+        let loader = &mut self.loader;
+        Ok(newest
+            .filter(|location| !loader.is_deleted(location.table, id.as_str(), location.updated)))
     }
 }
 
-fn place(table: usize, row: &Row<'_>) -> rusqlite::Result<Place> {
-    Ok(Place {
+fn read_location(table: usize, row: &Row<'_>) -> rusqlite::Result<RowLocation> {
+    Ok(RowLocation {
         table,
         rowid: row.get(0)?,
-        updated: millis(row.get_ref(1)?),
+        updated: to_millis(row.get_ref(1)?),
         parent: match row.get_ref(2)? {
             ValueRef::Null => Parent::None,
-            other => id(other).map_or(Parent::Odd, Parent::Is),
+            other => parse_id(other).map_or(Parent::Invalid, Parent::Id),
         },
     })
 }

@@ -1,17 +1,17 @@
-//! Reading OpenCode's databases; used by the helper alone.
+//! Reading OpenCode's databases. Only the helper process uses this module.
 //!
-//! What this room promises, whatever the database holds:
+//! Guarantees, whatever the database holds:
 //!
-//! * OpenCode does not notice. A file is looked at before SQLite may touch it
-//!   (`look.rs`), opened read-only, never checkpointed, never written, and read
+//! * OpenCode is not disturbed. The file is inspected before SQLite may open it
+//!   (`inspect.rs`), opened read-only, never checkpointed and never written. It is read
 //!   in short transactions, or past SQLite at offsets of the file.
-//! * Any schema is read as far as it goes: every table and column may be
-//!   missing, in any order; only what is shown is selected, and no cell larger
-//!   than 64 KiB is loaded for it.
-//! * Failures are typed ([`StoreError`]): each SQLite result code becomes one
-//!   [`ErrorKind`](crate::wire::ErrorKind) in one table.
+//! * Any schema is accepted: every table and column may be missing, in any order. Only
+//!   the columns that are shown are selected, and no cell larger than 64 KiB is loaded
+//!   for them.
+//! * Failures are typed ([`StoreError`]): one table maps each SQLite result code to one
+//!   [`ErrorKind`](crate::wire::ErrorKind).
 //!
-//! Only this room opens connections.
+//! Connections are opened in this module only.
 
 mod activity;
 mod cell_limit;
@@ -33,21 +33,21 @@ mod sessions;
 mod stamp;
 mod worktree;
 
-pub(crate) use cell_limit::{CellLimit, RowById, Shape};
+pub(crate) use cell_limit::{CellLimit, RowById, RowFormat};
 pub use connect::{Database, OpenOptions, Opened, Snapshot};
-pub use content::{CONTENT, Content};
+pub use content::{CONTENT_TABLES, ContentColumn};
 pub use degraded::DegradedParts;
 pub use error::StoreError;
 pub use lock::LockHolder;
 pub use log::WalPosition;
 pub(crate) use log::checksum;
 pub use look_up::{Finder, LookUpQuery};
-pub use rows::{Filter, Listed, Query};
+pub use rows::{Filter, ListQuery, ListSummary};
 pub use schema::{Column, Index, Schema, Table, TableKind};
-pub(crate) use sessions::STORES;
+pub(crate) use sessions::SESSION_TABLES;
 pub use stamp::FileStamp;
 
-/// A name as an SQL identifier.
-pub(crate) fn quoted(name: &str) -> String {
+/// Quotes a name as an SQL identifier.
+pub(crate) fn quote_identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }

@@ -1,16 +1,16 @@
-//! The start of a session's first prompt, for a session that has no title yet: by
-//! index look-ups alone, and whatever goes wrong means none.
+//! The start of a session's first prompt, for a session without a title. It is found by
+//! index look-ups alone.
 //!
-//! OpenCode keeps what a person says in several places (seen in 1.2.1 to 1.18.33, and
-//! read in the source of 2.0): the `/session` routes, which the terminal of OpenCode 1
-//! uses, write a row of `message` whose `role` is `user`, and its pieces to `part`; the
-//! `/api/session` routes and OpenCode 2 write one row with a `text`, to `session_input`,
-//! `session_inbox` or `session_pending` while it waits, and to `session_message` of type
-//! `user` when it is delivered. Parts that are `"synthetic": true` or `"ignored": true`
-//! are not a person's words.
+//! OpenCode stores what the user writes in several places (observed in 1.2.1 to 1.18.33,
+//! and read in the source of 2.0). The `/session` routes, which the terminal of OpenCode
+//! 1 uses, write a row of `message` whose `role` is `user`, and its pieces to `part`. The
+//! `/api/session` routes and OpenCode 2 write one row with a `text`: to `session_input`,
+//! `session_inbox` or `session_pending` while it waits, and to `session_message` with
+//! type `user` when it is delivered. Parts with `"synthetic": true` or `"ignored": true`
+//! were not written by the user.
 //!
-//! A cell larger than 64 KiB is not loaded: its start is read, and its flags are looked
-//! for in the rest as it passes by.
+//! A cell larger than 64 KiB is not loaded. Its start is read for the text, and the rest
+//! is streamed to find its flags.
 
 use std::io::{BufReader, Read};
 
@@ -19,52 +19,54 @@ use rusqlite::{Connection, MAIN_DB, Row, Statement};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 
-use super::content::{CONTENT, Content};
-use super::row::WHOLE_CELL;
-use super::{Schema, Table, quoted};
+use super::content::{CONTENT_TABLES, ContentColumn};
+use super::row::MAX_LOADED_BYTES;
+use super::{Schema, Table, quote_identifier};
 use crate::session::SessionId;
 use crate::text::{cut, is_blank, one_line};
 
-/// So many messages of a session, and pieces of a message, are looked at.
-const MOST: u32 = 10;
+/// How many messages of a session, and parts of a message, are read at most.
+const MAX_ROWS: u32 = 10;
 
-/// Of a larger cell so many bytes are read for the start of its text.
-const START: u64 = 256 << 10;
+/// How many bytes of a larger cell are read to find the start of its text.
+const TEXT_START_BYTES: u64 = 256 << 10;
 
-/// A larger cell is not looked at.
-const LARGEST: u64 = 16 << 20;
+/// The size in bytes of the largest cell that is read.
+const MAX_READ_BYTES: u64 = 16 << 20;
 
-/// Rows of a content table, in the order in which they were said.
+/// The rows of a content table in the order in which they were written.
 #[derive(Debug, Clone)]
-struct RowsQuery {
-    content: Content,
-    /// The table as the database spells it.
+struct ContentRowsQuery {
+    content: ContentColumn,
+    /// The name of the table as the database spells it.
     table: String,
     sql: String,
 }
 
-/// The SQL that finds first prompts, made for one schema.
+/// The SQL that finds first prompts, for one schema.
 #[derive(Debug, Clone)]
 pub(super) struct PromptQuery {
     /// The messages of a session, and the parts of a message.
-    messages: Option<[RowsQuery; 2]>,
-    /// What was said in a session, newer routes.
-    inputs: Vec<RowsQuery>,
+    messages: Option<[ContentRowsQuery; 2]>,
+    /// The tables of the newer routes.
+    inputs: Vec<ContentRowsQuery>,
 }
 
-/// The content table of this name.
-fn content(table: &str) -> Option<Content> {
-    CONTENT.into_iter().find(|content| content.table == table)
+/// Returns the content table with this name.
+fn find_content_table(table: &str) -> Option<ContentColumn> {
+    CONTENT_TABLES
+        .into_iter()
+        .find(|content| content.table == table)
 }
 
 impl PromptQuery {
     pub(super) fn new(schema: &Schema) -> Self {
         let rows = |name, of: &str, order: &[&str], users: bool| {
-            let (content, table) = (content(name)?, schema.table(name)?);
-            Some(RowsQuery {
+            let (content, table) = (find_content_table(name)?, schema.table(name)?);
+            Some(ContentRowsQuery {
                 content,
                 table: table.name.clone(),
-                sql: in_order(table, content.column, of, order, users)?,
+                sql: ordered_sql(table, content.column, of, order, users)?,
             })
         };
         let messages = rows("message", "session_id", &["time_created", "id"], false);
@@ -83,22 +85,31 @@ impl PromptQuery {
         }
     }
 
-    /// Each statement.
+    /// Returns the SQL of each statement.
     pub(super) fn statements(&self) -> impl Iterator<Item = &str> {
         let all = self.messages.iter().flatten().chain(&self.inputs);
         all.map(|rows| rows.sql.as_str())
     }
 }
 
-/// The rows with one value of the column `of`, those of type `user` only if `users`, in
-/// the order of other columns or of their rowids: without a sort, or not at all. Each
-/// with its rowid, its content if that is not large, and for messages their ids.
-fn in_order(table: &Table, column: &str, of: &str, order: &[&str], users: bool) -> Option<String> {
+/// Builds the SQL that selects the rows with one value of the column `of`, and only those
+/// of type `user` if `users` is true. They are ordered by other columns or by rowid. Each
+/// row has its rowid, its content if that is not large, the size of the content, and its
+/// id.
+///
+/// Returns `None` if a column is missing or no index provides the order without a sort.
+fn ordered_sql(
+    table: &Table,
+    column: &str,
+    of: &str,
+    order: &[&str],
+    users: bool,
+) -> Option<String> {
     let rowid = table.rowid()?;
-    if !table.has(column) || users && !table.has("type") {
+    if !table.has_column(column) || users && !table.has_column("type") {
         return None;
     }
-    // An index by the type too finds a user's rows at once.
+    // An index that includes the type finds the user's rows directly.
     let by: [&[&str]; 2] = [&[of, "type"], &[of]];
     let by = if users { &by[..] } else { &by[1..] };
     let found = by.iter().find_map(|equal| {
@@ -106,9 +117,12 @@ fn in_order(table: &Table, column: &str, of: &str, order: &[&str], users: bool) 
         let of_all = |count| table.index_on(&prefix(count)).map(|index| (index, count));
         let by_order = (1..=order.len()).rev().find_map(of_all);
         by_order.or_else(|| {
-            // Within one value an index is in the order of the rowids.
-            let alone = |index: &&super::Index| index.key.len() == equal.len();
-            table.index_on(equal).filter(alone).map(|index| (index, 0))
+            // For one value, an index is ordered by rowid.
+            let has_no_other_column = |index: &&super::Index| index.key.len() == equal.len();
+            table
+                .index_on(equal)
+                .filter(has_no_other_column)
+                .map(|index| (index, 0))
         })
     });
     let (index, count) = found?;
@@ -116,55 +130,55 @@ fn in_order(table: &Table, column: &str, of: &str, order: &[&str], users: bool) 
         0 => rowid.to_owned(),
         count => order[..count].join(", "),
     };
-    let id = if table.has("id") { "id" } else { "NULL" };
+    let id = if table.has_column("id") { "id" } else { "NULL" };
     let user = if users { " AND type = 'user'" } else { "" };
     Some(format!(
-        "SELECT {rowid}, CASE WHEN octet_length({column}) <= {WHOLE_CELL} THEN {column} END, \
+        "SELECT {rowid}, CASE WHEN octet_length({column}) <= {MAX_LOADED_BYTES} THEN {column} END, \
          octet_length({column}), {id} \
-         FROM {} INDEXED BY {} WHERE {of} = ?1{user} ORDER BY {order} LIMIT {MOST}",
-        quoted(&table.name),
-        quoted(&index.name),
+         FROM {} INDEXED BY {} WHERE {of} = ?1{user} ORDER BY {order} LIMIT {MAX_ROWS}",
+        quote_identifier(&table.name),
+        quote_identifier(&index.name),
     ))
 }
 
 /// Finds first prompts.
 pub(super) struct Prompts<'a> {
-    messages: Option<[Rows<'a>; 2]>,
-    inputs: Vec<Rows<'a>>,
+    messages: Option<[ContentRows<'a>; 2]>,
+    inputs: Vec<ContentRows<'a>>,
 }
 
-/// A prepared [`RowsQuery`].
-struct Rows<'a> {
+/// A prepared [`ContentRowsQuery`].
+struct ContentRows<'a> {
     conn: &'a Connection,
-    query: &'a RowsQuery,
+    query: &'a ContentRowsQuery,
     statement: Statement<'a>,
 }
 
 /// The data of a message.
 #[derive(Deserialize)]
-struct Message {
+struct MessageData {
     role: String,
 }
 
-/// The data of a part, but for its text.
+/// The data of a part, without its text.
 #[derive(Deserialize)]
-struct Part {
+struct PartData {
     r#type: String,
-    /// OpenCode's own words.
+    /// Written by OpenCode itself.
     #[serde(default, deserialize_with = "is_true")]
     synthetic: bool,
-    /// A plugin's words to the person, which the model does not get.
+    /// Written by a plugin for the user; the model does not get it.
     #[serde(default, deserialize_with = "is_true")]
     ignored: bool,
 }
 
-/// A text, in a part and in a row of the newer routes.
+/// The text of a part, or of a row of the newer routes.
 #[derive(Deserialize)]
-struct Text {
+struct TextData {
     text: String,
 }
 
-/// Exactly true: what else is there (null, a text, a number) is not.
+/// Returns true for the JSON value `true` only, not for null, a text or a number.
 fn is_true<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -175,8 +189,8 @@ fn is_true<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error>
     Ok(matches!(Flag::deserialize(deserializer)?, Flag::Bool(true)))
 }
 
-impl<'a> Rows<'a> {
-    fn new(conn: &'a Connection, query: &'a RowsQuery) -> rusqlite::Result<Self> {
+impl<'a> ContentRows<'a> {
+    fn new(conn: &'a Connection, query: &'a ContentRowsQuery) -> rusqlite::Result<Self> {
         Ok(Self {
             conn,
             query,
@@ -184,7 +198,7 @@ impl<'a> Rows<'a> {
         })
     }
 
-    /// What `read` makes of the first row with this value that it makes something of.
+    /// Returns the first result that `read` returns for the rows with this value.
     fn first<T>(
         &mut self,
         of: &str,
@@ -196,11 +210,11 @@ impl<'a> Rows<'a> {
                 conn: self.conn,
                 query: self.query,
                 rowid: row.get(0)?,
-                small: match row.get_ref(1)? {
+                loaded: match row.get_ref(1)? {
                     ValueRef::Text(text) => Some(text),
                     _ => None,
                 },
-                size: row.get::<_, Option<i64>>(2)?.unwrap_or(0).unsigned_abs(),
+                size_bytes: row.get::<_, Option<i64>>(2)?.unwrap_or(0).unsigned_abs(),
             };
             if let Some(found) = read(&cell, row)? {
                 return Ok(Some(found));
@@ -213,47 +227,51 @@ impl<'a> Rows<'a> {
 /// The content of one row.
 struct Cell<'r> {
     conn: &'r Connection,
-    query: &'r RowsQuery,
+    query: &'r ContentRowsQuery,
     rowid: i64,
-    /// It, if it is not large.
-    small: Option<&'r [u8]>,
-    /// How many bytes it has.
-    size: u64,
+    /// The content, if it is not large.
+    loaded: Option<&'r [u8]>,
+    /// The size in bytes.
+    size_bytes: u64,
 }
 
 impl Cell<'_> {
-    /// What is wanted of it; the rest is not kept in memory.
-    fn parsed<T: DeserializeOwned>(&self) -> rusqlite::Result<Option<T>> {
-        match self.small {
+    /// Parses the content as JSON. Fields that `T` lacks are not kept in memory.
+    fn parse<T: DeserializeOwned>(&self) -> rusqlite::Result<Option<T>> {
+        match self.loaded {
             Some(json) => Ok(serde_json::from_slice(json).ok()),
             None if !self.is_large() => Ok(None),
             None => {
-                let cell = BufReader::with_capacity(64 << 10, self.open()?.take(LARGEST));
+                let cell = BufReader::with_capacity(64 << 10, self.open()?.take(MAX_READ_BYTES));
                 Ok(serde_json::from_reader(cell).ok())
             }
         }
     }
 
-    /// How its text begins.
+    /// Returns the start of the content's text.
     fn text(&self) -> rusqlite::Result<Option<String>> {
-        match self.small {
-            Some(json) => Ok(serde_json::from_slice(json).ok().map(|Text { text }| text)),
+        match self.loaded {
+            Some(json) => Ok(serde_json::from_slice(json)
+                .ok()
+                .map(|TextData { text }| text)),
             None if !self.is_large() => Ok(None),
             None => {
                 let mut start = Vec::new();
-                let read = self.open()?.take(START).read_to_end(&mut start);
-                match read.ok().and_then(|_| text_of_start(&start)) {
-                    // Something else is large, and stands before it.
-                    None => Ok(self.parsed()?.map(|Text { text }| text)),
+                let read = self.open()?.take(TEXT_START_BYTES).read_to_end(&mut start);
+                match read.ok().and_then(|_| parse_text_start(&start)) {
+                    // Another field is large and precedes the text.
+                    None => Ok(self.parse()?.map(|TextData { text }| text)),
                     text => Ok(text),
                 }
             }
         }
     }
 
-    /// A cell that is not there, and not a text, was not left out for its size.
+    /// Returns true if the content was not loaded because of its size, rather than
+    /// because it is missing or not a text.
     fn is_large(&self) -> bool {
-        self.size > WHOLE_CELL.unsigned_abs().into() && self.size <= LARGEST
+        self.size_bytes > MAX_LOADED_BYTES.unsigned_abs().into()
+            && self.size_bytes <= MAX_READ_BYTES
     }
 
     fn open(&self) -> rusqlite::Result<rusqlite::blob::Blob<'_>> {
@@ -263,24 +281,25 @@ impl Cell<'_> {
     }
 }
 
-/// The text of a JSON object of which only the start is there: it is closed where the
-/// start ends, which is within a text if that is what makes it large.
-fn text_of_start(start: &[u8]) -> Option<String> {
-    if let Ok(Text { text }) = serde_json::from_slice(start) {
+/// Returns the text of a JSON object of which only the start was read. The object is
+/// closed where the start ends. If the text is what makes the object large, that is
+/// within the text.
+fn parse_text_start(start: &[u8]) -> Option<String> {
+    if let Ok(TextData { text }) = serde_json::from_slice(start) {
         return Some(text);
     }
-    // The longest escape is a pair of surrogates, of twelve bytes.
+    // The longest escape is a surrogate pair of twelve bytes.
     (0..12).find_map(|less| {
         let end = start.len().checked_sub(less)?;
         let closed = [&start[..end], b"\"}"].concat();
-        let Text { text } = serde_json::from_slice(&closed).ok()?;
+        let TextData { text } = serde_json::from_slice(&closed).ok()?;
         Some(text)
     })
 }
 
 impl<'a> Prompts<'a> {
-    /// Finds nothing.
-    pub(super) fn none() -> Self {
+    /// Creates a finder that finds nothing.
+    pub(super) fn empty() -> Self {
         Self {
             messages: None,
             inputs: Vec::new(),
@@ -289,27 +308,34 @@ impl<'a> Prompts<'a> {
 
     pub(super) fn new(conn: &'a Connection, query: &'a PromptQuery) -> rusqlite::Result<Self> {
         let messages = match &query.messages {
-            Some([messages, parts]) => Some([Rows::new(conn, messages)?, Rows::new(conn, parts)?]),
+            Some([messages, parts]) => Some([
+                ContentRows::new(conn, messages)?,
+                ContentRows::new(conn, parts)?,
+            ]),
             None => None,
         };
-        let inputs = query.inputs.iter().map(|rows| Rows::new(conn, rows));
+        let inputs = query.inputs.iter().map(|rows| ContentRows::new(conn, rows));
         Ok(Self {
             messages,
             inputs: inputs.collect::<Result<_, _>>()?,
         })
     }
 
-    /// The start of the first prompt of a session: one line that is not blank, of at
+    /// Returns the start of a session's first prompt: one line that is not blank, of at
     /// most `limit` characters.
-    pub(super) fn of(&mut self, id: &SessionId, limit: usize) -> rusqlite::Result<Option<String>> {
+    pub(super) fn find(
+        &mut self,
+        id: &SessionId,
+        limit: usize,
+    ) -> rusqlite::Result<Option<String>> {
         if let Some(messages) = &mut self.messages
-            && let Some(found) = of_messages(messages, id, limit)?
+            && let Some(found) = find_in_messages(messages, id, limit)?
         {
             return Ok(Some(found));
         }
         for input in &mut self.inputs {
             let found = input.first(id.as_str(), |cell, _| {
-                Ok(cell.text()?.and_then(|text| line_of(&text, limit)))
+                Ok(cell.text()?.and_then(|text| to_line(&text, limit)))
             })?;
             if found.is_some() {
                 return Ok(found);
@@ -319,36 +345,37 @@ impl<'a> Prompts<'a> {
     }
 }
 
-/// The first text that is a person's, of the messages of people.
-fn of_messages(
-    [messages, parts]: &mut [Rows<'_>; 2],
+/// Returns the first text that the user wrote, of the messages with the role `user`.
+fn find_in_messages(
+    [messages, parts]: &mut [ContentRows<'_>; 2],
     id: &SessionId,
     limit: usize,
 ) -> rusqlite::Result<Option<String>> {
     messages.first(id.as_str(), |message, row| {
-        let of: Option<Message> = message.parsed()?;
+        let data: Option<MessageData> = message.parse()?;
         let ValueRef::Text(id) = row.get_ref(3)? else {
             return Ok(None);
         };
-        let is_users = of.is_some_and(|message| message.role == "user");
-        let (true, Ok(id)) = (is_users, std::str::from_utf8(id)) else {
+        let is_from_user = data.is_some_and(|data| data.role == "user");
+        let (true, Ok(id)) = (is_from_user, std::str::from_utf8(id)) else {
             return Ok(None);
         };
         parts.first(id, |part, _| {
-            let of: Option<Part> = part.parsed()?;
-            let is_said =
-                of.is_some_and(|part| part.r#type == "text" && !part.synthetic && !part.ignored);
-            if !is_said {
+            let data: Option<PartData> = part.parse()?;
+            let is_user_text =
+                data.is_some_and(|data| data.r#type == "text" && !data.synthetic && !data.ignored);
+            if !is_user_text {
                 return Ok(None);
             }
-            Ok(part.text()?.and_then(|text| line_of(&text, limit)))
+            Ok(part.text()?.and_then(|text| to_line(&text, limit)))
         })
     })
 }
 
-/// The text's start in one line of so many characters; `None` where it is blank.
-fn line_of(text: &str, limit: usize) -> Option<String> {
-    // More than enough for the characters that are left of it.
+/// Returns the start of the text as one line of at most `limit` characters, or `None` if
+/// it is blank.
+fn to_line(text: &str, limit: usize) -> Option<String> {
+    // Enough bytes for the characters that are kept.
     let start = cut(text.trim_start(), 16 * limit);
     let line = one_line(start);
     let line: String = line.chars().take(limit).collect();
@@ -361,26 +388,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_short_and_holds_nothing_that_a_terminal_acts_on() {
+    fn prompt_line_is_short_and_has_no_control_characters() {
         assert_eq!(
-            line_of(" Fix\n\tthe  build\r\n", 200).as_deref(),
+            to_line(" Fix\n\tthe  build\r\n", 200).as_deref(),
             Some("Fix the build")
         );
-        assert_eq!(line_of(" \n\t", 200), None);
+        assert_eq!(to_line(" \n\t", 200), None);
         assert_eq!(
-            line_of("a\u{1b}[31mb", 200).as_deref(),
+            to_line("a\u{1b}[31mb", 200).as_deref(),
             Some("a\u{fffd}[31mb")
         );
-        let long = line_of(&"é ".repeat(100_000), 200).unwrap();
+        let long = to_line(&"é ".repeat(100_000), 200).unwrap();
         assert_eq!(long.chars().count(), 199);
         for limit in [1, 200, 4000] {
-            let line = line_of(&"日".repeat(9000), limit).unwrap();
+            let line = to_line(&"日".repeat(9000), limit).unwrap();
             assert_eq!(line.chars().count(), limit);
         }
     }
 
     #[test]
-    fn only_true_is_true() {
+    fn flag_is_set_only_by_json_true() {
         for (json, expected) in [
             ("true", true),
             ("false", false),
@@ -392,16 +419,16 @@ mod tests {
         ] {
             for flag in ["synthetic", "ignored"] {
                 let part = format!(r#"{{"type":"text","text":"x","{flag}":{json}}}"#);
-                let part: Part = serde_json::from_str(&part).unwrap();
+                let part: PartData = serde_json::from_str(&part).unwrap();
                 assert_eq!(part.synthetic || part.ignored, expected, "{flag}: {json}");
             }
         }
-        let part: Part = serde_json::from_str(r#"{"type":"text"}"#).unwrap();
+        let part: PartData = serde_json::from_str(r#"{"type":"text"}"#).unwrap();
         assert!(!part.synthetic && !part.ignored);
     }
 
     #[test]
-    fn a_text_begins_the_same_wherever_its_cell_is_cut() {
+    fn text_start_is_the_same_wherever_the_cell_is_cut() {
         let text = "Naïve \"日本\" \\ 🚀\n\u{1f} ends";
         let part = serde_json::json!({"type": "text", "text": text, "time": {"start": 1}});
         let escaped = serde_json::to_string(text).unwrap();
@@ -422,8 +449,8 @@ mod tests {
         ] {
             let from = json.find("\"text\":\"").unwrap() + 8;
             for end in from..=json.len() {
-                let found = text_of_start(&json.as_bytes()[..end]);
-                // Behind the text the object is not within a text any more.
+                let found = parse_text_start(&json.as_bytes()[..end]);
+                // After the end of the text, the object is no longer cut within the text.
                 let found = found.unwrap_or_else(|| text.to_owned());
                 assert!(text.starts_with(&found), "{end}: {found}");
                 assert!(

@@ -1,5 +1,5 @@
-//! One session's row: every column that is shown, as far as its table has it, and
-//! no large cell loaded.
+//! The row of one session: every column that is shown, if its table has it. No large cell
+//! is loaded.
 
 use std::io::Read;
 
@@ -7,21 +7,21 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, MAIN_DB, Row};
 
 use super::cell_limit::{CellLimit, RowById};
-use super::quoted;
+use super::quote_identifier;
 use super::schema::{Schema, Table};
 use crate::session::{Millis, Model, Session, SessionId, Store, Summary, Tokens, is_untitled};
 use crate::text::cut;
 use crate::wire::limits;
 
-/// The largest cell that is loaded whole, in bytes.
-pub(super) const WHOLE_CELL: i32 = 64 << 10;
+/// The size in bytes of the largest cell that is loaded whole.
+pub(super) const MAX_LOADED_BYTES: i32 = 64 << 10;
 
-/// What stands in a row for a text larger than [`WHOLE_CELL`]: a BLOB, where
-/// only a TEXT counts.
-const LARGE: &str = "opencode-lister: a large text";
+/// The placeholder in a row for a text larger than [`MAX_LOADED_BYTES`]. It is a BLOB,
+/// which is otherwise not a valid value.
+const LARGE_TEXT: &str = "opencode-lister: a large text";
 
-/// The texts of a session, in the order in which [`RowQuery::row`] selects them.
-const TEXTS: [&str; 13] = [
+/// The text columns of a session, in the order in which [`RowQuery::row`] selects them.
+const TEXT_COLUMNS: [&str; 13] = [
     "id",
     "directory",
     "project_id",
@@ -37,8 +37,8 @@ const TEXTS: [&str; 13] = [
     "fork_session_id",
 ];
 
-/// The numbers of a session, in the order in which [`RowQuery::row`] selects them.
-const NUMBERS: [&str; 16] = [
+/// The number columns of a session, in the order in which [`RowQuery::row`] selects them.
+const NUMBER_COLUMNS: [&str; 16] = [
     "time_created",
     "time_updated",
     "time_archived",
@@ -57,37 +57,41 @@ const NUMBERS: [&str; 16] = [
     "time_suspended",
 ];
 
-/// The SQL of a row, made for one table.
+/// The SQL of a row for one table.
 #[derive(Debug, Clone)]
 pub(super) struct RowQuery<'a> {
     pub(super) table: &'a Table,
     pub(super) rowid: &'static str,
     pub(super) store: Store,
-    utf8: bool,
+    is_utf8: bool,
     pub(super) row: String,
-    /// The same of a row with a large cell.
+    /// The statement for a row with a large cell.
     pub(super) large_row: String,
 }
 
 impl<'a> RowQuery<'a> {
-    /// The SQL for a table of `schema` whose rowid goes by the name `rowid`.
+    /// Builds the SQL for a table of `schema`, whose rowid is named `rowid`.
     pub(super) fn new(
         schema: &Schema,
         table: &'a Table,
         store: Store,
         rowid: &'static str,
     ) -> Self {
-        let name = quoted(&table.name);
+        let name = quote_identifier(&table.name);
         let row = |text: fn(&str, &str) -> String, number: fn(&str) -> String| {
-            let own = |column: &str, sql: String| {
-                if table.has(column) {
+            let or_null = |column: &str, sql: String| {
+                if table.has_column(column) {
                     sql
                 } else {
                     "NULL".to_owned()
                 }
             };
-            let texts = TEXTS.iter().map(|column| own(column, text("s", column)));
-            let numbers = NUMBERS.iter().map(|column| own(column, number(column)));
+            let texts = TEXT_COLUMNS
+                .iter()
+                .map(|column| or_null(column, text("s", column)));
+            let numbers = NUMBER_COLUMNS
+                .iter()
+                .map(|column| or_null(column, number(column)));
             let columns: Vec<_> = texts.chain(numbers).collect();
             format!(
                 "SELECT {} FROM {name} AS s WHERE s.{rowid} = ?1",
@@ -98,82 +102,84 @@ impl<'a> RowQuery<'a> {
             table,
             rowid,
             store,
-            utf8: schema.utf8,
+            is_utf8: schema.is_utf8,
             row: row(
-                |table, column| format!("{table}.{}", quoted(column)),
+                |table, column| format!("{table}.{}", quote_identifier(column)),
                 |column| format!("s.{column}"),
             ),
-            large_row: row(text, number),
+            large_row: row(text_expr, number_expr),
         }
     }
 }
 
-/// A text column, without loading one that is large: that is [`LARGE`].
-fn text(table: &str, column: &str) -> String {
-    let column = format!("{table}.{}", quoted(column));
+/// Returns an SQL expression for a text column, which yields [`LARGE_TEXT`] for a large
+/// text without loading it.
+fn text_expr(table: &str, column: &str) -> String {
+    let column = format!("{table}.{}", quote_identifier(column));
     format!(
-        "CASE WHEN octet_length({column}) <= {WHOLE_CELL} THEN {column} \
-         WHEN typeof({column}) = 'text' THEN CAST('{LARGE}' AS BLOB) END"
+        "CASE WHEN octet_length({column}) <= {MAX_LOADED_BYTES} THEN {column} \
+         WHEN typeof({column}) = 'text' THEN CAST('{LARGE_TEXT}' AS BLOB) END"
     )
 }
 
-/// The time of the last update, where the table has it.
-pub(super) fn time_updated(table: &Table) -> String {
-    if table.has("time_updated") {
-        number("time_updated")
+/// Returns an SQL expression for the time of the last update, or `NULL` if the table has
+/// no such column.
+pub(super) fn time_updated_expr(table: &Table) -> String {
+    if table.has_column("time_updated") {
+        number_expr("time_updated")
     } else {
         "NULL".to_owned()
     }
 }
 
-/// What is blank: spaces and line ends of ASCII.
-const BLANKS: &str = "char(9, 10, 12, 13, 32)";
+/// SQL for the blank characters: ASCII spaces and line ends.
+const BLANK_CHARACTERS: &str = "char(9, 10, 12, 13, 32)";
 
-/// True, in SQL, for a row whose column is a text that is not blank. One that is larger
-/// than the wire carries is not loaded to be looked at.
-pub(super) fn has_text(column: &str) -> String {
+/// Returns an SQL condition: the column is a text that is not blank. A text larger than
+/// the wire carries counts as not blank and is not loaded.
+pub(super) fn non_blank_text_expr(column: &str) -> String {
     format!(
         "(typeof(s.{column}) = 'text' AND CASE WHEN octet_length(s.{column}) <= {} \
-         THEN trim(s.{column}, {BLANKS}) <> '' ELSE 1 END)",
+         THEN trim(s.{column}, {BLANK_CHARACTERS}) <> '' ELSE 1 END)",
         limits::TEXT
     )
 }
 
-/// True, in SQL, for a row whose column is a time. OpenCode's clients cannot write null
-/// and write 0 instead.
-pub(super) fn has_time(column: &str) -> String {
+/// Returns an SQL condition: the column is a time. Clients of OpenCode cannot write null,
+/// so they write 0 instead.
+pub(super) fn time_set_expr(column: &str) -> String {
     format!(
         "(typeof(s.{column}) IN ('integer', 'real') AND NOT (s.{column} >= 0 AND s.{column} < 1))"
     )
 }
 
-/// A column where it is a number. `typeof` loads nothing.
-fn number(column: &str) -> String {
+/// Returns an SQL expression for a number column. `typeof` loads nothing.
+fn number_expr(column: &str) -> String {
     format!("CASE WHEN typeof(s.{column}) IN ('integer', 'real') THEN s.{column} END")
 }
 
-/// A time as stored. REAL values are floored, and held at the ends of the range.
-pub(super) fn millis(value: ValueRef<'_>) -> Option<Millis> {
-    integer(value).map(Millis)
+/// Converts a stored time. REAL values are rounded down and clamped to the range.
+pub(super) fn to_millis(value: ValueRef<'_>) -> Option<Millis> {
+    to_integer(value).map(Millis)
 }
 
-fn integer(value: ValueRef<'_>) -> Option<i64> {
+fn to_integer(value: ValueRef<'_>) -> Option<i64> {
     match value {
         ValueRef::Integer(value) => Some(value),
-        #[expect(clippy::cast_possible_truncation, reason = "`as` holds it at the ends")]
+        #[expect(clippy::cast_possible_truncation, reason = "`as` clamps to the range")]
         ValueRef::Real(value) => Some(value.floor() as i64),
         _ => None,
     }
 }
 
-/// The rows of one table.
-pub(super) struct Rows<'a> {
+/// Reads the sessions of one table.
+pub(super) struct SessionRows<'a> {
     query: &'a RowQuery<'a>,
     conn: &'a Connection,
     row: RowById<'a>,
 }
 
-impl<'a> Rows<'a> {
+impl<'a> SessionRows<'a> {
     pub(super) fn new(query: &'a RowQuery<'a>, conn: &'a Connection) -> rusqlite::Result<Self> {
         Ok(Self {
             query,
@@ -182,44 +188,45 @@ impl<'a> Rows<'a> {
         })
     }
 
-    /// The session of this rowid, without `marked`, `worktree`, `first_prompt` and
-    /// `last_message_at`, and how many of its texts were cut. `None` where it has no
-    /// valid id. The limit must be [`WHOLE_CELL`].
-    pub(super) fn session(
+    /// Reads the session with this rowid, without `marked`, `worktree`, `first_prompt`
+    /// and `last_message_at`. Also returns how many of its texts were truncated. Returns
+    /// `None` if the row has no valid id. The limit must be [`MAX_LOADED_BYTES`].
+    pub(super) fn read(
         &mut self,
         rowid: i64,
         limit: &CellLimit<'_>,
     ) -> rusqlite::Result<Option<(Session, u64)>> {
-        let mut reader = Reader {
+        let mut reader = RowReader {
             query: self.query,
             conn: self.conn,
             rowid,
-            cut: Cut::default(),
+            truncator: TextTruncator::default(),
         };
-        let found = self.row.read(rowid, limit, |_, row| reader.session(row))?;
-        let session = found.flatten();
-        Ok(session.map(|session| (session, reader.cut.count)))
+        let session = self.row.read(rowid, limit, |_, row| reader.read(row))?;
+        Ok(session
+            .flatten()
+            .map(|session| (session, reader.truncator.count)))
     }
 }
 
-/// Reads one row into a session, and counts the texts that it cuts.
-struct Reader<'a> {
+/// Reads one row into a session and counts the texts that it truncates.
+struct RowReader<'a> {
     query: &'a RowQuery<'a>,
     conn: &'a Connection,
     rowid: i64,
-    cut: Cut,
+    truncator: TextTruncator,
 }
 
-impl Reader<'_> {
-    /// `None` where the row has no valid id.
-    fn session(&mut self, row: &Row<'_>) -> rusqlite::Result<Option<Session>> {
-        let Some(id) = id(row.get_ref(0)?) else {
+impl RowReader<'_> {
+    /// Returns `None` if the row has no valid id.
+    fn read(&mut self, row: &Row<'_>) -> rusqlite::Result<Option<Session>> {
+        let Some(id) = parse_id(row.get_ref(0)?) else {
             return Ok(None);
         };
         let title = self.text(row, 4)?;
-        let mut numbers = [ValueRef::Null; NUMBERS.len()];
-        for (at, number) in numbers.iter_mut().enumerate() {
-            *number = row.get_ref(TEXTS.len() + at)?;
+        let mut numbers = [ValueRef::Null; NUMBER_COLUMNS.len()];
+        for (index, number) in numbers.iter_mut().enumerate() {
+            *number = row.get_ref(TEXT_COLUMNS.len() + index)?;
         }
         let [created, updated, archived, cost, counts @ ..] = numbers;
         let [
@@ -235,7 +242,7 @@ impl Reader<'_> {
             viewed,
             compacting,
             suspended,
-        ] = counts.map(integer);
+        ] = counts.map(to_integer);
         let tokens = input.map(|input| Tokens {
             input,
             output: output.unwrap_or(0),
@@ -252,65 +259,65 @@ impl Reader<'_> {
             });
         Ok(Some(Session {
             id,
-            directory: self.some_text(row, 1)?,
+            directory: self.non_blank_text(row, 1)?,
             worktree: None,
-            parent_id: self.some_text(row, 3)?,
+            parent_id: self.non_blank_text(row, 3)?,
             untitled: is_untitled(title.as_deref()),
             title,
-            project_id: self.some_text(row, 2)?,
+            project_id: self.non_blank_text(row, 2)?,
             first_prompt: None,
-            time_created: millis(created),
-            time_updated: millis(updated),
-            time_archived: some_time(integer(archived)),
+            time_created: to_millis(created),
+            time_updated: to_millis(updated),
+            time_archived: non_zero_time(to_integer(archived)),
             last_message_at: None,
             marked: None,
             store: self.query.store,
-            agent: self.some_text(row, 5)?,
-            version: self.some_text(row, 6)?,
-            slug: self.some_text(row, 7)?,
-            share_url: self.some_text(row, 8)?,
-            workspace_id: self.some_text(row, 9)?,
-            model: self.model(row.get_ref(10)?),
+            agent: self.non_blank_text(row, 5)?,
+            version: self.non_blank_text(row, 6)?,
+            slug: self.non_blank_text(row, 7)?,
+            share_url: self.non_blank_text(row, 8)?,
+            workspace_id: self.non_blank_text(row, 9)?,
+            model: self.parse_model(row.get_ref(10)?),
             cost: match cost {
-                #[expect(clippy::cast_precision_loss, reason = "dollars")]
+                #[expect(clippy::cast_precision_loss, reason = "dollars are small numbers")]
                 ValueRef::Integer(cost) => Some(cost as f64),
                 ValueRef::Real(cost) => Some(cost).filter(|cost| cost.is_finite()),
                 _ => None,
             },
             tokens,
             summary,
-            time_compacting: some_time(compacting),
-            time_suspended: some_time(suspended),
-            forked_from: self.some_text(row, 12)?,
-            time_idle: some_time(idle),
-            time_viewed: some_time(viewed),
-            idle_outcome: self.some_text(row, 11)?,
+            time_compacting: non_zero_time(compacting),
+            time_suspended: non_zero_time(suspended),
+            forked_from: self.non_blank_text(row, 12)?,
+            time_idle: non_zero_time(idle),
+            time_viewed: non_zero_time(viewed),
+            idle_outcome: self.non_blank_text(row, 11)?,
         }))
     }
 
-    /// A text as the wire carries it.
-    fn text(&mut self, row: &Row<'_>, at: usize) -> rusqlite::Result<Option<String>> {
-        Ok(match row.get_ref(at)? {
-            ValueRef::Text(bytes) => Some(self.cut.text(bytes)),
-            ValueRef::Blob(bytes) if bytes == LARGE.as_bytes() => {
-                let start = self.start_of(TEXTS[at]);
-                self.cut.count += u64::from(start.is_none());
-                start.map(|start| self.cut.text(&start))
+    /// Reads a text in the form that the wire carries.
+    fn text(&mut self, row: &Row<'_>, column: usize) -> rusqlite::Result<Option<String>> {
+        Ok(match row.get_ref(column)? {
+            ValueRef::Text(bytes) => Some(self.truncator.truncate(bytes)),
+            ValueRef::Blob(bytes) if bytes == LARGE_TEXT.as_bytes() => {
+                let start = self.read_text_start(TEXT_COLUMNS[column]);
+                self.truncator.count += u64::from(start.is_none());
+                start.map(|start| self.truncator.truncate(&start))
             }
             _ => None,
         })
     }
 
-    /// The same of a column that can be null, for which a blank text stands, too.
-    fn some_text(&mut self, row: &Row<'_>, at: usize) -> rusqlite::Result<Option<String>> {
-        let text = self.text(row, at)?;
+    /// Reads a text of a nullable column, in which a blank text means null.
+    fn non_blank_text(&mut self, row: &Row<'_>, column: usize) -> rusqlite::Result<Option<String>> {
+        let text = self.text(row, column)?;
         Ok(text.filter(|text| !text.bytes().all(|byte| byte.is_ascii_whitespace())))
     }
 
-    /// The start of a large text. Any failure means none: what is not there is
-    /// null and counted, like a text that was cut.
-    fn start_of(&self, column: &str) -> Option<Vec<u8>> {
-        if !self.query.utf8 {
+    /// Reads the start of a large text. Returns `None` after any failure: the text is
+    /// then null and counts as truncated.
+    fn read_text_start(&self, column: &str) -> Option<Vec<u8>> {
+        if !self.query.is_utf8 {
             return None;
         }
         let table = self.query.table.name.as_str();
@@ -325,10 +332,10 @@ impl Reader<'_> {
         Some(start)
     }
 
-    fn model(&mut self, value: ValueRef<'_>) -> Option<Model> {
-        /// As OpenCode stores it.
+    fn parse_model(&mut self, value: ValueRef<'_>) -> Option<Model> {
+        /// The model in the form that OpenCode stores.
         #[derive(serde::Deserialize)]
-        struct Stored {
+        struct StoredModel {
             id: String,
             #[serde(rename = "providerID")]
             provider_id: String,
@@ -337,32 +344,33 @@ impl Reader<'_> {
         let ValueRef::Text(json) = value else {
             return None;
         };
-        let stored: Stored = serde_json::from_slice(json).ok()?;
+        let stored: StoredModel = serde_json::from_slice(json).ok()?;
         Some(Model {
-            id: self.cut.text(stored.id.as_bytes()),
-            provider_id: self.cut.text(stored.provider_id.as_bytes()),
+            id: self.truncator.truncate(stored.id.as_bytes()),
+            provider_id: self.truncator.truncate(stored.provider_id.as_bytes()),
             variant: stored
                 .variant
-                .map(|variant| self.cut.text(variant.as_bytes())),
+                .map(|variant| self.truncator.truncate(variant.as_bytes())),
         })
     }
 }
 
-/// A time of a column that can be null, for which 0 stands, too.
-fn some_time(value: Option<i64>) -> Option<Millis> {
+/// Converts a time of a nullable column, in which 0 means null.
+fn non_zero_time(value: Option<i64>) -> Option<Millis> {
     value.filter(|value| *value != 0).map(Millis)
 }
 
-/// Texts as the wire carries them: UTF-8, at most 4 KiB.
+/// Converts texts to the form that the wire carries: UTF-8, at most 4 KiB.
 #[derive(Debug, Default)]
-pub(super) struct Cut {
-    /// How many were cut.
+pub(super) struct TextTruncator {
+    /// How many texts were truncated.
     pub(super) count: u64,
 }
 
-impl Cut {
-    pub(super) fn text(&mut self, bytes: &[u8]) -> String {
-        // Replacing invalid bytes makes a text longer, so cut before and after.
+impl TextTruncator {
+    pub(super) fn truncate(&mut self, bytes: &[u8]) -> String {
+        // Replacing invalid bytes makes a text longer, so it is truncated before and
+        // after.
         let start = &bytes[..bytes.len().min(limits::TEXT + 4)];
         let text = String::from_utf8_lossy(start);
         let cut = cut(&text, limits::TEXT);
@@ -371,8 +379,9 @@ impl Cut {
     }
 }
 
-/// Only a TEXT is an id: a number or a BLOB names no session of OpenCode.
-pub(super) fn id(value: ValueRef<'_>) -> Option<SessionId> {
+/// Reads a session id. Only a TEXT is an id; a number or a BLOB is not the id of an
+/// OpenCode session.
+pub(super) fn parse_id(value: ValueRef<'_>) -> Option<SessionId> {
     let ValueRef::Text(bytes) = value else {
         return None;
     };

@@ -1,15 +1,17 @@
-//! The sessions of a database, one by one.
+//! The sessions of a database, read one by one.
 //!
-//! Two steps: the keys of all rows that count (rowid, time, id), sorted here so that
-//! SQLite needs no temporary file (24 bytes and the id for each), then each row by its
-//! rowid. So rows stream in their order, and memory does not follow the size of cells:
-//! one larger than 64 KiB is not loaded but read from its start.
+//! There are two steps. The first reads the keys of all relevant rows (rowid, time, id)
+//! and sorts them here, so that SQLite needs no temporary file; they take 24 bytes and
+//! the id each. The second reads each row by its rowid. So rows are sent in order, and
+//! memory use does not depend on the size of cells: of a cell larger than 64 KiB only the
+//! start is read.
 //!
-//! OpenCode 1 keeps sessions in the table `session`, OpenCode 2 in `session_v2`.
-//! One file can have both, and a session can be in both: the newer row is the
-//! session, that of `session_v2` where they are equally new. So the filter comes
-//! after: what was archived since in one table is not listed out of the other. What was
-//! deleted in OpenCode 2 is not listed out of `session` either ([`super::deleted`]).
+//! OpenCode 1 stores sessions in the table `session`, OpenCode 2 in `session_v2`. One
+//! file can have both tables, and a session can be in both. The newer row is then the
+//! session, or the row of `session_v2` if both are equally new. The filter is applied
+//! after that: a session that was archived in one table is not listed from the other. A
+//! session that was deleted in OpenCode 2 is not listed from `session` either
+//! ([`super::deleted`]).
 
 use std::cmp::Reverse;
 
@@ -17,149 +19,151 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
 use super::degraded::DegradedParts;
-use super::row::{RowQuery, has_text, has_time, millis, time_updated};
+use super::row::{RowQuery, non_blank_text_expr, time_set_expr, time_updated_expr, to_millis};
 use super::schema::Schema;
-use super::sessions::{SessionQuery, Sessions};
-use super::{StoreError, quoted};
+use super::sessions::{SessionLoader, SessionQuery};
+use super::{StoreError, quote_identifier};
 use crate::session::{Millis, Session, SessionId};
 use crate::wire::Skipped;
 
-/// Which sessions to list.
+/// The sessions to list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Children too, not just roots.
+    /// Whether to include subagents, not only roots.
     pub children: bool,
-    /// Archived ones too.
+    /// Whether to include archived sessions.
     pub archived: bool,
 }
 
-/// What a listing of rows was.
+/// A summary of the rows of a listing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Listed {
-    /// The tables' names.
+pub struct ListSummary {
+    /// The names of the session tables.
     pub tables: Vec<String>,
-    /// One of them has no `parent_id`: its sessions were all taken for roots.
+    /// Whether a table has no `parent_id`, so that all of its sessions were treated as
+    /// roots.
     pub flat: bool,
-    /// What was left out or cut.
+    /// What was left out or truncated.
     pub skipped: Skipped,
-    /// What could not be read.
+    /// The optional parts that could not be read.
     pub degraded: DegradedParts,
 }
 
-/// The SQL of a listing, made for one schema.
+/// The SQL of a listing for one schema.
 #[derive(Debug, Clone)]
-pub struct Query<'a> {
+pub struct ListQuery<'a> {
     sessions: SessionQuery<'a>,
-    /// Of each table of sessions.
+    /// For each session table, the SQL that selects the keys.
     keys: Vec<String>,
 }
 
-impl<'a> Query<'a> {
-    /// The SQL for the tables of sessions in `schema`; `None` where there are none.
+impl<'a> ListQuery<'a> {
+    /// Builds the SQL for the session tables in `schema`. Returns `None` if there are
+    /// none.
     ///
     /// # Errors
     ///
-    /// Returns [`StoreError::Schema`] for a table whose rows cannot be told apart and
-    /// named.
+    /// Returns [`StoreError::Schema`] if a session table has no rowid or no column `id`.
     pub fn new(schema: &'a Schema, filter: Filter) -> Result<Option<Self>, StoreError> {
         let sessions = SessionQuery::new(schema)?;
-        let is_alone = sessions.tables.len() == 1;
+        let is_only_table = sessions.tables.len() == 1;
         let keys = sessions
             .tables
             .iter()
-            .map(|rows| keys_of(rows, filter, is_alone));
+            .map(|rows| keys_sql(rows, filter, is_only_table));
         let keys: Vec<_> = keys.collect();
         Ok((!keys.is_empty()).then_some(Self { sessions, keys }))
     }
 
-    /// Each statement's SQL, with a name for it.
+    /// Returns the SQL of each statement with a label.
     #[must_use]
     pub fn statements(&self) -> Vec<(&'static str, &str)> {
         let keys = self.keys.iter().map(|sql| ("keys", sql.as_str()));
         keys.chain(self.sessions.statements()).collect()
     }
 
-    /// Hands the sessions to `sink`, newest activity first, ties by id, with first
-    /// prompts of at most `prompt_limit` characters. It sets every field but `marked`.
+    /// Passes the sessions to `sink`, newest activity first, ties by id. First prompts
+    /// have at most `prompt_limit` characters. All fields except `marked` are set.
     ///
     /// # Errors
     ///
-    /// Returns an error if SQLite fails or `sink` does.
+    /// Returns an error if SQLite or `sink` fails.
     pub fn run<E: From<StoreError>>(
         &self,
         conn: &Connection,
         prompt_limit: usize,
         mut sink: impl FnMut(Session) -> Result<(), E>,
-    ) -> Result<Listed, E> {
-        let store = |error: rusqlite::Error| E::from(StoreError::from(error));
+    ) -> Result<ListSummary, E> {
+        let to_error = |error: rusqlite::Error| E::from(StoreError::from(error));
         let tables = || self.sessions.tables.iter().map(|rows| rows.table);
-        let mut listed = Listed {
+        let mut summary = ListSummary {
             tables: tables().map(|table| table.name.clone()).collect(),
-            flat: tables().any(|table| !table.has("parent_id")),
-            ..Listed::default()
+            flat: tables().any(|table| !table.has_column("parent_id")),
+            ..ListSummary::default()
         };
         let mut keys = Keys::default();
-        for (place, sql) in (0..).zip(&self.keys) {
-            keys.read(conn, place, sql).map_err(store)?;
+        for (table, sql) in (0..).zip(&self.keys) {
+            keys.read(conn, table, sql).map_err(to_error)?;
         }
-        listed.skipped.duplicate_id = keys.sort();
-        let mut sessions = Sessions::new(conn, &self.sessions, prompt_limit).map_err(store)?;
+        summary.skipped.duplicate_id = keys.sort();
+        let mut loader =
+            SessionLoader::new(conn, &self.sessions, prompt_limit).map_err(to_error)?;
         for key in &keys.keys {
-            let table = usize::from(key.place);
+            let table = usize::from(key.table);
             if let Some(id) = keys.id(key)
-                && sessions.is_deleted(table, id, key.updated().map(Millis))
+                && loader.is_deleted(table, id, key.updated_ms().map(Millis))
             {
                 continue;
             }
-            let session = sessions.session(table, key.rowid).map_err(store)?;
+            let session = loader.load(table, key.rowid).map_err(to_error)?;
             let Some((session, truncated)) = session else {
-                listed.skipped.invalid_id += 1;
+                summary.skipped.invalid_id += 1;
                 continue;
             };
-            // One that is there and could not be read is no reason to leave it out.
-            let has_none = session.directory.is_none() && truncated == 0;
-            if has_none && self.sessions.tables[table].table.has("directory") {
+            // A session with a directory that could not be read is still summary.
+            let has_no_directory = session.directory.is_none() && truncated == 0;
+            if has_no_directory && self.sessions.tables[table].table.has_column("directory") {
                 continue;
             }
-            listed.skipped.truncated += truncated;
+            summary.skipped.truncated += truncated;
             sink(session)?;
         }
-        listed.degraded = sessions.degraded;
-        Ok(listed)
+        summary.degraded = loader.degraded;
+        Ok(summary)
     }
 }
 
-/// The select of the keys of a table: all of them if rows of another table can hide
-/// them, else those that are wanted.
-fn keys_of(rows: &RowQuery<'_>, filter: Filter, is_alone: bool) -> String {
+/// Builds the SQL that selects the keys of a table: all keys if rows of another table can
+/// hide them, else only those that the filter accepts.
+fn keys_sql(rows: &RowQuery<'_>, filter: Filter, is_only_table: bool) -> String {
     let (table, rowid) = (rows.table, rows.rowid);
     let mut wanted = vec!["1".to_owned()];
-    if table.has("parent_id") && !filter.children {
-        wanted.push(format!("NOT {}", has_text("parent_id")));
+    if table.has_column("parent_id") && !filter.children {
+        wanted.push(format!("NOT {}", non_blank_text_expr("parent_id")));
     }
-    if table.has("time_archived") && !filter.archived {
-        wanted.push(format!("NOT {}", has_time("time_archived")));
+    if table.has_column("time_archived") && !filter.archived {
+        wanted.push(format!("NOT {}", time_set_expr("time_archived")));
     }
-    if table.has("directory") {
-        // A session without a directory belongs nowhere in a list.
-        wanted.push(has_text("directory"));
+    if table.has_column("directory") {
+        // A session without a directory is not summary.
+        wanted.push(non_blank_text_expr("directory"));
     }
     let wanted = wanted.join(" AND ");
-    let which = if is_alone {
+    let condition = if is_only_table {
         format!(" WHERE {wanted}")
     } else {
         String::new()
     };
     format!(
         "SELECT s.{rowid}, {}, CASE WHEN octet_length(s.id) <= {} THEN s.id END, ({wanted}) \
-         FROM {} AS s NOT INDEXED{which}",
-        time_updated(table),
+         FROM {} AS s NOT INDEXED{condition}",
+        time_updated_expr(table),
         SessionId::MAX_BYTES,
-        quoted(&table.name)
+        quote_identifier(&table.name)
     )
 }
 
-/// The keys of rows, in 24 bytes each, and their ids one after the other.
+/// The keys of rows, 24 bytes each, and their ids in one buffer.
 #[derive(Default)]
 struct Keys {
     keys: Vec<Key>,
@@ -167,31 +171,31 @@ struct Keys {
 }
 
 struct Key {
-    /// In milliseconds since 1970; the least where it is not known, which sorts last.
-    time: i64,
+    /// In milliseconds since 1970. An unknown time is `i64::MIN`, which sorts last.
+    time_ms: i64,
     rowid: i64,
-    /// Where its id begins.
-    id_at: u32,
-    /// [`NO_ID`] where it has none.
-    id_len: u16,
-    /// Which table.
-    place: u8,
+    /// The offset of the id in the buffer.
+    id_offset: u32,
+    /// The length of the id in bytes, or [`NO_ID`].
+    id_len_bytes: u16,
+    /// The index of the table.
+    table: u8,
     is_wanted: bool,
 }
 
-/// The length of an id that is not a text.
+/// Marks a key whose id is not a text.
 const NO_ID: u16 = u16::MAX;
 
 const _: () = assert!(SessionId::MAX_BYTES < NO_ID as usize);
 
 impl Key {
-    fn updated(&self) -> Option<i64> {
-        (self.time != i64::MIN).then_some(self.time)
+    fn updated_ms(&self) -> Option<i64> {
+        (self.time_ms != i64::MIN).then_some(self.time_ms)
     }
 }
 
 impl Keys {
-    fn read(&mut self, conn: &Connection, place: u8, sql: &str) -> rusqlite::Result<()> {
+    fn read(&mut self, conn: &Connection, table: u8, sql: &str) -> rusqlite::Result<()> {
         let mut rows = conn.prepare(sql)?;
         let mut rows = rows.query([])?;
         while let Some(row) = rows.next()? {
@@ -200,12 +204,12 @@ impl Keys {
                 _ => None,
             };
             self.keys.push(Key {
-                time: millis(row.get_ref(1)?).map_or(i64::MIN, |time| time.0),
+                time_ms: to_millis(row.get_ref(1)?).map_or(i64::MIN, |time| time.0),
                 rowid: row.get(0)?,
-                // 4 GiB of ids are more rows than a listing may have by far.
-                id_at: u32::try_from(self.ids.len()).unwrap_or(u32::MAX),
-                id_len: id.map_or(NO_ID, |id| u16::try_from(id.len()).unwrap_or(NO_ID)),
-                place,
+                // 4 GiB of ids are far more rows than a listing may have.
+                id_offset: u32::try_from(self.ids.len()).unwrap_or(u32::MAX),
+                id_len_bytes: id.map_or(NO_ID, |id| u16::try_from(id.len()).unwrap_or(NO_ID)),
+                table,
                 is_wanted: row.get(3)?,
             });
             self.ids.extend_from_slice(id.unwrap_or_default());
@@ -217,38 +221,39 @@ impl Keys {
         std::str::from_utf8(id_of(&self.ids, key)?).ok()
     }
 
-    /// Keeps of rows with the same id the newest, of those the ones that are wanted, and
-    /// puts them in order. Returns how many duplicates there were within a table.
+    /// Keeps the newest of the rows with the same id, drops those that the filter
+    /// rejects, and sorts the rest. Returns the number of duplicates within a table.
     ///
-    /// A unique index is no promise: it can be damaged.
+    /// A unique index does not rule out duplicates, since it can be damaged.
     fn sort(&mut self) -> u64 {
         let Self { keys, ids } = self;
-        let newest_first = |key: &Key| (Reverse(key.time), Reverse(key.place), key.rowid);
+        let newest_first = |key: &Key| (Reverse(key.time_ms), Reverse(key.table), key.rowid);
         keys.sort_unstable_by(|a, b| {
             let by_id = id_of(ids, a).cmp(&id_of(ids, b));
             by_id.then_with(|| newest_first(a).cmp(&newest_first(b)))
         });
         let mut duplicates = 0;
-        let mut first: Option<(u32, u16, u8)> = None;
+        let mut newest: Option<(u32, u16, u8)> = None;
         keys.retain(|key| {
-            let is_repeated = first
-                .filter(|(at, len, _)| *len != NO_ID && slice(ids, *at, *len) == id_of(ids, key));
+            let is_repeated = newest.filter(|(offset, len_bytes, _)| {
+                *len_bytes != NO_ID && slice(ids, *offset, *len_bytes) == id_of(ids, key)
+            });
             match is_repeated {
-                Some((.., place)) => {
-                    // In the other table it is the same session.
-                    duplicates += u64::from(key.is_wanted && key.place == place);
+                Some((.., table)) => {
+                    // Rows in different tables are the same session, not duplicates.
+                    duplicates += u64::from(key.is_wanted && key.table == table);
                     false
                 }
                 None => {
-                    first = Some((key.id_at, key.id_len, key.place));
+                    newest = Some((key.id_offset, key.id_len_bytes, key.table));
                     key.is_wanted
                 }
             }
         });
-        // OpenCode's ids descend with time: where no time is known, the newest comes
-        // first, too.
+        // OpenCode's ids descend with time, so that rows with an unknown time are sorted
+        // newest first too.
         keys.sort_unstable_by(|a, b| {
-            let by_time = b.time.cmp(&a.time);
+            let by_time = b.time_ms.cmp(&a.time_ms);
             by_time
                 .then_with(|| id_of(ids, a).cmp(&id_of(ids, b)))
                 .then_with(|| newest_first(a).cmp(&newest_first(b)))
@@ -258,9 +263,10 @@ impl Keys {
 }
 
 fn id_of<'i>(ids: &'i [u8], key: &Key) -> Option<&'i [u8]> {
-    slice(ids, key.id_at, key.id_len)
+    slice(ids, key.id_offset, key.id_len_bytes)
 }
 
-fn slice(ids: &[u8], at: u32, len: u16) -> Option<&[u8]> {
-    (len != NO_ID).then(|| ids.get(at as usize..at as usize + usize::from(len)))?
+fn slice(ids: &[u8], offset: u32, len_bytes: u16) -> Option<&[u8]> {
+    (len_bytes != NO_ID)
+        .then(|| ids.get(offset as usize..offset as usize + usize::from(len_bytes)))?
 }

@@ -1,6 +1,6 @@
-//! The tables as they are: any column may be missing, in any order, and while
-//! OpenCode upgrades every intermediate schema is visible. Read in the same
-//! transaction as the rows.
+//! The schema of a database as it is: any column may be missing, in any order. While
+//! OpenCode upgrades, every intermediate schema is visible, so the schema is read in the
+//! same transaction as the rows.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use rusqlite::{Connection, Statement};
 
 use super::StoreError;
 
-/// The tables that are read, as far as the database has them.
-const TABLES: [&str; 11] = [
+/// The tables that this crate reads, if the database has them.
+const KNOWN_TABLES: [&str; 11] = [
     "session",
     "session_v2",
     "project",
@@ -23,75 +23,76 @@ const TABLES: [&str; 11] = [
     "event_sequence",
 ];
 
-/// True for a table without which there is no listing.
-fn is_of_sessions(table: &str) -> bool {
+/// Returns true for a table without which there is no listing.
+fn is_session_table(table: &str) -> bool {
     matches!(table, "session" | "session_v2")
 }
 
-/// What is known of the tables this crate reads.
+/// The schema of the tables that this crate reads.
 #[derive(Debug, Clone, Default)]
 pub struct Schema {
     tables: BTreeMap<String, Table>,
-    /// Text is stored as UTF-8. Otherwise its bytes are not those of a text.
-    pub utf8: bool,
-    /// Tables that are optional and cannot be read, by their names above, and why: a view
-    /// of a table that is not there, for one.
+    /// Whether text is stored as UTF-8. Otherwise the stored bytes differ from those of
+    /// the text.
+    pub is_utf8: bool,
+    /// Optional tables that cannot be read, with the reason: for example a view of a
+    /// missing table.
     pub unreadable: Vec<(&'static str, String)>,
 }
 
-/// One table.
+/// A table.
 #[derive(Debug, Clone)]
 pub struct Table {
-    /// Its name as the database spells it.
+    /// The name as the database spells it.
     pub name: String,
-    /// What it is.
+    /// The kind of table.
     pub kind: TableKind,
-    /// Its columns in the order of the table.
+    /// The columns in the order of the table.
     pub columns: Vec<Column>,
-    /// Its indexes.
+    /// The indexes of the table.
     pub indexes: Vec<Index>,
 }
 
-/// What a table is.
+/// The kind of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TableKind {
-    /// An ordinary table whose rows have a rowid, which goes by this name.
+    /// An ordinary table whose rows have a rowid, which has this name.
     Rowid(&'static str),
-    /// A table without a rowid, or one whose columns take all of its names.
+    /// A table without a rowid, or one whose columns use all names of the rowid.
     WithoutRowid,
     /// A view, a virtual table, or a shadow table.
     Other(String),
 }
 
-/// One column.
+/// A column.
 #[derive(Debug, Clone)]
 pub struct Column {
-    /// Its name, in lower case.
+    /// The name in lower case.
     pub name: String,
-    /// Its declared type.
+    /// The declared type.
     pub declared: String,
-    /// It is computed from other columns.
+    /// Whether the column is generated.
     pub generated: bool,
-    /// It is of the primary key.
+    /// Whether the column is part of the primary key.
     pub in_primary_key: bool,
-    /// Rows that were made before the column can read as something else than
-    /// null, though nothing of it is stored.
+    /// Whether rows that are older than the column read as a default other than null,
+    /// though no value is stored.
     pub has_default: bool,
 }
 
-/// One index.
+/// An index.
 #[derive(Debug, Clone)]
 pub struct Index {
-    /// Its name.
+    /// The name of the index.
     pub name: String,
-    /// No two rows have the same key.
+    /// Whether it is a unique index.
     pub unique: bool,
-    /// It holds only some rows.
+    /// Whether it is a partial index.
     pub partial: bool,
-    /// It is the table's primary key, which then is not the rowid.
+    /// Whether it implements the primary key, which then is not the rowid.
     pub primary: bool,
-    /// Its key: columns in lower case, or nothing for an expression; and
-    /// whether they are ordered by their bytes.
+    /// The key: for each column its name in lower case, or `None` for an expression, and
+    /// whether it has the collation BINARY.
     pub key: Vec<(Option<String>, bool)>,
 }
 
@@ -100,27 +101,28 @@ impl Schema {
     ///
     /// # Errors
     ///
-    /// Where SQLite fails.
+    /// Returns an error if SQLite fails or a session table cannot be read.
     pub fn read(conn: &Connection) -> Result<Self, StoreError> {
         let encoding: String = conn.pragma_query_value(None, "encoding", |row| row.get(0))?;
         let mut schema = Self {
             tables: BTreeMap::new(),
-            utf8: encoding == "UTF-8",
+            is_utf8: encoding == "UTF-8",
             unreadable: Vec::new(),
         };
         let mut statements = Statements::new(conn)?;
-        // All at once: each of them reads the whole list.
-        let mut list =
+        // One query for all tables, since each query of `pragma_table_list` reads the
+        // whole list.
+        let mut table_list =
             conn.prepare("SELECT name, type, wr FROM pragma_table_list WHERE schema = 'main'")?;
-        let mut list = list.query([])?;
-        while let Some(row) = list.next()? {
+        let mut rows = table_list.query([])?;
+        while let Some(row) = rows.next()? {
             let name = row.get_ref(0)?.as_bytes().unwrap_or_default();
-            let is_it = |known: &&&str| name.eq_ignore_ascii_case(known.as_bytes());
-            if let Some(known) = TABLES.iter().find(is_it) {
+            let has_name = |known: &&&str| name.eq_ignore_ascii_case(known.as_bytes());
+            if let Some(known) = KNOWN_TABLES.iter().find(has_name) {
                 let listed = (row.get(0)?, row.get(1)?, row.get(2)?);
                 match Table::read(&mut statements, listed) {
                     Ok(table) => drop(schema.tables.insert((*known).to_owned(), table)),
-                    Err(error) if is_of_sessions(known) => return Err(error),
+                    Err(error) if is_session_table(known) => return Err(error),
                     Err(error) => schema.unreadable.push((known, error.to_string())),
                 }
             }
@@ -128,19 +130,19 @@ impl Schema {
         Ok(schema)
     }
 
-    /// The table of this name, if there is one.
+    /// Returns the table with this name, if the database has it.
     #[must_use]
     pub fn table(&self, name: &str) -> Option<&Table> {
         self.tables.get(name)
     }
 
-    /// All tables that were found.
+    /// Returns all tables that the database has.
     pub fn tables(&self) -> impl Iterator<Item = &Table> {
         self.tables.values()
     }
 }
 
-/// What the schema is asked with, made once for all tables.
+/// The statements that read the schema, prepared once for all tables.
 struct Statements<'c> {
     columns: Statement<'c>,
     indexes: Statement<'c>,
@@ -167,7 +169,7 @@ impl<'c> Statements<'c> {
 }
 
 impl Table {
-    /// Reads the table of this name, type and kind.
+    /// Reads the table with this name, type and WITHOUT ROWID flag.
     fn read(
         statements: &mut Statements<'_>,
         (name, kind, without_rowid): (String, String, bool),
@@ -201,19 +203,19 @@ impl Table {
         })
     }
 
-    /// True where there is a column of this name (in lower case).
+    /// Returns true if the table has a column with this name (in lower case).
     #[must_use]
-    pub fn has(&self, column: &str) -> bool {
+    pub fn has_column(&self, column: &str) -> bool {
         self.columns.iter().any(|known| known.name == column)
     }
 
-    /// True where a column is computed from others.
+    /// Returns true if the table has a generated column.
     #[must_use]
-    pub fn computes(&self) -> bool {
+    pub fn has_generated_column(&self) -> bool {
         self.columns.iter().any(|column| column.generated)
     }
 
-    /// The name of the rowid, where rows have one.
+    /// Returns the name of the rowid, if rows have one.
     #[must_use]
     pub fn rowid(&self) -> Option<&'static str> {
         match self.kind {
@@ -222,9 +224,9 @@ impl Table {
         }
     }
 
-    /// The column that is the rowid under another name (in lower case): the primary
-    /// key, if it has no index of its own (<https://sqlite.org/lang_createtable.html>,
-    /// section 5).
+    /// Returns the column that is an alias of the rowid (in lower case): the primary key,
+    /// if it has no index of its own (<https://sqlite.org/lang_createtable.html>, section
+    /// 5).
     #[must_use]
     pub fn rowid_alias(&self) -> Option<&String> {
         self.rowid()?;
@@ -235,8 +237,8 @@ impl Table {
         key.map(|column| &column.name)
     }
 
-    /// An index over all rows whose key begins with these columns, ordered by
-    /// their bytes.
+    /// Returns an index over all rows whose key begins with these columns, each with the
+    /// collation BINARY.
     #[must_use]
     pub fn index_on(&self, columns: &[&str]) -> Option<&Index> {
         self.indexes.iter().find(|index| {
@@ -246,7 +248,9 @@ impl Table {
                     .key
                     .iter()
                     .zip(columns)
-                    .all(|((name, binary), wanted)| name.as_deref() == Some(*wanted) && *binary)
+                    .all(|((name, is_binary), wanted)| {
+                        name.as_deref() == Some(*wanted) && *is_binary
+                    })
         })
     }
 }

@@ -1,4 +1,4 @@
-//! What a file is and when it changed, as the file system tells it.
+//! The identity and times of a file, as the file system reports them.
 
 use std::fs::{File, Metadata};
 use std::io;
@@ -7,8 +7,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bincode::{Decode, Encode};
 
-/// A file that changed so recently could change again and keep its times.
-const RACY: Duration = Duration::from_secs(2);
+/// How long a file must have been unchanged before its next change is certain to change
+/// its times.
+const SETTLE_TIME: Duration = Duration::from_secs(2);
 
 /// The identity of a database file, its size, its times and SQLite's change counter.
 ///
@@ -16,15 +17,15 @@ const RACY: Duration = Duration::from_secs(2);
 /// [settled](Self::is_settled) when it was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub struct FileStamp {
-    /// The device it is on.
+    /// The device of the file.
     pub device: u64,
-    /// Its inode there.
+    /// The inode of the file on that device.
     pub inode: u64,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub size: u64,
-    /// When its content changed, in seconds and nanoseconds since 1970.
+    /// When the content changed, in seconds and nanoseconds since 1970.
     pub modified: (i64, i64),
-    /// When its inode changed, in the same units.
+    /// When the inode changed, in the same units.
     pub changed: (i64, i64),
     /// SQLite's file change counter, which grows with each transaction in rollback
     /// mode (<https://sqlite.org/fileformat2.html>, section 1.3.7).
@@ -32,13 +33,13 @@ pub struct FileStamp {
 }
 
 impl FileStamp {
-    /// The stamp of an open database file.
+    /// Returns the stamp of an open database file.
     ///
     /// # Errors
     ///
-    /// Returns an error if the file cannot be inspected or its header not be read.
-    pub(super) fn of(file: &File) -> io::Result<Self> {
-        let about: Metadata = file.metadata()?;
+    /// Returns an error if the file cannot be inspected or its header cannot be read.
+    pub(super) fn from_file(file: &File) -> io::Result<Self> {
+        let metadata: Metadata = file.metadata()?;
         let mut counter = [0; 4];
         let has_counter = match file.read_exact_at(&mut counter, 24) {
             Ok(()) => true,
@@ -46,11 +47,11 @@ impl FileStamp {
             Err(error) => return Err(error),
         };
         Ok(Self {
-            device: about.dev(),
-            inode: about.ino(),
-            size: about.len(),
-            modified: (about.mtime(), about.mtime_nsec()),
-            changed: (about.ctime(), about.ctime_nsec()),
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
             change_counter: if has_counter {
                 u32::from_be_bytes(counter)
             } else {
@@ -59,12 +60,12 @@ impl FileStamp {
         })
     }
 
-    /// True if the file has not changed for two seconds, so that its next change has
-    /// other times. Times of the future prove nothing.
+    /// Returns true if the file has not changed for two seconds, so that its next change
+    /// gives it other times. Returns false for times in the future.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         let last = u64::try_from(self.modified.0.max(self.changed.0)).unwrap_or(0);
         let age = SystemTime::now().duration_since(UNIX_EPOCH + Duration::from_secs(last));
-        age.is_ok_and(|age| age > RACY)
+        age.is_ok_and(|age| age > SETTLE_TIME)
     }
 }

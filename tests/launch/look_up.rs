@@ -155,7 +155,7 @@ fn no_such_session_and_nobody_could_look_are_two_things() {
     for (db, why) in [
         (&nowhere, "there is no database"),
         (&other.db, "has no table session or session_v2, but: other"),
-        (&garbage, "does not begin like an SQLite database"),
+        (&garbage, "is not an SQLite database"),
     ] {
         for command in ["get", "roots"] {
             let output = run(command, db, &["ses_a", "ses_b"]);

@@ -278,9 +278,9 @@ fn only_the_same_database_in_the_same_state_goes_on() {
         changed: (6, 7),
         change_counter: 8,
     };
-    let mut state = ScanState::new(key(), WalPosition::NOWHERE, 0);
+    let mut state = ScanState::new(key(), WalPosition::NO_LOG, 0);
     state.keep_stamp(Some(stamp));
-    assert!(state.is_about(&key(), WalPosition::NOWHERE, stamp));
+    assert!(state.is_about(&key(), WalPosition::NO_LOG, stamp));
     let others = [
         FileStamp { device: 9, ..stamp },
         FileStamp { inode: 9, ..stamp },
@@ -300,12 +300,12 @@ fn only_the_same_database_in_the_same_state_goes_on() {
     ];
     for other in others {
         assert!(
-            !state.is_about(&key(), WalPosition::NOWHERE, other),
+            !state.is_about(&key(), WalPosition::NO_LOG, other),
             "{other:?}"
         );
     }
     state.keep_stamp(None);
-    assert!(!state.is_about(&key(), WalPosition::NOWHERE, stamp));
+    assert!(!state.is_about(&key(), WalPosition::NO_LOG, stamp));
     let other_keys = [
         CacheKey {
             page_size: 1024,
