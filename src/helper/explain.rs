@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use super::listing::{Ended, Task};
 use super::report_error;
-use crate::marker::{self, Found};
+use crate::marker::{self, ScanResult};
 use crate::store::{Database, ListQuery, Opened, StoreError, Table, TableKind, WalPosition};
 use crate::text::{DisplayPath, one_line};
 use crate::wire::notes;
@@ -110,14 +110,14 @@ fn explain_open(
     phases: &mut Phases,
     out: &mut impl Write,
 ) -> Result<(), Trouble> {
-    let Found {
+    let ScanResult {
         snapshot,
         schema,
-        marks,
+        marked_sessions,
         scan,
-        why,
+        full_scan_reason,
         degraded,
-        remember: _,
+        cache_update: _,
     } = marker::scan(database, &task.marker)?;
     phases.end("marker");
     let query = ListQuery::new(&schema, task.filter)?;
@@ -171,8 +171,8 @@ fn explain_open(
             scan.bytes,
             scan.progress * 100.0
         )?;
-        for why in why.into_iter().chain(degraded.as_deref()) {
-            writeln!(out, "          {}", one_line(why))?;
+        for reason in full_scan_reason.into_iter().chain(degraded.as_deref()) {
+            writeln!(out, "          {}", one_line(reason))?;
         }
     }
     for (name, sql) in query.statements() {
@@ -194,7 +194,7 @@ fn explain_open(
         task.first_prompt_limit,
         |session| -> Result<(), StoreError> {
             sessions += 1;
-            marked += u64::from(marks.of(&session.id) == Some(true));
+            marked += u64::from(marked_sessions.is_marked(&session.id) == Some(true));
             Ok(())
         },
     )?;

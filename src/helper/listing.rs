@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use rusqlite::Connection;
 
-use crate::marker::{self, CacheMode, Found};
+use crate::marker::{self, CacheUpdate, ScanResult};
 use crate::store::{Database, Filter, ListQuery, ListSummary, OpenOptions, Opened, StoreError};
 use crate::wire::{
     DatabaseState, End, ErrorKind, HelperError, OptionalPart, Scan, WriteError, Writer, limits,
@@ -108,7 +108,7 @@ impl Trouble {
     }
 }
 
-fn read<W: Write>(task: &Task, out: &mut Writer<W>) -> Result<(End, Option<CacheMode>), Trouble> {
+fn read<W: Write>(task: &Task, out: &mut Writer<W>) -> Result<(End, Option<CacheUpdate>), Trouble> {
     let started = Instant::now();
     let opened = match &task.db {
         Some(path) => Database::open(path, &task.open)?,
@@ -157,7 +157,7 @@ struct Rows {
     /// Where there are no session tables.
     other_tables: Vec<String>,
     scan: Scan,
-    remember: Option<CacheMode>,
+    remember: Option<CacheUpdate>,
 }
 
 fn send_rows<W: Write>(
@@ -166,14 +166,14 @@ fn send_rows<W: Write>(
     out: &mut Writer<W>,
 ) -> Result<Rows, Trouble> {
     // One snapshot: schema, marker and rows are of the same moment.
-    let Found {
+    let ScanResult {
         snapshot,
         schema,
-        marks,
+        marked_sessions,
         scan,
-        remember,
+        cache_update,
         degraded,
-        why: _,
+        full_scan_reason: _,
     } = marker::scan(database, &task.marker)?;
     let log_elsewhere = database.log_elsewhere();
     let Some(query) = ListQuery::new(&schema, task.filter)? else {
@@ -186,7 +186,7 @@ fn send_rows<W: Write>(
         });
     };
     let mut listed = query.run(&snapshot, task.first_prompt_limit, |mut session| {
-        session.marked = marks.of(&session.id);
+        session.marked = marked_sessions.is_marked(&session.id);
         out.session(session).map_err(Trouble::Write)
     })?;
     if let Some(reason) = degraded {
@@ -197,7 +197,7 @@ fn send_rows<W: Write>(
         log_elsewhere,
         other_tables: Vec::new(),
         scan,
-        remember,
+        remember: cache_update,
     })
 }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::listing::{Ended, Task};
 use super::report_error;
-use crate::marker::{self, Marks};
+use crate::marker::{self, MarkedSessions};
 use crate::store::{Database, Opened, StoreError};
 use crate::text::{DisplayPath, one_line};
 use crate::wire::ErrorKind;
@@ -69,13 +69,21 @@ fn compare(task: &Task) -> Result<Option<Comparison>, StoreError> {
     let found = marker::scan(&database, &task.marker)?;
     let scan_took = started.elapsed();
     let started = Instant::now();
-    let expected = marker::definition(&found.snapshot, &found.schema, marker)?;
+    let expected = marker::find_by_definition(&found.snapshot, &found.schema, marker)?;
     let query_took = started.elapsed();
-    let Marks::Of { marked, complete } = found.marks else {
+    let MarkedSessions::Known {
+        marked,
+        is_complete,
+    } = found.marked_sessions
+    else {
         return Ok(None);
     };
     let marked: BTreeSet<_> = marked.into_iter().collect();
-    let unknown = if complete { "" } else { ", not all known yet" };
+    let unknown = if is_complete {
+        ""
+    } else {
+        ", not all known yet"
+    };
     let how = format!(
         "scan:     {}, {} frames of the log, {:.1} ms{unknown}\nquery:    {:.1} ms",
         found.scan.mode.as_str(),
@@ -83,7 +91,7 @@ fn compare(task: &Task) -> Result<Option<Comparison>, StoreError> {
         scan_took.as_secs_f64() * 1000.0,
         query_took.as_secs_f64() * 1000.0,
     );
-    let missing = if complete {
+    let missing = if is_complete {
         expected.difference(&marked).cloned().collect()
     } else {
         BTreeSet::new()

@@ -1,27 +1,27 @@
-//! What a scan remembers for the next one, and the phases in which the pages of a
-//! database become known.
+//! The state that a scan caches for the next one, and the phases in which the pages of a
+//! database are scanned.
 //!
-//! Each phase keeps an invariant. `P` is the position that the log was read to, and its
-//! generation is the run of the log since it last began again at the front.
+//! Each phase keeps an invariant. `P` is the position up to which the log was read. Its
+//! generation is the run of the log since its last restart.
 //!
-//! * **Search**: every row that holds a half of the marker in the snapshot at `P` is
-//!   watched, or one of its halves is on a page of the file after the first `done`, or
-//!   on an unowned page.
-//! * **Owners**: a round begins with `done` 0 and `P` at the start of its generation.
-//!   In the round that ends the phase every link of the file and of the log was held
-//!   against the final set of unowned pages. (So a round in which that set grew is
-//!   followed by another; growth by links that were all held against each other does
-//!   not count if no log was read before.) It ends at once where no unowned page is left:
-//!   the log can say that no row has them any more ([`super::free_pages`]).
-//! * **Complete**: every row that holds a half of the marker in the snapshot at `P` is
-//!   watched.
+//! * **Search**: for every row that contains a half of the marker in the snapshot at `P`,
+//!   the row is in `rows_with_half`, or one of its halves is on a page of the file after
+//!   the first `done` pages, or on an unowned page.
+//! * **Owners**: a round begins with `done` 0 and `P` at the start of its generation. In
+//!   the round that ends the phase, every link of the file and of the log was compared
+//!   with the final set of unowned pages. (So a round in which that set has_grown is followed
+//!   by another. Growth through links that were all traced together does not count if no
+//!   log was read before.) The phase ends at once when no unowned page is left: the log
+//!   can show that no row owns them any more ([`super::free_pages`]).
+//! * **Complete**: every row that contains a half of the marker in the snapshot at `P` is
+//!   in `rows_with_half`.
 //!
-//! Whatever breaks the chain from `P` to a snapshot (the log was restarted unread,
-//! another file or schema) begins a new state, which keeps the watched rows only as
-//! rows to confirm. A file that cannot be decoded, or is about something else, is a
-//! cache that is not there.
+//! Anything that breaks the chain from `P` to a snapshot (a log that was restarted
+//! unread, another file or schema) starts a new state, which keeps `rows_with_half` only
+//! as rows to confirm. A cache file that cannot be decoded, or has another key, counts as
+//! missing.
 //!
-//! Nothing here reads a database: the transitions are tested without one.
+//! This module reads no database, so that the transitions are tested without one.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -40,57 +40,57 @@ const KIND: Kind = Kind {
     version: 2,
 };
 
-/// When all is read once more, in milliseconds: a file that was written over by a copy
-/// beside its old log is not seen in the log.
+/// The age in milliseconds after which all pages are read again. If the file was
+/// overwritten by a copy beside its old log, the log does not show it.
 const RENEW_AFTER_MS: i64 = 24 * 60 * 60 * 1000;
 
-/// The cache: what one scan knows.
+/// The scan cache: the state of one scan.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-#[expect(clippy::large_enum_variant, reason = "a process has one")]
+#[expect(clippy::large_enum_variant, reason = "one value per process")]
 pub(super) enum ScanCache {
-    /// Of a database whose pages are read past SQLite.
+    /// For a database whose pages are read past SQLite.
     Pages(ScanState),
-    /// Of one that only SQL reads exactly.
+    /// For a database that only SQL reads exactly.
     Sql(SqlState),
 }
 
 impl ScanCache {
-    /// What a file holds; `None` if it is not a cache of this version, whatever the
-    /// reason.
+    /// Reads the cache file. Returns `None` if it is not a valid cache of this version,
+    /// for whatever reason.
     pub(super) fn load(path: &Path) -> Option<Self> {
         let bytes = files::load(path, codec::HEADER + codec::MAX_BODY).ok()??;
         codec::decode(KIND, &bytes).ok()
     }
 
-    /// Puts it in the file's place.
+    /// Replaces the cache file.
     pub(super) fn save(&self, path: &Path) -> std::io::Result<()> {
         files::save_unsynced(path, &codec::encode(KIND, self)?)
     }
 }
 
-/// What a cache is about. About another database it says nothing.
+/// Identifies the database, schema and marker that a cache is valid for.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(super) struct CacheKey {
     device: u64,
     inode: u64,
     page_size: u32,
-    /// Bytes at the end of each page that are not content.
-    reserved: u32,
+    /// The number of reserved bytes at the end of each page.
+    reserved_bytes: u32,
     marker: String,
     schema_version: i64,
-    /// Type, name, root page and SQL of the content tables: a table that was
-    /// rebuilt and renamed, or has a column more, has other content, and not one
-    /// of its pages need have been written.
+    /// Type, name, root page and SQL of the content tables. A table that was rebuilt and
+    /// renamed, or has another column, has other content, although none of its pages need
+    /// have been written.
     tables: Vec<(String, String, i64, Option<String>)>,
 }
 
 impl CacheKey {
-    /// The key of a database in the snapshot of `conn`, with pages of so many bytes of
-    /// which so many are reserved.
-    pub(super) fn of(
+    /// Creates the key of a database in the snapshot of `conn`, with this page size and
+    /// number of reserved bytes per page.
+    pub(super) fn read(
         conn: &Connection,
         stamp: &FileStamp,
-        (page_size, reserved): (usize, usize),
+        (page_size, reserved_bytes): (usize, usize),
         marker: &MarkerText,
     ) -> Result<Self, StoreError> {
         let names = CONTENT_TABLES.map(|content| format!("'{}'", content.table));
@@ -106,7 +106,7 @@ impl CacheKey {
             device: stamp.device,
             inode: stamp.inode,
             page_size: u32::try_from(page_size).unwrap_or(0),
-            reserved: u32::try_from(reserved).unwrap_or(0),
+            reserved_bytes: u32::try_from(reserved_bytes).unwrap_or(0),
             marker: marker.as_str().to_owned(),
             schema_version: conn.pragma_query_value(None, "schema_version", |row| row.get(0))?,
             tables: tables.collect::<Result<_, _>>()?,
@@ -114,93 +114,95 @@ impl CacheKey {
     }
 }
 
-/// What is known of a database's pages at one position in its log.
+/// What is known of the pages of a database at one position in its log.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(super) struct ScanState {
     key: CacheKey,
     position: WalPosition,
-    /// Without a log: the file's stamp then.
+    /// Without a log: the stamp of the file at that time.
     stamp: Option<FileStamp>,
-    /// The position was the end of a snapshot: nothing is left to read.
-    caught_up: bool,
-    /// Frames of its generation before the position had no checksum.
-    past_a_hole: bool,
+    /// Whether the position was the end of a snapshot, so that nothing is left to read.
+    is_caught_up: bool,
+    /// Whether frames of this generation before the position had no checksum.
+    is_past_hole: bool,
     phase: Phase,
-    /// Every row whose record holds a half of the marker, of what was read: the
-    /// number of its table in [`CONTENT_TABLES`], and its rowid.
-    pub(super) watched: BTreeSet<(u8, i64)>,
-    /// Overflow pages that held a half, and those before them in their rows,
-    /// whose rows are looked for.
+    /// Every row, of what was read, whose record contains a half of the marker: the index
+    /// of its table in [`CONTENT_TABLES`], and its rowid.
+    pub(super) rows_with_half: BTreeSet<(u8, i64)>,
+    /// Overflow pages that contained a half, and the pages before them in their chains,
+    /// whose rows are not found yet.
     unowned_pages: BTreeSet<u32>,
     /// The marked sessions, as far as they are known.
     pub(super) marked: BTreeSet<String>,
-    /// What SQL knows of the content tables whose rows are not what is on their pages.
-    pub(super) by_sql: Option<SqlState>,
-    /// All is known, and only being read once more.
-    renewing: bool,
-    /// When the pages were last begun to be read, in milliseconds since 1970.
-    begun_ms: i64,
+    /// The state of the scan by SQL of the content tables whose rows read as something
+    /// other than what their pages store.
+    pub(super) sql_state: Option<SqlState>,
+    /// Whether everything is known and is only being read again.
+    is_renewing: bool,
+    /// When the last search of the pages began, in milliseconds since 1970.
+    search_started_ms: i64,
 }
 
-/// How far the pages of the file are known.
+/// How far the pages of the file have been scanned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 pub(super) enum Phase {
-    /// The first `done` pages were searched.
+    /// The first `done` pages were searched for halves of the marker.
     Search {
-        /// Pages.
+        /// The number of pages searched.
         done: u32,
     },
-    /// Of the first `pages` pages the last `done` were looked at for what leads to
-    /// the unowned pages; `grew` if there are more of these since the round began.
+    /// Of the first `pages` pages, the last `done` were searched for links to the unowned
+    /// pages.
     Owners {
-        /// Pages.
+        /// The number of pages to search.
         pages: u32,
-        /// Pages.
+        /// The number of pages searched, from the end.
         done: u32,
-        /// Another round must follow.
-        grew: bool,
+        /// Whether the set of unowned pages has grown since the round began, so that
+        /// another round must follow.
+        has_grown: bool,
     },
-    /// All are.
+    /// All pages are scanned.
     Complete,
 }
 
 impl ScanState {
-    /// Nothing is known, and the log is to be read from the start of the generation
-    /// of `end`.
+    /// Creates a state in which nothing is known. The log is to be read from the start of
+    /// the generation of `end`.
     pub(super) fn new(key: CacheKey, end: WalPosition, now_ms: i64) -> Self {
         Self {
             key,
             position: end.start(),
             stamp: None,
-            caught_up: false,
-            past_a_hole: false,
+            is_caught_up: false,
+            is_past_hole: false,
             phase: Phase::Search { done: 0 },
-            watched: BTreeSet::new(),
+            rows_with_half: BTreeSet::new(),
             unowned_pages: BTreeSet::new(),
             marked: BTreeSet::new(),
-            by_sql: None,
-            renewing: false,
-            begun_ms: now_ms,
+            sql_state: None,
+            is_renewing: false,
+            search_started_ms: now_ms,
         }
     }
 
-    /// True if it is about the database of this key, whose file has this stamp, in a
-    /// snapshot that ends at `end`. Without a log nothing but the stamp tells what was
-    /// written.
-    pub(super) fn is_about(&self, key: &CacheKey, end: WalPosition, stamp: FileStamp) -> bool {
+    /// Returns true if the state is valid for the database with this key and stamp, in a
+    /// snapshot that ends at `end`. Without a log, only the stamp shows whether the file
+    /// was written.
+    pub(super) fn matches(&self, key: &CacheKey, end: WalPosition, stamp: FileStamp) -> bool {
         self.key == *key && (end.has_log() || self.stamp == Some(stamp))
     }
 
-    /// With the watched rows of an earlier state of the same tables: some may still be
-    /// marked, and to confirm more rows than necessary does no harm.
-    pub(super) fn with_rows_of(mut self, earlier: Option<Self>) -> Self {
+    /// Adds the rows with a half from an earlier state with the same key. Some may still
+    /// be marked, and confirming more rows than necessary does no harm.
+    pub(super) fn with_rows_from(mut self, earlier: Option<Self>) -> Self {
         if let Some(earlier) = earlier.filter(|earlier| earlier.key == self.key) {
-            self.watched = earlier.watched;
+            self.rows_with_half = earlier.rows_with_half;
         }
         self
     }
 
-    /// How much is decided, from 0 to 1, of a database with so many pages.
+    /// Returns how much is known, from 0 to 1, for a database with this number of pages.
     pub(super) fn progress(&self, pages: u32) -> f64 {
         match self.phase {
             _ if self.is_complete() => 1.0,
@@ -213,10 +215,11 @@ impl ScanState {
         self.position
     }
 
-    /// True if a restart of the log cannot be followed from the position: recovery may
-    /// have ended the log before it, and written other frames there.
-    pub(super) fn is_lost_by_a_restart(&self, end: WalPosition) -> bool {
-        self.past_a_hole && self.position.salts != end.salts
+    /// Returns true if the log cannot be followed across a restart from the position:
+    /// recovery may have ended the log before the position and written other frames
+    /// there.
+    pub(super) fn is_broken_by_restart(&self, end: WalPosition) -> bool {
+        self.is_past_hole && self.position.salts != end.salts
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -228,68 +231,70 @@ impl ScanState {
     }
 
     pub(super) fn is_renewing(&self) -> bool {
-        self.renewing
+        self.is_renewing
     }
 
-    /// True if it is known of every session whether it is marked.
+    /// Returns true if it is known for every session whether it is marked.
     pub(super) fn is_complete(&self) -> bool {
-        self.caught_up && (self.phase == Phase::Complete || self.renewing)
+        self.is_caught_up && (self.phase == Phase::Complete || self.is_renewing)
     }
 
-    /// True if the frames that follow the position begin with whole transactions: a
-    /// position where time was up can be within one.
+    /// Returns true if the frames after the position begin with a whole transaction. A
+    /// position where the budget ended can be within a transaction.
     pub(super) fn is_between_transactions(&self) -> bool {
-        self.caught_up || self.position.frames == 0
+        self.is_caught_up || self.position.frames == 0
     }
 
-    /// The frames from the position to `read.to` were searched, in a snapshot that ends at
-    /// `end`, and their links were held against the unowned pages: these are
-    /// `unowned_pages` now, none of those before among the missing. The file has
-    /// `file_pages` pages. Returns true if owners must be looked for because of them.
-    pub(super) fn log_was_read(
+    /// Records that the frames from the position to `read.to` were searched, in a
+    /// snapshot that ends at `end`, and that their links were compared with the unowned
+    /// pages. `unowned_pages` is the new set, which contains the previous one. The file
+    /// has `file_pages` pages. Returns true if the search for owners must begin because
+    /// of the new set.
+    pub(super) fn record_log_read(
         &mut self,
         LogRead {
-            to, past_a_hole, ..
+            to, is_past_hole, ..
         }: LogRead,
         end: WalPosition,
         unowned_pages: BTreeSet<u32>,
         file_pages: u32,
     ) -> bool {
-        self.past_a_hole = past_a_hole || self.past_a_hole && self.position.salts == to.salts;
+        self.is_past_hole = is_past_hole || self.is_past_hole && self.position.salts == to.salts;
         self.position = to;
-        self.caught_up = to == end;
-        let has_grown = unowned_pages.len() > self.unowned_pages.len();
+        self.is_caught_up = to == end;
+        let is_larger = unowned_pages.len() > self.unowned_pages.len();
         self.unowned_pages = unowned_pages;
-        self.renewing &= !has_grown;
+        self.is_renewing &= !is_larger;
         match &mut self.phase {
             Phase::Search { .. } => false,
-            Phase::Owners { grew, .. } => {
-                *grew |= has_grown;
+            Phase::Owners { has_grown, .. } => {
+                *has_grown |= is_larger;
                 false
             }
             Phase::Complete => {
-                if has_grown {
-                    self.begin_owners(file_pages);
+                if is_larger {
+                    self.begin_owner_search(file_pages);
                 }
-                has_grown
+                is_larger
             }
         }
     }
 
-    /// These will be the unowned pages, of which no row has the `free` ones in the snapshot
-    /// that the log was read to. Returns those that are to be looked for.
+    /// Takes the next set of unowned pages and the pages `free`, which no row owns in the
+    /// snapshot up to which the log was read. Returns the pages whose owners must still
+    /// be found.
     ///
-    /// While owners are looked for, the set only grows, or is empty: the file can lead to a
-    /// free page in every round, and each growth asks for another.
-    pub(super) fn without_free(
+    /// During the search for owners the set either only grows or becomes empty: the file
+    /// can lead to a free page in every round, and each growth requires another round.
+    pub(super) fn remove_free_pages(
         &mut self,
         mut unowned_pages: BTreeSet<u32>,
         free: &BTreeSet<u32>,
     ) -> BTreeSet<u32> {
         let is_new = |page: &u32| !self.unowned_pages.contains(page);
-        let are_left = unowned_pages.iter().any(|page| !free.contains(page));
+        let has_missing_owners = unowned_pages.iter().any(|page| !free.contains(page));
         match self.phase {
-            Phase::Owners { .. } if are_left => {
+            Phase::Owners { .. } if has_missing_owners => {
                 unowned_pages.retain(|page| !(free.contains(page) && is_new(page)));
             }
             _ => {
@@ -300,42 +305,44 @@ impl ScanState {
         unowned_pages
     }
 
-    /// The pages up to `done` were searched; overflow pages among them held a half.
-    pub(super) fn pages_were_searched(&mut self, done: u32, mut overflow: BTreeSet<u32>) {
-        if let Phase::Search { done: before } = &mut self.phase {
-            *before = done;
+    /// Records that the pages up to `done` were searched. `overflow` are the overflow
+    /// pages among them that contain a half.
+    pub(super) fn record_page_search(&mut self, done: u32, mut overflow: BTreeSet<u32>) {
+        if let Phase::Search { done: searched } = &mut self.phase {
+            *searched = done;
             self.unowned_pages.append(&mut overflow);
         }
     }
 
-    /// Pages were looked at for what leads to the unowned pages, `done` of them now,
-    /// counted from the end; the unowned pages are `unowned_pages` now. `together` if
-    /// all links that were read now were held against each other.
-    pub(super) fn owners_were_looked_for(
+    /// Records that `done` pages, counted from the end, have been searched for links to
+    /// the unowned pages, and that `unowned_pages` is the new set. `is_together` is true
+    /// if all links of this search were traced together.
+    pub(super) fn record_owner_search(
         &mut self,
         done: u32,
-        together: bool,
+        is_together: bool,
         unowned_pages: BTreeSet<u32>,
     ) {
         let Phase::Owners {
             pages,
-            done: before,
-            grew,
+            done: searched,
+            has_grown,
         } = &mut self.phase
         else {
             return;
         };
-        // The log is still to be read with the final set only if none of it was read in
-        // this round. If some was, its links were held against a smaller set.
-        let all_at_once = together && *before == 0 && done == *pages && self.position.frames == 0;
-        *before = done;
-        *grew |= !all_at_once && unowned_pages.len() > self.unowned_pages.len();
+        // Only if no log was read in this round is it still to be read with the final
+        // set. Otherwise its links were compared with a smaller set.
+        let is_single_search =
+            is_together && *searched == 0 && done == *pages && self.position.frames == 0;
+        *searched = done;
+        *has_grown |= !is_single_search && unowned_pages.len() > self.unowned_pages.len();
         self.unowned_pages = unowned_pages;
     }
 
-    /// Goes on to the next phase if this one is done and the log was read to its end.
+    /// Enters the next phase if this one is done and the log was read to its end.
     pub(super) fn advance(&mut self, file_pages: u32) {
-        if !self.caught_up {
+        if !self.is_caught_up {
             return;
         }
         match self.phase {
@@ -343,16 +350,20 @@ impl ScanState {
                 if self.unowned_pages.is_empty() {
                     self.phase = Phase::Complete;
                 } else {
-                    self.begin_owners(file_pages);
+                    self.begin_owner_search(file_pages);
                 }
             }
-            // Nobody is looked for any more.
+            // No owner is missing any more.
             Phase::Owners { .. } if self.unowned_pages.is_empty() => {
                 self.phase = Phase::Complete;
             }
-            Phase::Owners { pages, done, grew } if done >= pages => {
-                if grew {
-                    self.begin_owners(file_pages);
+            Phase::Owners {
+                pages,
+                done,
+                has_grown,
+            } if done >= pages => {
+                if has_grown {
+                    self.begin_owner_search(file_pages);
                 } else {
                     self.unowned_pages.clear();
                     self.phase = Phase::Complete;
@@ -361,64 +372,67 @@ impl ScanState {
             _ => {}
         }
         if self.phase == Phase::Complete {
-            self.renewing = false;
+            self.is_renewing = false;
         }
     }
 
-    /// A round: the file is read for what leads to the unowned pages, and so is the log,
-    /// from the start of its generation.
-    fn begin_owners(&mut self, file_pages: u32) {
+    /// Begins a round of the search for owners: the file and the log, from the start of
+    /// its generation, are searched for links to the unowned pages.
+    fn begin_owner_search(&mut self, file_pages: u32) {
         self.position = self.position.start();
-        self.caught_up = false;
+        self.is_caught_up = false;
         self.phase = Phase::Owners {
             pages: file_pages,
             done: 0,
-            grew: false,
+            has_grown: false,
         };
     }
 
-    /// True if all pages were read a day ago, or in the future: the clock was set back.
+    /// Returns true if the last search of all pages is more than a day old, or in the
+    /// future because the clock was set back.
     pub(super) fn is_due_for_renewal(&self, now_ms: i64) -> bool {
-        let age = now_ms.saturating_sub(self.begun_ms);
-        self.phase == Phase::Complete && !self.renewing && !(0..=RENEW_AFTER_MS).contains(&age)
+        let age = now_ms.saturating_sub(self.search_started_ms);
+        self.phase == Phase::Complete && !self.is_renewing && !(0..=RENEW_AFTER_MS).contains(&age)
     }
 
-    /// All pages are read once more, while what is known stays known.
+    /// Begins to read all pages again. What is known stays valid meanwhile.
     pub(super) fn begin_renewal(&mut self, now_ms: i64) {
         self.phase = Phase::Search { done: 0 };
-        self.renewing = true;
-        self.begun_ms = now_ms;
-        // What is read now can be of any moment of this generation.
+        self.is_renewing = true;
+        self.search_started_ms = now_ms;
+        // What is read from now on can be of any time in this generation.
         self.position = self.position.start();
     }
 
-    /// Keeps the file's stamp, which alone tells of changes without a log; `None` if it
-    /// could change and keep its stamp.
-    pub(super) fn keep_stamp(&mut self, stamp: Option<FileStamp>) {
+    /// Sets the stamp of the file, which is the only sign of changes if there is no log.
+    /// `None` means that the file could change and keep its stamp.
+    pub(super) fn set_stamp(&mut self, stamp: Option<FileStamp>) {
         self.stamp = stamp.filter(|_| !self.position.has_log());
     }
 }
 
-/// What SQL has found in one state of a database. Any commit is another state.
+/// What a scan by SQL has found in one state of a database. Any commit creates another
+/// state.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(super) struct SqlState {
     key: Option<CacheKey>,
     position: WalPosition,
-    /// Without a log: the file's stamp then.
+    /// Without a log: the stamp of the file at that time.
     stamp: Option<FileStamp>,
-    /// Which of the passes is under way; all are done when there are no more.
-    pub(super) pass: u32,
-    /// The last rowid that this pass is done with.
-    pub(super) after: Option<i64>,
+    /// The index of the current pass. All passes are done when the index reaches their
+    /// number.
+    pub(super) pass_index: u32,
+    /// The last rowid that the current pass has done.
+    pub(super) last_rowid: Option<i64>,
     /// The marked sessions that were found.
     pub(super) marked: BTreeSet<String>,
-    /// All passes are done.
-    pub(super) complete: bool,
+    /// Whether all passes are done.
+    pub(super) is_complete: bool,
 }
 
 impl SqlState {
-    /// Nothing is known of the database in this state; `None` for a key if it cannot be
-    /// told from others.
+    /// Creates a state in which nothing is known. The key is `None` if the state of the
+    /// database cannot be identified.
     pub(super) fn new(
         key: Option<CacheKey>,
         position: WalPosition,
@@ -428,15 +442,15 @@ impl SqlState {
             key,
             position,
             stamp,
-            pass: 0,
-            after: None,
+            pass_index: 0,
+            last_rowid: None,
             marked: BTreeSet::new(),
-            complete: false,
+            is_complete: false,
         }
     }
 
-    /// True if it is about this very state of this database.
-    pub(super) fn is_about(&self, key: &CacheKey, position: WalPosition, stamp: FileStamp) -> bool {
+    /// Returns true if this is the result for exactly this state of the database.
+    pub(super) fn matches(&self, key: &CacheKey, position: WalPosition, stamp: FileStamp) -> bool {
         self.key.as_ref() == Some(key)
             && self.position == position
             && (position.has_log() || self.stamp == Some(stamp))

@@ -1,5 +1,5 @@
-//! Which session a row marks, in one snapshot: `LIKE` has the last word, or its
-//! exact equal about a cell that is too large to be loaded.
+//! Finds the session that a row marks, in one snapshot. `LIKE` decides, or an exact
+//! equivalent for a cell that is too large to be loaded.
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Rows, Statement};
@@ -9,7 +9,7 @@ use crate::marker_text::MarkerText;
 use crate::session::SessionId;
 use crate::store::{Schema, StoreError, Table, quote_identifier};
 
-/// The largest cell that is loaded, in bytes; larger ones are read in pieces.
+/// The size in bytes of the largest cell that is loaded. Larger cells are read in pieces.
 pub(super) const MAX_LOADED_BYTES: i32 = 1 << 20;
 
 /// Confirms rows of one table.
@@ -19,13 +19,14 @@ pub(super) struct Confirmer<'a> {
     column: &'static str,
     needle: &'a Needle,
     pattern: String,
-    /// For each table of sessions the row's session, if `LIKE` says so, or the third
-    /// parameter; then the content is not loaded.
-    of_row: Vec<Statement<'a>>,
+    /// For each session table, the statement that selects the row's session if `LIKE`
+    /// matches or if the third parameter is true. In the latter case the content is not
+    /// loaded.
+    session_of_row: Vec<Statement<'a>>,
 }
 
 impl<'a> Confirmer<'a> {
-    /// A confirmer of the rows of a table whose rowid goes by the name `rowid`.
+    /// Prepares the statements for a table whose rowid is named `rowid`.
     pub(super) fn new(
         conn: &'a Connection,
         schema: &Schema,
@@ -34,7 +35,7 @@ impl<'a> Confirmer<'a> {
         marker: &MarkerText,
         needle: &'a Needle,
     ) -> Result<Self, StoreError> {
-        let of_row = session_tables(schema).map(|session| {
+        let session_of_row = session_tables(schema).map(|session| {
             conn.prepare(&format!(
                 "SELECT s.id FROM {} AS x CROSS JOIN {} AS s ON x.session_id = s.id \
                  WHERE x.{rowid} = ?1 AND octet_length(s.id) <= {} \
@@ -50,12 +51,12 @@ impl<'a> Confirmer<'a> {
             column,
             needle,
             pattern: like_pattern(marker),
-            of_row: of_row.collect::<Result<_, _>>()?,
+            session_of_row: session_of_row.collect::<Result<_, _>>()?,
         })
     }
 
-    /// Calls `found` with the row's session if the row has the marker; a row with a
-    /// large content is not loaded.
+    /// Calls `found` with the row's session if the row contains the marker. Content that
+    /// `is_large` is not loaded.
     pub(super) fn confirm(
         &mut self,
         rowid: i64,
@@ -63,20 +64,26 @@ impl<'a> Confirmer<'a> {
         found: &mut impl FnMut(String),
     ) -> Result<(), StoreError> {
         if is_large
-            && !large_cell::is_like(self.conn, &self.table.name, self.column, rowid, self.needle)?
+            && !large_cell::contains_marker(
+                self.conn,
+                &self.table.name,
+                self.column,
+                rowid,
+                self.needle,
+            )?
         {
             return Ok(());
         }
-        for session in &mut self.of_row {
-            text_ids(session.query((rowid, &self.pattern, is_large))?, found)?;
+        for session in &mut self.session_of_row {
+            for_each_text_id(session.query((rowid, &self.pattern, is_large))?, found)?;
         }
         Ok(())
     }
 }
 
-/// The definition itself, of all rows at once: for tables and databases where
-/// nothing else is exact.
-pub(super) fn plain(
+/// Evaluates the definition itself for all rows at once, for tables and databases where
+/// no other way is exact.
+pub(super) fn find_by_definition(
     conn: &Connection,
     schema: &Schema,
     ContentTable { table, column, .. }: ContentTable<'_>,
@@ -91,13 +98,14 @@ pub(super) fn plain(
             SessionId::MAX_BYTES,
             quote_identifier(&table.name)
         ))?;
-        text_ids(ids.query([like_pattern(marker)])?, found)?;
+        for_each_text_id(ids.query([like_pattern(marker)])?, found)?;
     }
     Ok(())
 }
 
-/// Only a TEXT is the id of a session that can be listed.
-pub(super) fn text_ids(
+/// Calls `found` with each id that is a TEXT; other values are not the id of a session
+/// that can be listed.
+pub(super) fn for_each_text_id(
     mut ids: Rows<'_>,
     found: &mut impl FnMut(String),
 ) -> Result<(), StoreError> {
@@ -111,7 +119,8 @@ pub(super) fn text_ids(
     Ok(())
 }
 
-/// `%`, `_` and the escape itself are literal in a marker.
+/// Returns the `LIKE` pattern that finds the marker. `%`, `_` and the escape character
+/// are literal in a marker.
 pub(super) fn like_pattern(marker: &MarkerText) -> String {
     let mut pattern = String::from("%");
     for c in marker.as_str().chars() {
@@ -129,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wildcards_in_a_marker_are_literal() {
+    fn like_pattern_escapes_wildcards() {
         let marker = MarkerText::new(r"100%_of\the-marker").unwrap();
         assert_eq!(like_pattern(&marker), r"%100\%\_of\\the-marker%");
     }

@@ -1,13 +1,12 @@
-//! The pages of the database file, read past SQLite in large pieces by several
-//! threads: the fastest way to see all of them, and one that needs no read
-//! transaction, so that the log can restart meanwhile.
+//! Reads the pages of the database file past SQLite, in large pieces and by several
+//! threads. This is the fastest way to read all pages. It needs no read transaction, so
+//! that the log can restart meanwhile.
 //!
-//! A page read so can be of any moment, free, or torn by a checkpoint. That is
-//! sound because of what is read besides: the log from the start of the
-//! generation in which the reading began to the snapshot in which the answer
-//! holds. A page that is different in that snapshot than it was when that
-//! generation began is among those frames; any other one was not written
-//! meanwhile, and what was read is what it is.
+//! A page that is read in this way can be of any time, free, or torn by a checkpoint. The
+//! scan is correct because the log is read too: from the start of the generation in which
+//! the reading began to the snapshot of the answer. A page that differs in that snapshot
+//! from the start of that generation is among those frames. Any other page was not
+//! written meanwhile, so what was read is its content.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -18,54 +17,53 @@ use std::thread;
 
 use super::halves::Halves;
 use super::overflow::OverflowLinks;
-use super::page::{self, Kind, Layout};
+use super::page::{self, Layout, PageKind};
 use super::wal::ReadAt;
 
-/// Bytes read at a time, where a page is not larger.
-const PIECE: usize = 256 << 10;
+/// How many bytes are read at a time, unless a page is larger.
+const PIECE_BYTES: usize = 256 << 10;
 
-/// Where pieces are read to: the system copies whole pages four times as fast to a
-/// page's start.
-const ALIGNMENT: usize = 4096;
+/// The alignment of buffers in bytes. The kernel copies whole pages four times as fast to
+/// the start of a page.
+const ALIGNMENT_BYTES: usize = 4096;
 
-/// A thread is of use for so many pieces.
-const PIECES_A_THREAD: u32 = 16;
+/// How many pieces justify one thread.
+const MIN_PIECES_PER_THREAD: u32 = 16;
 
-/// The file of a database.
+/// The scan of a database file.
 pub(super) struct FileScan<'a> {
     file: &'a File,
     layout: Layout,
     threads: usize,
-    /// Pages of a piece.
-    at_once: u32,
+    pages_per_piece: u32,
 }
 
-/// What was found on pages that hold a half of the marker.
+/// Rows and overflow pages that were found on pages with a half of the marker.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Candidates {
-    /// The rows of leaves, of whatever table.
+    /// The rowids on leaf pages of any table.
     pub(super) rowids: BTreeSet<i64>,
-    /// Overflow pages, of whatever row.
+    /// Overflow pages of any row.
     pub(super) overflow: BTreeSet<u32>,
 }
 
 impl Candidates {
-    /// Takes the page with this number, which holds a half.
-    pub(super) fn take(&mut self, layout: Layout, number: u32, image: &[u8]) {
+    /// Adds the page with this number, which contains a half of the marker.
+    pub(super) fn add_page(&mut self, layout: Layout, number: u32, image: &[u8]) {
         match page::kind(number, image) {
-            Kind::Leaf => {
+            PageKind::Leaf => {
                 let cells = page::cells(layout, number, image);
                 self.rowids.extend(cells.map(|cell| cell.rowid));
             }
-            // Dead bytes: a table's root was once its first leaf.
-            Kind::Tree => {}
-            Kind::Overflow => {
+            // Leftover bytes: the root page of a table was once its first leaf.
+            PageKind::Tree => {}
+            PageKind::Overflow => {
                 self.overflow.insert(number);
             }
         }
     }
 
-    fn add(&mut self, other: Self) {
+    fn merge(&mut self, other: Self) {
         self.rowids.extend(other.rowids);
         self.overflow.extend(other.overflow);
     }
@@ -73,59 +71,68 @@ impl Candidates {
 
 impl<'a> FileScan<'a> {
     pub(super) fn new(file: &'a File, layout: Layout, threads: usize) -> Self {
-        let at_once = u32::try_from(PIECE / layout.page_size).unwrap_or(1).max(1);
+        let pages_per_piece = u32::try_from(PIECE_BYTES / layout.page_size)
+            .unwrap_or(1)
+            .max(1);
         Self {
             file,
             layout,
             threads,
-            at_once,
+            pages_per_piece,
         }
     }
 
-    /// How many whole pages there are.
-    pub(super) fn pages(&self) -> io::Result<u32> {
+    /// Returns the number of complete pages in the file.
+    pub(super) fn page_count(&self) -> io::Result<u32> {
         let pages = self.file.metadata()?.len() / self.layout.page_size as u64;
         Ok(u32::try_from(pages).unwrap_or(u32::MAX))
     }
 
-    /// Searches the pages after the first `done`, until there are no more or
-    /// `stop` says so. Returns how many are done then, and what was found.
+    /// Searches the pages after the first `done` until the end of the file or until
+    /// `stop` returns true. Returns how many pages are then done, and what was found.
     pub(super) fn search(
         &self,
         done: u32,
         halves: &Halves,
         stop: impl Fn() -> bool + Sync,
     ) -> io::Result<(u32, Candidates)> {
-        let pages = self.pages()?;
+        let pages = self.page_count()?;
         let all = Mutex::new(Candidates::default());
-        let (from, to) = (done / self.at_once, pages.div_ceil(self.at_once));
-        let reached = self.each_piece(from, to, stop, |piece, buffer| {
-            let first = piece * self.at_once;
-            let read = self.read(first, buffer)?;
+        let (from, to) = (
+            done / self.pages_per_piece,
+            pages.div_ceil(self.pages_per_piece),
+        );
+        let reached = self.process_pieces(from, to, stop, |piece, buffer| {
+            let first = piece * self.pages_per_piece;
+            let read = self.read_piece(first, buffer)?;
             let mut found = Candidates::default();
-            halves.pages_with(self.layout.page_size, read, |index| {
+            halves.find_pages(self.layout.page_size, read, |index| {
                 let image = &read[index * self.layout.page_size..][..self.layout.page_size];
-                found.take(self.layout, number(first, index), image);
+                found.add_page(self.layout, page_number(first, index), image);
             });
             if found != Candidates::default() {
                 all.lock()
                     .unwrap_or_else(PoisonError::into_inner)
-                    .add(found);
+                    .merge(found);
             }
             Ok(())
         })?;
-        let hits = all.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok((reached.saturating_mul(self.at_once).min(pages), hits))
+        let candidates = all.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok((
+            reached.saturating_mul(self.pages_per_piece).min(pages),
+            candidates,
+        ))
     }
 
-    /// Looks for what leads to `unowned_pages` on the first `pages` pages, of which the
-    /// last `done` were looked at, until there are no more or `stop` says so: rows
-    /// become `owners`, overflow pages unowned. Returns how many are done then, and
-    /// whether all of them were seen together.
+    /// Searches the first `pages` pages of the file for links to `unowned_pages`, of
+    /// which the last `done` pages have been searched already, until all are done or
+    /// `stop` returns true. Adds rows to `owners` and overflow pages to `unowned_pages`.
+    /// Returns how many pages are then done, and whether all links of this call were
+    /// traced together.
     ///
-    /// From the end: SQLite takes new pages from the end of the file, so that a
-    /// page of a row mostly comes before the next one. In what is seen together the
-    /// order does not matter.
+    /// The search runs from the end: SQLite takes new pages from the end of the file, so
+    /// that a page of a row is mostly before the next one. The order does not matter for
+    /// links that are traced together.
     pub(super) fn trace_owners(
         &self,
         unowned_pages: &mut BTreeSet<u32>,
@@ -134,40 +141,43 @@ impl<'a> FileScan<'a> {
         done: u32,
         stop: impl Fn() -> bool + Sync,
     ) -> io::Result<(u32, bool)> {
-        let (from, to) = (done / self.at_once, pages.div_ceil(self.at_once));
+        let (from, to) = (
+            done / self.pages_per_piece,
+            pages.div_ceil(self.pages_per_piece),
+        );
         let all = Mutex::new((OverflowLinks::default(), &mut *unowned_pages, &mut *owners));
-        let reached = self.each_piece(from, to, stop, |piece, buffer| {
-            let first = (to - 1 - piece) * self.at_once;
-            let read = self.read(first, buffer)?;
+        let reached = self.process_pieces(from, to, stop, |piece, buffer| {
+            let first = (to - 1 - piece) * self.pages_per_piece;
+            let read = self.read_piece(first, buffer)?;
             let mut found = OverflowLinks::default();
             for (index, image) in read.chunks_exact(self.layout.page_size).enumerate() {
-                found.take(self.layout, number(first, index), image);
+                found.add_page(self.layout, page_number(first, index), image);
             }
             let (links, unowned_pages, owners) =
                 &mut *all.lock().unwrap_or_else(PoisonError::into_inner);
-            links.add(&found);
-            if links.are_many() {
+            links.merge(&found);
+            if links.is_full() {
                 links.trace_owners(unowned_pages, owners);
-                links.forget();
+                links.clear();
             }
             Ok(())
         })?;
         let mut links = all.into_inner().unwrap_or_else(PoisonError::into_inner).0;
         links.trace_owners(unowned_pages, owners);
-        let done = reached.saturating_mul(self.at_once).min(pages);
-        Ok((done, !links.have_gaps()))
+        let done = reached.saturating_mul(self.pages_per_piece).min(pages);
+        Ok((done, !links.has_dropped_links()))
     }
 
-    /// The pages of a piece, as far as the file has them whole.
-    fn read<'b>(&self, first: u32, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
+    /// Reads the complete pages of a piece.
+    fn read_piece<'b>(&self, first: u32, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
         let at = u64::from(first) * self.layout.page_size as u64;
-        let got = ReadAt::read_at(self.file, buffer, at)?;
-        Ok(&buffer[..got - got % self.layout.page_size])
+        let read_bytes = ReadAt::read_at(self.file, buffer, at)?;
+        Ok(&buffer[..read_bytes - read_bytes % self.layout.page_size])
     }
 
-    /// Works on the pieces in order, several at a time, and returns how many are
-    /// done, counted from the first of all.
-    fn each_piece(
+    /// Processes the pieces in order, several at a time. Returns how many pieces are
+    /// done, counted from the first piece of the file.
+    fn process_pieces(
         &self,
         from: u32,
         to: u32,
@@ -175,12 +185,15 @@ impl<'a> FileScan<'a> {
         work: impl Fn(u32, &mut [u8]) -> io::Result<()> + Sync,
     ) -> io::Result<u32> {
         let next = AtomicU32::new(from);
-        let one = || {
-            let size = self.at_once as usize * self.layout.page_size;
-            let mut memory = vec![0; size + ALIGNMENT];
-            let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
-            let buffer = &mut memory[start..][..size];
-            // One piece at least, so that every scan comes further.
+        let run_thread = || {
+            let size_bytes = self.pages_per_piece as usize * self.layout.page_size;
+            let mut allocation = vec![0; size_bytes + ALIGNMENT_BYTES];
+            let start = allocation
+                .as_ptr()
+                .align_offset(ALIGNMENT_BYTES)
+                .min(ALIGNMENT_BYTES);
+            let buffer = &mut allocation[start..][..size_bytes];
+            // At least one piece, so that every scan makes progress.
             loop {
                 let piece = next.fetch_add(1, Ordering::Relaxed);
                 if piece >= to {
@@ -193,31 +206,31 @@ impl<'a> FileScan<'a> {
             }
             io::Result::Ok(())
         };
-        let of_use = to.saturating_sub(from) / PIECES_A_THREAD;
-        let more = self.threads.min(of_use as usize).saturating_sub(1);
+        let useful_threads = to.saturating_sub(from) / MIN_PIECES_PER_THREAD;
+        let extra_threads = self.threads.min(useful_threads as usize).saturating_sub(1);
         thread::scope(|scope| {
-            let others: Vec<_> = (0..more)
+            let others: Vec<_> = (0..extra_threads)
                 .filter_map(|_| {
                     thread::Builder::new()
                         .stack_size(256 << 10)
-                        .spawn_scoped(scope, one)
+                        .spawn_scoped(scope, run_thread)
                         .ok()
                 })
                 .collect();
-            let ours = one();
-            others.into_iter().fold(ours, |all, other| {
+            let own_result = run_thread();
+            others.into_iter().fold(own_result, |result, other| {
                 let other = other
                     .join()
-                    .unwrap_or_else(|_| Err(io::Error::other("a thread has panicked")));
-                all.and(other)
+                    .unwrap_or_else(|_| Err(io::Error::other("scan thread panicked")));
+                result.and(other)
             })
         })?;
-        // Every piece that somebody took is done.
+        // Every piece that a thread has taken is done.
         Ok(next.into_inner().min(to))
     }
 }
 
-/// Pages are counted from 1.
-fn number(first: u32, index: usize) -> u32 {
+/// Page numbers start at 1.
+fn page_number(first: u32, index: usize) -> u32 {
     first + u32::try_from(index).unwrap_or(0) + 1
 }

@@ -1,50 +1,52 @@
-//! Which pages of the log's frames no row has in the snapshot at their end: those that are
-//! free, and those that are of a tree now.
+//! Determines which pages in the log's frames belong to no row in the snapshot at their
+//! end: free pages, and pages that are now b-tree pages.
 //!
-//! A page that is freed keeps what it held. Some become trunks of the freelist, are
-//! written for that with half a marker still on them, and again each time a page is freed
-//! or taken (<https://sqlite.org/fileformat2.html>, section 1.5). Nothing leads from a row
-//! to them, so that without knowing this all of the file would have to be searched for it.
+//! A freed page keeps its content. Some freed pages become trunk pages of the freelist.
+//! They are written for that with half a marker still on them, and again each time a page
+//! is freed or reused (<https://sqlite.org/fileformat2.html>, section 1.5). No row leads
+//! to them. Without this module the scan would search the whole file for their owners.
 //!
-//! SQLite changes the first trunk only, unless a page must be where auto-vacuum wants it.
-//! So in front of a trunk that is among the frames there are only trunks that are among
-//! them, too, and the first page names the first one. What is not found so is a page that
-//! some row may have.
+//! SQLite changes the first trunk page only, unless auto-vacuum needs a page at a certain
+//! place. So if a trunk page is among the frames, all trunk pages before it are among
+//! them too, and the first page of the database names the first trunk page. A page that
+//! is not found in this way may belong to a row.
 //!
-//! A page is told free only where that is so whether or not the last transaction of the
-//! generation before was one ([`Part::Last`]).
+//! A page counts as free only if it is free whether or not the last transaction of the
+//! previous generation was committed ([`Part::Last`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::page::{self, Kind, Layout};
+use super::page::{self, Layout, PageKind};
 use super::wal::Part;
 
-/// With more trunks than these nothing is told: 16 GiB of free pages of 4 KiB.
-const MOST: usize = 4096;
+/// With more trunk pages, no page counts as free. The limit corresponds to 16 GiB of free
+/// pages of 4 KiB.
+const MAX_TRUNKS: usize = 4096;
 
-/// What the frames say of free pages; of frames up to the snapshot's end.
+/// The free pages according to the frames up to the end of the snapshot.
 #[derive(Debug, Default)]
 pub(super) struct FreePages {
-    all: Images,
-    without_last: Images,
+    all: FreelistState,
+    without_last: FreelistState,
 }
 
-/// What the newest image of each page says.
+/// The state of the freelist according to the newest image of each page.
 #[derive(Debug, Default)]
-struct Images {
-    /// The first trunk of the freelist, as the first page says.
-    first: Option<u32>,
-    /// Pages that look like a trunk, and the next one of each.
+struct FreelistState {
+    /// The first trunk page, according to the first page of the database.
+    first_trunk: Option<u32>,
+    /// Pages that look like trunk pages, and the next trunk page of each.
     trunks: BTreeMap<u32, u32>,
-    /// Wanted pages that are of a tree.
-    in_tree: BTreeSet<u32>,
-    /// There were too many trunks.
-    lost: bool,
+    /// Requested pages that are b-tree pages.
+    tree_pages: BTreeSet<u32>,
+    /// Whether there were too many trunk pages.
+    has_too_many_trunks: bool,
 }
 
 impl FreePages {
-    /// Takes the next frame: the page with this number, and whether it may be asked for.
-    pub(super) fn take(
+    /// Adds the next frame, of the page with this number. `is_wanted` is true if the
+    /// caller may ask for the page.
+    pub(super) fn add_frame(
         &mut self,
         part: Part,
         layout: Layout,
@@ -52,60 +54,61 @@ impl FreePages {
         image: &[u8],
         is_wanted: bool,
     ) {
-        self.all.take(layout, number, image, is_wanted);
+        self.all.add_frame(layout, number, image, is_wanted);
         if part != Part::Last {
-            self.without_last.take(layout, number, image, is_wanted);
+            self.without_last
+                .add_frame(layout, number, image, is_wanted);
         }
     }
 
-    /// Those of these pages that no row has.
-    pub(super) fn among(&self, pages: &BTreeSet<u32>) -> BTreeSet<u32> {
+    /// Returns those of `pages` that belong to no row.
+    pub(super) fn select(&self, pages: &BTreeSet<u32>) -> BTreeSet<u32> {
         if pages.is_empty() {
             return BTreeSet::new();
         }
-        let (all, without_last) = (self.all.known(), self.without_last.known());
-        let known = all.intersection(&without_last).copied().collect();
-        pages.intersection(&known).copied().collect()
+        let (all, without_last) = (self.all.pages(), self.without_last.pages());
+        let free = all.intersection(&without_last).copied().collect();
+        pages.intersection(&free).copied().collect()
     }
 }
 
-impl Images {
-    fn take(&mut self, layout: Layout, number: u32, image: &[u8], is_wanted: bool) {
+impl FreelistState {
+    fn add_frame(&mut self, layout: Layout, number: u32, image: &[u8], is_wanted: bool) {
         if number == 1 {
-            self.first = page::first_trunk(image);
+            self.first_trunk = page::first_trunk(image);
         }
         match page::kind(number, image) {
-            Kind::Overflow => {
-                self.in_tree.remove(&number);
+            PageKind::Overflow => {
+                self.tree_pages.remove(&number);
                 if !page::could_be_trunk(layout, image) {
                     self.trunks.remove(&number);
                     return;
                 }
-                self.lost |= self.trunks.len() >= MOST;
-                if !self.lost {
-                    self.trunks.insert(number, page::next(image));
+                self.has_too_many_trunks |= self.trunks.len() >= MAX_TRUNKS;
+                if !self.has_too_many_trunks {
+                    self.trunks.insert(number, page::next_page(image));
                 }
             }
-            Kind::Leaf | Kind::Tree => {
+            PageKind::Leaf | PageKind::Tree => {
                 self.trunks.remove(&number);
                 if is_wanted {
-                    self.in_tree.insert(number);
+                    self.tree_pages.insert(number);
                 }
             }
         }
     }
 
-    /// The trunks from the first one on, and pages of trees.
-    fn known(&self) -> BTreeSet<u32> {
-        let mut known = self.in_tree.clone();
-        let mut at = self.first.filter(|_| !self.lost);
-        while let Some(trunk) = at
+    /// Returns the trunk pages in the chain from the first one, and the b-tree pages.
+    fn pages(&self) -> BTreeSet<u32> {
+        let mut pages = self.tree_pages.clone();
+        let mut current = self.first_trunk.filter(|_| !self.has_too_many_trunks);
+        while let Some(trunk) = current
             && let Some(next) = self.trunks.get(&trunk)
-            && known.insert(trunk)
+            && pages.insert(trunk)
         {
-            at = Some(*next);
+            current = Some(*next);
         }
-        known
+        pages
     }
 }
 
@@ -115,7 +118,7 @@ mod tests {
 
     const LAYOUT: Layout = Layout {
         page_size: 512,
-        usable: 512,
+        usable_bytes: 512,
     };
 
     fn header(first: u32) -> Vec<u8> {
@@ -142,19 +145,19 @@ mod tests {
     fn free(frames: &[(Part, u32, Vec<u8>)]) -> Vec<u32> {
         let mut free = FreePages::default();
         for (part, number, image) in frames {
-            free.take(*part, LAYOUT, *number, image, true);
+            free.add_frame(*part, LAYOUT, *number, image, true);
         }
-        free.among(&(1..100).collect()).into_iter().collect()
+        free.select(&(1..100).collect()).into_iter().collect()
     }
 
     use Part::{Last, New, Old};
 
     #[test]
-    fn trunks_that_the_first_page_leads_to_are_free() {
+    fn trunk_pages_in_the_chain_are_free() {
         let text = || vec![b'x'; 512];
         let cases = [
             (vec![(New, 1, header(7)), (New, 7, trunk(0, 0))], vec![7]),
-            // In front of it there are newer ones.
+            // A chain with newer trunk pages before it.
             (
                 vec![
                     (New, 7, trunk(50, 120)),
@@ -163,9 +166,9 @@ mod tests {
                 ],
                 vec![7, 8],
             ),
-            // Nothing says that it is the first.
+            // The first page does not name it.
             (vec![(New, 7, trunk(0, 0))], vec![]),
-            // It was, and is not any more.
+            // It was the first trunk page and is no longer.
             (
                 vec![
                     (New, 7, trunk(9, 0)),
@@ -174,14 +177,14 @@ mod tests {
                 ],
                 vec![],
             ),
-            // It is a text since.
+            // It has become a page of text.
             (
                 vec![(New, 7, trunk(9, 0)), (New, 1, header(7)), (New, 7, text())],
                 vec![],
             ),
-            // More numbers than a page has room for.
+            // More leaves than a page has room for.
             (vec![(New, 1, header(7)), (New, 7, trunk(0, 127))], vec![]),
-            // In a circle.
+            // A cycle.
             (
                 vec![
                     (New, 1, header(7)),
@@ -190,7 +193,7 @@ mod tests {
                 ],
                 vec![7, 8],
             ),
-            // Of a tree, until it is not any more.
+            // A b-tree page, until it is overwritten.
             (vec![(New, 7, text()), (New, 7, leaf())], vec![7]),
             (vec![(New, 7, leaf()), (New, 7, text())], vec![]),
         ];
@@ -204,9 +207,9 @@ mod tests {
     }
 
     #[test]
-    fn last_transaction_of_a_generation_proves_nothing() {
+    fn last_transaction_alone_does_not_make_a_page_free() {
         let cases = [
-            // By it alone: it may not be one.
+            // Only the last transaction says so, which may not be committed.
             (
                 vec![(Last, 1, header(7)), (Last, 7, trunk(0, 0))],
                 false,
@@ -218,7 +221,7 @@ mod tests {
                 "the first page",
             ),
             (vec![(Last, 7, leaf())], false, "the tree"),
-            // Or it undoes what was.
+            // The last transaction overwrites the page.
             (
                 vec![
                     (Old, 1, header(7)),
@@ -228,7 +231,7 @@ mod tests {
                 false,
                 "a text",
             ),
-            // With it and without it.
+            // Free with and without the last transaction.
             (
                 vec![
                     (Old, 1, header(7)),
@@ -246,7 +249,7 @@ mod tests {
                     (New, 1, header(7)),
                 ],
                 true,
-                "what came after",
+                "later frames",
             ),
         ];
         for (frames, expected, name) in cases {

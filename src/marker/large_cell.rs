@@ -1,5 +1,5 @@
-//! A large cell, searched in pieces: base64 attachments make cells of hundreds
-//! of megabytes, and memory must not follow them.
+//! Searches a large cell in pieces. Base64 attachments make cells of hundreds of
+//! megabytes, and memory use must not depend on their size.
 
 use std::io::Read;
 
@@ -8,12 +8,12 @@ use rusqlite::{Connection, MAIN_DB};
 use super::Needle;
 use crate::store::StoreError;
 
-/// Bytes read at a time.
-const PIECE: usize = 256 << 10;
+/// How many bytes are read at a time.
+const PIECE_BYTES: usize = 256 << 10;
 
-/// What `column LIKE '%marker%'` says of one cell of a UTF-8 database, read
-/// with incremental blob I/O. The cell must be a TEXT or a BLOB.
-pub(super) fn is_like(
+/// Returns the result of `column LIKE '%marker%'` for one cell of a UTF-8 database, which
+/// is read with incremental blob I/O. The cell must be a TEXT or a BLOB.
+pub(super) fn contains_marker(
     conn: &Connection,
     table: &str,
     column: &str,
@@ -21,29 +21,29 @@ pub(super) fn is_like(
     needle: &Needle,
 ) -> Result<bool, StoreError> {
     let cell = conn.blob_open(MAIN_DB, table, column, rowid, true)?;
-    Ok(search(cell, needle, PIECE)?)
+    Ok(search(cell, needle, PIECE_BYTES)?)
 }
 
-fn search(mut cell: impl Read, needle: &Needle, piece: usize) -> std::io::Result<bool> {
-    // The end of one piece is carried into the next, so that a marker across
-    // their border is found.
-    let mut window = vec![0; needle.len() - 1 + piece];
-    let mut carried = 0;
+fn search(mut cell: impl Read, needle: &Needle, piece_bytes: usize) -> std::io::Result<bool> {
+    // The end of each piece is kept in front of the next one, so that a marker across the
+    // boundary is found.
+    let mut window = vec![0; needle.len() - 1 + piece_bytes];
+    let mut kept = 0;
     loop {
-        let got = cell.read(&mut window[carried..])?;
-        let held = &window[..carried + got];
-        // LIKE stops at a NUL. What was carried has none.
-        let text = memchr::memchr(0, held).map_or(held, |nul| &held[..nul]);
+        let read_bytes = cell.read(&mut window[kept..])?;
+        let filled = &window[..kept + read_bytes];
+        // LIKE stops at a NUL. The kept bytes contain none.
+        let text = memchr::memchr(0, filled).map_or(filled, |nul| &filled[..nul]);
         if needle.is_in(text) {
             return Ok(true);
         }
-        if got == 0 || text.len() < held.len() {
+        if read_bytes == 0 || text.len() < filled.len() {
             return Ok(false);
         }
-        let keep = held.len().min(needle.len() - 1);
-        let end = held.len();
+        let keep = filled.len().min(needle.len() - 1);
+        let end = filled.len();
         window.copy_within(end - keep..end, 0);
-        carried = keep;
+        kept = keep;
     }
 }
 
@@ -53,7 +53,7 @@ mod tests {
     use crate::marker_text::MarkerText;
 
     #[test]
-    fn pieces_of_every_size_find_what_the_whole_has() {
+    fn search_result_does_not_depend_on_piece_size() {
         let needle = Needle::new(&MarkerText::default());
         let text = format!(
             "{}{}tail",
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_nul_ends_the_text_in_every_piece() {
+    fn search_stops_at_nul_for_every_piece_size() {
         let needle = Needle::new(&MarkerText::default());
         let before = format!("{}\0", MarkerText::DEFAULT);
         let after = format!("abc\0{}", MarkerText::DEFAULT);

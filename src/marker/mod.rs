@@ -1,7 +1,7 @@
-//! Which sessions carry the 3-views marker; used by the helper alone.
+//! Which sessions contain the 3-views marker. Only the helper process uses this module.
 //!
-//! A session is marked when any of its content rows contains the marker. The
-//! definition is SQL's:
+//! A session is marked if any of its content rows contains the marker. The definition is
+//! an SQL query:
 //!
 //! ```sql
 //! EXISTS (SELECT 1 FROM part    x WHERE x.session_id = s.id AND x.data LIKE '%…%')
@@ -9,11 +9,11 @@
 //! -- and so on for each content table
 //! ```
 //!
-//! `s` is each table of sessions, that of OpenCode 2 too.
+//! `s` is each session table, including that of OpenCode 2.
 //!
-//! `LIKE` folds ASCII case, stops at a NUL, and reads BLOBs as text; whatever
-//! finds the rows here, `LIKE` or its exact equal judges them, so the answer is
-//! that of the definition. [`scan`] is the one way in.
+//! `LIKE` folds ASCII case, stops at a NUL, and reads BLOBs as text. The scan may find
+//! candidate rows in other ways, but `LIKE` or an exact equivalent confirms each row, so
+//! the result is that of the definition. [`scan`] is the only entry point.
 
 mod cache;
 mod confirm;
@@ -40,55 +40,59 @@ use crate::session::SessionId;
 use crate::store::{CONTENT_TABLES, SESSION_TABLES, Schema, StoreError, Table};
 
 pub use needle::Needle;
-pub use scan::{CacheMode, Found, Options, scan};
+pub use scan::{CacheUpdate, Options, ScanResult, scan};
 
-/// What is known of the marker in each session.
+/// The marked sessions, as far as they are known.
 #[derive(Debug, Clone)]
-pub enum Marks {
-    /// Nobody asked.
-    NotAsked,
-    /// These carry it.
-    Of {
-        /// Ids of sessions. Grows with the sessions that are marked.
+pub enum MarkedSessions {
+    /// No marker was requested.
+    NotRequested,
+    /// The sessions that were found to be marked.
+    Known {
+        /// Session ids. Grows with the number of marked sessions.
         marked: HashSet<String>,
-        /// No other session does; else of others it is not known yet.
-        complete: bool,
+        /// Whether all other sessions are known to be unmarked. Otherwise their state is
+        /// unknown.
+        is_complete: bool,
     },
 }
 
-impl Marks {
-    /// Whether this session carries the marker; `None` where that is not known.
+impl MarkedSessions {
+    /// Returns whether this session is marked, or `None` if this is unknown.
     #[must_use]
-    pub fn of(&self, id: &SessionId) -> Option<bool> {
+    pub fn is_marked(&self, id: &SessionId) -> Option<bool> {
         match self {
-            Self::NotAsked => None,
-            Self::Of { marked, complete } => {
-                (marked.contains(id.as_str()) || *complete).then(|| marked.contains(id.as_str()))
+            Self::NotRequested => None,
+            Self::Known {
+                marked,
+                is_complete,
+            } => {
+                (marked.contains(id.as_str()) || *is_complete).then(|| marked.contains(id.as_str()))
             }
         }
     }
 }
 
-/// The marked sessions by the definition itself, which reads everything.
+/// Finds the marked sessions by the definition itself, which reads all content.
 ///
 /// # Errors
 ///
-/// Where SQLite fails.
-pub fn definition(
+/// Returns an error if SQLite fails.
+pub fn find_by_definition(
     conn: &Connection,
     schema: &Schema,
     marker: &MarkerText,
 ) -> Result<BTreeSet<String>, StoreError> {
     let mut marked = BTreeSet::new();
     for content in content_tables(schema) {
-        confirm::plain(conn, schema, content, marker, &mut |id| {
+        confirm::find_by_definition(conn, schema, content, marker, &mut |id| {
             marked.insert(id);
         })?;
     }
     Ok(marked)
 }
 
-/// The tables of sessions that `schema` has and whose sessions can be named.
+/// Returns the session tables of `schema` that have an id.
 fn session_tables(schema: &Schema) -> impl Iterator<Item = &Table> {
     SESSION_TABLES
         .into_iter()
@@ -96,19 +100,18 @@ fn session_tables(schema: &Schema) -> impl Iterator<Item = &Table> {
         .filter(|table| table.has_column("id"))
 }
 
-/// The content tables that `schema` has and whose rows name a session that
-/// could be listed.
+/// Returns the content tables of `schema` whose rows name a session that can be listed.
 fn content_tables(schema: &Schema) -> impl Iterator<Item = ContentTable<'_>> {
-    let listable = session_tables(schema).next().is_some();
+    let has_sessions = session_tables(schema).next().is_some();
     CONTENT_TABLES
         .into_iter()
         .zip(0_u8..)
-        .filter(move |_| listable)
-        .filter_map(|(content, number)| {
+        .filter(move |_| has_sessions)
+        .filter_map(|(content, index)| {
             Some(ContentTable {
                 table: schema.table(content.table)?,
                 column: content.column,
-                number,
+                index,
             })
         })
         .filter(|content| {
@@ -120,21 +123,22 @@ fn content_tables(schema: &Schema) -> impl Iterator<Item = ContentTable<'_>> {
 #[derive(Debug, Clone, Copy)]
 struct ContentTable<'s> {
     table: &'s Table,
-    /// The column that holds what was said.
+    /// The column that holds the content.
     column: &'static str,
-    /// Its place in [`CONTENT_TABLES`].
-    number: u8,
+    /// The index in [`CONTENT_TABLES`].
+    index: u8,
 }
 
 impl<'s> ContentTable<'s> {
-    /// The rowid's name, if what a row's columns read as is what the row stores: no
-    /// column is computed, and the content has no default that rows of before read as.
+    /// Returns the name of the rowid if the values that a row's columns read as are the
+    /// values that the row stores: no column is generated, and the content has no default
+    /// for rows that are older than the column.
     fn stored_rowid(&self) -> Option<&'s str> {
         let has_default = self
             .table
             .columns
             .iter()
-            .any(|known| known.name == self.column && known.has_default);
+            .any(|column| column.name == self.column && column.has_default);
         self.table
             .rowid()
             .filter(|_| !self.table.has_generated_column() && !has_default)

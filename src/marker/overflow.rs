@@ -1,95 +1,97 @@
-//! From an overflow page back to its row: which pages lead to which.
+//! The links between overflow pages, which lead from an overflow page back to the row
+//! that owns it.
 
 use std::collections::BTreeSet;
 
-use super::page::{self, Kind, Layout};
+use super::page::{self, Layout, PageKind};
 
-/// What leads to an overflow page.
+/// The source of a link to an overflow page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Link {
-    /// The leaf that has this row.
+    /// The row on a leaf page whose first overflow page it is.
     Row(i64),
-    /// The overflow page before it.
+    /// The previous overflow page.
     Page(u32),
 }
 
-/// With more links than these they are not kept: 3 MiB.
-const MOST: usize = 200_000;
+/// How many links are kept at most: 3 MiB.
+const MAX_LINKS: usize = 200_000;
 
-/// What the pages of some frames lead to.
+/// The links to overflow pages on a set of pages.
 #[derive(Debug, Default)]
 pub(super) struct OverflowLinks {
-    to: Vec<(u32, Link)>,
-    sorted: bool,
-    forgot: bool,
+    links: Vec<(u32, Link)>,
+    is_sorted: bool,
+    has_dropped: bool,
 }
 
 impl OverflowLinks {
-    /// Takes the page with this number.
-    pub(super) fn take(&mut self, layout: Layout, number: u32, image: &[u8]) {
-        self.sorted = false;
+    /// Adds the links on the page with this number.
+    pub(super) fn add_page(&mut self, layout: Layout, number: u32, image: &[u8]) {
+        self.is_sorted = false;
         match page::kind(number, image) {
-            Kind::Leaf => {
+            PageKind::Leaf => {
                 let cells = page::cells(layout, number, image);
-                let to = cells.filter_map(|cell| Some((cell.overflow?, Link::Row(cell.rowid))));
-                self.to.extend(to);
+                let links = cells.filter_map(|cell| Some((cell.overflow?, Link::Row(cell.rowid))));
+                self.links.extend(links);
             }
-            Kind::Tree => {}
-            Kind::Overflow => {
-                let next = page::next(image);
+            PageKind::Tree => {}
+            PageKind::Overflow => {
+                let next = page::next_page(image);
                 if next != 0 {
-                    self.to.push((next, Link::Page(number)));
+                    self.links.push((next, Link::Page(number)));
                 }
             }
         }
     }
 
-    /// Takes those, too.
-    pub(super) fn add(&mut self, other: &Self) {
-        self.to.extend_from_slice(&other.to);
-        self.sorted = false;
+    /// Adds the links of `other`.
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.links.extend_from_slice(&other.links);
+        self.is_sorted = false;
     }
 
-    /// True where not all of them are there any more.
-    pub(super) fn have_gaps(&self) -> bool {
-        self.forgot
+    /// Returns true if some links have been dropped.
+    pub(super) fn has_dropped_links(&self) -> bool {
+        self.has_dropped
     }
 
-    /// True where it is time to use them and begin anew.
-    pub(super) fn are_many(&self) -> bool {
-        self.to.len() >= MOST
+    /// Returns true if the links must be traced and then dropped.
+    pub(super) fn is_full(&self) -> bool {
+        self.links.len() >= MAX_LINKS
     }
 
-    /// Begins anew.
-    pub(super) fn forget(&mut self) {
-        self.to.clear();
-        self.forgot = true;
+    /// Drops all links.
+    pub(super) fn clear(&mut self) {
+        self.links.clear();
+        self.has_dropped = true;
     }
 
-    /// Follows the links back from `unowned_pages`: pages become unowned, too, and rows `owners`.
+    /// Follows the links back from `unowned_pages`. Adds the pages on the way to
+    /// `unowned_pages` and the rows to `owners`.
     pub(super) fn trace_owners(
         &mut self,
         unowned_pages: &mut BTreeSet<u32>,
         owners: &mut BTreeSet<i64>,
     ) {
-        let mut left: Vec<u32> = unowned_pages.iter().copied().collect();
-        while let Some(page) = left.pop() {
-            for link in self.of(page) {
+        let mut pending: Vec<u32> = unowned_pages.iter().copied().collect();
+        while let Some(page) = pending.pop() {
+            for link in self.links_to(page) {
                 match *link {
                     (_, Link::Row(rowid)) => {
                         owners.insert(rowid);
                     }
-                    (_, Link::Page(before)) if unowned_pages.insert(before) => left.push(before),
+                    (_, Link::Page(before)) if unowned_pages.insert(before) => pending.push(before),
                     (_, Link::Page(_)) => {}
                 }
             }
         }
     }
 
-    /// Adds the rows that own one of `pages` to `owners`, and keeps of `pages`
-    /// those that no row was found for.
+    /// Adds the rows that own one of `pages` to `owners`, and removes from `pages` those
+    /// for which a row was found.
     pub(super) fn resolve(&mut self, pages: &mut BTreeSet<u32>, owners: &mut BTreeSet<i64>) {
-        if self.forgot {
+        if self.has_dropped {
             return;
         }
         pages.retain(|page| {
@@ -101,14 +103,14 @@ impl OverflowLinks {
         });
     }
 
-    fn of(&mut self, page: u32) -> &[(u32, Link)] {
-        if !self.sorted {
-            self.to.sort_unstable();
-            self.to.dedup();
-            self.sorted = true;
+    fn links_to(&mut self, page: u32) -> &[(u32, Link)] {
+        if !self.is_sorted {
+            self.links.sort_unstable();
+            self.links.dedup();
+            self.is_sorted = true;
         }
-        let start = self.to.partition_point(|(to, _)| *to < page);
-        let end = self.to.partition_point(|(to, _)| *to <= page);
-        &self.to[start..end]
+        let start = self.links.partition_point(|(to, _)| *to < page);
+        let end = self.links.partition_point(|(to, _)| *to <= page);
+        &self.links[start..end]
     }
 }

@@ -1,22 +1,22 @@
-//! The pages of a database and the frames of its log, read past SQLite.
+//! Scans the pages of a database and the frames of its log past SQLite.
 //!
-//! Three kinds of knowledge come together, and each is exact:
+//! The scan combines three exact sources:
 //!
-//! * Every frame of the log from a remembered position to the snapshot
-//!   ([`super::wal`]). A page that was written since then is among them.
-//! * Every page of the file ([`super::file_scan`]), read once, outside of any
-//!   transaction; where there is no log, while a snapshot keeps writers away.
-//! * The rows that held a half of the marker when they were last read. A row
-//!   that is marked and of which no page was written is among them.
+//! * Every frame of the log from the cached position to the snapshot ([`super::wal`]).
+//!   Every page that was written since then is among them.
+//! * Every page of the file ([`super::file_scan`]), read once and outside of any
+//!   transaction; if there is no log, while a snapshot blocks writers.
+//! * The rows that contained a half of the marker when they were last read. Every marked
+//!   row of which no page was written since is among them.
 //!
-//! A page with a half leads to rows: a leaf by its cells, an overflow page by the
-//! pages that lead to it. More rows than necessary do no harm: SQL has the last
-//! word about each ([`super::confirm`]), in the snapshot of the listing. What is known
-//! when, and why that is enough, is in [`super::cache`].
+//! A page with a half leads to rows: a leaf page through its cells, an overflow page
+//! through the pages that link to it. More rows than necessary do no harm, since SQL
+//! confirms each row ([`super::confirm`]) in the snapshot of the listing. The module
+//! [`super::cache`] describes what is known at each point and why that is sufficient.
 //!
-//! A database that is not in WAL mode has no log, and its snapshot keeps writers from
-//! committing. So it is held for a slice at a time, and what was read counts only as
-//! long as the file's stamp stays the same.
+//! A database that is not in WAL mode has no log, and its snapshot prevents writers from
+//! committing. So the snapshot is held for one slice at a time, and what was read is
+//! valid only as long as the file's stamp stays the same.
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -29,138 +29,142 @@ use super::file_scan::{Candidates, FileScan};
 use super::free_pages::FreePages;
 use super::overflow::OverflowLinks;
 use super::page::Layout;
-use super::record::{Records, Watched};
-use super::scan::{Rows, Scanner, View, now_ms};
+use super::record::{MarkerMatch, RecordSearch};
+use super::scan::{Rowids, Scanner, SnapshotView, unix_time_ms};
 use super::wal::{Log, LogGap, LogRead};
 use crate::store::{FileStamp, StoreError, WalPosition};
 
-/// So long is read between two reads of the log, which could restart twice.
+/// How long pages are read between two reads of the log. In a longer time the log could
+/// restart twice.
 const SLICE: Duration = Duration::from_millis(250);
 
-/// So long at most a snapshot is held that keeps writers from committing.
+/// How long a snapshot that prevents commits is held at most.
 pub(super) const BLOCKING_SLICE: Duration = Duration::from_millis(100);
 
-/// So long writers are let in between two of those.
-const PAUSE: Duration = Duration::from_millis(20);
+/// How long writers may commit between two such snapshots.
+const WRITER_PAUSE: Duration = Duration::from_millis(20);
 
-/// So long is read in each listing of what is known, once a day.
-const RENEWAL: Duration = Duration::from_millis(100);
+/// How long each listing reads pages that are already known, for the daily renewal.
+const RENEWAL_SLICE: Duration = Duration::from_millis(100);
 
-/// A log with more frames is not read once more for that.
-const RENEWABLE: u32 = 16 << 10;
+/// A log with this many frames is not read again for a renewal.
+const RENEWAL_MAX_FRAMES: u32 = 16 << 10;
 
-/// How often a scan begins anew because the log was lost meanwhile.
-const ATTEMPTS: usize = 4;
+/// How often a scan starts over because of a gap in the log.
+const MAX_ATTEMPTS: usize = 4;
 
-/// With more rows or pages to follow than these, SQL reads everything.
-const MANY: usize = 200_000;
+/// With more rows or pages to track, SQL reads all content instead.
+const MAX_TRACKED: usize = 200_000;
 
-/// How it ended.
-#[expect(clippy::large_enum_variant, reason = "a scan makes one")]
-pub(super) enum Ended<'a> {
-    /// With what is known in this snapshot.
-    Known(View<'a>, ScanState),
-    /// Only SQL can read this snapshot; with what it knew before.
-    OnlySql(View<'a>, Option<SqlState>),
+/// The result of the page scan.
+#[expect(clippy::large_enum_variant, reason = "one value per scan")]
+pub(super) enum PageScan<'a> {
+    /// The scan state is valid in this snapshot.
+    Valid(SnapshotView<'a>, ScanState),
+    /// Only SQL can read this snapshot. The second value is the cached state of an
+    /// earlier scan by SQL.
+    NeedsSql(SnapshotView<'a>, Option<SqlState>),
 }
 
-/// Reads what is new since the cache, and as much of the file as the budget allows.
-pub(super) fn run<'a>(
+/// Reads what is new since the cache was saved, and as much of the file as the budget
+/// allows.
+pub(super) fn scan_pages<'a>(
     scanner: &mut Scanner<'a, '_>,
-    first: View<'a>,
+    first: SnapshotView<'a>,
     cache: Option<ScanCache>,
-) -> Result<Ended<'a>, StoreError> {
-    let (known, sql) = match cache {
+) -> Result<PageScan<'a>, StoreError> {
+    let (state, sql) = match cache {
         Some(ScanCache::Pages(state)) => (Some(state), None),
         Some(ScanCache::Sql(state)) => (None, Some(state)),
         None => (None, None),
     };
-    // Or SQL had to read this very state before.
-    let is_of_sql = match &sql {
+    // SQL already scanned exactly this state of the database.
+    let is_known_to_sql = match &sql {
         Some(sql) => first
             .key(scanner.marker)?
-            .is_some_and(|(key, end, stamp)| sql.is_about(&key, end, stamp)),
+            .is_some_and(|(key, end, stamp)| sql.matches(&key, end, stamp)),
         None => false,
     };
-    if is_of_sql || !scanner.can_read_pages(&first) {
-        return Ok(Ended::OnlySql(first, sql));
+    if is_known_to_sql || !scanner.can_read_pages(&first) {
+        return Ok(PageScan::NeedsSql(first, sql));
     }
     let mut next = Some(first);
-    let mut run = Run {
-        known,
-        ..Run::default()
+    let mut run = ScanRun {
+        state,
+        ..ScanRun::default()
     };
     loop {
         let view = match next.take() {
             Some(view) => view,
-            None => scanner.view(None)?,
+            None => scanner.take_snapshot(None)?,
         };
         let Some((key, end, stamp)) = view.key(scanner.marker)? else {
-            return Ok(Ended::OnlySql(view, sql));
+            return Ok(PageScan::NeedsSql(view, sql));
         };
-        let file_pages = scanner.file(view.layout).pages()?;
-        // SQL says what is wrong with a file that was cut off.
-        let is_cut_off = end.frames == 0 && view.pages > file_pages;
-        // SQL would keep writers waiting for longer.
-        let may_give_up = !(view.snapshot.blocks_writers() && scanner.until.is_some());
-        if run.attempts >= ATTEMPTS && may_give_up
-            || run.rows.len() > MANY
-            || is_cut_off
+        let file_pages = scanner.file(view.layout).page_count()?;
+        // SQLite reports what is wrong with a truncated file.
+        let is_truncated = end.frames == 0 && view.page_count > file_pages;
+        // A scan by SQL would block writers for longer.
+        let may_use_sql = !(view.snapshot.blocks_writers() && scanner.budget_end.is_some());
+        if run.attempts >= MAX_ATTEMPTS && may_use_sql
+            || run.rows.len() > MAX_TRACKED
+            || is_truncated
             || !scanner.can_read_pages(&view)
         {
-            return Ok(Ended::OnlySql(view, sql));
+            return Ok(PageScan::NeedsSql(view, sql));
         }
         let mut state = run.state_for(scanner, key, end, stamp);
-        let frames = scanner.frames;
+        let frames_before = scanner.frames_read;
         let rows = &mut run.rows;
-        if let Err(gap) = catch_up(scanner, &mut state, &view, end, file_pages, rows)? {
-            scanner.why = Some(gap.why);
-            run.lose(state, gap);
+        if let Err(gap) = read_log(scanner, &mut state, &view, end, file_pages, rows)? {
+            scanner.full_scan_reason = Some(gap.reason);
+            run.handle_gap(state, gap);
             continue;
         }
-        if state.unowned_pages().len() > MANY || state.watched.len() > MANY {
-            return Ok(Ended::OnlySql(view, sql));
+        if state.unowned_pages().len() > MAX_TRACKED || state.rows_with_half.len() > MAX_TRACKED {
+            return Ok(PageScan::NeedsSql(view, sql));
         }
         let slice = if !state.is_complete() && run.may_confirm_later(scanner) {
-            most_at_once(&view)
+            max_slice(&view)
         } else {
-            if scanner.frames > frames || !run.rows.is_empty() || run.is_ours {
+            if scanner.frames_read > frames_before || !run.rows.is_empty() || run.has_new_state {
                 let started = Instant::now();
-                confirm(scanner, &view, &mut state, &run.rows)?;
-                run.confirming = started.elapsed();
+                confirm_rows(scanner, &view, &mut state, &run.rows)?;
+                run.confirm_time = started.elapsed();
                 run.rows.clear();
             }
-            let Some(slice) = next_slice(scanner, &mut state, &view, end, run.confirming) else {
-                let stays = stamp.is_settled() && scanner.database.stamp()? == Some(stamp);
-                state.keep_stamp(Some(stamp).filter(|_| stays));
-                return Ok(Ended::Known(view, state));
+            let Some(slice) = next_slice(scanner, &mut state, &view, end, run.confirm_time) else {
+                let is_unchanged = stamp.is_settled() && scanner.database.stamp()? == Some(stamp);
+                state.set_stamp(Some(stamp).filter(|_| is_unchanged));
+                return Ok(PageScan::Valid(view, state));
             };
             slice
         };
         next = read_slice(scanner, &mut state, view, slice, &mut run.rows)?;
-        run.known = Some(state);
-        run.is_ours = true;
+        run.state = Some(state);
+        run.has_new_state = true;
     }
 }
 
-/// What one scan keeps from one snapshot to the next.
+/// The state that one scan keeps from one snapshot to the next.
 #[derive(Default)]
-struct Run {
-    known: Option<ScanState>,
-    /// What was known before the log was lost: its rows are worth a look.
-    lost: Option<ScanState>,
-    /// Rows to confirm in the next snapshot.
-    rows: Rows,
-    /// How often it began anew.
+struct ScanRun {
+    state: Option<ScanState>,
+    /// The state before the gap in the log. Its rows are confirmed again.
+    state_before_gap: Option<ScanState>,
+    /// The rows to confirm in the next snapshot.
+    rows: Rowids,
+    /// How often the scan started over.
     attempts: usize,
-    /// Something was learned by this scan: its marks are of an earlier snapshot.
-    is_ours: bool,
-    /// How long it took to confirm the rows.
-    confirming: Duration,
+    /// Whether this scan has changed the state, so that its marked sessions are of an
+    /// earlier snapshot.
+    has_new_state: bool,
+    /// How long the last confirmation of rows took.
+    confirm_time: Duration,
 }
 
-impl Run {
-    /// What is known of this database, in a snapshot that ends at `end`.
+impl ScanRun {
+    /// Returns the state of this database for a snapshot that ends at `end`.
     fn state_for(
         &mut self,
         scanner: &mut Scanner<'_, '_>,
@@ -168,132 +172,138 @@ impl Run {
         end: WalPosition,
         stamp: FileStamp,
     ) -> ScanState {
-        match self.known.take() {
-            Some(state) if state.is_about(&key, end, stamp) => state,
+        match self.state.take() {
+            Some(state) if state.matches(&key, end, stamp) => state,
             before => {
-                // Somebody wrote to a file without a log.
+                // Another program wrote to a file without a log.
                 self.attempts += usize::from(scanner.has_read_pages && before.is_some());
                 self.rows.clear();
-                self.is_ours = true;
+                self.has_new_state = true;
                 scanner
-                    .why
-                    .get_or_insert("nothing is remembered of this database, schema and marker");
-                ScanState::new(key, end, now_ms()).with_rows_of(before.or(self.lost.take()))
+                    .full_scan_reason
+                    .get_or_insert("no cached state for this database, schema and marker");
+                ScanState::new(key, end, unix_time_ms())
+                    .with_rows_from(before.or(self.state_before_gap.take()))
             }
         }
     }
 
-    /// True if another slice is read before any answer, and few rows wait: those of both
-    /// are confirmed at once then.
+    /// Returns true if another slice will be read before any answer, and few rows wait.
+    /// The rows of both are then confirmed together.
     fn may_confirm_later(&self, scanner: &Scanner<'_, '_>) -> bool {
-        scanner.left().is_none_or(|left| left > 2 * SLICE) && self.rows.len() < MANY / 8
+        scanner.budget_left().is_none_or(|left| left > 2 * SLICE)
+            && self.rows.len() < MAX_TRACKED / 8
     }
 
-    /// The log between a state and a snapshot cannot be had.
-    fn lose(&mut self, state: ScanState, gap: LogGap) {
+    /// Handles a gap in the log between the state and the snapshot.
+    fn handle_gap(&mut self, state: ScanState, gap: LogGap) {
         self.attempts += 1;
-        if gap.meanwhile && self.attempts == 1 {
-            // The position may still be good, only this snapshot was not.
-            self.known = Some(state);
+        if gap.is_transient && self.attempts == 1 {
+            // The position may still be valid; only this snapshot failed.
+            self.state = Some(state);
         } else {
-            self.lost = Some(state);
+            self.state_before_gap = Some(state);
         }
     }
 }
 
-/// Reads the file's pages for so long, and lets the snapshot go if it can; else it is
-/// given back.
+/// Reads the file's pages for the duration `slice`. Returns the snapshot if it must be
+/// held for longer.
 fn read_slice<'a>(
     scanner: &mut Scanner<'a, '_>,
     state: &mut ScanState,
-    view: View<'a>,
+    view: SnapshotView<'a>,
     slice: Duration,
-    rows: &mut Rows,
-) -> Result<Option<View<'a>>, StoreError> {
+    rows: &mut Rowids,
+) -> Result<Option<SnapshotView<'a>>, StoreError> {
     let layout = view.layout;
-    let is_nowhere = view
+    let has_no_log = view
         .snapshot
         .wal_position()
         .is_some_and(|position| !position.has_log());
-    let Some(stamp) = view.stamp.filter(|_| is_nowhere) else {
+    let Some(stamp) = view.stamp.filter(|_| has_no_log) else {
         drop(view);
         read_pages(scanner, state, layout, slice, rows)?;
         return Ok(None);
     };
-    // Nobody can write to the file while the snapshot is held, so that what is read is of
-    // this stamp.
+    // No program can write to the file while the snapshot is held, so what is read
+    // belongs to this stamp.
     read_pages(scanner, state, layout, slice, rows)?;
-    state.keep_stamp(Some(stamp));
-    // One that could change and keep its stamp is held all the while, but for writers who
-    // wait: their commits count.
+    state.set_stamp(Some(stamp));
+    // If the file could change and keep its stamp, the snapshot is held throughout,
+    // unless it blocks writers: they may then commit.
     let blocks_writers = view.snapshot.blocks_writers();
     if blocks_writers || stamp.is_settled() {
         drop(view);
         if blocks_writers {
-            thread::sleep(PAUSE.min(scanner.left().unwrap_or(PAUSE)));
+            thread::sleep(WRITER_PAUSE.min(scanner.budget_left().unwrap_or(WRITER_PAUSE)));
         }
         return Ok(None);
     }
-    scanner.view(Some(view.snapshot)).map(Some)
+    scanner.take_snapshot(Some(view.snapshot)).map(Some)
 }
 
-/// Reads what the log has since the remembered position.
-fn catch_up(
+/// Reads the frames of the log after the cached position.
+fn read_log(
     scanner: &mut Scanner<'_, '_>,
     state: &mut ScanState,
-    view: &View<'_>,
+    view: &SnapshotView<'_>,
     end: WalPosition,
     file_pages: u32,
-    rows: &mut Rows,
+    rows: &mut Rowids,
 ) -> Result<Result<(), LogGap>, StoreError> {
     let layout = view.layout;
     let from = state.position();
-    // With auto-vacuum pages move behind their rows' backs.
+    // Auto-vacuum moves pages without writing the pages of the rows that own them.
     let may_resolve = !view.auto_vacuum && state.is_between_transactions();
     let mut parts: [(Candidates, OverflowLinks); 3] = Default::default();
     let (mut owners, mut unowned) = (BTreeSet::new(), state.unowned_pages().clone());
     let mut free = FreePages::default();
     let mut bytes = 0;
-    if state.is_lost_by_a_restart(end) {
-        let why = "the log was restarted behind frames without a checksum";
-        return Ok(Err(LogGap::for_good(why)));
+    if state.is_broken_by_restart(end) {
+        let reason =
+            "the log was restarted after the last scan had passed frames without a checksum";
+        return Ok(Err(LogGap::permanent(reason)));
     }
     let mut read = LogRead {
         to: from,
         frames: 0,
-        past_a_hole: false,
+        is_past_hole: false,
     };
     if from != end {
         let Ok(Some(file)) = scanner.database.open_log() else {
-            return Ok(Err(LogGap::for_good("there is no log any more")));
+            return Ok(Err(LogGap::permanent(
+                "the log is missing or cannot be opened",
+            )));
         };
         let halves = &scanner.halves;
         let each = |part, number, image: &[u8]| {
             bytes += image.len() as u64;
-            let is_asked =
+            let is_candidate =
                 |(candidates, _): &(Candidates, _)| candidates.overflow.contains(&number);
-            let is_asked = unowned.contains(&number) || parts.iter().any(is_asked);
-            free.take(part, layout, number, image, is_asked);
+            let is_wanted = unowned.contains(&number) || parts.iter().any(is_candidate);
+            free.add_frame(part, layout, number, image, is_wanted);
             let (candidates, links) = &mut parts[part as usize];
-            if halves.are_in(image) {
-                candidates.take(layout, number, image);
+            if halves.is_any_in(image) {
+                candidates.add_page(layout, number, image);
             }
-            links.take(layout, number, image);
-            if links.are_many() {
+            links.add_page(layout, number, image);
+            if links.is_full() {
                 links.trace_owners(&mut unowned, &mut owners);
-                links.forget();
+                links.clear();
             }
         };
-        match Log::new(&file, layout.page_size).read(from, end, each, || scanner.is_over()) {
+        match Log::new(&file, layout.page_size).read(from, end, each, || scanner.is_budget_spent())
+        {
             Ok(Ok(done)) => read = done,
             Ok(Err(gap)) => return Ok(Err(gap)),
-            Err(_) => return Ok(Err(LogGap::for_good("the log cannot be read"))),
+            Err(_) => return Ok(Err(LogGap::permanent("cannot read the log"))),
         }
     }
-    scanner.frames += read.frames;
-    scanner.bytes += bytes;
+    scanner.frames_read += read.frames;
+    scanner.bytes_read += bytes;
 
-    // The way to what is looked for may go through several parts.
+    // A chain of links can pass through several parts.
     loop {
         let before = unowned.len();
         for (_, links) in &mut parts {
@@ -304,10 +314,10 @@ fn catch_up(
         }
     }
     for (mut candidates, mut links) in parts {
-        // A row whose leaf is not in the part has owned its pages all the while,
-        // and no other row's leads to them there, where all is committed. (The
-        // last transaction of a generation may not be; then what it holds means
-        // nothing.) A part that was not read to its end can be cut within a
+        // A row whose leaf is not in the part has owned its overflow pages all along, and
+        // in a part in which all transactions are committed, no other row's chain leads
+        // to them. (The last transaction of a generation may not be committed; its frames
+        // then mean nothing.) A part that was not read to its end can be cut within a
         // transaction.
         if may_resolve && read.to == end {
             links.resolve(&mut candidates.overflow, &mut owners);
@@ -317,38 +327,42 @@ fn catch_up(
     }
     rows.append(&mut owners);
     if read.to == end {
-        let free = free.among(&unowned);
-        unowned = state.without_free(unowned, &free);
+        let free = free.select(&unowned);
+        unowned = state.remove_free_pages(unowned, &free);
     }
-    if state.log_was_read(read, end, unowned, file_pages) {
-        scanner.why =
-            Some("an overflow page with a half of the marker is of a row that was not written");
+    if state.record_log_read(read, end, unowned, file_pages) {
+        scanner.full_scan_reason = Some(
+            "an overflow page with a half of the marker belongs to a row that was not written",
+        );
     }
     state.advance(file_pages);
     Ok(Ok(()))
 }
 
-/// Confirms the watched rows and these, of whatever table they are.
-fn confirm(
+/// Confirms the rows with a half of the marker that are already known, and `rows` of any
+/// table.
+fn confirm_rows(
     scanner: &Scanner<'_, '_>,
-    view: &View<'_>,
+    view: &SnapshotView<'_>,
     state: &mut ScanState,
-    rows: &Rows,
+    rows: &Rowids,
 ) -> Result<(), StoreError> {
     let (snapshot, schema) = (&view.snapshot, &view.schema);
-    let mut watched = BTreeSet::new();
+    let mut rows_with_half = BTreeSet::new();
     let mut marked = BTreeSet::new();
     let mut found = |id| {
         marked.insert(id);
     };
     for content in content_tables(schema) {
-        // Of others SQL says it, once for all slices.
+        // A separate pass by SQL scans the other tables, once for all slices.
         let Some(rowid) = content.stored_rowid() else {
             continue;
         };
-        let number = content.number;
-        let of_table = state.watched.range((number, i64::MIN)..=(number, i64::MAX));
-        let rows: Rows = of_table
+        let table = content.index;
+        let of_table = state
+            .rows_with_half
+            .range((table, i64::MIN)..=(table, i64::MAX));
+        let rows: Rowids = of_table
             .map(|(_, row)| *row)
             .chain(rows.iter().copied())
             .collect();
@@ -358,83 +372,92 @@ fn confirm(
         let needle = &scanner.needle;
         let mut confirmer =
             Confirmer::new(snapshot, schema, content, rowid, scanner.marker, needle)?;
-        let mut records = Records::new(snapshot, content, rowid, needle, &scanner.halves)?;
+        let mut records = RecordSearch::new(snapshot, content, rowid, needle, &scanner.halves)?;
         for row in rows {
-            let Some(holds) = records.with_a_half(row)? else {
+            let Some(marker_match) = records.search(row)? else {
                 continue;
             };
-            watched.insert((number, row));
-            if holds != Watched::Unmarked {
-                confirmer.confirm(row, holds == Watched::MaybeLarge, &mut found)?;
+            rows_with_half.insert((table, row));
+            if marker_match != MarkerMatch::Unmarked {
+                confirmer.confirm(row, marker_match == MarkerMatch::MaybeLarge, &mut found)?;
             }
         }
     }
-    state.watched = watched;
+    state.rows_with_half = rows_with_half;
     state.marked = marked;
     Ok(())
 }
 
-/// So long is read between two snapshots.
-fn most_at_once(view: &View<'_>) -> Duration {
+/// Returns how long pages may be read between two snapshots.
+fn max_slice(view: &SnapshotView<'_>) -> Duration {
     match view.snapshot.blocks_writers() {
         true => BLOCKING_SLICE,
         false => SLICE,
     }
 }
 
-/// How long to read the file's pages now; `None` if the answer is there, or has to be.
+/// Returns how long to read the file's pages now, or `None` if the scan must return its
+/// result.
 fn next_slice(
     scanner: &Scanner<'_, '_>,
     state: &mut ScanState,
-    view: &View<'_>,
+    view: &SnapshotView<'_>,
     end: WalPosition,
-    confirming: Duration,
+    confirm_time: Duration,
 ) -> Option<Duration> {
     if !state.is_complete() {
-        let most = most_at_once(view);
-        // What is read is confirmed within the budget, too.
-        let left = scanner.left().map(|left| left.saturating_sub(confirming));
-        let left = left.unwrap_or(most).min(most);
-        // Each scan reads one piece at least.
+        let max_slice = max_slice(view);
+        // The rows that are found must be confirmed within the budget, too.
+        let left = scanner
+            .budget_left()
+            .map(|left| left.saturating_sub(confirm_time));
+        let left = left.unwrap_or(max_slice).min(max_slice);
+        // Each scan reads at least one piece.
         return (!left.is_zero() || !scanner.has_read_pages).then_some(left);
     }
-    // Only while somebody writes, and in a listing that has time.
-    if state.is_due_for_renewal(now_ms()) && scanner.frames > 0 && end.frames < RENEWABLE {
-        state.begin_renewal(now_ms());
-        return Some(RENEWAL);
+    // A renewal runs only while another program writes, and in a listing that has time.
+    if state.is_due_for_renewal(unix_time_ms())
+        && scanner.frames_read > 0
+        && end.frames < RENEWAL_MAX_FRAMES
+    {
+        state.begin_renewal(unix_time_ms());
+        return Some(RENEWAL_SLICE);
     }
-    (state.is_renewing() && !scanner.has_read_pages && scanner.frames > 0).then_some(RENEWAL)
+    (state.is_renewing() && !scanner.has_read_pages && scanner.frames_read > 0)
+        .then_some(RENEWAL_SLICE)
 }
 
-/// Reads the file's pages for so long, one piece at least.
+/// Reads the file's pages for the duration `slice`, and at least one piece.
 fn read_pages(
     scanner: &mut Scanner<'_, '_>,
     state: &mut ScanState,
     layout: Layout,
     slice: Duration,
-    rows: &mut Rows,
+    rows: &mut Rowids,
 ) -> Result<(), StoreError> {
-    let until = Instant::now() + slice;
-    let stop = || Instant::now() >= until;
+    let deadline = Instant::now() + slice;
+    let stop = || Instant::now() >= deadline;
     let file = scanner.file(layout);
-    let (before, after);
+    let (done_before, done_after);
     match state.phase() {
         Phase::Search { done } => {
             let (reached, mut candidates) = file.search(done, &scanner.halves, stop)?;
-            (before, after) = (done, reached);
+            (done_before, done_after) = (done, reached);
             rows.append(&mut candidates.rowids);
-            state.pages_were_searched(reached, candidates.overflow);
+            state.record_page_search(reached, candidates.overflow);
         }
         Phase::Owners { pages, done, .. } => {
             let mut unowned = state.unowned_pages().clone();
-            let (reached, together) = file.trace_owners(&mut unowned, rows, pages, done, stop)?;
-            (before, after) = (done, reached);
-            state.owners_were_looked_for(reached, together, unowned);
+            let (reached, is_together) =
+                file.trace_owners(&mut unowned, rows, pages, done, stop)?;
+            (done_before, done_after) = (done, reached);
+            state.record_owner_search(reached, is_together, unowned);
         }
-        // The log is not read to its end yet.
-        Phase::Complete => (before, after) = (0, 0),
+        // The log has not been read to its end yet.
+        Phase::Complete => (done_before, done_after) = (0, 0),
     }
-    scanner.bytes += u64::from(after.saturating_sub(before)) * layout.page_size as u64;
+    scanner.bytes_read +=
+        u64::from(done_after.saturating_sub(done_before)) * layout.page_size as u64;
     scanner.has_read_pages = true;
     Ok(())
 }
@@ -444,9 +467,9 @@ impl<'a> Scanner<'a, '_> {
         FileScan::new(self.database.file(), layout, self.options.threads)
     }
 
-    /// What is left of the budget, if there is one.
-    fn left(&self) -> Option<Duration> {
-        self.until
-            .map(|until| until.saturating_duration_since(Instant::now()))
+    /// Returns the rest of the budget, if there is one.
+    fn budget_left(&self) -> Option<Duration> {
+        self.budget_end
+            .map(|end| end.saturating_duration_since(Instant::now()))
     }
 }

@@ -1,36 +1,36 @@
-//! What a row's record holds: its columns' bytes one after the other, as SQLite
+//! Searches the record of a row: the values of its columns one after the other, as SQLite
 //! stores them (<https://sqlite.org/fileformat2.html>, section 2.1).
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, MAIN_DB, Row};
 
 use super::confirm::MAX_LOADED_BYTES;
-use super::halves::{Halves, Stream};
+use super::halves::{HalfStream, Halves};
 use super::{ContentTable, Needle};
 use crate::store::{CellLimit, RowById, RowFormat, StoreError, Table, quote_identifier};
 
-/// The records of one table.
-pub(super) struct Records<'a> {
-    search: Search<'a>,
+/// Searches the records of one table.
+pub(super) struct RecordSearch<'a> {
+    search: RowSearch<'a>,
     limit: CellLimit<'a>,
-    /// Every column, in the order in which a record has them; of a row with a large
-    /// cell each column's size and, if it is not large, its value.
+    /// Selects every column in the order of the record. For a row with a large cell,
+    /// selects the size of each column and its value if that is not large.
     row: RowById<'a>,
 }
 
-/// What is known of a row whose record holds a half of the marker.
+/// The marker in a row whose record contains a half of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Watched {
-    /// It does not have the marker.
+pub(super) enum MarkerMatch {
+    /// The row does not contain the marker.
     Unmarked,
-    /// It may have it.
+    /// The row may contain the marker.
     Maybe,
-    /// It may have it, in a content that is too large to be loaded.
+    /// The row may contain the marker, in content that is too large to be loaded.
     MaybeLarge,
 }
 
-impl<'a> Records<'a> {
-    /// The records of a table whose rowid goes by the name `rowid`.
+impl<'a> RecordSearch<'a> {
+    /// Prepares the search of a table whose rowid is named `rowid`.
     pub(super) fn new(
         conn: &'a Connection,
         ContentTable { table, column, .. }: ContentTable<'a>,
@@ -48,12 +48,15 @@ impl<'a> Records<'a> {
                 quote_identifier(&table.name)
             )
         };
-        let content = table.columns.iter().position(|known| known.name == column);
+        let content_index = table
+            .columns
+            .iter()
+            .position(|candidate| candidate.name == column);
         Ok(Self {
-            search: Search {
+            search: RowSearch {
                 conn,
                 table,
-                content: content.unwrap_or_default(),
+                content_index: content_index.unwrap_or_default(),
                 needle,
                 halves,
             },
@@ -71,76 +74,83 @@ impl<'a> Records<'a> {
         })
     }
 
-    /// What is known of a row if its record holds a half of the marker: also across
-    /// the border between two columns, since an update can move that without writing
-    /// the page they are on. It may say so of a few others. `None` of all the rest.
-    pub(super) fn with_a_half(&mut self, rowid: i64) -> Result<Option<Watched>, StoreError> {
+    /// Returns a match if the record of the row contains a half of the marker. A half can
+    /// also lie across the boundary between two columns: an update can move that boundary
+    /// without writing the page that the two columns are on. A few other rows may match
+    /// too. Returns `None` for all other rows.
+    pub(super) fn search(&mut self, rowid: i64) -> Result<Option<MarkerMatch>, StoreError> {
         let search = &self.search;
         let found = self
             .row
-            .read(rowid, &self.limit, |shape, row| match shape {
-                RowFormat::Plain => search.row(rowid, row, |row, at| Ok(Some(row.get_ref(at)?))),
-                RowFormat::Large => search.row(rowid, row, |row, at| {
-                    let size: Option<i64> = row.get(2 * at)?;
-                    let is_large = size.is_some_and(|size| size > i64::from(MAX_LOADED_BYTES));
-                    Ok((!is_large).then_some(row.get_ref(2 * at + 1)?))
+            .read(rowid, &self.limit, |row_format, row| match row_format {
+                RowFormat::Plain => {
+                    search.search(rowid, row, |row, index| Ok(Some(row.get_ref(index)?)))
+                }
+                RowFormat::Large => search.search(rowid, row, |row, index| {
+                    let size_bytes: Option<i64> = row.get(2 * index)?;
+                    let is_large = size_bytes
+                        .is_some_and(|size_bytes| size_bytes > i64::from(MAX_LOADED_BYTES));
+                    Ok((!is_large).then_some(row.get_ref(2 * index + 1)?))
                 }),
             })?;
         Ok(found.flatten())
     }
 }
 
-/// How a row is searched.
-struct Search<'a> {
+/// How the rows of a table are searched.
+struct RowSearch<'a> {
     conn: &'a Connection,
     table: &'a Table,
-    /// Which column is the content.
-    content: usize,
+    /// The index of the content column.
+    content_index: usize,
     needle: &'a Needle,
     halves: &'a Halves,
 }
 
-impl Search<'_> {
-    /// `cell` gives the value of a column, or nothing where that is large.
-    fn row(
+impl RowSearch<'_> {
+    /// Searches a row. `cell` returns the value of a column, or `None` if the value is
+    /// large.
+    fn search(
         &self,
         rowid: i64,
         row: &Row<'_>,
         cell: impl for<'r> Fn(&'r Row<'_>, usize) -> rusqlite::Result<Option<ValueRef<'r>>>,
-    ) -> Result<Option<Watched>, StoreError> {
-        let mut stream = Stream::new(self.halves);
-        let mut watched = Watched::Unmarked;
-        for (at, column) in self.table.columns.iter().enumerate() {
-            match cell(row, at)? {
+    ) -> Result<Option<MarkerMatch>, StoreError> {
+        let mut stream = HalfStream::new(self.halves);
+        let mut marker_match = MarkerMatch::Unmarked;
+        for (index, column) in self.table.columns.iter().enumerate() {
+            match cell(row, index)? {
                 Some(ValueRef::Text(bytes) | ValueRef::Blob(bytes)) => {
                     stream.push(bytes);
-                    // Without a half there is no whole.
-                    if at == self.content && stream.has_found() && self.needle.is_in(bytes) {
-                        watched = Watched::Maybe;
+                    // The content can contain the marker only if it contains a half.
+                    if index == self.content_index && stream.has_match() && self.needle.is_in(bytes)
+                    {
+                        marker_match = MarkerMatch::Maybe;
                     }
                 }
-                // A record does not have the rowid under its other name.
+                // A record does not store the alias of the rowid.
                 Some(ValueRef::Integer(_)) if self.table.rowid_alias() == Some(&column.name) => {}
-                Some(ValueRef::Integer(value)) => stream.push(integer(value, &mut [0; 8])),
-                // Stored as an integer where it is one.
-                Some(ValueRef::Real(value)) if value.fract() == 0.0 => stream.assume_found(),
+                Some(ValueRef::Integer(value)) => stream.push(encode_integer(value, &mut [0; 8])),
+                // SQLite stores a REAL value without a fraction as an integer if it can.
+                Some(ValueRef::Real(value)) if value.fract() == 0.0 => stream.assume_match(),
                 Some(ValueRef::Real(value)) => stream.push(&value.to_be_bytes()),
                 Some(ValueRef::Null) => {}
                 None => {
                     let (table, name) = (self.table.name.as_str(), column.name.as_str());
                     stream.read(self.conn.blob_open(MAIN_DB, table, name, rowid, true)?)?;
-                    if at == self.content {
-                        watched = Watched::MaybeLarge;
+                    if index == self.content_index {
+                        marker_match = MarkerMatch::MaybeLarge;
                     }
                 }
             }
         }
-        Ok(stream.has_found().then_some(watched))
+        Ok(stream.has_match().then_some(marker_match))
     }
 }
 
-/// An integer as a record has it: as few bytes as it needs, none for 0 and 1.
-fn integer(value: i64, bytes: &mut [u8; 8]) -> &[u8] {
+/// Returns the bytes with which a record stores an integer: as few as possible, none for
+/// 0 and 1.
+fn encode_integer(value: i64, bytes: &mut [u8; 8]) -> &[u8] {
     *bytes = value.to_be_bytes();
     let magnitude = if value < 0 { !value } else { value };
     let count = match magnitude {

@@ -1,13 +1,13 @@
-//! The marked sessions by SQL, for databases and tables where nothing else is exact:
-//! text in UTF-16, views, tables without a rowid, computed columns, more pages than can
-//! be told apart, a log whose end is not known.
+//! Finds the marked sessions by SQL, for databases and tables for which no other way is
+//! exact: text in UTF-16, views, tables without a rowid, generated columns, too many
+//! pages to tell their kinds apart, a log with an unknown end.
 //!
-//! It goes through the content in passes: each content table in the order of its rowids,
-//! or, if it has none, each table of sessions. At the end of the budget the statement is
-//! interrupted, and the next scan goes on after the last row that was done, as long as
-//! nothing was committed meanwhile: what was found holds for one state of the database.
-//! Where that state cannot be told from another (the log's end is not known), nothing is
-//! remembered.
+//! The scan reads the content in passes: each content table in the order of its rowids,
+//! or, if it has no rowid, each session table. At the end of the budget the statement is
+//! interrupted. The next scan continues after the last row that was done, as long as
+//! nothing was committed meanwhile: what was found is valid for one state of the database
+//! only. If that state cannot be identified (the end of the log is unknown), nothing is
+//! cached.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -18,128 +18,134 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, ffi};
 
 use super::cache::SqlState;
-use super::confirm::{Confirmer, MAX_LOADED_BYTES, like_pattern, text_ids};
+use super::confirm::{Confirmer, MAX_LOADED_BYTES, for_each_text_id, like_pattern};
 use super::pages::BLOCKING_SLICE;
-use super::scan::{Scanner, View};
+use super::scan::{Scanner, SnapshotView};
 use super::{ContentTable, Needle, content_tables, session_tables};
 use crate::session::SessionId;
 use crate::store::{Schema, StoreError, Table, WalPosition, quote_identifier};
 
-/// A function for SQL: whether a value may hold the marker.
-const MAY_HOLD: &str = "may_hold_marker";
+/// An SQL function that returns whether a value may contain the marker.
+const MAY_HOLD_MARKER: &str = "may_hold_marker";
 
-/// A function for SQL: notes that the row with this rowid is read, and is true.
-const NOTE: &str = "note_row";
+/// An SQL function that records that the row with this rowid is being read, and returns
+/// true.
+const NOTE_ROW: &str = "note_row";
 
-/// So long is read at least, whatever the budget.
-const LEAST: Duration = Duration::from_millis(5);
+/// How long the scan reads at least, whatever the budget.
+const MIN_BUDGET: Duration = Duration::from_millis(5);
 
-/// What came of it.
-pub(super) struct Outcome {
+/// The result of a scan by SQL.
+pub(super) struct SqlScan {
     pub(super) state: SqlState,
-    /// Something was read now.
+    /// Whether this scan has read anything.
     pub(super) has_read: bool,
-    /// The state can be told from others of this database.
-    pub(super) may_remember: bool,
+    /// Whether the state of the database can be identified, so that the result may be
+    /// cached.
+    pub(super) is_cacheable: bool,
     pub(super) progress: f64,
 }
 
-/// Makes these passes, and goes on with `earlier` if that is about this state of the
-/// database.
-pub(super) fn run(
+/// Runs these passes. Continues from `earlier` if that is of this state of the database.
+pub(super) fn run_passes(
     scanner: &mut Scanner<'_, '_>,
-    view: &View<'_>,
+    view: &SnapshotView<'_>,
     passes: &[Pass<'_>],
     earlier: Option<SqlState>,
-) -> Result<Outcome, StoreError> {
+) -> Result<SqlScan, StoreError> {
     let key = view.key(scanner.marker)?;
-    // Of a file that could change and keep its stamp nothing is remembered.
-    let may_remember = key
+    // Nothing is cached for a file that could change and keep its stamp.
+    let is_cacheable = key
         .as_ref()
         .is_some_and(|(_, end, stamp)| end.has_log() || stamp.is_settled());
     let mut state = match key {
         Some((key, end, stamp)) => earlier
-            .filter(|earlier| earlier.is_about(&key, end, stamp))
+            .filter(|earlier| earlier.matches(&key, end, stamp))
             .unwrap_or_else(|| {
                 SqlState::new(Some(key), end, Some(stamp).filter(|_| !end.has_log()))
             }),
         None => SqlState::new(None, WalPosition::NO_LOG, None),
     };
-    let has_read = !state.complete;
-    let until = scanner.until.map(|until| {
+    let has_read = !state.is_complete;
+    let deadline = scanner.budget_end.map(|budget_end| {
         let now = Instant::now();
-        let least = until.max(now + LEAST);
+        let deadline = budget_end.max(now + MIN_BUDGET);
         if view.snapshot.blocks_writers() {
-            least.min(now + BLOCKING_SLICE)
+            deadline.min(now + BLOCKING_SLICE)
         } else {
-            least
+            deadline
         }
     });
-    let reading = Reading::new(&view.snapshot, scanner.needle.clone(), until)?;
+    let tracker = ReadTracker::new(&view.snapshot, scanner.needle.clone(), deadline)?;
     let database = scanner.database;
-    while let Some(pass) = passes.get(state.pass as usize) {
-        reading.begin();
+    while let Some(pass) = passes.get(state.pass_index as usize) {
+        tracker.reset_row();
         let mut found = |id| {
             state.marked.insert(id);
         };
-        let done = database.run_until(until, || {
-            pass.run(scanner, view, state.after, &reading, &mut found)
+        let result = database.run_until(deadline, || {
+            pass.run(scanner, view, state.last_rowid, &tracker, &mut found)
         });
-        match done {
+        match result {
             Ok(()) => {
-                state.pass += 1;
-                state.after = None;
+                state.pass_index += 1;
+                state.last_rowid = None;
             }
-            Err(error) if error.is_interrupted() && until.is_some_and(is_past) => {
-                state.after = reading.last_done(state.after);
+            Err(error) if error.is_interrupted() && deadline.is_some_and(is_past) => {
+                state.last_rowid = tracker.last_done(state.last_rowid);
                 break;
             }
             Err(error) => return Err(error),
         }
     }
-    state.complete = state.pass as usize >= passes.len();
-    scanner.bytes += reading.bytes.load(Ordering::Relaxed);
+    state.is_complete = state.pass_index as usize >= passes.len();
+    scanner.bytes_read += tracker.bytes.load(Ordering::Relaxed);
     #[expect(
         clippy::cast_precision_loss,
         reason = "there are a dozen passes at most"
     )]
-    let part = f64::from(state.pass) / passes.len().max(1) as f64;
-    Ok(Outcome {
-        progress: if state.complete { 1.0 } else { part.min(0.99) },
+    let progress = f64::from(state.pass_index) / passes.len().max(1) as f64;
+    Ok(SqlScan {
+        progress: if state.is_complete {
+            1.0
+        } else {
+            progress.min(0.99)
+        },
         state,
         has_read,
-        may_remember,
+        is_cacheable,
     })
 }
 
-/// As SQLite says it.
-fn interrupted() -> rusqlite::Error {
+/// Returns the error that SQLite returns for an interrupted statement.
+fn interrupted_error() -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_INTERRUPT), None)
 }
 
-fn is_past(until: Instant) -> bool {
-    Instant::now() >= until
+fn is_past(deadline: Instant) -> bool {
+    Instant::now() >= deadline
 }
 
-/// One pass.
+/// One pass over the content.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Pass<'s> {
-    /// Through the rows of a content table, which has this name for its rowid: those
-    /// that hold the marker's bytes are confirmed.
+    /// Over the rows of a content table with this rowid name. Rows that contain the bytes
+    /// of the marker are confirmed.
     Rows(ContentTable<'s>, &'s str),
-    /// Through the same, where only `LIKE` knows, for one table of sessions.
+    /// Over the same rows, but with `LIKE` for each row, for one session table.
     Like(ContentTable<'s>, &'s str, &'s Table),
-    /// Through a table of sessions, each of which is looked for in the content.
+    /// Over the rows of a session table, each of which is searched for in the content.
     Sessions(ContentTable<'s>, &'s Table, &'s str),
 }
 
-/// Those through all content.
+/// Returns the passes over all content.
 pub(super) fn passes(schema: &Schema) -> Vec<Pass<'_>> {
     passes_through(schema, |_| true)
 }
 
-/// Those through the content tables whose rows are not what is on their pages.
-pub(super) fn passes_beside_pages(schema: &Schema) -> Vec<Pass<'_>> {
+/// Returns the passes over the content tables whose rows read as something other than
+/// what their pages store.
+pub(super) fn supplementary_passes(schema: &Schema) -> Vec<Pass<'_>> {
     passes_through(schema, |content| content.stored_rowid().is_none())
 }
 
@@ -150,8 +156,8 @@ fn passes_through<'s>(
     let mut passes = Vec::new();
     for content in content_tables(schema).filter(is_wanted) {
         match content.table.rowid() {
-            // Cells of a table that computes a column cannot be read in pieces, and a BLOB
-            // in a database of UTF-16 reads as UTF-16.
+            // Cells of a table with a generated column cannot be read in pieces. In a
+            // UTF-16 database, SQLite reads a BLOB as UTF-16.
             Some(rowid) if schema.is_utf8 && !content.table.has_generated_column() => {
                 passes.push(Pass::Rows(content, rowid));
             }
@@ -169,20 +175,21 @@ fn passes_through<'s>(
 }
 
 impl Pass<'_> {
-    /// Calls `found` with the id of each session that the rows after `after` mark.
+    /// Calls `found` with the id of each session that is marked by a row after the rowid
+    /// `after`.
     fn run(
         self,
         scanner: &Scanner<'_, '_>,
-        view: &View<'_>,
+        view: &SnapshotView<'_>,
         after: Option<i64>,
-        reading: &Reading,
+        tracker: &ReadTracker,
         found: &mut impl FnMut(String),
     ) -> Result<(), StoreError> {
         let (conn, schema): (&Connection, _) = (&view.snapshot, &view.schema);
         let pattern = like_pattern(scanner.marker);
         let range = |row: &str| match after {
-            Some(after) => format!("{row} > {after} AND {NOTE}({row})"),
-            None => format!("{NOTE}({row})"),
+            Some(after) => format!("{row} > {after} AND {NOTE_ROW}({row})"),
+            None => format!("{NOTE_ROW}({row})"),
         };
         let id = format!("octet_length(s.id) <= {}", SessionId::MAX_BYTES);
         match self {
@@ -201,15 +208,15 @@ impl Pass<'_> {
                 let mut candidates = conn.prepare(&format!(
                     "SELECT x.{rowid}, octet_length(x.{column}) FROM {name} AS x NOT INDEXED \
                      WHERE {} AND CASE WHEN octet_length(x.{column}) > {MAX_LOADED_BYTES} THEN 1 \
-                     ELSE {MAY_HOLD}(x.{column}) END",
+                     ELSE {MAY_HOLD_MARKER}(x.{column}) END",
                     range(&format!("x.{rowid}"))
                 ))?;
                 let mut rows = candidates.query([])?;
                 while let Some(row) = rows.next()? {
-                    let (rowid, size): (i64, i64) = (row.get(0)?, row.get(1)?);
-                    let is_large = size > i64::from(MAX_LOADED_BYTES);
+                    let (rowid, size_bytes): (i64, i64) = (row.get(0)?, row.get(1)?);
+                    let is_large = size_bytes > i64::from(MAX_LOADED_BYTES);
                     if is_large {
-                        reading.add_bytes(size.unsigned_abs());
+                        tracker.add_bytes(size_bytes.unsigned_abs());
                     }
                     confirmer.confirm(rowid, is_large, found)?;
                 }
@@ -224,7 +231,7 @@ impl Pass<'_> {
                     range(&format!("x.{rowid}")),
                     content.column,
                 ))?;
-                text_ids(ids.query([&pattern])?, found)?;
+                for_each_text_id(ids.query([&pattern])?, found)?;
             }
             Self::Sessions(content, sessions, rowid) => {
                 let mut ids = conn.prepare(&format!(
@@ -236,41 +243,45 @@ impl Pass<'_> {
                     quote_identifier(&content.table.name),
                     content.column,
                 ))?;
-                text_ids(ids.query([&pattern])?, found)?;
+                for_each_text_id(ids.query([&pattern])?, found)?;
             }
         }
         Ok(())
     }
 }
 
-/// What the functions for SQL note.
-struct Reading {
+/// What the SQL functions record.
+struct ReadTracker {
     bytes: Arc<AtomicU64>,
-    row: Arc<Row>,
+    row: Arc<CurrentRow>,
 }
 
-/// The row that is being read, if there is one.
+/// The row that is being read, if any.
 #[derive(Default)]
-struct Row {
-    any: AtomicBool,
+struct CurrentRow {
+    is_set: AtomicBool,
     rowid: AtomicI64,
 }
 
-impl Reading {
+impl ReadTracker {
     /// Adds the functions to a connection. A view or an index expression of the database
     /// cannot call them.
     ///
-    /// Between two rows the time is looked at, which SQLite does between many
-    /// instructions only: rows can be large.
-    fn new(conn: &Connection, needle: Needle, until: Option<Instant>) -> Result<Self, StoreError> {
-        let reading = Self {
+    /// `note_row` checks the time between two rows. SQLite's progress handler does so
+    /// only after many instructions, and rows can be large.
+    fn new(
+        conn: &Connection,
+        needle: Needle,
+        deadline: Option<Instant>,
+    ) -> Result<Self, StoreError> {
+        let tracker = Self {
             bytes: Arc::default(),
             row: Arc::default(),
         };
         let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DIRECTONLY;
-        let bytes = Arc::clone(&reading.bytes);
+        let bytes = Arc::clone(&tracker.bytes);
         conn.create_scalar_function(
-            MAY_HOLD,
+            MAY_HOLD_MARKER,
             1,
             flags | FunctionFlags::SQLITE_DETERMINISTIC,
             move |call| {
@@ -280,36 +291,37 @@ impl Reading {
                         needle.is_in(value)
                     }
                     ValueRef::Null => false,
-                    // Its digits could be the marker's.
+                    // The digits could match the marker.
                     ValueRef::Integer(_) | ValueRef::Real(_) => true,
                 })
             },
         )?;
-        let row = Arc::clone(&reading.row);
-        conn.create_scalar_function(NOTE, 1, flags, move |call| {
+        let row = Arc::clone(&tracker.row);
+        conn.create_scalar_function(NOTE_ROW, 1, flags, move |call| {
             row.rowid.store(call.get(0)?, Ordering::Relaxed);
-            // But one row at least is read.
-            let is_first = !row.any.swap(true, Ordering::Relaxed);
-            match until {
-                Some(until) if !is_first && is_past(until) => Err(interrupted()),
+            // At least one row is read.
+            let is_first = !row.is_set.swap(true, Ordering::Relaxed);
+            match deadline {
+                Some(deadline) if !is_first && is_past(deadline) => Err(interrupted_error()),
                 _ => Ok(true),
             }
         })?;
-        Ok(reading)
+        Ok(tracker)
     }
 
-    /// A statement begins.
-    fn begin(&self) {
-        self.row.any.store(false, Ordering::Relaxed);
+    /// Resets the current row before a statement begins.
+    fn reset_row(&self) {
+        self.row.is_set.store(false, Ordering::Relaxed);
     }
 
     fn add_bytes(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// The last row that is done: that before the one that is being read, or `before`.
+    /// Returns the last row that is done: the one before the current row, or `before` if
+    /// no row was read.
     fn last_done(&self, before: Option<i64>) -> Option<i64> {
-        match self.row.any.load(Ordering::Relaxed) {
+        match self.row.is_set.load(Ordering::Relaxed) {
             true => self.row.rowid.load(Ordering::Relaxed).checked_sub(1),
             false => before,
         }

@@ -1,52 +1,55 @@
-//! The frames of the write-ahead log between two places, exactly.
+//! Reads exactly the frames of the write-ahead log between two positions.
 //!
-//! A log is a header of 32 bytes and frames of 24 bytes and one page each
-//! (<https://sqlite.org/fileformat2.html>, section 4.1). Salts in every frame tell
-//! generations apart, and a checksum runs over all frames of a generation
-//! (section 4.2), so that what was read can be proven to be what was committed.
-//! When all of the log is in the database, the next writer begins again at the
-//! front, with the first salt one higher (section 4.5): the frames behind the new
-//! ones are still those of the generation before.
+//! A log consists of a header of 32 bytes and frames of 24 bytes and one page each
+//! (<https://sqlite.org/fileformat2.html>, section 4.1). The salts in every frame
+//! identify its generation, and a checksum runs over all frames of a generation (section
+//! 4.2), which proves that the frames that were read are those that were committed. When
+//! the whole log has been checkpointed, the next writer restarts it from the beginning,
+//! with the first salt one higher (section 4.5). The frames after the new ones are still
+//! those of the generation before.
 //!
-//! The chain of checksums can have holes that are no damage: SQLite before 3.51 commits
-//! frames whose salts and checksum are zero, after a spilled transaction wrote a page
-//! twice and rolled a savepoint back (<https://sqlite.org/forum/forumpost/b490f726db>).
-//! Within the generation of a snapshot such frames are read all the same, since the
-//! published end vouches for them as long as the log's header is that of the generation.
-//! Where a generation before ends nobody says, so there a hole is a gap.
+//! The checksum chain can have holes without damage: SQLite before 3.51 commits frames
+//! whose salts and checksum are zero, after a spilled transaction wrote a page twice and
+//! rolled back a savepoint (<https://sqlite.org/forum/forumpost/b490f726db>). Within the
+//! generation of a snapshot such frames are read all the same: the published end proves
+//! them valid as long as the log's header is that of the generation. The end of an
+//! earlier generation is not published, so a hole there is a gap.
 //!
-//! Nothing here opens a file or allocates for a frame. Whatever does not fit is
-//! [`LogGap`], never a wrong frame.
+//! This module opens no file and does not allocate per frame. Any mismatch results in a
+//! [`LogGap`], never in a wrong frame.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use super::frame::{FRAME, HEADER, is_older, same_page, word};
+use super::frame::{
+    FRAME_HEADER_BYTES, LOG_HEADER_BYTES, is_older_generation, is_same_page, read_u32,
+};
 use crate::store::{WalPosition, checksum};
 
-/// Something to be read at offsets.
+/// A file or buffer that is read at offsets.
 pub trait ReadAt {
-    /// Reads as much as there is at `at` into `buffer`, up to its length.
+    /// Reads from offset `at` into `buffer`, up to its length. Returns the number of
+    /// bytes read, which is less than requested only at the end of the file.
     ///
     /// # Errors
     ///
-    /// Where reading fails. The end is none: it reads less, or nothing.
+    /// Returns an error if reading fails. The end of the file is not an error.
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize>;
 }
 
 impl ReadAt for File {
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-        let mut got = 0;
-        while got < buffer.len() {
-            match FileExt::read_at(self, &mut buffer[got..], at + got as u64) {
+        let mut read_bytes = 0;
+        while read_bytes < buffer.len() {
+            match FileExt::read_at(self, &mut buffer[read_bytes..], at + read_bytes as u64) {
                 Ok(0) => break,
-                Ok(count) => got += count,
+                Ok(count) => read_bytes += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(got)
+        Ok(read_bytes)
     }
 }
 
@@ -60,64 +63,66 @@ impl ReadAt for [u8] {
     }
 }
 
-/// How much is read at a time, in bytes, where a frame is not larger.
-const PIECE: usize = 256 << 10;
+/// How many bytes are read at a time, unless a frame is larger.
+const PIECE_BYTES: usize = 256 << 10;
 
-/// The frames that are wanted cannot be had.
+/// The requested frames are not available.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogGap {
-    /// Why.
-    pub why: &'static str,
-    /// It happened while they were read: from another snapshot they may be had.
-    pub meanwhile: bool,
+    /// The reason.
+    pub reason: &'static str,
+    /// Whether the frames were overwritten while they were read. A read from another
+    /// snapshot may succeed.
+    pub is_transient: bool,
 }
 
 impl LogGap {
-    /// Written over while they were read.
-    pub const MEANWHILE: Self = Self {
-        why: "the log was written over while it was read",
-        meanwhile: true,
+    /// The frames were overwritten while they were read.
+    pub const OVERWRITTEN: Self = Self {
+        reason: "the log was overwritten while it was read",
+        is_transient: true,
     };
 
-    /// They are gone, for this reason.
+    /// Creates a gap that another read cannot close.
     #[must_use]
-    pub const fn for_good(why: &'static str) -> Self {
+    pub const fn permanent(reason: &'static str) -> Self {
         Self {
-            why,
-            meanwhile: false,
+            reason,
+            is_transient: false,
         }
     }
 }
 
-/// Which part of what was asked for a frame belongs to.
+/// The part of the requested range that a frame belongs to.
 ///
-/// Each is of whole transactions, and of committed ones, but for [`Part::Last`]: a
-/// commit whose sync failed is in the log, and was never published. What comes
-/// next is written over it, so only the last one of a generation can be that.
+/// Each part consists of whole transactions. All of them are committed, except that of
+/// [`Part::Last`]: a commit whose sync failed is in the log but was never published. The
+/// next transaction overwrites it, so only the last transaction of a generation can be
+/// such a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
-    /// The rest of the generation before the last restart, but its last
-    /// transaction.
+    /// The generation before the last restart, except its last transaction.
     Old,
-    /// The last transaction of that generation, which may not be one.
+    /// The last transaction of that generation, which may not have been committed.
     Last,
-    /// The generation that the wanted end is in.
+    /// The generation of the requested end.
     New,
 }
 
-/// What was read.
+/// The result of reading the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogRead {
-    /// How far: the wanted end, or an earlier place where time was up.
+    /// The position up to which frames were read: the requested end, or an earlier
+    /// position if `stop` ended the read.
     pub to: WalPosition,
-    /// How many frames.
+    /// The number of frames read.
     pub frames: u64,
-    /// Some of them had no checksum. Recovery after a crash ends the log before them, so
-    /// that this position is one of another log if the log is restarted then.
-    pub past_a_hole: bool,
+    /// Whether some frames had no checksum. Recovery after a crash ends the log before
+    /// them. If the log is restarted then, this position is not a position of that log.
+    pub is_past_hole: bool,
 }
 
-/// A log.
+/// A write-ahead log.
 #[derive(Debug)]
 pub struct Log<'a, R: ?Sized> {
     file: &'a R,
@@ -125,50 +130,50 @@ pub struct Log<'a, R: ?Sized> {
     buffer: Vec<u8>,
 }
 
-/// Where a walk along the checksums ended, and why.
-struct Walk {
-    /// After the last frame that fits.
-    to: WalPosition,
+/// The end of a verified run of frames, and why it ended.
+struct VerifiedRun {
+    /// After the last frame that continues the checksum chain.
+    end: WalPosition,
     /// After the last frame that ends a transaction.
-    committed: WalPosition,
-    /// After the one before that, or where the walk began.
-    before: WalPosition,
-    why: GapReason,
+    last_commit: WalPosition,
+    /// After the commit before that one, or where the run began.
+    previous_commit: WalPosition,
+    reason: EndReason,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum GapReason {
-    /// As far as was asked.
+enum EndReason {
+    /// The requested end was reached.
     Reached,
-    /// Time is up.
+    /// The caller stopped the read.
     Stopped,
-    /// The next frame does not go on with the checksums; these are its salts.
-    Broken([u32; 2]),
-    /// The file ends before another whole frame.
-    FileEnds,
+    /// The next frame, with these salts, does not continue the checksum chain.
+    ChainBroken([u32; 2]),
+    /// The file ends before another complete frame.
+    FileEnd,
 }
 
 impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
-    /// The log of a database with pages of this size.
+    /// Creates a reader for the log of a database with this page size in bytes.
     pub fn new(file: &'a R, page_size: usize) -> Self {
-        let frames = (PIECE / (FRAME + page_size)).max(1);
+        let frames = (PIECE_BYTES / (FRAME_HEADER_BYTES + page_size)).max(1);
         Self {
             file,
             page_size,
-            buffer: vec![0; frames * (FRAME + page_size)],
+            buffer: vec![0; frames * (FRAME_HEADER_BYTES + page_size)],
         }
     }
 
-    /// Hands every frame after `from`, up to `to`, to `each`: in which part it is,
-    /// its page's number and image. What `each` was given counts only where this
-    /// does not end as lost. After each piece `stop` is asked whether to go on.
+    /// Passes every frame after `from`, up to `to`, to `each`: its part, its page number
+    /// and its page image. These frames are valid only if the result is not a gap. After
+    /// each piece, `stop` is asked whether to end the read.
     ///
-    /// `to` must be the end of a snapshot that is held, `from` a place that was
-    /// reached before, or the start of the generation of `to`.
+    /// `to` must be the end of a snapshot that is still held. `from` must be a position
+    /// that was reached before, or the start of the generation of `to`.
     ///
     /// # Errors
     ///
-    /// Where reading fails.
+    /// Returns an error if reading fails.
     pub fn read(
         &mut self,
         from: WalPosition,
@@ -177,7 +182,7 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
         stop: impl Fn() -> bool,
     ) -> io::Result<Result<LogRead, LogGap>> {
         if from.salts == to.salts {
-            return self.same_generation(
+            return self.read_generation(
                 from,
                 to,
                 |page, image| each(Part::New, page, image),
@@ -185,62 +190,68 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
             );
         }
         if from.salts[0].wrapping_add(1) != to.salts[0] {
-            return Ok(Err(LogGap::for_good(
+            return Ok(Err(LogGap::permanent(
                 "the log was restarted more than once",
             )));
         }
         if from.frames == 0 {
-            return Ok(Err(LogGap::for_good(
+            return Ok(Err(LogGap::permanent(
                 "the log was restarted before any of it was read",
             )));
         }
         if to.frames >= from.frames {
-            return Ok(Err(LogGap::for_good(
-                "the log was restarted and has grown past the last place",
+            return Ok(Err(LogGap::permanent(
+                "the log was restarted and has grown past the last position",
             )));
         }
         if !self.is_intact(from)? {
-            return Ok(Err(LogGap::for_good(
-                "the log was restarted and written over",
+            return Ok(Err(LogGap::permanent(
+                "the log was restarted and overwritten",
             )));
         }
-        // Where the old generation ends nobody says, so it is found first.
-        let old = self.walk(from, u32::MAX, |_, _| {}, || false)?;
-        match old.why {
-            GapReason::Broken(next) if is_older(next, from.salts) => {}
-            GapReason::Broken(_) => {
-                return Ok(Err(LogGap::for_good(
-                    "the log was restarted, and has frames before that without a checksum",
+        // The end of the old generation is not published, so it must be found first.
+        let old = self.read_chain(from, u32::MAX, |_, _| {}, || false)?;
+        match old.reason {
+            EndReason::ChainBroken(next) if is_older_generation(next, from.salts) => {}
+            EndReason::ChainBroken(_) => {
+                return Ok(Err(LogGap::permanent(
+                    "the log was restarted after frames without a checksum",
                 )));
             }
-            // The file may have been cut off there, with frames that were not read.
+            // The file may have been truncated there, with frames that were not read.
             _ => {
-                return Ok(Err(LogGap::for_good(
+                return Ok(Err(LogGap::permanent(
                     "the log was restarted and may have been truncated",
                 )));
             }
         }
-        let (before, end) = (old.before.frames, old.committed.frames);
+        let (last_start, end) = (old.previous_commit.frames, old.last_commit.frames);
         let mut at = from.frames;
-        let in_its_part = |page, image: &[u8]| {
-            let part = if at < before { Part::Old } else { Part::Last };
+        let each_with_part = |page, image: &[u8]| {
+            let part = if at < last_start {
+                Part::Old
+            } else {
+                Part::Last
+            };
             at += 1;
             each(part, page, image);
         };
-        let old = self.walk(from, end, in_its_part, &stop)?;
-        // A writer writes over the frame at `from` before any that was read here.
-        if !matches!(old.why, GapReason::Reached | GapReason::Stopped) || !self.is_intact(from)? {
-            return Ok(Err(LogGap::MEANWHILE));
+        let old = self.read_chain(from, end, each_with_part, &stop)?;
+        // A writer overwrites the frame at `from` before any frame that was read here.
+        if !matches!(old.reason, EndReason::Reached | EndReason::Stopped)
+            || !self.is_intact(from)?
+        {
+            return Ok(Err(LogGap::OVERWRITTEN));
         }
-        let frames = u64::from(old.to.frames - from.frames);
-        if old.why == GapReason::Stopped {
+        let frames = u64::from(old.end.frames - from.frames);
+        if old.reason == EndReason::Stopped {
             return Ok(Ok(LogRead {
-                to: old.to,
+                to: old.end,
                 frames,
-                past_a_hole: false,
+                is_past_hole: false,
             }));
         }
-        let new = self.same_generation(
+        let new = self.read_generation(
             to.start(),
             to,
             |page, image| each(Part::New, page, image),
@@ -253,7 +264,7 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
         }))
     }
 
-    fn same_generation(
+    fn read_generation(
         &mut self,
         from: WalPosition,
         to: WalPosition,
@@ -264,211 +275,221 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
             return Ok(Ok(LogRead {
                 to,
                 frames: 0,
-                past_a_hole: false,
+                is_past_hole: false,
             }));
         }
         if from.frames >= to.frames || from.big_endian != to.big_endian {
-            return Ok(Err(LogGap::for_good("the log is another one")));
+            return Ok(Err(LogGap::permanent("the log is a different one")));
         }
-        let Some(seed) = self.seed(from)? else {
-            return Ok(Err(LogGap::for_good("the log is not what it was")));
+        let Some(resume) = self.resume_position(from)? else {
+            return Ok(Err(LogGap::permanent(
+                "the log no longer contains the last position",
+            )));
         };
-        let walk = self.walk(seed, to.frames, &mut each, &stop)?;
-        let read = |to: WalPosition, past_a_hole| LogRead {
+        let run = self.read_chain(resume, to.frames, &mut each, &stop)?;
+        let read = |to: WalPosition, is_past_hole| LogRead {
             to,
             frames: u64::from(to.frames - from.frames),
-            past_a_hole,
+            is_past_hole,
         };
-        Ok(match walk.why {
-            GapReason::Reached if walk.to == to => Ok(read(to, false)),
-            GapReason::Stopped => Ok(read(walk.to, false)),
-            GapReason::Broken([0, 0]) => match self.walk_on(walk.to, to, each, stop)? {
-                Some(reached) => Ok(read(reached, true)),
-                None => Err(LogGap::MEANWHILE),
-            },
-            _ => Err(LogGap::MEANWHILE),
+        Ok(match run.reason {
+            EndReason::Reached if run.end == to => Ok(read(to, false)),
+            EndReason::Stopped => Ok(read(run.end, false)),
+            EndReason::ChainBroken([0, 0]) => {
+                match self.read_past_holes(run.end, to, each, stop)? {
+                    Some(reached) => Ok(read(reached, true)),
+                    None => Err(LogGap::OVERWRITTEN),
+                }
+            }
+            _ => Err(LogGap::OVERWRITTEN),
         })
     }
 
-    /// Reads on to a published end past frames without a checksum, or to an earlier
-    /// frame that has one if `stop` says so. `None` if the log was restarted meanwhile: a
-    /// writer then writes its header first, so that it vouches for all frames before.
-    fn walk_on(
+    /// Reads up to a published end past frames without a checksum, or up to an earlier
+    /// frame with a checksum if `stop` returns true. Returns `None` if the log was
+    /// restarted during the read. A writer that restarts the log writes the header first,
+    /// so an unchanged header proves all frames before it.
+    fn read_past_holes(
         &mut self,
         from: WalPosition,
         to: WalPosition,
         mut each: impl FnMut(u32, &[u8]),
         stop: impl Fn() -> bool,
     ) -> io::Result<Option<WalPosition>> {
-        let size = FRAME + self.page_size;
+        let frame_bytes = FRAME_HEADER_BYTES + self.page_size;
         let mut at = from;
-        let mut last_with_sum = None;
-        let mut ends_in_a_hole = false;
+        let mut last_with_checksum = None;
+        let mut ends_in_hole = false;
         while at.frames < to.frames {
-            let wanted = (to.frames - at.frames).min(self.frames_at_once());
-            let offset = self.offset(at.frames);
-            let piece = &mut self.buffer[..wanted as usize * size];
+            let wanted = (to.frames - at.frames).min(self.frames_per_piece());
+            let offset = self.frame_offset(at.frames);
+            let piece = &mut self.buffer[..wanted as usize * frame_bytes];
             if self.file.read_at(piece, offset)? < piece.len() {
                 return Ok(None);
             }
-            for frame in piece.chunks_exact(size) {
-                let (header, image) = frame.split_at(FRAME);
-                let salts = [word(header, 8), word(header, 12)];
+            for frame in piece.chunks_exact(frame_bytes) {
+                let (header, image) = frame.split_at(FRAME_HEADER_BYTES);
+                let salts = [read_u32(header, 8), read_u32(header, 12)];
                 if salts != to.salts && salts != [0, 0] {
                     return Ok(None);
                 }
-                each(word(header, 0), image);
+                each(read_u32(header, 0), image);
                 at.frames += 1;
-                ends_in_a_hole = salts != to.salts;
-                if !ends_in_a_hole {
-                    at.checksum = [word(header, 16), word(header, 20)];
-                    last_with_sum = Some(at);
+                ends_in_hole = salts != to.salts;
+                if !ends_in_hole {
+                    at.checksum = [read_u32(header, 16), read_u32(header, 20)];
+                    last_with_checksum = Some(at);
                 }
             }
             if stop()
-                && let Some(place) = last_with_sum
-                && place.frames < to.frames
+                && let Some(position) = last_with_checksum
+                && position.frames < to.frames
             {
-                at = place;
+                at = position;
                 break;
             }
         }
         if at.frames == to.frames {
-            // What follows the last frame goes on from the published checksum.
-            if !ends_in_a_hole && at != to {
+            // The frames after the last one continue from the published checksum.
+            if !ends_in_hole && at != to {
                 return Ok(None);
             }
             at = to;
         }
-        Ok(self.header_of(to)?.then_some(at))
+        Ok(self.has_header_of(to)?.then_some(at))
     }
 
-    fn frames_at_once(&self) -> u32 {
-        u32::try_from(self.buffer.len() / (FRAME + self.page_size)).unwrap_or(1)
+    fn frames_per_piece(&self) -> u32 {
+        u32::try_from(self.buffer.len() / (FRAME_HEADER_BYTES + self.page_size)).unwrap_or(1)
     }
 
-    /// The place with the checksum to go on from; nothing where the log is not
-    /// the one that it is a place in.
-    fn seed(&self, place: WalPosition) -> io::Result<Option<WalPosition>> {
-        if place.frames > 0 {
-            let is_good =
-                self.is_intact(place)? || self.is_hole(place)? && self.header_of(place)?;
-            return Ok(is_good.then_some(place));
+    /// Returns the position with the checksum to continue from, or `None` if the log does
+    /// not contain the position.
+    fn resume_position(&self, position: WalPosition) -> io::Result<Option<WalPosition>> {
+        if position.frames > 0 {
+            let is_in_log = self.is_intact(position)?
+                || self.is_hole(position)? && self.has_header_of(position)?;
+            return Ok(is_in_log.then_some(position));
         }
-        Ok(self
-            .header(place)?
-            .map(|checksum| WalPosition { checksum, ..place }))
+        Ok(self.header_checksum(position)?.map(|checksum| WalPosition {
+            checksum,
+            ..position
+        }))
     }
 
-    /// True if the log's header is of the generation of this position.
-    fn header_of(&self, place: WalPosition) -> io::Result<bool> {
-        Ok(self.header(place)?.is_some())
+    /// Returns true if the header of the log is of the generation of this position.
+    fn has_header_of(&self, position: WalPosition) -> io::Result<bool> {
+        Ok(self.header_checksum(position)?.is_some())
     }
 
-    /// The checksum of the log's header, if that is of the generation of this position.
-    fn header(&self, place: WalPosition) -> io::Result<Option<[u32; 2]>> {
-        let mut header = [0; HEADER];
-        if self.file.read_at(&mut header, 0)? < HEADER {
+    /// Returns the checksum of the log header, if the header is of the generation of this
+    /// position.
+    fn header_checksum(&self, position: WalPosition) -> io::Result<Option<[u32; 2]>> {
+        let mut header = [0; LOG_HEADER_BYTES];
+        if self.file.read_at(&mut header, 0)? < LOG_HEADER_BYTES {
             return Ok(None);
         }
-        let magic = 0x377f_0682 | u32::from(place.big_endian);
+        let magic = 0x377f_0682 | u32::from(position.big_endian);
         let page_size = u32::try_from(self.page_size).unwrap_or(0);
-        let checksum = checksum(place.big_endian, [0; 2], &header[..24]);
-        let fits = word(&header, 0) == magic
-            && word(&header, 4) == 3_007_000
-            && word(&header, 8) == page_size
-            && [word(&header, 16), word(&header, 20)] == place.salts
-            && [word(&header, 24), word(&header, 28)] == checksum;
-        Ok(fits.then_some(checksum))
+        let checksum = checksum(position.big_endian, [0; 2], &header[..24]);
+        let is_valid = read_u32(&header, 0) == magic
+            && read_u32(&header, 4) == 3_007_000
+            && read_u32(&header, 8) == page_size
+            && [read_u32(&header, 16), read_u32(&header, 20)] == position.salts
+            && [read_u32(&header, 24), read_u32(&header, 28)] == checksum;
+        Ok(is_valid.then_some(checksum))
     }
 
-    /// True if the frame at this place has neither salts nor a checksum.
-    fn is_hole(&self, place: WalPosition) -> io::Result<bool> {
-        let mut header = [1; FRAME];
-        let got = self
+    /// Returns true if the frame before this position has neither salts nor a checksum.
+    fn is_hole(&self, position: WalPosition) -> io::Result<bool> {
+        let mut header = [1; FRAME_HEADER_BYTES];
+        let read_bytes = self
             .file
-            .read_at(&mut header, self.offset(place.frames - 1))?;
-        Ok(got == FRAME && header[8..] == [0; 16])
+            .read_at(&mut header, self.frame_offset(position.frames - 1))?;
+        Ok(read_bytes == FRAME_HEADER_BYTES && header[8..] == [0; 16])
     }
 
-    /// True where the frame at this place is still the one that it was.
-    fn is_intact(&self, place: WalPosition) -> io::Result<bool> {
-        let mut header = [0; FRAME];
-        let at = self.offset(place.frames - 1);
-        let got = self.file.read_at(&mut header, at)?;
-        Ok(got == FRAME
-            && [word(&header, 8), word(&header, 12)] == place.salts
-            && [word(&header, 16), word(&header, 20)] == place.checksum)
+    /// Returns true if the frame before this position is unchanged.
+    fn is_intact(&self, position: WalPosition) -> io::Result<bool> {
+        let mut header = [0; FRAME_HEADER_BYTES];
+        let at = self.frame_offset(position.frames - 1);
+        let read_bytes = self.file.read_at(&mut header, at)?;
+        Ok(read_bytes == FRAME_HEADER_BYTES
+            && [read_u32(&header, 8), read_u32(&header, 12)] == position.salts
+            && [read_u32(&header, 16), read_u32(&header, 20)] == position.checksum)
     }
 
-    fn offset(&self, frames: u32) -> u64 {
-        (HEADER as u64) + u64::from(frames) * (FRAME + self.page_size) as u64
+    fn frame_offset(&self, frames: u32) -> u64 {
+        (LOG_HEADER_BYTES as u64) + u64::from(frames) * (FRAME_HEADER_BYTES + self.page_size) as u64
     }
 
-    /// Follows the checksums from a place, up to so many frames in all.
-    fn walk(
+    /// Reads frames that continue the checksum chain, from a position up to `end_frames`
+    /// frames in all.
+    fn read_chain(
         &mut self,
         from: WalPosition,
-        until: u32,
+        end_frames: u32,
         mut each: impl FnMut(u32, &[u8]),
         stop: impl Fn() -> bool,
-    ) -> io::Result<Walk> {
-        let size = FRAME + self.page_size;
-        let (mut to, mut committed, mut before) = (from, from, from);
-        let why = 'walk: loop {
-            if to.frames >= until {
-                break GapReason::Reached;
+    ) -> io::Result<VerifiedRun> {
+        let frame_bytes = FRAME_HEADER_BYTES + self.page_size;
+        let (mut end, mut last_commit, mut previous_commit) = (from, from, from);
+        let reason = 'run: loop {
+            if end.frames >= end_frames {
+                break EndReason::Reached;
             }
-            let wanted = (until - to.frames).min(self.frames_at_once());
-            let at = self.offset(to.frames);
-            let piece = &mut self.buffer[..wanted as usize * size];
-            let got = self.file.read_at(piece, at)?;
-            for (index, frame) in piece[..got].chunks_exact(size).enumerate() {
-                let (header, image) = frame.split_at(FRAME);
-                let salts = [word(header, 8), word(header, 12)];
-                let sum = checksum(to.big_endian, to.checksum, &header[..8]);
-                if salts != to.salts {
-                    break 'walk GapReason::Broken(salts);
+            let wanted = (end_frames - end.frames).min(self.frames_per_piece());
+            let at = self.frame_offset(end.frames);
+            let piece = &mut self.buffer[..wanted as usize * frame_bytes];
+            let read_bytes = self.file.read_at(piece, at)?;
+            for (index, frame) in piece[..read_bytes].chunks_exact(frame_bytes).enumerate() {
+                let (header, image) = frame.split_at(FRAME_HEADER_BYTES);
+                let salts = [read_u32(header, 8), read_u32(header, 12)];
+                let sum = checksum(end.big_endian, end.checksum, &header[..8]);
+                if salts != end.salts {
+                    break 'run EndReason::ChainBroken(salts);
                 }
-                let sum = checksum(to.big_endian, sum, image);
-                if [word(header, 16), word(header, 20)] != sum {
-                    break 'walk GapReason::Broken(salts);
+                let sum = checksum(end.big_endian, sum, image);
+                if [read_u32(header, 16), read_u32(header, 20)] != sum {
+                    break 'run EndReason::ChainBroken(salts);
                 }
-                each(word(header, 0), image);
-                let follows_a_commit = committed == to && to.frames > from.frames;
-                to.frames += 1;
-                to.checksum = sum;
-                if word(header, 4) != 0 {
-                    // A commit that is padded to a sector repeats its last frame, and
-                    // that is no transaction of its own.
-                    let repeats = follows_a_commit
+                each(read_u32(header, 0), image);
+                let follows_commit = last_commit == end && end.frames > from.frames;
+                end.frames += 1;
+                end.checksum = sum;
+                if read_u32(header, 4) != 0 {
+                    // A commit that is padded to a sector repeats its last frame. The
+                    // copy is not a transaction of its own.
+                    let is_repeated = follows_commit
                         && match index.checked_sub(1) {
-                            Some(last) => same_page(&piece[last * size..][..size], frame),
+                            Some(last) => {
+                                is_same_page(&piece[last * frame_bytes..][..frame_bytes], frame)
+                            }
                             None => {
-                                let mut last = vec![0; size];
-                                let offset = at - size as u64;
-                                self.file.read_at(&mut last, offset)? == size
-                                    && same_page(&last, frame)
+                                let mut last = vec![0; frame_bytes];
+                                let offset = at - frame_bytes as u64;
+                                self.file.read_at(&mut last, offset)? == frame_bytes
+                                    && is_same_page(&last, frame)
                             }
                         };
-                    if !repeats {
-                        before = committed;
+                    if !is_repeated {
+                        previous_commit = last_commit;
                     }
-                    committed = to;
+                    last_commit = end;
                 }
             }
-            if got < piece.len() {
-                break GapReason::FileEnds;
+            if read_bytes < piece.len() {
+                break EndReason::FileEnd;
             }
-            if stop() && to.frames < until {
-                break GapReason::Stopped;
+            if stop() && end.frames < end_frames {
+                break EndReason::Stopped;
             }
         };
-        Ok(Walk {
-            to,
-            committed,
-            before,
-            why,
+        Ok(VerifiedRun {
+            end,
+            last_commit,
+            previous_commit,
+            reason,
         })
     }
 }

@@ -143,23 +143,23 @@ impl Database {
         let log_elsewhere = files.log_can_be_elsewhere(&header, &file.metadata()?);
         let interrupt = Arc::new(Interrupt::new(options.deadline));
         let conn = connect(&files.main, OpenFlags::empty(), options, &interrupt)?;
-        let (conn, before) = match access_file(&conn) {
+        let (conn, immutable_stamp) = match access_file(&conn) {
             Ok(()) => (conn, None),
             Err(error) if is_wal_index_error(&error) => {
-                let Some(before) = ImmutableStamp::inspect(&files) else {
+                let Some(stamp) = ImmutableStamp::inspect(&files) else {
                     return Err(StoreError::from_wal_index_error(error, &files));
                 };
                 let uri = immutable_uri(&files.main);
                 let conn = connect(&uri, OpenFlags::SQLITE_OPEN_URI, options, &interrupt)?;
                 access_file(&conn)?;
-                (conn, Some(before))
+                (conn, Some(stamp))
             }
             Err(error) => return Err(lock::to_store_error(error, &file, &files)),
         };
         let journal_mode: String =
             conn.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
-        let journal = match before {
-            Some(before) => Journal::Immutable(before),
+        let journal = match immutable_stamp {
+            Some(stamp) => Journal::Immutable(stamp),
             None if journal_mode == "wal" => {
                 // No program can replace the wal-index while the connection is open.
                 WalIndex::open(&files.shm).map_or(Journal::WalUnpublished, Journal::Wal)

@@ -13,7 +13,7 @@ pub struct DegradedParts(Vec<Degraded>);
 impl DegradedParts {
     /// Records that a part cannot be read. Only the first reason for each part is kept.
     pub fn record(&mut self, part: OptionalPart, reason: &impl Display) {
-        if self.0.iter().all(|known| known.what != part) {
+        if self.0.iter().all(|recorded| recorded.what != part) {
             let reason = reason.to_string();
             self.0.push(Degraded {
                 what: part,

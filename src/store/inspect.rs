@@ -80,9 +80,9 @@ pub(super) fn inspect(files: &DatabaseFiles) -> Result<FileState, StoreError> {
         return Err(StoreError::NotADatabase("path is not a regular file"));
     }
     let mut header = vec![0; HEADER_BYTES];
-    let got = read_up_to(&file, &mut header)?;
-    header.truncate(got);
-    if !header.starts_with(&MAGIC[..got.min(MAGIC.len())]) {
+    let read_bytes = read_up_to(&file, &mut header)?;
+    header.truncate(read_bytes);
+    if !header.starts_with(&MAGIC[..read_bytes.min(MAGIC.len())]) {
         return Err(StoreError::NotADatabase("file is not an SQLite database"));
     }
     let is_created = if is_in_wal_mode(&header, metadata.len()) {
@@ -147,16 +147,16 @@ fn is_young(modified: SystemTime, now: SystemTime) -> bool {
 }
 
 fn read_up_to(file: &File, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut got = 0;
-    while got < buffer.len() {
-        match file.read_at(&mut buffer[got..], got as u64) {
+    let mut read_bytes = 0;
+    while read_bytes < buffer.len() {
+        match file.read_at(&mut buffer[read_bytes..], read_bytes as u64) {
             Ok(0) => break,
-            Ok(count) => got += count,
+            Ok(count) => read_bytes += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(got)
+    Ok(read_bytes)
 }
 
 #[cfg(test)]

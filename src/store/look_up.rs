@@ -134,8 +134,8 @@ impl<'a> Finder<'a> {
         let (mut path, mut seen) = (Vec::new(), HashSet::new());
         let mut current = id.clone();
         let root = loop {
-            if let Some(known) = self.roots.get(&current) {
-                break known.clone();
+            if let Some(root) = self.roots.get(&current) {
+                break root.clone();
             }
             if !seen.insert(current.clone()) {
                 break Err(Unresolved::Cycle);

@@ -117,13 +117,13 @@ impl Schema {
         let mut rows = table_list.query([])?;
         while let Some(row) = rows.next()? {
             let name = row.get_ref(0)?.as_bytes().unwrap_or_default();
-            let has_name = |known: &&&str| name.eq_ignore_ascii_case(known.as_bytes());
-            if let Some(known) = KNOWN_TABLES.iter().find(has_name) {
+            let has_name = |table: &&&str| name.eq_ignore_ascii_case(table.as_bytes());
+            if let Some(known_name) = KNOWN_TABLES.iter().find(has_name) {
                 let listed = (row.get(0)?, row.get(1)?, row.get(2)?);
                 match Table::read(&mut statements, listed) {
-                    Ok(table) => drop(schema.tables.insert((*known).to_owned(), table)),
-                    Err(error) if is_session_table(known) => return Err(error),
-                    Err(error) => schema.unreadable.push((known, error.to_string())),
+                    Ok(table) => drop(schema.tables.insert((*known_name).to_owned(), table)),
+                    Err(error) if is_session_table(known_name) => return Err(error),
+                    Err(error) => schema.unreadable.push((known_name, error.to_string())),
                 }
             }
         }
@@ -206,7 +206,9 @@ impl Table {
     /// Returns true if the table has a column with this name (in lower case).
     #[must_use]
     pub fn has_column(&self, column: &str) -> bool {
-        self.columns.iter().any(|known| known.name == column)
+        self.columns
+            .iter()
+            .any(|candidate| candidate.name == column)
     }
 
     /// Returns true if the table has a generated column.

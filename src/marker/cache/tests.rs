@@ -1,5 +1,5 @@
-//! The phases, driven without a database: links between pages stand for the file and
-//! the log, and time is up at any step.
+//! Tests of the phases without a database: links between pages stand for the file and the
+//! log, and the budget ends at any step.
 
 use super::*;
 use fastrand::Rng;
@@ -9,7 +9,7 @@ fn key() -> CacheKey {
         device: 1,
         inode: 2,
         page_size: 512,
-        reserved: 0,
+        reserved_bytes: 0,
         marker: "a marker for a test".to_owned(),
         schema_version: 3,
         tables: Vec::new(),
@@ -29,18 +29,18 @@ fn read(frames: u32) -> LogRead {
     LogRead {
         to: end(frames),
         frames: 0,
-        past_a_hole: false,
+        is_past_hole: false,
     }
 }
 
-/// What leads to a page: another page, or a row.
+/// A link to a page, from another page or a row.
 #[derive(Clone, Copy)]
 enum Link {
     Page(u32, u32),
     Row(u32, i64),
 }
 
-/// Follows links back from `unowned` until nothing more is found.
+/// Follows the links back from `unowned` until no more are found.
 fn trace(links: &[Link], unowned: &mut BTreeSet<u32>, owners: &mut BTreeSet<i64>) {
     loop {
         let before = unowned.len();
@@ -61,8 +61,8 @@ fn trace(links: &[Link], unowned: &mut BTreeSet<u32>, owners: &mut BTreeSet<i64>
     }
 }
 
-/// A file whose pages hold one link each, and a log whose frames do; and the pages that no
-/// row has at the log's end.
+/// A file whose pages hold one link each, a log whose frames do, and the pages that no
+/// row owns at the end of the log.
 struct World {
     file: Vec<Link>,
     log: Vec<Link>,
@@ -70,7 +70,7 @@ struct World {
 }
 
 impl World {
-    fn of(random: &mut Rng) -> Self {
+    fn random(random: &mut Rng) -> Self {
         let mut link = || match random.u32(0..3) {
             0 => Link::Row(random.u32(0..6), random.i64(0..40)),
             _ => Link::Page(random.u32(0..6), random.u32(0..6)),
@@ -91,33 +91,34 @@ impl World {
     }
 }
 
-/// One scan of it, as `pages::run` does one, which has time for so many slices.
+/// Simulates one scan, as `pages::scan_pages` does it, with a budget of `slices` slices.
 fn scan(
     world: &World,
     state: &mut ScanState,
     owners: &mut BTreeSet<i64>,
     random: &mut Rng,
-    mut time: u32,
+    mut slices: u32,
 ) {
     let pages = world.file_pages();
     let log_end = u32::try_from(world.log.len()).unwrap();
     loop {
         let from = state.position().frames;
-        let most = if time == 0 { 1 } else { log_end };
-        let to = log_end.min(from + most);
+        let max_frames = if slices == 0 { 1 } else { log_end };
+        let to = log_end.min(from + max_frames);
         let mut unowned = state.unowned_pages().clone();
         trace(&world.log[from as usize..to as usize], &mut unowned, owners);
         if to == log_end {
-            // Of some it is only known where they were looked for when the reading began.
-            let is_known =
+            // Some pages are known to be free only if they were unowned when the read
+            // began.
+            let is_known_free =
                 |page: &&u32| page.is_multiple_of(2) || state.unowned_pages().contains(*page);
-            let free = unowned.intersection(&world.free).filter(is_known);
+            let free = unowned.intersection(&world.free).filter(is_known_free);
             let free = free.copied().collect();
-            unowned = state.without_free(unowned, &free);
+            unowned = state.remove_free_pages(unowned, &free);
         }
-        state.log_was_read(read(to), end(log_end), unowned, pages);
+        state.record_log_read(read(to), end(log_end), unowned, pages);
         state.advance(pages);
-        if state.is_complete() || time == 0 {
+        if state.is_complete() || slices == 0 {
             return;
         }
         if let Phase::Owners { pages, done, .. } = state.phase() {
@@ -126,31 +127,31 @@ fn scan(
             // From the end of the file.
             let (first, last) = ((pages - reached) as usize, (pages - done) as usize);
             trace(&world.file[first..last], &mut unowned, owners);
-            state.owners_were_looked_for(reached, true, unowned);
+            state.record_owner_search(reached, true, unowned);
         }
-        time -= 1;
+        slices -= 1;
     }
 }
 
 #[test]
-fn owners_end_with_every_link_held_against_the_final_set() {
-    let mut ended = 0;
+fn owner_search_compares_every_link_with_the_final_set() {
+    let mut completed = 0;
     for seed in 0..100_000 {
         let mut random = Rng::with_seed(seed);
-        let world = World::of(&mut random);
+        let world = World::random(&mut random);
         let mut state = ScanState::new(key(), end(0), 0);
-        state.pages_were_searched(world.file_pages(), BTreeSet::from([random.u32(0..6)]));
+        state.record_page_search(world.file_pages(), BTreeSet::from([random.u32(0..6)]));
         let start = state.unowned_pages().clone();
         let mut owners = BTreeSet::new();
         for _ in 0..100 {
-            let time = random.u32(0..8);
-            scan(&world, &mut state, &mut owners, &mut random, time);
+            let slices = random.u32(0..8);
+            scan(&world, &mut state, &mut owners, &mut random, slices);
             if state.is_complete() {
                 break;
             }
         }
-        ended += u32::from(state.is_complete());
-        // With enough time for it, each one ends.
+        completed += u32::from(state.is_complete());
+        // With a sufficient budget, every scan completes.
         scan(&world, &mut state, &mut owners, &mut random, 1000);
         assert!(state.is_complete(), "seed {seed}");
         assert!(state.unowned_pages().is_empty());
@@ -161,67 +162,67 @@ fn owners_end_with_every_link_held_against_the_final_set() {
         };
         let mut links = [&world.file[..], &world.log[..]].concat();
         let all = owners_of(start.clone(), &links);
-        // No row has its pages by way of a free one.
+        // No row owns pages through a free page.
         links.retain(|link| !matches!(link, Link::Page(_, from) if world.free.contains(from)));
         let needed = owners_of(&start - &world.free, &links);
         assert!(owners.is_subset(&all), "seed {seed}");
         assert!(owners.is_superset(&needed), "seed {seed}");
     }
-    assert!(ended > 95_000, "{ended} of 100000 ended");
+    assert!(completed > 95_000, "{completed} of 100000 completed");
 }
 
 #[test]
-fn pages_seen_after_the_log_need_another_round() {
+fn pages_searched_after_the_log_need_another_round() {
     let mut state = ScanState::new(key(), end(0), 0);
-    state.pages_were_searched(10, BTreeSet::from([3]));
-    state.log_was_read(read(0), end(0), BTreeSet::from([3]), 10);
+    state.record_page_search(10, BTreeSet::from([3]));
+    state.record_log_read(read(0), end(0), BTreeSet::from([3]), 10);
     state.advance(10);
     assert!(matches!(state.phase(), Phase::Owners { done: 0, .. }));
-    // Time was up; somebody wrote, and the next scan begins with the log.
-    state.log_was_read(read(2), end(2), BTreeSet::from([3]), 10);
-    state.owners_were_looked_for(10, true, BTreeSet::from([3, 4]));
-    state.log_was_read(read(2), end(2), BTreeSet::from([3, 4]), 10);
+    // The budget ends, another program writes, and the next scan begins with the log.
+    state.record_log_read(read(2), end(2), BTreeSet::from([3]), 10);
+    state.record_owner_search(10, true, BTreeSet::from([3, 4]));
+    state.record_log_read(read(2), end(2), BTreeSet::from([3, 4]), 10);
     state.advance(10);
     assert!(!state.is_complete());
-    // The round after reads the pages first, and the log with the final set.
+    // The next round reads the pages first, and then the log with the final set.
     assert_eq!(state.position().frames, 0);
-    state.owners_were_looked_for(10, true, BTreeSet::from([3, 4]));
-    state.log_was_read(read(2), end(2), BTreeSet::from([3, 4]), 10);
+    state.record_owner_search(10, true, BTreeSet::from([3, 4]));
+    state.record_log_read(read(2), end(2), BTreeSet::from([3, 4]), 10);
     state.advance(10);
     assert!(state.is_complete());
 }
 
 #[test]
-fn search_ends_only_with_all_pages_and_the_whole_log() {
+fn search_completes_only_with_all_pages_and_the_whole_log() {
     let mut state = ScanState::new(key(), end(4), 0);
-    state.pages_were_searched(10, BTreeSet::new());
-    state.log_was_read(read(2), end(4), BTreeSet::new(), 10);
+    state.record_page_search(10, BTreeSet::new());
+    state.record_log_read(read(2), end(4), BTreeSet::new(), 10);
     state.advance(10);
     assert!(!state.is_complete());
     assert!(!state.is_between_transactions());
     // The file has grown.
-    state.log_was_read(read(4), end(4), BTreeSet::new(), 11);
+    state.record_log_read(read(4), end(4), BTreeSet::new(), 11);
     state.advance(11);
     assert!(!state.is_complete());
-    state.pages_were_searched(11, BTreeSet::new());
-    state.log_was_read(read(4), end(4), BTreeSet::new(), 11);
+    state.record_page_search(11, BTreeSet::new());
+    state.record_log_read(read(4), end(4), BTreeSet::new(), 11);
     state.advance(11);
     assert!(state.is_complete());
 }
 
 #[test]
-fn new_unowned_pages_undo_what_was_complete() {
+fn new_unowned_pages_reopen_a_complete_state() {
     let mut state = ScanState::new(key(), end(0), 0);
-    state.log_was_read(read(0), end(0), BTreeSet::new(), 0);
+    state.record_log_read(read(0), end(0), BTreeSet::new(), 0);
     state.advance(0);
     assert!(state.is_complete());
-    assert!(state.log_was_read(read(3), end(3), BTreeSet::from([7]), 5));
+    assert!(state.record_log_read(read(3), end(3), BTreeSet::from([7]), 5));
     assert!(!state.is_complete());
     assert_eq!(state.position().frames, 0);
 }
 
 #[test]
-fn position_past_a_hole_is_lost_by_a_restart() {
+fn position_is_past_hole_is_lost_by_a_restart() {
     let restarted = |frames| WalPosition {
         salts: [6, 7],
         ..end(frames)
@@ -229,29 +230,29 @@ fn position_past_a_hole_is_lost_by_a_restart() {
     let past = |to| LogRead {
         to,
         frames: 1,
-        past_a_hole: true,
+        is_past_hole: true,
     };
     let mut state = ScanState::new(key(), end(0), 0);
-    state.log_was_read(past(end(3)), end(3), BTreeSet::new(), 0);
-    assert!(state.is_lost_by_a_restart(restarted(1)));
-    assert!(!state.is_lost_by_a_restart(end(9)));
-    // What is read behind it does not mend it.
-    state.log_was_read(read(5), end(5), BTreeSet::new(), 0);
-    assert!(state.is_lost_by_a_restart(restarted(1)));
+    state.record_log_read(past(end(3)), end(3), BTreeSet::new(), 0);
+    assert!(state.is_broken_by_restart(restarted(1)));
+    assert!(!state.is_broken_by_restart(end(9)));
+    // Reading past the hole does not remove it.
+    state.record_log_read(read(5), end(5), BTreeSet::new(), 0);
+    assert!(state.is_broken_by_restart(restarted(1)));
     // Another generation does.
     let next = LogRead {
         to: restarted(2),
         frames: 2,
-        past_a_hole: false,
+        is_past_hole: false,
     };
-    state.log_was_read(next, restarted(2), BTreeSet::new(), 0);
-    assert!(!state.is_lost_by_a_restart(end(1)));
+    state.record_log_read(next, restarted(2), BTreeSet::new(), 0);
+    assert!(!state.is_broken_by_restart(end(1)));
 }
 
 #[test]
-fn renewal_reads_all_again_and_forgets_nothing() {
+fn renewal_reads_everything_again_and_keeps_the_state() {
     let mut state = ScanState::new(key(), end(0), 1_000);
-    state.log_was_read(read(0), end(0), BTreeSet::new(), 0);
+    state.record_log_read(read(0), end(0), BTreeSet::new(), 0);
     state.advance(0);
     let day = RENEW_AFTER_MS;
     assert!(!state.is_due_for_renewal(1_000 + day));
@@ -262,14 +263,14 @@ fn renewal_reads_all_again_and_forgets_nothing() {
     assert!(state.is_complete() && state.is_renewing());
     assert_eq!(state.position().frames, 0);
     assert!(!state.is_due_for_renewal(1_001 + day));
-    state.pages_were_searched(4, BTreeSet::new());
-    state.log_was_read(read(9), end(9), BTreeSet::new(), 4);
+    state.record_page_search(4, BTreeSet::new());
+    state.record_log_read(read(9), end(9), BTreeSet::new(), 4);
     state.advance(4);
     assert!(state.is_complete() && !state.is_renewing());
 }
 
 #[test]
-fn only_the_same_database_in_the_same_state_goes_on() {
+fn state_matches_only_the_same_key_and_stamp() {
     let stamp = FileStamp {
         device: 1,
         inode: 2,
@@ -279,8 +280,8 @@ fn only_the_same_database_in_the_same_state_goes_on() {
         change_counter: 8,
     };
     let mut state = ScanState::new(key(), WalPosition::NO_LOG, 0);
-    state.keep_stamp(Some(stamp));
-    assert!(state.is_about(&key(), WalPosition::NO_LOG, stamp));
+    state.set_stamp(Some(stamp));
+    assert!(state.matches(&key(), WalPosition::NO_LOG, stamp));
     let others = [
         FileStamp { device: 9, ..stamp },
         FileStamp { inode: 9, ..stamp },
@@ -300,19 +301,19 @@ fn only_the_same_database_in_the_same_state_goes_on() {
     ];
     for other in others {
         assert!(
-            !state.is_about(&key(), WalPosition::NO_LOG, other),
+            !state.matches(&key(), WalPosition::NO_LOG, other),
             "{other:?}"
         );
     }
-    state.keep_stamp(None);
-    assert!(!state.is_about(&key(), WalPosition::NO_LOG, stamp));
+    state.set_stamp(None);
+    assert!(!state.matches(&key(), WalPosition::NO_LOG, stamp));
     let other_keys = [
         CacheKey {
             page_size: 1024,
             ..key()
         },
         CacheKey {
-            reserved: 12,
+            reserved_bytes: 12,
             ..key()
         },
         CacheKey {
@@ -329,28 +330,28 @@ fn only_the_same_database_in_the_same_state_goes_on() {
         },
     ];
     let in_log = ScanState::new(key(), end(3), 0);
-    assert!(in_log.is_about(&key(), end(7), stamp));
+    assert!(in_log.matches(&key(), end(7), stamp));
     for other in other_keys {
-        assert!(!in_log.is_about(&other, end(7), stamp), "{other:?}");
-        // Nor are its rows.
+        assert!(!in_log.matches(&other, end(7), stamp), "{other:?}");
+        // The rows of another key are not taken over.
         let mut earlier = ScanState::new(other, end(3), 0);
-        earlier.watched.insert((0, 1));
-        let state = ScanState::new(key(), end(3), 0).with_rows_of(Some(earlier));
-        assert!(state.watched.is_empty());
+        earlier.rows_with_half.insert((0, 1));
+        let state = ScanState::new(key(), end(3), 0).with_rows_from(Some(earlier));
+        assert!(state.rows_with_half.is_empty());
     }
     let mut earlier = ScanState::new(key(), end(3), 0);
-    earlier.watched.insert((0, 1));
+    earlier.rows_with_half.insert((0, 1));
     assert_eq!(
         ScanState::new(key(), end(3), 0)
-            .with_rows_of(Some(earlier))
-            .watched,
+            .with_rows_from(Some(earlier))
+            .rows_with_half,
         BTreeSet::from([(0, 1)])
     );
 }
 
 // ---- The format on disk.
 
-/// Every field has another value, so that none can change places with another.
+/// Every field has a different value, so that a swap of two fields is detected.
 fn samples() -> [(&'static str, ScanCache); 2] {
     let stamp = FileStamp {
         device: 11,
@@ -364,7 +365,7 @@ fn samples() -> [(&'static str, ScanCache); 2] {
         device: 21,
         inode: 22,
         page_size: 65_536,
-        reserved: 23,
+        reserved_bytes: 23,
         marker: "a marker for a test".to_owned(),
         schema_version: -24,
         tables: vec![
@@ -387,28 +388,28 @@ fn samples() -> [(&'static str, ScanCache); 2] {
         key: Some(key.clone()),
         position,
         stamp: None,
-        pass: 51,
-        after: Some(-52),
+        pass_index: 51,
+        last_rowid: Some(-52),
         marked: BTreeSet::from(["ses_b".to_owned()]),
-        complete: true,
+        is_complete: true,
     };
     let state = ScanState {
         key,
         position,
         stamp: Some(stamp),
-        caught_up: true,
-        past_a_hole: true,
+        is_caught_up: true,
+        is_past_hole: true,
         phase: Phase::Owners {
             pages: 41,
             done: 42,
-            grew: true,
+            has_grown: true,
         },
-        watched: BTreeSet::from([(0, i64::MIN), (5, i64::MAX)]),
+        rows_with_half: BTreeSet::from([(0, i64::MIN), (5, i64::MAX)]),
         unowned_pages: BTreeSet::from([43, 44]),
         marked: BTreeSet::from(["ses_a".to_owned(), "ses_日本".to_owned()]),
-        by_sql: Some(sql.clone()),
-        renewing: true,
-        begun_ms: -45,
+        sql_state: Some(sql.clone()),
+        is_renewing: true,
+        search_started_ms: -45,
     };
     [
         ("cache-2.bin", ScanCache::Pages(state)),
@@ -418,7 +419,7 @@ fn samples() -> [(&'static str, ScanCache); 2] {
 
 /// See `tests/golden.rs`, which holds the samples of the other formats.
 #[test]
-fn format_of_the_cache_is_pinned() {
+fn cache_format_is_pinned() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden");
     for (name, value) in samples() {
         let encoded = codec::encode(KIND, &value).unwrap();
@@ -433,6 +434,6 @@ fn format_of_the_cache_is_pinned() {
         );
         assert_eq!(ScanCache::load(&path), Some(value), "{name}");
     }
-    // One of the version before is a cache that is not there.
+    // A cache of the previous version counts as missing.
     assert_eq!(ScanCache::load(&directory.join("cache-1.bin")), None);
 }
