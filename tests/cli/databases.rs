@@ -277,7 +277,7 @@ fn a_failed_listing_is_one_sentence_and_exit_1_and_nothing_on_standard_output() 
     assert_eq!(
         stderr(&output),
         format!(
-            "opencode-sessions: cannot read {}: it does not begin like an SQLite database \
+            "opencode-sessions: cannot read {}: file is not an SQLite database \
              (check that the path names the right file)\n",
             noise.display()
         )

@@ -33,7 +33,7 @@ fn the_doctor_says_of_each_source_how_it_is_and_what_to_do() {
     place.config(&(database("well", &well.made.db) + &database("broken", &broken)));
     let said = doctor(&place, 1);
     let expected = format!(
-        "WRONG     cannot read {}: it does not begin like",
+        "WRONG     cannot read {}: file is not an SQLite database",
         broken.display()
     );
     assert!(said.contains(&expected), "{said}");

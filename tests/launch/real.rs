@@ -159,7 +159,7 @@ fn a_locked_database_is_said_to_be_busy_before_the_deadline() {
     };
     let outcome = timely(&lister, &request);
     let said = outcome.to_string();
-    assert!(said.contains("it is locked by process"), "{said:?}");
+    assert!(said.contains("database is locked by process"), "{said:?}");
     assert_eq!(refused(outcome).failure.kind, ErrorKind::Busy);
     made.run("COMMIT; PRAGMA locking_mode = normal; SELECT count(*) FROM session");
     assert_eq!(ids(&listing(timely(&lister, &request))), ["ses_2", "ses_1"]);

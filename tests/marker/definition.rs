@@ -262,19 +262,19 @@ fn every_listing_comes_further_however_small_its_budget() {
                 panic!("{kind}");
             };
             let found = opencode_sessions::marker::scan(&database, &options).unwrap();
-            if let Some(remember) = &found.remember {
-                remember.save().unwrap();
+            if let Some(cache_update) = &found.cache_update {
+                cache_update.save().unwrap();
             }
             progress.push(found.scan.progress);
             if found.scan.progress >= 1.0 {
-                break found.marks;
+                break found.marked_sessions;
             }
             assert!(progress.len() < 200, "{kind} ends never: {progress:?}");
         };
         assert!(progress.len() > 3, "{kind} ended at once: {progress:?}");
         assert!(progress.is_sorted(), "{kind}: {progress:?}");
         let id = |id: &str| opencode_sessions::session::SessionId::new(id).unwrap();
-        assert_eq!(marks.of(&id("ses_a")), Some(false), "{kind}");
-        assert_eq!(marks.of(&id("ses_b")), Some(true), "{kind}");
+        assert_eq!(marks.is_marked(&id("ses_a")), Some(false), "{kind}");
+        assert_eq!(marks.is_marked(&id("ses_b")), Some(true), "{kind}");
     }
 }

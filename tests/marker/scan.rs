@@ -25,7 +25,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use opencode_sessions::marker::{self, Marks, Options};
+use opencode_sessions::marker::{self, MarkedSessions, Options};
 use opencode_sessions::marker_text::MarkerText;
 use opencode_sessions::store::{Database, OpenOptions, Opened};
 use opencode_sessions::wire::ScanMode;
@@ -370,10 +370,14 @@ impl Episode {
             return *modes.entry("failed").or_default() += 1;
         };
         *modes.entry(found.scan.mode.as_str()).or_default() += 1;
-        if let Some(why) = found.why {
+        if let Some(why) = found.full_scan_reason {
             *modes.entry(why).or_default() += 1;
         }
-        let Marks::Of { marked, complete } = &found.marks else {
+        let MarkedSessions::Known {
+            marked,
+            is_complete,
+        } = &found.marked_sessions
+        else {
             panic!("it was asked for");
         };
         let marked: BTreeSet<_> = marked.iter().cloned().collect();
@@ -393,10 +397,10 @@ impl Episode {
         if let Some(why) = found.degraded.as_ref().filter(|why| !rolled_back(why)) {
             assert!(deadline.is_some(), "seed {}: {why}", self.seed);
         }
-        if !complete {
+        if !is_complete {
             *modes.entry("incomplete").or_default() += 1;
         }
-        let is_right = if *complete {
+        let is_right = if *is_complete {
             marked == expected
         } else {
             // Nothing is said that is not known.
@@ -410,7 +414,11 @@ impl Episode {
                 "seed {}: {:?} ({}) by a {} scan of {} frames, {:?} by the definition; the files are in {}",
                 self.seed,
                 marked,
-                if *complete { "complete" } else { "incomplete" },
+                if *is_complete {
+                    "complete"
+                } else {
+                    "incomplete"
+                },
                 found.scan.mode.as_str(),
                 found.scan.frames,
                 expected,
@@ -420,8 +428,8 @@ impl Episode {
         if found.scan.mode == ScanMode::Tail {
             *modes.entry("tail frames").or_default() += found.scan.frames;
         }
-        if let Some(remember) = &found.remember {
-            remember.save().unwrap();
+        if let Some(cache_update) = &found.cache_update {
+            cache_update.save().unwrap();
         }
     }
 

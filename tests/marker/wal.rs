@@ -77,7 +77,7 @@ impl Written {
             LogRead {
                 to,
                 frames: all.len() as u64,
-                past_a_hole: false,
+                is_past_hole: false,
             }
         );
         Ok(all)

@@ -17,7 +17,7 @@ fn the_sidebar_survives_a_database_that_is_locked() {
     made.session("ses_a", 1);
     let mut sidebar = Sidebar::of(tempfile::tempdir().unwrap(), made.db.clone());
     sidebar.survives(
-        "it is locked by process",
+        "database is locked by process",
         || {
             made.run(
                 "PRAGMA locking_mode = exclusive; UPDATE session SET title = 'x'; BEGIN EXCLUSIVE",
@@ -62,7 +62,7 @@ fn the_sidebar_survives_a_database_that_is_cut_off_or_overwritten() {
         || write(half, &bytes[half..]),
     );
     sidebar.survives(
-        "does not begin like an SQLite database",
+        "is not an SQLite database",
         || write(0, &noise),
         || write(0, &bytes),
     );
