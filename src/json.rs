@@ -1,7 +1,7 @@
-//! JSON that is safe to show: the characters a terminal would act on are
-//! written as `\u` escapes, which every JSON reader takes for the same text.
-//! serde_json escapes only the C0 controls; DEL, the C1 controls (U+009B starts
-//! an escape sequence on some terminals) and direction overrides it prints raw.
+//! JSON that is safe to show on a terminal: characters that a terminal interprets are
+//! written as `\u` escapes, which every JSON parser reads as the same text. serde_json
+//! escapes only the C0 controls. It prints DEL, the C1 controls (U+009B starts an escape
+//! sequence on some terminals) and direction overrides unescaped.
 
 use std::io::{self, Write};
 
@@ -10,17 +10,17 @@ use serde_json::ser::{Formatter, Serializer};
 
 use crate::text::unsafe_on_a_terminal;
 
-/// Compact JSON with unsafe characters escaped.
-struct Safe;
+/// Formats compact JSON with unsafe characters escaped.
+struct TerminalSafe;
 
-impl Formatter for Safe {
+impl Formatter for TerminalSafe {
     fn write_string_fragment<W: ?Sized + Write>(
         &mut self,
         writer: &mut W,
         fragment: &str,
     ) -> io::Result<()> {
-        // serde_json has escaped what is below U+0020, `"` and `\` itself.
-        // Not `any`, which the compiler cannot turn into vector instructions.
+        // serde_json has escaped characters below U+0020, `"` and `\` already.
+        // `fold` instead of `any`: the compiler can vectorize it.
         if !fragment.bytes().fold(false, |any, b| any | (b >= 0x7f)) {
             return writer.write_all(fragment.as_bytes());
         }
@@ -30,7 +30,7 @@ impl Formatter for Safe {
             .filter(|&(_, c)| unsafe_on_a_terminal(c))
         {
             writer.write_all(&fragment.as_bytes()[start..at])?;
-            // All of them are in the basic multilingual plane: no surrogates.
+            // All unsafe characters are in the basic multilingual plane: no surrogates.
             write!(writer, "\\u{:04x}", u32::from(c))?;
             start = at + c.len_utf8();
         }
@@ -38,32 +38,32 @@ impl Formatter for Safe {
     }
 }
 
-/// The value as compact JSON, safe to show.
+/// Writes the value as compact JSON that is safe to show on a terminal.
 ///
 /// # Errors
 ///
-/// Only those of `writer`, for the types of this crate.
+/// Returns an error if `writer` fails. The types of this crate cause no other error.
 pub fn to_json(value: &impl Serialize, writer: impl Write) -> serde_json::Result<()> {
-    value.serialize(&mut Serializer::with_formatter(writer, Safe))
+    value.serialize(&mut Serializer::with_formatter(writer, TerminalSafe))
 }
 
-/// Appends the value to `text` as compact JSON, safe to show.
+/// Appends the value to `text` as compact JSON that is safe on a terminal.
 ///
 /// # Panics
 ///
-/// Never for the types of this crate: they have string keys only, and writing
-/// to memory cannot fail.
+/// Panics if the value does not serialize as JSON. The types of this crate always do: their
+/// keys are strings, and writing to memory does not fail.
 pub fn append_json(value: &impl Serialize, text: &mut Vec<u8>) {
     #[expect(clippy::expect_used, reason = "see the doc comment")]
     to_json(value, text).expect("a type of this crate serializes");
 }
 
-/// The value as one line of JSON, with its line end.
+/// Returns the value as one line of JSON, with its line feed.
 ///
 /// # Panics
 ///
-/// Never for the types of this crate: they have string keys only, and writing
-/// to memory cannot fail.
+/// Panics if the value does not serialize as JSON. The types of this crate always do: their
+/// keys are strings, and writing to memory does not fail.
 #[must_use]
 pub fn line(value: &impl Serialize) -> Vec<u8> {
     let mut line = Vec::with_capacity(1024);
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unsafe_characters_are_escaped_and_read_back_the_same() {
+    fn unsafe_characters_are_escaped_and_round_trip() {
         let hostile = "a\u{1b}[31m\u{7f}\u{9b}\u{202e}\u{2028}\"\\\n日本🚀";
         let json = String::from_utf8(line(&hostile)).unwrap();
         assert_eq!(

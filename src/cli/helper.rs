@@ -210,7 +210,7 @@ fn threads(text: &str) -> Result<usize, String> {
 }
 
 fn first_prompt_limit(text: &str) -> Result<usize, String> {
-    number(text, limits::FIRST_PROMPT_MOST)
+    number(text, limits::FIRST_PROMPT_MAX)
 }
 
 /// A number from 1 to `most`.

@@ -113,7 +113,7 @@ impl Lister for InProcessLister {
 
     fn look_up(&self, request: &LookUpRequest) -> Outcome<Answers> {
         let limit = request.bounded_first_prompt_limit();
-        let asked = LookUpContent::new(request.what, &request.ids).first_prompt_limit(limit);
+        let asked = LookUpContent::new(request.what, &request.ids).with_first_prompt_limit(limit);
         let db = database(request.db.as_ref());
         in_turn(db.as_deref(), request.deadline, asked, |deadline, out| {
             let task = look_up::Task {

@@ -1,43 +1,43 @@
-//! What a helper is told: its arguments, and the one line on its standard input.
+//! The helper's arguments, and the request line for its standard input.
 //!
-//! The arguments of a helper elsewhere may pass through another machine's shell, so
-//! they hold only [plain characters](crate::source::is_plain_argument); everything
-//! that is text goes on standard input.
+//! The arguments of a remote helper may pass through another machine's shell, so they
+//! hold only [plain characters](crate::source::is_plain_argument). Text such as ids and
+//! markers goes to standard input.
 
 use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
 use crate::json::line;
-use crate::lister::{ListRequest, LookUpRequest, MOST_THREADS, ScanCache, default_threads};
+use crate::lister::{ListRequest, LookUpRequest, MAX_THREADS, ScanCache, default_threads};
 use crate::marker_text::MarkerText;
 use crate::source::is_plain_argument;
 use crate::wire::{LookUp, Request, limits};
 
-/// The largest `--cpu-limit` the helper takes: a day.
-const MOST_CPU_SECONDS: u64 = 86_400;
+/// The largest `--cpu-limit` that the helper accepts: one day.
+const MAX_CPU_SECONDS: u64 = 86_400;
 
 /// Where the helper runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Location {
     /// As a child of this process.
     Local,
-    /// Elsewhere, for a child of this process that passes on what it says.
+    /// Elsewhere: a child of this process, such as `ssh`, runs it and forwards its output.
     Remote,
 }
 
-/// What a helper is told.
+/// The arguments and the standard input of one helper.
 #[derive(Debug)]
 pub(super) struct HelperArgs {
     pub(super) arguments: Vec<OsString>,
-    /// One line, or nothing.
-    pub(super) on_stdin: Vec<u8>,
+    /// One request line with its line feed; empty if the arguments say everything.
+    pub(super) request_line: Vec<u8>,
 }
 
 impl HelperArgs {
-    /// To list.
-    pub(super) fn to_list(request: &ListRequest, location: Location) -> Self {
-        let on_stdin = match &request.marker {
+    /// Returns the arguments of a listing.
+    pub(super) fn for_listing(request: &ListRequest, location: Location) -> Self {
+        let request_line = match &request.marker {
             Some(marker) if *marker != MarkerText::default() => line(&Request::List {
                 marker: Some(marker.clone()),
             }),
@@ -45,19 +45,19 @@ impl HelperArgs {
         };
         let mut args = Self {
             arguments: Vec::new(),
-            on_stdin,
+            request_line,
         };
-        args.place(request.db.as_deref(), request.busy_timeout(), location);
-        for (is_asked, flag) in [
+        args.push_database(request.db.as_deref(), request.busy_timeout(), location);
+        for (is_set, flag) in [
             (request.children, "--children"),
             (request.archived, "--archived"),
             (request.marker.is_none(), "--no-marker"),
-            (!args.on_stdin.is_empty(), "--request-stdin"),
+            (!args.request_line.is_empty(), "--request-stdin"),
         ] {
-            args.arguments.extend(is_asked.then(|| flag.into()));
+            args.arguments.extend(is_set.then(|| flag.into()));
         }
         if location == Location::Local {
-            args.number("--threads", default_threads() as u64);
+            args.push_number("--threads", default_threads() as u64);
         }
         match (&request.scan_cache, location) {
             (None, _) => {}
@@ -65,7 +65,7 @@ impl HelperArgs {
                 args.arguments
                     .extend(["--scan-cache".into(), absolute(cache)]);
             }
-            // A path of this machine is none of another.
+            // A path on this machine means nothing on another.
             (Some(ScanCache::At(_) | ScanCache::Auto), _) => {
                 args.arguments
                     .extend(["--scan-cache", "auto"].map(Into::into));
@@ -73,40 +73,40 @@ impl HelperArgs {
         }
         if request.marker.is_some() {
             let budget = request.bounded_scan_budget(request.deadline);
-            args.milliseconds("--scan-budget", budget);
+            args.push_milliseconds("--scan-budget", budget);
         }
-        args.first_prompt_limit(request.bounded_first_prompt_limit());
-        args.launched(request.deadline, location);
+        args.push_first_prompt_limit(request.bounded_first_prompt_limit());
+        args.push_process_limits(request.deadline, location);
         args
     }
 
-    /// To look something up.
-    pub(super) fn to_look_up(request: &LookUpRequest, location: Location) -> Self {
+    /// Returns the arguments of a look-up.
+    pub(super) fn for_look_up(request: &LookUpRequest, location: Location) -> Self {
         let ids = request.ids.clone();
-        let (command, on_stdin) = match request.what {
+        let (command, message) = match request.what {
             LookUp::Get => ("get", Request::Get { ids }),
             LookUp::Roots => ("roots", Request::Roots { ids }),
         };
         let mut args = Self {
             arguments: vec![command.into()],
-            on_stdin: line(&on_stdin),
+            request_line: line(&message),
         };
-        args.place(request.db.as_deref(), request.busy_timeout(), location);
+        args.push_database(request.db.as_deref(), request.busy_timeout(), location);
         args.arguments.push("--request-stdin".into());
         if request.what == LookUp::Get {
-            args.first_prompt_limit(request.bounded_first_prompt_limit());
+            args.push_first_prompt_limit(request.bounded_first_prompt_limit());
         }
-        args.launched(request.deadline, location);
+        args.push_process_limits(request.deadline, location);
         args
     }
 
-    /// The first argument that another machine's shell could take for something else.
-    pub(super) fn not_plain(&self) -> Option<&OsString> {
+    /// Returns the first argument that another machine's shell could interpret.
+    pub(super) fn unsafe_argument(&self) -> Option<&OsString> {
         let is_plain = |argument: &OsString| argument.to_str().is_some_and(is_plain_argument);
         self.arguments.iter().find(|argument| !is_plain(argument))
     }
 
-    fn place(&mut self, db: Option<&Path>, busy_timeout: Duration, location: Location) {
+    fn push_database(&mut self, db: Option<&Path>, busy_timeout: Duration, location: Location) {
         if let Some(db) = db {
             let db = match location {
                 Location::Local => absolute(db),
@@ -114,45 +114,47 @@ impl HelperArgs {
             };
             self.arguments.extend(["--db".into(), db]);
         }
-        self.milliseconds("--busy-timeout", busy_timeout);
+        self.push_milliseconds("--busy-timeout", busy_timeout);
     }
 
-    /// It dies with whoever launched it, and keeps to limits.
-    fn launched(&mut self, deadline: Duration, location: Location) {
+    /// Adds the options that make the helper exit with its parent, lower its priority and
+    /// limit its CPU time.
+    fn push_process_limits(&mut self, deadline: Duration, location: Location) {
         let threads = match location {
-            // Its parent elsewhere is not this process.
-            Location::Remote => MOST_THREADS as u64,
+            // The parent of a remote helper is not this process.
+            Location::Remote => MAX_THREADS as u64,
             Location::Local => {
-                self.number("--parent", std::process::id().into());
+                self.push_number("--parent", std::process::id().into());
                 default_threads() as u64
             }
         };
-        // One thread cannot use more CPU time than the deadline has.
+        // One thread cannot use more CPU time than passes until the deadline.
         let cpu_seconds = (deadline.as_secs().saturating_add(1)).saturating_mul(threads);
         self.arguments
             .extend(["--parent-pipe", "--background"].map(Into::into));
-        self.number("--cpu-limit", cpu_seconds.min(MOST_CPU_SECONDS));
+        self.push_number("--cpu-limit", cpu_seconds.min(MAX_CPU_SECONDS));
     }
 
-    /// Not where it is the default: an older helper does not know the option.
-    fn first_prompt_limit(&mut self, limit: usize) {
+    /// Adds the limit unless it is the default: an older helper rejects the option.
+    fn push_first_prompt_limit(&mut self, limit: usize) {
         if limit != limits::FIRST_PROMPT {
-            self.number("--first-prompt-limit", limit as u64);
+            self.push_number("--first-prompt-limit", limit as u64);
         }
     }
 
-    fn number(&mut self, name: &str, value: u64) {
+    fn push_number(&mut self, name: &str, value: u64) {
         self.arguments
             .extend([name.into(), value.to_string().into()]);
     }
 
-    fn milliseconds(&mut self, name: &str, value: Duration) {
+    fn push_milliseconds(&mut self, name: &str, value: Duration) {
         let value = u64::try_from(value.as_millis()).unwrap_or(u64::MAX);
-        self.number(name, value);
+        self.push_number(name, value);
     }
 }
 
-/// The helper may not take a name that begins with `-` for an option.
+/// Returns the path as an absolute one: the helper would parse a relative path that begins
+/// with `-` as an option.
 fn absolute(path: &Path) -> OsString {
     std::path::absolute(path)
         .unwrap_or_else(|_| path.to_owned())
@@ -165,7 +167,7 @@ mod tests {
     use crate::session::SessionId;
 
     #[test]
-    fn what_a_helper_elsewhere_is_told_needs_no_quotes() {
+    fn remote_arguments_need_no_quotes() {
         let marker = MarkerText::new("'; rm -rf $(HOME) #").unwrap();
         let list = ListRequest {
             marker: Some(marker),
@@ -181,18 +183,18 @@ mod tests {
             ..LookUpRequest::of("", LookUp::Get, ids)
         };
         for args in [
-            HelperArgs::to_list(&list, Location::Remote),
-            HelperArgs::to_look_up(&look_up, Location::Remote),
+            HelperArgs::for_listing(&list, Location::Remote),
+            HelperArgs::for_look_up(&look_up, Location::Remote),
         ] {
-            assert_eq!(args.not_plain(), None);
-            assert!(!args.on_stdin.is_empty());
+            assert_eq!(args.unsafe_argument(), None);
+            assert!(!args.request_line.is_empty());
         }
         let hostile = ListRequest::of("/srv/$(reboot)");
-        let args = HelperArgs::to_list(&hostile, Location::Remote);
-        assert_eq!(args.not_plain(), Some(&"/srv/$(reboot)".into()));
+        let args = HelperArgs::for_listing(&hostile, Location::Remote);
+        assert_eq!(args.unsafe_argument(), Some(&"/srv/$(reboot)".into()));
     }
 
-    /// What follows this option; `None` where it is not among the arguments.
+    /// Returns the argument after this option; `None` if the option is absent.
     fn value<'a>(args: &'a HelperArgs, option: &str) -> Option<&'a str> {
         let at = args.arguments.iter().position(|word| word == option)?;
         args.arguments.get(at + 1)?.to_str()
@@ -214,7 +216,7 @@ mod tests {
                 ..ListRequest::of("/x")
             };
             for location in [Location::Local, Location::Remote] {
-                let args = HelperArgs::to_list(&request, location);
+                let args = HelperArgs::for_listing(&request, location);
                 assert_eq!(value(&args, "--scan-budget"), Some(expected), "{deadline}");
             }
         }
@@ -222,7 +224,7 @@ mod tests {
             marker: None,
             ..ListRequest::of("/x")
         };
-        let args = HelperArgs::to_list(&unmarked, Location::Local);
+        let args = HelperArgs::for_listing(&unmarked, Location::Local);
         assert_eq!(value(&args, "--scan-budget"), None);
     }
 
@@ -234,7 +236,7 @@ mod tests {
             (1, Some("1")),
             (199, Some("199")),
             (201, Some("201")),
-            (limits::FIRST_PROMPT_MOST, Some("4000")),
+            (limits::FIRST_PROMPT_MAX, Some("4000")),
             (usize::MAX, Some("4000")),
         ] {
             let list = ListRequest {
@@ -247,20 +249,20 @@ mod tests {
             };
             for location in [Location::Local, Location::Remote] {
                 for (args, expected) in [
-                    (HelperArgs::to_list(&list, location), expected),
+                    (HelperArgs::for_listing(&list, location), expected),
                     (
-                        HelperArgs::to_look_up(&look_up(LookUp::Get), location),
+                        HelperArgs::for_look_up(&look_up(LookUp::Get), location),
                         expected,
                     ),
-                    // The answer has no prompt.
+                    // A root's answer has no prompt.
                     (
-                        HelperArgs::to_look_up(&look_up(LookUp::Roots), location),
+                        HelperArgs::for_look_up(&look_up(LookUp::Roots), location),
                         None,
                     ),
                 ] {
                     let passed = value(&args, "--first-prompt-limit");
                     assert_eq!(passed, expected, "{first_prompt_limit}: {args:?}");
-                    assert_eq!(args.not_plain(), None);
+                    assert_eq!(args.unsafe_argument(), None);
                 }
             }
         }

@@ -1,20 +1,17 @@
-//! The one owner of a child: it kills the whole process group and reaps, at the
-//! latest when it is dropped.
+//! Owns one child: kills its process group and reaps it, at the latest on drop.
 //!
-//! The order matters. A group's id is its leader's process id, which the system
-//! may give to another process as soon as the leader is reaped: so the group is
-//! killed *before* that. Waiting in the usual ways reaps, so a leader's end is
-//! looked for with `WNOWAIT` here, and reaping, with a limit, is the last step.
+//! The order matters. A group's id is its leader's process id, which the system may reuse
+//! as soon as the leader is reaped. So the guard kills the group *before* it reaps the
+//! leader. The usual wait calls reap; the guard therefore detects the leader's exit with
+//! `WNOWAIT`, and reaps last, within a time limit.
 //!
-//! This is the only file that uses wait-timeout, and it only lets it reap a child
-//! that is known to have exited. Its waiting would reap before the group is
-//! killed, sleeps through an exit where SIGCHLD is blocked, and panics where
-//! something else in the process reaped a child of its list. It also installs a
-//! process-wide SIGCHLD handler which calls the one that was there before, and
-//! jumps to address 1 where that was "ignore"
-//! (<https://github.com/alexcrichton/wait-timeout/issues/44>). So nothing is
-//! spawned while SIGCHLD is ignored; with `SA_NOCLDWAIT` no child could be waited
-//! for either.
+//! Only this file uses wait-timeout, and only to reap a child that has exited already.
+//! Waiting with it has three problems: it reaps before the group is killed, it misses an
+//! exit while SIGCHLD is blocked, and it panics if other code in the process has reaped one
+//! of its children. It also installs a process-wide SIGCHLD handler that calls the previous
+//! handler, and jumps to address 1 if that was `SIG_IGN`
+//! (<https://github.com/alexcrichton/wait-timeout/issues/44>). So the guard spawns nothing
+//! while SIGCHLD is ignored. With `SA_NOCLDWAIT` no child can be waited for either.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -31,50 +28,53 @@ use wait_timeout::ChildExt;
 
 use super::leader::GroupLeader;
 use super::reaper::{Reaper, StuckProcesses};
+use crate::lister::MAX_OVERRUN;
 
-/// How long a killed child may take to die. Together with what the caller does
-/// around it this keeps to "the deadline plus one second".
-const REAP: Duration = Duration::from_millis(700);
+/// How long a killed child may take to exit.
+const REAP_TIMEOUT: Duration = Duration::from_millis(700);
 
-/// How often a killed child is looked at: first and last pause.
-const LOOK: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(10));
+// The deadline bounds everything before the kill, so only the reaping may exceed it.
+const _: () = assert!(REAP_TIMEOUT.as_millis() < MAX_OVERRUN.as_millis());
 
-/// A running child, leader of a process group of its own.
+/// The first and the longest pause between two checks whether a killed child has exited.
+const REAP_PAUSES: (Duration, Duration) = (Duration::from_micros(200), Duration::from_millis(10));
+
+/// A running child that leads a process group of its own.
 #[derive(Debug)]
 pub(super) struct ProcessGuard {
-    /// `None` once it is reaped, or with the reaper.
+    /// `None` once the child is reaped or handed to the [`Reaper`].
     child: Option<Child>,
     leader: GroupLeader,
-    /// Standard input's other end, taken out of the child: waiting for a child
-    /// closes what it still has of it.
+    /// The write end of the child's standard input. It is taken out of the child because
+    /// waiting for a child closes the end that it still holds.
     pub(super) stdin: Option<ChildStdin>,
     stuck: StuckProcesses,
 }
 
-/// Why nothing was spawned.
+/// Why no child was spawned.
 #[derive(Debug)]
 pub(super) enum SpawnError {
     SigchldIgnored,
     Io(io::Error),
 }
 
-/// How a child ended.
+/// What became of a killed or exited child.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Ending {
-    /// It is reaped; this is how it exited.
+pub(super) enum ReapOutcome {
+    /// The child was reaped and had this exit status.
     Reaped(ExitStatus),
-    /// It was killed and does not die; the reaper has it.
+    /// The child was killed but has not exited; the [`Reaper`] waits for it.
     Stuck,
 }
 
 impl ProcessGuard {
-    /// As [`spawn`](Self::spawn), of a command that knows nothing of us: the system
-    /// kills it when the thread that calls this ends, on Linux.
-    pub(super) fn spawn_to_die_with_us(
+    /// Spawns `command` as [`spawn`](Self::spawn) does; on Linux the system kills it when
+    /// the calling thread ends. For commands that do not watch their parent themselves.
+    pub(super) fn spawn_with_parent_death_signal(
         mut command: Command,
         stuck: StuckProcesses,
     ) -> Result<Self, SpawnError> {
-        die_with_us(&mut command);
+        set_parent_death_signal(&mut command);
         Self::spawn(command, stuck)
     }
 
@@ -84,7 +84,7 @@ impl ProcessGuard {
             return Err(SpawnError::SigchldIgnored);
         }
         command.process_group(0);
-        #[expect(clippy::disallowed_methods, reason = "this is the place")]
+        #[expect(clippy::disallowed_methods, reason = "only this file spawns processes")]
         let mut child = command.spawn().map_err(SpawnError::Io)?;
         let stdin = child.stdin.take();
         let leader = GroupLeader::of(&child);
@@ -96,7 +96,7 @@ impl ProcessGuard {
         })
     }
 
-    /// The other ends of its standard output and error.
+    /// Takes the read ends of the child's standard output and standard error.
     pub(super) fn take_outputs(&mut self) -> (Option<ChildStdout>, Option<ChildStderr>) {
         match &mut self.child {
             Some(child) => (child.stdout.take(), child.stderr.take()),
@@ -104,41 +104,42 @@ impl ProcessGuard {
         }
     }
 
-    /// True when the child has exited. It stays unreaped, and its id its own, unless
-    /// somebody else reaped it.
+    /// Returns true if the child has exited. The child stays unreaped, so its id is not
+    /// reused, unless other code in the process reaped it.
     pub(super) fn has_exited(&self) -> bool {
         self.leader.has_exited()
     }
 
-    /// A descriptor that can be read from once the child has exited, where there is one.
-    pub(super) fn exit(&self) -> Option<BorrowedFd<'_>> {
-        self.leader.exit()
+    /// Returns a descriptor that becomes readable when the child exits, if the system
+    /// provides one.
+    pub(super) fn exit_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.leader.exit_fd()
     }
 
-    /// Kills what is left of the group and reaps the child. For a child that has
-    /// exited by itself the ending is its own.
-    pub(super) fn end(mut self) -> io::Result<Ending> {
+    /// Kills the remaining processes of the group and reaps the child. A child that had
+    /// exited before keeps its own exit status.
+    pub(super) fn finish(mut self) -> io::Result<ReapOutcome> {
         self.kill_and_reap()
     }
 
-    fn kill_and_reap(&mut self) -> io::Result<Ending> {
+    fn kill_and_reap(&mut self) -> io::Result<ReapOutcome> {
         let Some(mut child) = self.child.take() else {
-            return Ok(Ending::Stuck);
+            return Ok(ReapOutcome::Stuck);
         };
         self.leader.kill();
-        let until = Instant::now() + REAP;
-        let mut pause = LOOK.0;
+        let until = Instant::now() + REAP_TIMEOUT;
+        let mut pause = REAP_PAUSES.0;
         while !self.has_exited() && Instant::now() < until {
             thread::sleep(pause);
-            pause = (pause * 2).min(LOOK.1);
+            pause = (pause * 2).min(REAP_PAUSES.1);
         }
         if self.has_exited()
             && let Some(status) = reap(&mut child)?
         {
-            return Ok(Ending::Reaped(status));
+            return Ok(ReapOutcome::Reaped(status));
         }
         Reaper::reap_later(child, self.stuck.clone());
-        Ok(Ending::Stuck)
+        Ok(ReapOutcome::Stuck)
     }
 }
 
@@ -150,57 +151,61 @@ impl Drop for ProcessGuard {
 
 /// Reaps a child that has exited.
 fn reap(child: &mut Child) -> io::Result<Option<ExitStatus>> {
-    // wait-timeout needs four descriptors, the first time or any time, and
-    // without them it panics or leaves the child as it is.
-    let room = UnixStream::pair().is_ok_and(|_one| UnixStream::pair().is_ok());
-    if !room {
+    // wait-timeout opens four descriptors: on its first call or on any call. If it cannot,
+    // it panics or leaves the child unreaped.
+    let has_free_descriptors = UnixStream::pair().is_ok_and(|_one| UnixStream::pair().is_ok());
+    if !has_free_descriptors {
         return child.try_wait();
     }
-    #[expect(clippy::disallowed_methods, reason = "this is the place")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "only this file uses wait-timeout"
+    )]
     match child.wait_timeout(Duration::ZERO) {
         Err(error) if error.raw_os_error() != Some(libc::ECHILD) => child.try_wait(),
         result => result,
     }
 }
 
-/// Elsewhere than on Linux the end of its standard input has to do.
-fn die_with_us(command: &mut Command) {
+/// Makes the system kill the child when the spawning thread ends. Does nothing on systems
+/// other than Linux; there the end of its standard input must make the child exit.
+fn set_parent_death_signal(command: &mut Command) {
     #[cfg(target_os = "linux")]
     {
-        let us = rustix::process::getpid();
-        let ask = move || {
+        let parent = rustix::process::getpid();
+        let request_signal = move || {
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-            // Who died before that sends no signal any more.
-            if rustix::process::getppid() != Some(us) {
+            // A parent that exited before that call sends no signal.
+            if rustix::process::getppid() != Some(parent) {
                 return Err(rustix::io::Errno::SRCH.into());
             }
             Ok(())
         };
-        // SAFETY: between fork and exec only what is safe in a signal handler may be
-        // called: these are two system calls that touch no memory but their own.
-        #[expect(unsafe_code, reason = "std gives no safe way between fork and exec")]
+        // SAFETY: between fork and exec only async-signal-safe functions may be called.
+        // These are two system calls that touch no memory but their own.
+        #[expect(unsafe_code, reason = "std has no safe hook between fork and exec")]
         unsafe {
-            command.pre_exec(ask);
+            command.pre_exec(request_signal);
         }
     }
     #[cfg(not(target_os = "linux"))]
     let _ = command;
 }
 
-/// True where this process's children cannot be waited for.
+/// Returns true if the system discards the exit status of this process's children, so that
+/// they cannot be waited for.
 fn sigchld_is_ignored() -> bool {
-    let mut now = MaybeUninit::<libc::sigaction>::uninit();
-    // SAFETY: with a null new action, sigaction only writes the present one to
-    // the memory given to it, which is large enough; it is read only where the
-    // call says that it did so.
-    #[expect(unsafe_code, reason = "neither std nor rustix tells a signal's action")]
-    let now = unsafe {
-        if libc::sigaction(libc::SIGCHLD, std::ptr::null(), now.as_mut_ptr()) != 0 {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: with a null new action, sigaction only writes the present action to the
+    // given memory, which is large enough. It is read only if the call succeeded.
+    #[expect(unsafe_code, reason = "neither std nor rustix reads a signal's action")]
+    let action = unsafe {
+        if libc::sigaction(libc::SIGCHLD, std::ptr::null(), action.as_mut_ptr()) != 0 {
             return false;
         }
-        now.assume_init()
+        action.assume_init()
     };
-    now.sa_sigaction == libc::SIG_IGN || now.sa_flags & libc::SA_NOCLDWAIT != 0
+    action.sa_sigaction == libc::SIG_IGN || action.sa_flags & libc::SA_NOCLDWAIT != 0
 }
 
 #[cfg(test)]
@@ -222,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dropped_guard_leaves_no_process() {
+    fn dropped_guard_kills_and_reaps_its_child() {
         let guard = sleeper();
         let pid = guard.leader.pid;
         assert!(is_alive(pid) && !guard.has_exited());
@@ -231,10 +236,10 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_does_not_die_goes_to_the_reaper_and_is_counted_until_it_is_gone() {
+    fn stuck_child_is_counted_until_the_reaper_reaps_it() {
         let mut guard = sleeper();
         let (pid, stuck) = (guard.leader.pid, guard.stuck.clone());
-        // What kill_and_reap does when the time is up.
+        // As kill_and_reap does after its time limit.
         Reaper::reap_later(guard.child.take().unwrap(), stuck.clone());
         assert_eq!(stuck.count(), 1);
         assert!(is_alive(pid));
@@ -248,14 +253,14 @@ mod tests {
     }
 
     #[test]
-    fn an_exited_child_can_be_seen_and_still_keeps_its_id() {
+    fn exited_child_is_detected_without_reaping_it() {
         let guard = ProcessGuard::spawn(Command::new("true"), StuckProcesses::default()).unwrap();
         let pid = guard.leader.pid;
         while !guard.has_exited() {
             std::thread::sleep(Duration::from_millis(1));
         }
         assert!(is_alive(pid), "an unreaped child still has its id");
-        assert!(matches!(guard.end(), Ok(Ending::Reaped(status)) if status.success()));
+        assert!(matches!(guard.finish(), Ok(ReapOutcome::Reaped(status)) if status.success()));
         assert!(!is_alive(pid));
     }
 }

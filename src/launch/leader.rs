@@ -1,10 +1,10 @@
-//! The child that leads a process group: whether it has exited, and killing it and its group.
+//! The child that leads a process group: detects its exit, kills it and its group.
 //!
 //! A process id belongs to a child until the child is reaped; then the system may give it to
-//! any process. A host can have a thread or a signal handler that reaps every child, ours
-//! too. So nothing is killed by a number that can be another's: on Linux the child is held
-//! by a pidfd, which never becomes another process, and where there is none a signal is sent
-//! only while the child is there to be waited for.
+//! any process. A host can have a thread or a signal handler that reaps every child,
+//! including this one. So no signal goes to an id that may have been reused. On Linux a
+//! pidfd refers to the child; it never refers to another process. Without a pidfd a signal
+//! is sent only while the child can still be waited for.
 
 use std::os::fd::BorrowedFd;
 #[cfg(target_os = "linux")]
@@ -27,19 +27,21 @@ impl GroupLeader {
         Self {
             pid,
             #[cfg(target_os = "linux")]
-            pidfd: open(pid),
+            pidfd: open_pidfd(pid),
         }
     }
 
-    /// A descriptor that can be read from once the child has exited, where there is one.
-    pub(super) fn exit(&self) -> Option<BorrowedFd<'_>> {
+    /// Returns a descriptor that becomes readable when the child exits, if the system
+    /// provides one.
+    pub(super) fn exit_fd(&self) -> Option<BorrowedFd<'_>> {
         #[cfg(target_os = "linux")]
         return self.pidfd.as_ref().map(AsFd::as_fd);
         #[cfg(not(target_os = "linux"))]
         return None;
     }
 
-    /// True when the child has exited. It stays unreaped, unless somebody else reaped it.
+    /// Returns true if the child has exited. The call does not reap it; the result is also
+    /// true if other code in the process has reaped it.
     pub(super) fn has_exited(&self) -> bool {
         !matches!(self.wait(), Ok(None))
     }
@@ -62,21 +64,23 @@ impl GroupLeader {
         WaitId::Pid(self.pid)
     }
 
-    /// Kills the child, running or not, and what is left of its group. Call it before the
-    /// child is reaped: then the group's id is its own. Where somebody else reaped the
-    /// child and the kernel knows no signal to the group of a pidfd, nothing is killed.
+    /// Kills the child, running or not, and the remaining processes of its group.
+    ///
+    /// Call it before the child is reaped, while the group's id cannot be reused. If other
+    /// code has reaped the child and the kernel cannot signal the group of a pidfd, nothing
+    /// is killed.
     pub(super) fn kill(&self) {
         #[cfg(target_os = "linux")]
         if let Some(pidfd) = &self.pidfd {
             if !kill_group_of(pidfd) && self.wait().is_ok() {
-                // An error: there is no process left in the group.
+                // An error means that the group has no process left.
                 let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
             }
-            // It may have left its group.
+            // The child may have left its group.
             let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
             return;
         }
-        // An error: somebody else reaped it, and the id can be any process's.
+        // On an error other code has reaped the child, and the id may have been reused.
         if self.wait().is_ok() {
             let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
             let _ = rustix::process::kill_process(self.pid, Signal::KILL);
@@ -84,11 +88,13 @@ impl GroupLeader {
     }
 }
 
-/// `None` where the kernel has no pidfd, or none that can be waited for (before Linux 5.4),
-/// where it is refused, or where somebody else has reaped the child by now, so that it can
+/// Opens a pidfd of the child.
+///
+/// Returns `None` if the kernel has no pidfd, or none that can be waited for (before Linux
+/// 5.4), if the call is denied, or if other code has reaped the child, so that the pidfd may
 /// be of another process.
 #[cfg(target_os = "linux")]
-fn open(pid: Pid) -> Option<OwnedFd> {
+fn open_pidfd(pid: Pid) -> Option<OwnedFd> {
     let flags = rustix::process::PidfdFlags::empty();
     let pidfd = rustix::process::pidfd_open(pid, flags).ok()?;
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
@@ -96,13 +102,13 @@ fn open(pid: Pid) -> Option<OwnedFd> {
     Some(pidfd)
 }
 
-/// Kills the group of this process, also after the process was reaped. False where the
-/// kernel cannot do that (before Linux 6.9).
+/// Kills the group of this process, even after the process was reaped. Returns false if the
+/// kernel does not support that (before Linux 6.9).
 #[cfg(target_os = "linux")]
 fn kill_group_of(pidfd: &OwnedFd) -> bool {
     const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
-    // SAFETY: the descriptor is open, and a null pointer stands for the signal's usual
-    // information; the call touches no memory of this process.
+    // SAFETY: the descriptor is open, and a null pointer selects the default siginfo. The
+    // call touches no memory of this process.
     #[expect(unsafe_code, reason = "neither std nor rustix has the flag")]
     let result = unsafe {
         libc::syscall(
@@ -113,7 +119,7 @@ fn kill_group_of(pidfd: &OwnedFd) -> bool {
             PIDFD_SIGNAL_PROCESS_GROUP,
         )
     };
-    // No process is left in the group: that was the aim.
+    // ESRCH: the group has no process left to kill.
     result == 0 || std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH)
 }
 
@@ -125,7 +131,7 @@ mod tests {
 
     use super::*;
 
-    /// A process that is no child of this one, and leads a group.
+    /// A group leader that is not a child of this process.
     struct Unrelated(Pid);
 
     impl Unrelated {
@@ -166,35 +172,34 @@ mod tests {
         shell.spawn().unwrap()
     }
 
-    /// The id of a child that somebody else reaped, which the system gave to another
-    /// process.
+    /// Other code reaped the child, and the system reused its id.
     #[test]
     #[cfg(target_os = "linux")]
-    fn process_that_got_the_id_of_a_reaped_child_is_not_killed() {
-        for is_held in [true, false] {
+    fn process_with_a_reused_id_is_not_killed() {
+        for has_pidfd in [true, false] {
             let mut child = child("exit 0");
             let mut leader = GroupLeader::of(&child);
             assert!(leader.pidfd.is_some());
             child.wait().unwrap();
             let unrelated = Unrelated::new();
             leader.pid = unrelated.0;
-            if !is_held {
+            if !has_pidfd {
                 leader.pidfd = None;
             }
             assert!(leader.has_exited());
             leader.kill();
             std::thread::sleep(std::time::Duration::from_millis(50));
-            assert!(unrelated.is_alive(), "held: {is_held}");
+            assert!(unrelated.is_alive(), "has a pidfd: {has_pidfd}");
         }
     }
 
     #[test]
     #[cfg(target_os = "linux")]
     fn child_and_its_group_are_killed_with_and_without_a_pidfd() {
-        for is_held in [true, false] {
+        for has_pidfd in [true, false] {
             let mut child = child("sleep 60 & wait");
             let mut leader = GroupLeader::of(&child);
-            if !is_held {
+            if !has_pidfd {
                 leader.pidfd = None;
             }
             assert!(!leader.has_exited());
@@ -206,7 +211,10 @@ mod tests {
             child.wait().unwrap();
             let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
             while rustix::process::test_kill_process_group(group).is_ok() {
-                assert!(std::time::Instant::now() < until, "held: {is_held}");
+                assert!(
+                    std::time::Instant::now() < until,
+                    "has a pidfd: {has_pidfd}"
+                );
                 std::thread::yield_now();
             }
         }

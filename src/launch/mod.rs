@@ -1,7 +1,7 @@
-//! Launching the helper: spawn it, bound it, read what it prints, and be rid of it by the
-//! deadline, whatever it does.
+//! Launches the helper: spawns it, limits it, reads its output, and kills and reaps it by
+//! the deadline, whatever it does.
 //!
-//! Only this room starts processes.
+//! No other module spawns processes.
 
 mod arguments;
 mod guard;

@@ -1,5 +1,5 @@
-//! Reading a child that may do anything: its output is polled, never waited for
-//! by a thread that could block for good.
+//! Exchanges data with an untrusted child: polls its pipes until a deadline, so that no
+//! thread blocks on a pipe.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -15,44 +15,44 @@ use crate::signals::without_sigpipe;
 use crate::text::decoded;
 use crate::wire::{Checker, Content, Violation};
 
-/// How long a pipe that somebody still holds is waited for after the child has
-/// exited.
-const HELD: Duration = Duration::from_millis(500);
+/// How long to wait for the end of standard output after the child has exited, while another
+/// process holds the pipe open. The deadline ends this wait too.
+const HELD_OUTPUT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How often it is looked whether the caller ended it; and, where the system has no
-/// descriptor for that, whether the child has exited.
-const WATCH: Duration = Duration::from_millis(50);
+/// The longest pause between two checks for cancellation and for the child's exit, if the
+/// system has no descriptor that reports the exit.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// As [`WATCH`], where the child's exit ends the wait.
-const WATCH_CANCEL: Duration = Duration::from_millis(200);
+/// The longest pause between two checks for cancellation, if the child's exit ends the wait.
+const CANCEL_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How much of standard error is kept.
-const STDERR: usize = 8 << 10;
+/// How many bytes at the end of standard error are kept.
+const STDERR_TAIL_BYTES: usize = 8 << 10;
 
-/// Bytes read at a time.
-const CHUNK: usize = 64 << 10;
+/// The size of one read in bytes.
+const CHUNK_BYTES: usize = 64 << 10;
 
-/// Reads in a row from one pipe before the clock is looked at again.
-const READS: usize = 16;
+/// How many reads in a row from one pipe are made before the deadline is checked again.
+const MAX_READS: usize = 16;
 
-/// Why the conversation is over.
+/// Why the exchange ended.
 #[derive(Debug)]
 pub(super) enum ExchangeEnd {
     /// The child has exited and its output has ended.
     Exited,
-    /// The child has exited; another process holds its output.
-    Held,
-    /// The deadline has come.
+    /// The child has exited; another process still holds its output open.
+    OutputHeld,
+    /// The deadline has passed.
     Deadline,
-    /// The caller ended it.
+    /// The caller cancelled the request.
     Cancelled,
-    /// The output broke a rule.
-    Broken(Violation),
+    /// The output broke a rule of the wire.
+    InvalidOutput(Violation),
     /// The pipes cannot be read.
-    Failed(io::Error),
+    Io(io::Error),
 }
 
-/// What was said until then.
+/// The output of the child until the exchange ended.
 pub(super) struct ExchangeResult<C: Content> {
     pub(super) end: ExchangeEnd,
     pub(super) checker: Checker<C>,
@@ -60,8 +60,8 @@ pub(super) struct ExchangeResult<C: Content> {
     pub(super) stderr_tail: String,
 }
 
-/// Writes `request` to the child and reads it until it has exited and its output
-/// has ended, or until `deadline`, or until it is cancelled.
+/// Writes `request` to the child and reads its output until the child has exited and its
+/// output has ended, until `deadline`, or until the caller cancels.
 pub(super) fn exchange<C: Content>(
     guard: &mut ProcessGuard,
     request: &[u8],
@@ -76,11 +76,11 @@ pub(super) fn exchange<C: Content>(
         stderr,
         checker,
         tail: VecDeque::new(),
-        buffer: vec![0; CHUNK],
+        buffer: vec![0; CHUNK_BYTES],
     };
     let end = exchange
         .run(guard, deadline, cancel)
-        .unwrap_or_else(ExchangeEnd::Failed);
+        .unwrap_or_else(ExchangeEnd::Io);
     let tail: Vec<u8> = exchange.tail.into();
     ExchangeResult {
         end,
@@ -90,7 +90,7 @@ pub(super) fn exchange<C: Content>(
 }
 
 struct Exchange<'a, C: Content> {
-    /// What is still to be written.
+    /// The rest of the request that is not yet written.
     request: &'a [u8],
     /// `None` once it has ended.
     stdout: Option<ChildStdout>,
@@ -100,9 +100,10 @@ struct Exchange<'a, C: Content> {
     buffer: Vec<u8>,
 }
 
-/// What one look at a pipe gave.
-enum Got {
-    Nothing,
+/// The result of one non-blocking read.
+enum ReadResult {
+    WouldBlock,
+    /// This many bytes.
     Data(usize),
     End,
 }
@@ -123,25 +124,25 @@ impl<C: Content> Exchange<'_, C> {
             rustix::io::ioctl_fionbio(pipe, true)?;
         }
         let mut exited_at = None;
-        let mut quiet = Duration::from_micros(100);
+        let mut exit_pause = Duration::from_micros(100);
         loop {
-            // Looked at before the pipes: what it wrote before it exited is in
+            // Checked before the pipes are read: everything that an exited child wrote is in
             // them now.
-            let exited = guard.has_exited();
+            let has_exited = guard.has_exited();
             self.write(&mut guard.stdin);
             if let Err(violation) = self.read_stdout()? {
-                return Ok(ExchangeEnd::Broken(violation));
+                return Ok(ExchangeEnd::InvalidOutput(violation));
             }
             self.read_stderr()?;
             let now = Instant::now();
-            if exited {
-                // Who holds only standard error (a connection that ssh keeps in
-                // the background does) takes nothing from the listing.
+            if has_exited {
+                // Another process may hold standard error open, as a background connection
+                // of ssh does. The listing is complete without it.
                 if self.stdout.is_none() {
                     return Ok(ExchangeEnd::Exited);
                 }
-                if now >= *exited_at.get_or_insert(now) + HELD {
-                    return Ok(ExchangeEnd::Held);
+                if now >= *exited_at.get_or_insert(now) + HELD_OUTPUT_TIMEOUT {
+                    return Ok(ExchangeEnd::OutputHeld);
                 }
             }
             if now >= deadline {
@@ -150,28 +151,29 @@ impl<C: Content> Exchange<'_, C> {
             if cancel.is_cancelled() {
                 return Ok(ExchangeEnd::Cancelled);
             }
-            let open = self.stdout.is_some() || self.stderr.is_some();
-            // An exit that is known would end every wait at once.
-            let exit = guard.exit().filter(|_| !exited);
-            let pause = match (exit, open) {
-                (Some(_), _) => WATCH_CANCEL,
-                (None, true) => WATCH,
-                // With its output at an end the child is about to exit, and there is
-                // nothing to poll for.
+            let has_open_output = self.stdout.is_some() || self.stderr.is_some();
+            // The descriptor of an exited child stays readable and would end every wait at
+            // once.
+            let exit_fd = guard.exit_fd().filter(|_| !has_exited);
+            let pause = match (exit_fd, has_open_output) {
+                (Some(_), _) => CANCEL_POLL_INTERVAL,
+                (None, true) => POLL_INTERVAL,
+                // The child has closed its output and is about to exit, but no descriptor
+                // reports the exit.
                 (None, false) => {
-                    quiet = (quiet * 2).min(WATCH);
-                    quiet
+                    exit_pause = (exit_pause * 2).min(POLL_INTERVAL);
+                    exit_pause
                 }
             };
-            self.wait(guard, exit, pause.min(deadline - now))?;
+            self.wait(guard, exit_fd, pause.min(deadline - now))?;
         }
     }
 
-    /// Waits until a pipe has something, the child has exited, or the pause is over.
+    /// Waits until a pipe is ready, the child has exited, or the pause is over.
     fn wait(
         &self,
         guard: &ProcessGuard,
-        exit: Option<BorrowedFd<'_>>,
+        exit_fd: Option<BorrowedFd<'_>>,
         pause: Duration,
     ) -> io::Result<()> {
         let mut pipes = Vec::with_capacity(4);
@@ -184,8 +186,8 @@ impl<C: Content> Exchange<'_, C> {
         if let Some(stderr) = &self.stderr {
             pipes.push(PollFd::new(stderr, PollFlags::IN));
         }
-        if let Some(exit) = &exit {
-            pipes.push(PollFd::new(exit, PollFlags::IN));
+        if let Some(exit_fd) = &exit_fd {
+            pipes.push(PollFd::new(exit_fd, PollFlags::IN));
         }
         let pause = Timespec {
             tv_sec: 0,
@@ -197,8 +199,10 @@ impl<C: Content> Exchange<'_, C> {
         }
     }
 
-    /// A child that does not read its request is free not to: what it answers
-    /// is checked all the same.
+    /// Writes the next part of the request.
+    ///
+    /// A write error ends the request but not the exchange: a child may ignore its request,
+    /// and its output is checked as usual.
     fn write(&mut self, stdin: &mut Option<ChildStdin>) {
         let Some(pipe) = stdin.as_mut().filter(|_| !self.request.is_empty()) else {
             return;
@@ -215,12 +219,12 @@ impl<C: Content> Exchange<'_, C> {
     }
 
     fn read_stdout(&mut self) -> io::Result<Result<(), Violation>> {
-        for _ in 0..READS {
+        for _ in 0..MAX_READS {
             let Some(pipe) = &mut self.stdout else { break };
             match read(pipe, &mut self.buffer)? {
-                Got::Nothing => break,
-                Got::End => self.stdout = None,
-                Got::Data(count) => {
+                ReadResult::WouldBlock => break,
+                ReadResult::End => self.stdout = None,
+                ReadResult::Data(count) => {
                     if let Err(violation) = self.checker.push(&self.buffer[..count]) {
                         return Ok(Err(violation));
                     }
@@ -231,15 +235,15 @@ impl<C: Content> Exchange<'_, C> {
     }
 
     fn read_stderr(&mut self) -> io::Result<()> {
-        for _ in 0..READS {
+        for _ in 0..MAX_READS {
             let Some(pipe) = &mut self.stderr else { break };
             match read(pipe, &mut self.buffer)? {
-                Got::Nothing => break,
-                Got::End => self.stderr = None,
-                Got::Data(count) => {
+                ReadResult::WouldBlock => break,
+                ReadResult::End => self.stderr = None,
+                ReadResult::Data(count) => {
                     self.tail.extend(&self.buffer[..count]);
-                    // An even number of bytes, so that UTF-16 is cut between two units.
-                    let excess = self.tail.len().saturating_sub(STDERR);
+                    // Drop an even number of bytes, so that UTF-16 is cut between two units.
+                    let excess = self.tail.len().saturating_sub(STDERR_TAIL_BYTES);
                     self.tail.drain(..excess.next_multiple_of(2));
                 }
             }
@@ -248,12 +252,12 @@ impl<C: Content> Exchange<'_, C> {
     }
 }
 
-fn read(pipe: &mut impl Read, buffer: &mut [u8]) -> io::Result<Got> {
+fn read(pipe: &mut impl Read, buffer: &mut [u8]) -> io::Result<ReadResult> {
     match pipe.read(buffer) {
-        Ok(0) => Ok(Got::End),
-        Ok(count) => Ok(Got::Data(count)),
+        Ok(0) => Ok(ReadResult::End),
+        Ok(count) => Ok(ReadResult::Data(count)),
         Err(error) => match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(Got::Nothing),
+            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(ReadResult::WouldBlock),
             _ => Err(error),
         },
     }

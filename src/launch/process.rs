@@ -1,15 +1,15 @@
-//! The helper as a process, here or elsewhere.
+//! [`ProcessLister`]: lists by spawning a helper process, local or remote.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use std::os::unix::process::ExitStatusExt;
 
 use super::arguments::{HelperArgs, Location};
-use super::guard::{Ending, ProcessGuard, SpawnError};
+use super::guard::{ProcessGuard, ReapOutcome, SpawnError};
 use super::pipes::{ExchangeEnd, ExchangeResult, exchange};
 use super::reaper::StuckProcesses;
 use crate::lister::{
@@ -22,10 +22,10 @@ use crate::wire::{
     Violation, limits,
 };
 
-/// Lists by launching `opencode-lister`, one process a listing, or a command that
-/// runs it elsewhere.
+/// Lists by spawning `opencode-lister`, one process per listing, or a command that runs it
+/// elsewhere.
 ///
-/// It may be shared between threads. A clone counts the same children.
+/// It may be shared between threads. Clones share the count of stuck children.
 #[derive(Debug, Clone)]
 pub struct ProcessLister {
     target: Target,
@@ -48,36 +48,38 @@ impl Target {
 }
 
 impl ProcessLister {
-    /// A lister that launches the program at `lister`. It is taken as it is and
-    /// never looked for in `PATH`.
+    /// Creates a lister that spawns the helper at this path. The path is not searched for in
+    /// `PATH`.
     #[must_use]
-    pub fn at(lister: impl Into<PathBuf>) -> Self {
-        let lister = lister.into();
-        // A name without a slash would be looked for in PATH.
-        let lister = std::path::absolute(&lister).unwrap_or(lister);
+    pub fn at(helper: impl Into<PathBuf>) -> Self {
+        let helper = helper.into();
+        // The system would search PATH for a name without a slash.
+        let helper = std::path::absolute(&helper).unwrap_or(helper);
         Self {
-            target: Target::Local(lister),
+            target: Target::Local(helper),
             stuck: StuckProcesses::default(),
         }
     }
 
-    /// A lister that launches the `opencode-lister` beside the running program.
+    /// Creates a lister that spawns the `opencode-lister` in the directory of the running
+    /// program.
     ///
     /// # Errors
     ///
-    /// Where the system does not say which program is running.
+    /// Returns [`FailureReason::Spawn`] if the path of the running program cannot be
+    /// determined.
     pub fn beside_this_program() -> Result<Self, Failure> {
         match std::env::current_exe() {
             Ok(program) => Ok(Self::at(beside(&program))),
             Err(error) => Err(FailureReason::Spawn {
-                lister: "opencode-lister".into(),
-                why: format!("the system does not say where this program is: {error}"),
+                helper: "opencode-lister".into(),
+                message: format!("cannot determine the path of the running program: {error}"),
             }
             .into()),
         }
     }
 
-    /// A lister that launches a command which runs the helper elsewhere.
+    /// Creates a lister that spawns a command which runs the helper elsewhere.
     #[must_use]
     pub fn remote(remote: &Remote) -> Self {
         Self {
@@ -86,8 +88,9 @@ impl ProcessLister {
         }
     }
 
-    /// A lister for this source alone: what it launched that does not die holds up no
-    /// other's. It launches the same helper as this one, or the source's command.
+    /// Creates a lister for one source. It spawns the same helper as this lister, or the
+    /// source's command. It has a count of stuck children of its own, so that a stuck child
+    /// of one source does not block another source.
     #[must_use]
     pub fn of(&self, source: &Source) -> Self {
         match &source.place {
@@ -99,16 +102,16 @@ impl ProcessLister {
         }
     }
 
-    /// The program of the helper it launches, where that is one of this machine.
+    /// Returns the path of the helper; `None` if a command runs it.
     #[must_use]
     pub fn program(&self) -> Option<&Path> {
         match &self.target {
-            Target::Local(lister) => Some(lister),
+            Target::Local(helper) => Some(helper),
             Target::Command(_) => None,
         }
     }
 
-    /// Launches a helper, tells it what to do, and checks what it says.
+    /// Spawns a helper, sends it the request and checks its output.
     fn run<C: Content>(
         &self,
         args: &HelperArgs,
@@ -121,10 +124,10 @@ impl ProcessLister {
             return Outcome::Failed(FailureReason::Stuck.into());
         }
         let mut command = match &self.target {
-            Target::Local(lister) => Command::new(lister),
+            Target::Local(helper) => Command::new(helper),
             Target::Command(words) => {
-                if let Some(argument) = args.not_plain() {
-                    return Outcome::Failed(FailureReason::NotPlain(argument.clone()).into());
+                if let Some(argument) = args.unsafe_argument() {
+                    return Outcome::Failed(FailureReason::UnsafeArgument(argument.clone()).into());
                 }
                 let mut words = words.iter();
                 let mut command = Command::new(words.next().map_or("", |word| word));
@@ -139,8 +142,10 @@ impl ProcessLister {
             .stderr(Stdio::piped());
         let spawned = match self.target {
             Target::Local(_) => ProcessGuard::spawn(command, self.stuck.clone()),
-            // Only the helper knows of its parent's death by itself.
-            Target::Command(_) => ProcessGuard::spawn_to_die_with_us(command, self.stuck.clone()),
+            // A command does not watch its parent as the helper does.
+            Target::Command(_) => {
+                ProcessGuard::spawn_with_parent_death_signal(command, self.stuck.clone())
+            }
         };
         let mut guard = match spawned {
             Ok(guard) => guard,
@@ -155,48 +160,48 @@ impl ProcessLister {
             Target::Local(_) => limits::TOTAL,
             Target::Command(_) => limits::TOTAL_OF_COMMAND,
         });
-        let result = exchange(&mut guard, &args.on_stdin, checker, until, cancel);
-        let ending = guard.end();
-        let outcome = outcome_of_exchange(result, ending, deadline);
+        let result = exchange(&mut guard, &args.request_line, checker, until, cancel);
+        let reaped = guard.finish();
+        let outcome = outcome_of_exchange(result, reaped, deadline);
         match self.target {
             Target::Local(_) => outcome,
-            Target::Command(_) => of_a_command(outcome),
+            Target::Command(_) => outcome_of_command(outcome),
         }
     }
 
     fn spawn_failure(&self, error: &io::Error) -> FailureReason {
-        let lister = match &self.target {
-            Target::Local(lister) => lister.clone(),
+        let helper = match &self.target {
+            Target::Local(helper) => helper.clone(),
             Target::Command(words) => {
                 let program = words.first().cloned().unwrap_or_default();
-                let why = match error.kind() {
+                let message = match error.kind() {
                     io::ErrorKind::NotFound if program.contains('/') => {
-                        "it is not there (~ and $ mean nothing in a command)".to_owned()
+                        "no such file (~ and $ are not expanded in a command)".to_owned()
                     }
                     io::ErrorKind::NotFound => {
-                        "it is not in PATH; install it, or name it by its whole path".to_owned()
+                        "not found in PATH; install it, or give its full path".to_owned()
                     }
                     io::ErrorKind::PermissionDenied => {
-                        "it may not be executed: see its permissions".to_owned()
+                        "permission denied (check its execute permission)".to_owned()
                     }
                     _ => error.to_string(),
                 };
-                return FailureReason::NoCommand { program, why };
+                return FailureReason::CommandSpawn { program, message };
             }
         };
         match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory if !lister.exists() => {
-                FailureReason::NotFound(lister)
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory if !helper.exists() => {
+                FailureReason::NotFound(helper)
             }
-            io::ErrorKind::PermissionDenied => FailureReason::NotExecutable(lister),
-            // The file is there, so what it is to be run with is not.
+            io::ErrorKind::PermissionDenied => FailureReason::NotExecutable(helper),
+            // The file exists, so its interpreter or loader does not.
             io::ErrorKind::NotFound => FailureReason::Spawn {
-                lister,
-                why: "the interpreter it names, or the loader it needs, is not there".to_owned(),
+                helper,
+                message: "its interpreter or dynamic loader is missing".to_owned(),
             },
             _ => FailureReason::Spawn {
-                lister,
-                why: error.to_string(),
+                helper,
+                message: error.to_string(),
             },
         }
     }
@@ -204,7 +209,7 @@ impl ProcessLister {
 
 impl Lister for ProcessLister {
     fn list(&self, request: &ListRequest) -> Outcome {
-        let args = HelperArgs::to_list(request, self.target.location());
+        let args = HelperArgs::for_listing(request, self.target.location());
         self.run(
             &args,
             ListingContent::new(request.bounded_first_prompt_limit())
@@ -215,10 +220,10 @@ impl Lister for ProcessLister {
     }
 
     fn look_up(&self, request: &LookUpRequest) -> Outcome<Answers> {
-        let args = HelperArgs::to_look_up(request, self.target.location());
-        let asked = LookUpContent::new(request.what, &request.ids)
-            .first_prompt_limit(request.bounded_first_prompt_limit());
-        self.run(&args, asked, request.deadline, &request.cancel)
+        let args = HelperArgs::for_look_up(request, self.target.location());
+        let content = LookUpContent::new(request.what, &request.ids)
+            .with_first_prompt_limit(request.bounded_first_prompt_limit());
+        self.run(&args, content, request.deadline, &request.cancel)
     }
 
     fn stuck(&self) -> usize {
@@ -226,20 +231,21 @@ impl Lister for ProcessLister {
     }
 }
 
-/// What breaks before the helper has said a word is the command's doing: the way to
-/// the helper, not the helper. So is a standard input that ends: this process holds the
-/// other end of it.
-fn of_a_command<T>(outcome: Outcome<T>) -> Outcome<T> {
-    let said = match &outcome {
-        Outcome::Refused(refusal) => &refusal.failure.message,
+/// Attributes a failure to the command if the command caused it.
+///
+/// It did if the failure came before the helper's first output, or if standard input ended
+/// for the helper while this process holds the write end open.
+fn outcome_of_command<T>(outcome: Outcome<T>) -> Outcome<T> {
+    let message = match &outcome {
+        Outcome::Refused(refusal) => &refusal.error.message,
         Outcome::Failed(Failure { stderr_tail, .. })
         | Outcome::TimedOut(Timeout { stderr_tail, .. }) => stderr_tail,
         Outcome::Complete(_) | Outcome::Cancelled => "",
     };
-    if said.contains(STDIN_ENDED) {
+    if message.contains(STDIN_ENDED) {
         return Outcome::Failed(Failure {
-            stderr_tail: said.to_owned(),
-            reason: FailureReason::StdinNotPassedOn,
+            stderr_tail: message.to_owned(),
+            reason: FailureReason::StdinNotForwarded,
         });
     }
     let failure = match outcome {
@@ -252,14 +258,16 @@ fn of_a_command<T>(outcome: Outcome<T>) -> Outcome<T> {
         }
         other => return other,
     };
-    let nothing =
+    let has_no_line =
         |output: &Violation| matches!(output, Violation::NoOutput | Violation::PartialLine(1));
     let reason = match failure.reason {
-        FailureReason::Wire(Violation::NoHello(said)) => FailureReason::Banner(said),
-        FailureReason::Wire(Violation::Utf16(said)) => FailureReason::CommandSaid(said),
-        FailureReason::Wire(output) if nothing(&output) => FailureReason::NotReached { status: 0 },
-        FailureReason::Exited { status, output } if nothing(&output) => {
-            FailureReason::NotReached { status }
+        FailureReason::Wire(Violation::NoHello(line)) => FailureReason::Banner(line),
+        FailureReason::Wire(Violation::Utf16(line)) => FailureReason::CommandMessage(line),
+        FailureReason::Wire(output) if has_no_line(&output) => {
+            FailureReason::CommandExited { status: 0 }
+        }
+        FailureReason::Exited { status, output } if has_no_line(&output) => {
+            FailureReason::CommandExited { status }
         }
         FailureReason::Killed {
             signal,
@@ -270,10 +278,10 @@ fn of_a_command<T>(outcome: Outcome<T>) -> Outcome<T> {
     Outcome::Failed(Failure { reason, ..failure })
 }
 
-/// The outcome of an exchange and of how the child ended.
+/// Returns the outcome of an exchange whose child was reaped with this result.
 fn outcome_of_exchange<C: Content>(
     result: ExchangeResult<C>,
-    ending: io::Result<Ending>,
+    reaped: io::Result<ReapOutcome>,
     deadline: Duration,
 ) -> Outcome<C::Whole> {
     let ExchangeResult {
@@ -289,8 +297,8 @@ fn outcome_of_exchange<C: Content>(
         })
     };
     match end {
-        ExchangeEnd::Broken(violation) => return failed(FailureReason::Wire(violation)),
-        ExchangeEnd::Failed(error) => return failed(FailureReason::Pipe(error.to_string())),
+        ExchangeEnd::InvalidOutput(violation) => return failed(FailureReason::Wire(violation)),
+        ExchangeEnd::Io(error) => return failed(FailureReason::Pipe(error.to_string())),
         ExchangeEnd::Deadline => {
             return Outcome::TimedOut(Timeout {
                 deadline,
@@ -300,40 +308,36 @@ fn outcome_of_exchange<C: Content>(
             });
         }
         ExchangeEnd::Cancelled => return Outcome::Cancelled,
-        ExchangeEnd::Held => return failed(FailureReason::OutputHeld),
+        ExchangeEnd::OutputHeld => return failed(FailureReason::OutputHeld),
         ExchangeEnd::Exited => {}
     }
-    let status = match ending {
-        Ok(Ending::Reaped(status)) => status,
-        Ok(Ending::Stuck) => return failed(FailureReason::Stuck),
-        Err(error) => return failed(FailureReason::NoStatus(error.to_string())),
+    let status = match reaped {
+        Ok(ReapOutcome::Reaped(status)) => status,
+        Ok(ReapOutcome::Stuck) => return failed(FailureReason::Stuck),
+        Err(error) => return failed(FailureReason::StatusUnavailable(error.to_string())),
     };
     if let Some(signal) = status.signal() {
         return failed(FailureReason::Killed { signal, progress });
     }
-    let status = code(status);
+    let status = status.code().unwrap_or(-1);
     match checker.finish() {
         Err(output) if status != 0 => failed(FailureReason::Exited { status, output }),
         Err(violation) => failed(FailureReason::Wire(violation)),
         Ok(verdict) => {
-            let (expected, after) = match &verdict {
+            let (expected, last_line) = match &verdict {
                 Verdict::Whole(_) => (0, "a complete answer"),
                 Verdict::Refused { failure, .. } => (failure.kind.exit_status(), "an error"),
             };
             if status == i32::from(expected) {
                 outcome_of(verdict)
             } else {
-                failed(FailureReason::Status { status, after })
+                failed(FailureReason::StatusMismatch { status, last_line })
             }
         }
     }
 }
 
-fn code(status: ExitStatus) -> i32 {
-    status.code().unwrap_or(-1)
-}
-
-/// The path of the helper that belongs to the program at `program`: beside it.
+/// Returns the path of the helper in the directory of `program`.
 fn beside(program: &Path) -> PathBuf {
     program.with_file_name("opencode-lister")
 }

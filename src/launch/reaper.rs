@@ -1,6 +1,6 @@
-//! Children that were killed and do not die, because the kernel holds them (a
-//! hanging network disk does that). One thread waits for all of them, and ends
-//! with the last; nobody else ever does.
+//! Reaps children that were killed but have not exited, because they are in an
+//! uninterruptible system call (on a network disk that does not answer, for example). One
+//! thread waits for all of them and ends with the last; no other thread waits for them.
 
 use std::process::Child;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,41 +8,41 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// How often the thread looks.
-const PACE: Duration = Duration::from_millis(100);
+/// How often the thread tries to reap each child.
+const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Counts the children of one lister that do not die.
+/// The number of killed children of one lister that have not exited. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct StuckProcesses(Arc<AtomicUsize>);
 
 impl StuckProcesses {
-    /// How many there are now.
+    /// Returns the present number.
     pub(super) fn count(&self) -> usize {
         self.0.load(Ordering::Acquire)
     }
 }
 
-/// The waiting children of the whole process.
+/// The killed children of the whole process that have not exited.
 #[derive(Debug)]
 pub(super) struct Reaper {
-    waiting: Vec<(Child, StuckProcesses)>,
-    running: bool,
+    children: Vec<(Child, StuckProcesses)>,
+    is_running: bool,
 }
 
 static REAPER: Mutex<Reaper> = Mutex::new(Reaper {
-    waiting: Vec::new(),
-    running: false,
+    children: Vec::new(),
+    is_running: false,
 });
 
 impl Reaper {
-    /// Waits for `child`, which has been killed, for as long as it takes.
+    /// Waits for a killed `child` in the background, for as long as it takes.
     pub(super) fn reap_later(child: Child, stuck: StuckProcesses) {
         stuck.0.fetch_add(1, Ordering::AcqRel);
         let mut reaper = REAPER.lock().unwrap_or_else(PoisonError::into_inner);
-        reaper.waiting.push((child, stuck));
-        if !reaper.running {
-            // Without a thread now, the next child brings one.
-            reaper.running = thread::Builder::new()
+        reaper.children.push((child, stuck));
+        if !reaper.is_running {
+            // If the thread cannot be spawned, the next call tries again.
+            reaper.is_running = thread::Builder::new()
                 .name("reaper".into())
                 .spawn(Self::run)
                 .is_ok();
@@ -51,17 +51,17 @@ impl Reaper {
 
     fn run() {
         loop {
-            thread::sleep(PACE);
+            thread::sleep(INTERVAL);
             let mut reaper = REAPER.lock().unwrap_or_else(PoisonError::into_inner);
-            reaper.waiting.retain_mut(|(child, stuck)| {
-                let waiting = matches!(child.try_wait(), Ok(None));
-                if !waiting {
+            reaper.children.retain_mut(|(child, stuck)| {
+                let is_stuck = matches!(child.try_wait(), Ok(None));
+                if !is_stuck {
                     stuck.0.fetch_sub(1, Ordering::AcqRel);
                 }
-                waiting
+                is_stuck
             });
-            if reaper.waiting.is_empty() {
-                reaper.running = false;
+            if reaper.children.is_empty() {
+                reaper.is_running = false;
                 return;
             }
         }

@@ -1,4 +1,4 @@
-//! Why a helper, or what was to launch it, did not work.
+//! Why a run of the helper, or of the command that runs it, failed.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -8,12 +8,12 @@ use std::time::Duration;
 use crate::text::{DisplayPath, one_line};
 use crate::wire::{Progress, Violation};
 
-/// The helper did not work.
+/// A failed run of the helper.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Failure {
-    /// What broke.
+    /// What failed.
     pub reason: FailureReason,
-    /// The end of what the helper wrote to standard error.
+    /// The last 8 KiB that the helper wrote to standard error.
     pub stderr_tail: String,
 }
 
@@ -30,107 +30,113 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.reason.fmt(f)?;
         match self.reason {
-            // It is what was said, and a shell's word for it would only mislead.
-            FailureReason::StdinNotPassedOn => Ok(()),
+            // The tail explains this reason no further: it is the helper's own notice, or
+            // a misleading message of a shell such as "Killed".
+            FailureReason::StdinNotForwarded => Ok(()),
             _ => write_stderr_tail(&self.stderr_tail, f),
         }
     }
 }
 
-/// The last line of what a helper wrote to standard error, for a message.
+/// Appends the last line of standard error to a message.
 pub(crate) fn write_stderr_tail(stderr: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match stderr.lines().map(one_line).rfind(|line| !line.is_empty()) {
-        Some(line) => write!(f, "; it said: {line}"),
+        Some(line) => write!(f, "; stderr: {line}"),
         None => Ok(()),
     }
 }
 
-/// What broke.
+/// What failed in a run of the helper.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FailureReason {
-    /// There is no helper at this path.
+    /// No file exists at the helper's path.
     NotFound(PathBuf),
     /// The file at this path may not be executed.
     NotExecutable(PathBuf),
-    /// The helper could not be started, for this reason of the system.
+    /// The system could not spawn the helper.
     Spawn {
-        /// The helper.
-        lister: PathBuf,
-        /// The reason.
-        why: String,
+        /// The path of the helper.
+        helper: PathBuf,
+        /// The error.
+        message: String,
     },
-    /// SIGCHLD is ignored in this process: its children cannot be waited for.
+    /// SIGCHLD is ignored in this process, so its children cannot be waited for.
     SigchldIgnored,
-    /// There is no thread to launch it from, or that one has failed, for this reason.
-    NoThread(String),
-    /// The command's program cannot be started, for this reason.
-    NoCommand {
-        /// The program.
+    /// A thread for the call could not be spawned, or it panicked. Holds the whole message.
+    Thread(String),
+    /// The system could not spawn the command.
+    CommandSpawn {
+        /// The command's program.
         program: String,
-        /// The reason.
-        why: String,
+        /// The error.
+        message: String,
     },
-    /// This argument for the helper is not one to hand to another machine's shell.
-    NotPlain(OsString),
-    /// The command said this before the helper said anything.
+    /// This argument could be interpreted by another machine's shell, so it is not sent to a
+    /// remote helper.
+    UnsafeArgument(OsString),
+    /// The command printed this line before the helper's first line.
     Banner(String),
-    /// The command said this in UTF-16, which the helper does not write.
-    CommandSaid(String),
-    /// The command does not pass standard input on: it ended for the helper, and not here.
-    StdinNotPassedOn,
-    /// The command exited before the helper said anything.
-    NotReached {
+    /// The command printed this line in UTF-16, which the helper never writes.
+    CommandMessage(String),
+    /// The command does not forward standard input: the helper read its end while this
+    /// process held it open.
+    StdinNotForwarded,
+    /// The command exited before the helper printed a line.
+    CommandExited {
         /// The exit status.
         status: i32,
     },
-    /// The command was killed, and not by us, before the helper said anything.
+    /// A signal that this process did not send killed the command before the helper printed
+    /// a line.
     CommandKilled {
         /// The signal.
         signal: i32,
     },
-    /// A helper launched before cannot be killed: the kernel holds it. Nothing
-    /// more is launched until it is gone.
+    /// A killed helper has not exited, because it is in an uninterruptible system call. No
+    /// other helper is spawned until it exits.
     Stuck,
-    /// Its output broke the rules of the wire.
+    /// The helper's output broke a rule of the wire.
     Wire(Violation),
-    /// It exited with a status that does not go with its last line.
-    Status {
+    /// The helper's exit status contradicts its last line.
+    StatusMismatch {
         /// The exit status.
         status: i32,
-        /// What its last line was.
-        after: &'static str,
+        /// What the last line was, for a message.
+        last_line: &'static str,
     },
-    /// It exited with a status other than 0 before its output was complete.
+    /// The helper exited with a status other than 0 before its output was complete.
     Exited {
         /// The exit status.
         status: i32,
-        /// What its output was.
+        /// How the output is incomplete.
         output: Violation,
     },
-    /// It was killed, and not by us: by this signal.
+    /// A signal that this process did not send killed the helper.
     Killed {
         /// The signal.
         signal: i32,
-        /// How far it had come.
+        /// How far the output had come.
         progress: Progress,
     },
-    /// It exited, but another process still held its output half a second later.
+    /// The helper exited, but half a second later another process still held its output
+    /// open.
     OutputHeld,
-    /// Its pipes could not be read, for this reason of the system.
+    /// The helper's pipes could not be read; holds the system's error.
     Pipe(String),
-    /// It ended, but the system does not say how, for this reason.
-    NoStatus(String),
-    /// A host's own lister panicked.
+    /// The helper ended, but its exit status is unavailable; holds the system's error.
+    StatusUnavailable(String),
+    /// A host's implementation of [`Lister`](super::Lister) panicked.
     Panicked,
-    /// A host's own lister did not return, long after this deadline.
-    Overdue(Duration),
-    /// An earlier call of a host's own lister has not returned. There is no other until it
-    /// has.
-    NotReturned,
+    /// A host's implementation of [`Lister`](super::Lister) had not returned two seconds
+    /// after this deadline.
+    DeadlineIgnored(Duration),
+    /// An earlier call of a host's implementation of [`Lister`](super::Lister) has not
+    /// returned. No other call is made until it does.
+    PreviousCallPending,
 }
 
 impl FailureReason {
-    /// One word for a count of failures.
+    /// Returns a stable name of the reason, for counters and for `kind` fields.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
@@ -138,24 +144,24 @@ impl FailureReason {
             Self::NotExecutable(_) => "not_executable",
             Self::Spawn { .. } => "spawn",
             Self::SigchldIgnored => "sigchld_ignored",
-            Self::NoThread(_) => "thread",
-            Self::NoCommand { .. } => "no_command",
-            Self::NotPlain(_) => "not_plain",
+            Self::Thread(_) => "thread",
+            Self::CommandSpawn { .. } => "no_command",
+            Self::UnsafeArgument(_) => "not_plain",
             Self::Banner(_) => "banner",
-            Self::NotReached { .. } | Self::CommandKilled { .. } | Self::CommandSaid(_) => {
+            Self::CommandExited { .. } | Self::CommandKilled { .. } | Self::CommandMessage(_) => {
                 "not_reached"
             }
-            Self::StdinNotPassedOn => "no_stdin",
+            Self::StdinNotForwarded => "no_stdin",
             Self::Stuck => "stuck",
             Self::Wire(_) => "wire",
-            Self::Status { .. } | Self::Exited { .. } => "exit_status",
+            Self::StatusMismatch { .. } | Self::Exited { .. } => "exit_status",
             Self::Killed { .. } => "killed",
             Self::OutputHeld => "output_held",
             Self::Pipe(_) => "pipe",
-            Self::NoStatus(_) => "no_status",
+            Self::StatusUnavailable(_) => "no_status",
             Self::Panicked => "panic",
-            Self::Overdue(_) => "timeout",
-            Self::NotReturned => "stuck",
+            Self::DeadlineIgnored(_) => "timeout",
+            Self::PreviousCallPending => "stuck",
         }
     }
 }
@@ -165,84 +171,85 @@ impl fmt::Display for FailureReason {
         match self {
             Self::NotFound(path) => write!(
                 f,
-                "there is no helper at {}: install both programs side by side, or name it with \
-                 --lister",
+                "helper not found at {}: install both programs in one directory, or name the \
+                 helper with --lister",
                 DisplayPath(path)
             ),
-            Self::NotExecutable(path) => {
+            Self::NotExecutable(path) => write!(
+                f,
+                "cannot execute the helper {}: permission denied (check its execute permission)",
+                DisplayPath(path)
+            ),
+            Self::Spawn { helper, message } => {
                 write!(
                     f,
-                    "the helper {} may not be executed: see its permissions",
-                    DisplayPath(path)
-                )
-            }
-            Self::Spawn { lister, why } => {
-                write!(
-                    f,
-                    "the helper {} cannot be started: {why}",
-                    DisplayPath(lister)
+                    "cannot start the helper {}: {message}",
+                    DisplayPath(helper)
                 )
             }
             Self::SigchldIgnored => f.write_str(
-                "SIGCHLD is ignored in this process, so that no child can be waited for: set it to \
-                 its default before listing",
+                "SIGCHLD is ignored in this process, so its children cannot be waited for: reset \
+                 it to its default before listing",
             ),
-            Self::NoThread(why) => f.write_str(why),
-            Self::NoCommand { program, why } => write!(
+            Self::Thread(message) => f.write_str(message),
+            Self::CommandSpawn { program, message } => write!(
                 f,
-                "the command's program {} cannot be started: {why}",
+                "cannot start the command {}: {message}",
                 DisplayPath(Path::new(program))
             ),
-            Self::NotPlain(argument) => write!(
+            Self::UnsafeArgument(argument) => write!(
                 f,
-                "{} is not told to a helper elsewhere, since a shell may be on the way: only \
-                 letters, digits and _ . / = : - are",
+                "argument {} may not be sent to a remote helper: only letters, digits and \
+                 _ . / = : - are allowed",
                 DisplayPath(Path::new(argument))
             ),
-            Self::Banner(said) => write!(
+            Self::Banner(line) => write!(
                 f,
-                "the command printed \"{said}\" before the helper said anything: nothing there may \
-                 print to standard output, such as a greeting in a shell's start-up file; let that \
-                 file print only where there is a terminal (`[ -t 1 ] || return`)"
+                "the command printed \"{line}\" before the helper's output: only the helper may \
+                 write to standard output; if a shell's start-up file prints a greeting, let it \
+                 do so on a terminal only (`[ -t 1 ] || return`)"
             ),
-            Self::CommandSaid(said) => {
+            Self::CommandMessage(line) => {
                 write!(
                     f,
-                    "the command failed before the helper said anything; it said: {said}"
+                    "the command failed before the helper printed anything: {line}"
                 )
             }
-            Self::StdinNotPassedOn => f.write_str(
-                "the command does not pass standard input on, and the helper ends when that ends: \
-                 write `docker exec -i` or `kubectl exec -i`, and leave out -n of ssh",
+            Self::StdinNotForwarded => f.write_str(
+                "the command does not forward standard input, so the helper exited: use \
+                 `docker exec -i` or `kubectl exec -i`, or ssh without -n",
             ),
-            Self::NotReached { status } => {
+            Self::CommandExited { status } => {
                 write!(
                     f,
-                    "the command exited with status {status} before the helper said anything"
+                    "the command exited with status {status} before the helper printed anything"
                 )?;
                 match status {
                     0 => {
-                        f.write_str(": does it run opencode-lister, and pass on what that prints?")
+                        f.write_str(": check that it runs opencode-lister and forwards its output")
                     }
                     126 | 127 => f.write_str(
-                        ": is opencode-lister installed there, and in the PATH of a shell that is \
-                         not interactive? Else name it by its whole path",
+                        ": check that opencode-lister is installed there and in the PATH of a \
+                         non-interactive shell, or give its full path",
                     ),
                     _ => Ok(()),
                 }
             }
             Self::CommandKilled { signal } => write!(
                 f,
-                "the command was killed by {} before the helper said anything",
+                "the command was killed by {} before the helper printed anything",
                 Signal(*signal)
             ),
             Self::Stuck => f.write_str(
-                "an earlier helper cannot be killed, the system holds it (a hanging disk?); no \
-                 other is started until it is gone",
+                "a previous helper is stuck in an uninterruptible system call (does the disk not \
+                 respond?); not starting another until it exits",
             ),
-            Self::Wire(violation) => write!(f, "the helper's output is not valid: {violation}"),
-            Self::Status { status, after } => {
-                write!(f, "the helper exited with status {status} after {after}")
+            Self::Wire(violation) => write!(f, "invalid helper output: {violation}"),
+            Self::StatusMismatch { status, last_line } => {
+                write!(
+                    f,
+                    "the helper exited with status {status} after {last_line}"
+                )
             }
             Self::Exited { status, output } => {
                 write!(f, "the helper exited with status {status}: {output}")
@@ -251,29 +258,28 @@ impl fmt::Display for FailureReason {
                 write!(f, "the helper was killed by {} {progress}", Signal(*signal))
             }
             Self::OutputHeld => {
-                f.write_str("the helper exited, but another process still holds its output")
+                f.write_str("the helper exited, but another process still holds its output open")
             }
-            Self::Pipe(why) => write!(f, "the helper's output cannot be read: {why}"),
-            Self::NoStatus(why) => write!(
+            Self::Pipe(message) => write!(f, "cannot read the helper's output: {message}"),
+            Self::StatusUnavailable(message) => write!(
                 f,
-                "the helper's exit status is lost: {why} (does something else in this process \
-                 wait for its children?)"
+                "cannot get the helper's exit status: {message} (does other code in this process \
+                 wait for child processes?)"
             ),
-            Self::Panicked => {
-                f.write_str("the lister panicked: see standard error for the message")
-            }
-            Self::Overdue(deadline) => write!(
+            Self::Panicked => f.write_str("the lister panicked (see standard error)"),
+            Self::DeadlineIgnored(deadline) => write!(
                 f,
-                "the lister did not return, though its deadline was {deadline:?}"
+                "the lister did not return by its deadline of {deadline:?}"
             ),
-            Self::NotReturned => f.write_str(
-                "an earlier call of the lister has not returned; there is no other until it has",
+            Self::PreviousCallPending => f.write_str(
+                "a previous call of the lister has not returned; not starting another until it \
+                 does",
             ),
         }
     }
 }
 
-/// A signal's name, as far as it is one that ends programs.
+/// Displays the name of a signal that ends programs; of another signal its number.
 struct Signal(i32);
 
 impl fmt::Display for Signal {
@@ -290,7 +296,7 @@ impl fmt::Display for Signal {
             libc::SIGSEGV => "SIGSEGV",
             libc::SIGPIPE => "SIGPIPE",
             libc::SIGTERM => "SIGTERM",
-            libc::SIGXCPU => "SIGXCPU (it used more CPU than its deadline allows)",
+            libc::SIGXCPU => "SIGXCPU (it exceeded its CPU time limit)",
             other => return write!(f, "signal {other}"),
         };
         f.write_str(name)

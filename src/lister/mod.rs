@@ -1,19 +1,20 @@
-//! Getting a listing: launch the helper, check what it says, and be rid of it by
-//! the deadline, whatever it does.
+//! The [`Lister`] trait: what a listing is asked for and how it ends.
 //!
-//! A [`Lister`] answers with an [`Outcome`], and never with half a listing. What
-//! the helper *said* went wrong ([`Outcome::Refused`]) and what went wrong *with
-//! the helper* ([`Outcome::Failed`], [`Outcome::TimedOut`]) are different
-//! things; none of them says anything about which sessions exist.
+//! A [`Lister`] returns an [`Outcome`], never a partial listing. An error that the helper
+//! *reports* ([`Outcome::Refused`]) and a failure *of the helper* ([`Outcome::Failed`],
+//! [`Outcome::TimedOut`]) are different variants. None of them says anything about which
+//! sessions exist.
 //!
-//! [`ProcessLister`] is the one to use. [`InProcessLister`] is for tests, and for
-//! embedders that know what they give up.
-//!
-//! Only this room starts processes.
+//! Use [`ProcessLister`](crate::launch::ProcessLister), which spawns the helper.
+//! [`InProcessLister`](crate::helper::InProcessLister) is for tests and for embedders that
+//! cannot spawn processes and accept its limits.
+
 mod bounded;
 mod failure;
 mod outcome;
 mod request;
+
+use std::time::Duration;
 
 use crate::wire::Answers;
 
@@ -22,26 +23,29 @@ pub use failure::{Failure, FailureReason};
 pub(crate) use outcome::outcome_of;
 pub use outcome::{Outcome, Refusal, Timeout};
 pub use request::{Cancel, ListRequest, LookUpRequest, SCAN_BUDGET, ScanCache, default_threads};
-pub(crate) use request::{MOST_THREADS, until};
+pub(crate) use request::{MAX_THREADS, until};
 
-/// Something that lists sessions.
+/// The longest time after its deadline that a call of a [`Lister`] may take.
+pub(crate) const MAX_OVERRUN: Duration = Duration::from_secs(1);
+
+/// Lists sessions and looks them up.
 ///
-/// A [service](crate::service) goes on where a lister panics, or blocks for longer than
-/// the next method says; that is then a failed listing, and while the call does not
-/// return, no other of its kind is made.
+/// If an implementation panics, or blocks for longer than documented below, the
+/// [service](crate::service) counts a failed listing and continues. Until a blocked call
+/// returns, the service makes no other call of the same method.
 pub trait Lister {
-    /// One listing. Blocks until the request's deadline, and at most one second
-    /// longer: call it from a thread that may wait.
+    /// Lists the sessions of one database. Blocks until the request's deadline, and at most
+    /// one second longer; call it from a thread that may block.
     ///
-    /// That thread must live as long as the call, which it does by itself: on
-    /// Linux a helper dies with the *thread* that launched it.
+    /// On Linux the system kills a helper when the *thread* that spawned it ends. A call
+    /// blocks its thread, so the thread cannot end before the helper.
     fn list(&self, request: &ListRequest) -> Outcome;
 
-    /// Looks sessions up by their ids. As [`list`](Self::list) otherwise.
+    /// Looks up sessions by their ids. Blocks as [`list`](Self::list) does.
     fn look_up(&self, request: &LookUpRequest) -> Outcome<Answers>;
 
-    /// How many helpers of earlier listings were killed and do not die, because
-    /// the kernel holds them.
+    /// Returns how many helpers of earlier calls were killed but have not exited, because
+    /// they are in an uninterruptible system call.
     fn stuck(&self) -> usize {
         0
     }

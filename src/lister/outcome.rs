@@ -7,18 +7,18 @@ use super::failure::{Failure, write_stderr_tail};
 use crate::text::one_line;
 use crate::wire::{ErrorKind, HelperError, Listing, PROTOCOL, Progress, VERSION, Verdict};
 
-/// How a listing, or a look-up, ended.
+/// The outcome of a listing or a look-up.
 #[derive(Debug)]
 pub enum Outcome<T = Listing> {
-    /// All that was asked for, and valid.
+    /// The whole, valid answer.
     Complete(T),
-    /// The helper worked and said why it could not list.
+    /// The helper ran and reported an error.
     Refused(Refusal),
-    /// The helper did not work, or could not be launched.
+    /// The helper could not be spawned, or its run failed.
     Failed(Failure),
-    /// The helper was not done at the deadline and was killed.
+    /// The helper had not finished at the deadline and was killed.
     TimedOut(Timeout),
-    /// The caller ended it.
+    /// The caller cancelled the request.
     Cancelled,
 }
 
@@ -34,55 +34,56 @@ impl<T> fmt::Display for Outcome<T> {
     }
 }
 
-/// The helper's own `error` line.
+/// An error that the helper reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// What it said.
-    pub failure: HelperError,
-    /// Its version.
-    pub lister: String,
+    /// The helper's `error` line.
+    pub error: HelperError,
+    /// The helper's version.
+    pub helper_version: String,
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // An older helper names its own option, which nobody can give it from here.
-        let message = self.failure.message.replace("--busy-timeout", "--deadline");
+        // An older helper names its own option; a caller can set only the deadline.
+        let message = self.error.message.replace("--busy-timeout", "--deadline");
         match &*one_line(&message) {
             "" => write!(
                 f,
-                "the helper says {}, and not why",
-                self.failure.kind.as_str()
+                "the helper reported {} without a message",
+                self.error.kind.as_str()
             )?,
             message => f.write_str(message)?,
         }
-        // Of one version it is no misunderstanding.
-        if self.failure.kind == ErrorKind::Usage && self.lister != VERSION {
+        // Programs of one version agree about the arguments.
+        if self.error.kind == ErrorKind::Usage && self.helper_version != VERSION {
             write!(
                 f,
-                "; the helper is version {} and this is version {VERSION} (protocol {PROTOCOL}): \
-                 install both programs from one version",
-                one_line(&self.lister)
+                "; the helper is version {} and this program is version {VERSION} (protocol \
+                 {PROTOCOL}): install both programs from one version",
+                one_line(&self.helper_version)
             )?;
         }
         Ok(())
     }
 }
 
-/// The helper was not done at the deadline.
+/// A helper that had not finished at its deadline and was killed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeout {
     /// The deadline.
     pub deadline: Duration,
-    /// How far it had come.
+    /// How far its output had come.
     pub progress: Progress,
-    /// The helper runs elsewhere: a command was stopped.
+    /// Whether a command that runs the helper elsewhere was killed.
     pub is_command: bool,
-    /// The end of what it wrote to standard error.
+    /// The last 8 KiB that it wrote to standard error.
     pub stderr_tail: String,
 }
 
-/// What was left of a command's deadline, as a person would say it: two digits of it.
-fn rounded(deadline: Duration) -> Duration {
+/// Rounds a deadline to two significant digits: what is left of a command's deadline is an
+/// odd number of microseconds.
+fn round_deadline(deadline: Duration) -> Duration {
     let micros = u64::try_from(deadline.as_micros()).unwrap_or(u64::MAX);
     let step = 10_u64.pow(micros.checked_ilog10().unwrap_or(0).saturating_sub(1));
     Duration::from_micros(micros.saturating_add(step / 2) / step * step)
@@ -90,22 +91,22 @@ fn rounded(deadline: Duration) -> Duration {
 
 impl fmt::Display for Timeout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let deadline = rounded(self.deadline);
-        let there = match (self.is_command, self.progress) {
+        let deadline = round_deadline(self.deadline);
+        let place = match (self.is_command, self.progress) {
             (true, Progress::Nothing) => {
                 write!(
                     f,
-                    "the command said nothing within {deadline:?} and was stopped; does it wait for \
-                     a password or for a new host key? Run it by hand; with -o BatchMode=yes ssh \
-                     asks nothing and says why"
+                    "the command printed nothing within {deadline:?} and was killed (is it waiting \
+                     for a password or for a new host key?); run it by hand, or let ssh fail with \
+                     a message instead with -o BatchMode=yes"
                 )?;
                 return write_stderr_tail(&self.stderr_tail, f);
             }
             (true, Progress::Complete) => {
                 write!(
                     f,
-                    "the helper was done, and the command was not within {deadline:?}: with \
-                     -o ControlMaster=no ssh serves no other connections"
+                    "the helper finished, but the command did not exit within {deadline:?}: with \
+                     -o ControlMaster=no ssh does not stay for other connections"
                 )?;
                 return write_stderr_tail(&self.stderr_tail, f);
             }
@@ -114,19 +115,22 @@ impl fmt::Display for Timeout {
         };
         write!(
             f,
-            "the helper was not done within {deadline:?} and was stopped {}; raise --deadline, or \
-             see what holds it up with `opencode-lister explain`{there}",
+            "the helper did not finish within {deadline:?} and was killed {}; raise --deadline, or \
+             run `opencode-lister explain`{place} to see which phase is slow",
             self.progress
         )?;
         write_stderr_tail(&self.stderr_tail, f)
     }
 }
 
-/// What a checked output comes to.
+/// Returns the outcome of a checked output.
 pub(crate) fn outcome_of<T>(verdict: Verdict<T>) -> Outcome<T> {
     match verdict {
         Verdict::Whole(whole) => Outcome::Complete(whole),
-        Verdict::Refused { lister, failure } => Outcome::Refused(Refusal { failure, lister }),
+        Verdict::Refused { lister, failure } => Outcome::Refused(Refusal {
+            error: failure,
+            helper_version: lister,
+        }),
     }
 }
 
@@ -135,8 +139,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn deadline_is_said_in_two_digits() {
-        for (micros, said) in [
+    fn deadline_is_rounded_to_two_digits() {
+        for (micros, expected) in [
             (14_998_213, "15s"),
             (1_499_999, "1.5s"),
             (999_100, "1s"),
@@ -145,8 +149,8 @@ mod tests {
             (9, "9µs"),
             (0, "0ns"),
         ] {
-            let rounded = rounded(Duration::from_micros(micros));
-            assert_eq!(format!("{rounded:?}"), said);
+            let rounded = round_deadline(Duration::from_micros(micros));
+            assert_eq!(format!("{rounded:?}"), expected);
         }
     }
 }

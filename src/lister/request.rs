@@ -1,4 +1,4 @@
-//! What a lister is asked for, and within which limits.
+//! Requests to a [`Lister`](super::Lister), and the limits of their fields.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -12,47 +12,46 @@ use crate::marker_text::MarkerText;
 use crate::session::SessionId;
 use crate::wire::{LookUp, limits};
 
-/// What to list.
+/// A request for one listing.
 #[derive(Debug, Clone)]
 pub struct ListRequest {
-    /// The database; without it the one that the helper finds, where it runs.
+    /// The database; `None` for the one that the helper finds on its own machine.
     pub db: Option<PathBuf>,
-    /// The marker to look for; `None` leaves `marked` unknown.
+    /// The marker to search for; with `None` the field `marked` of each session is unknown.
     pub marker: Option<MarkerText>,
-    /// Child sessions too, not just roots.
+    /// Whether to list child sessions as well as roots.
     pub children: bool,
-    /// Archived sessions too.
+    /// Whether to list archived sessions too.
     pub archived: bool,
     /// How long the listing may take, from spawn to exit.
     pub deadline: Duration,
-    /// Where the helper remembers what it knows about the marker, so that the next
-    /// listing reads only what is new.
+    /// The cache of the marker scan; with it the next listing reads only what is new.
     pub scan_cache: Option<ScanCache>,
-    /// How long it may look for the marker; what it does not know by then is
-    /// unknown. Never more than half of the deadline or 10 minutes, which is also what
-    /// it may take without a budget.
+    /// How long the marker scan may take; marks not known by then stay unknown. The scan
+    /// never takes more than half of the deadline or 10 minutes, also with `None`.
     pub scan_budget: Option<Duration>,
-    /// How many characters of a first prompt are wanted, 1 to
-    /// [`limits::FIRST_PROMPT_MOST`]; a number outside of that is taken for the nearest.
+    /// The maximum length of a first prompt in characters, clamped to 1 to
+    /// [`limits::FIRST_PROMPT_MAX`].
     pub first_prompt_limit: usize,
-    /// Ends the listing early.
+    /// Cancels the listing.
     pub cancel: Cancel,
     /// The rows of the listing before. A row that did not change shares its memory.
     pub known: Option<Arc<Rows>>,
 }
 
-/// Where a helper remembers what it knows about the marker.
+/// The location of the scan cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ScanCache {
-    /// In this file.
+    /// This file.
     At(PathBuf),
-    /// In a file of its own choice, in its user's cache directory, where it runs.
+    /// A file that the helper chooses, in the cache directory of its user on its machine.
     Auto,
 }
 
 impl ScanCache {
-    /// The file, in this process, for the database at `db`; its directory is made where
-    /// it is not there. `None` where none can be had.
+    /// Returns the cache file of the database at `db` for this process. Creates the
+    /// directory of [`Auto`](Self::Auto) if it does not exist. `None` if there is no cache
+    /// directory or it cannot be created.
     #[must_use]
     pub fn prepare(self, db: &Path) -> Option<PathBuf> {
         match self {
@@ -62,7 +61,8 @@ impl ScanCache {
     }
 }
 
-/// A file that is called `auto` is `./auto`.
+/// Parses the value of `--scan-cache`: `auto`, or a path. A file named `auto` is written as
+/// `./auto`.
 impl From<OsString> for ScanCache {
     fn from(text: OsString) -> Self {
         match text.to_str() {
@@ -72,18 +72,18 @@ impl From<OsString> for ScanCache {
     }
 }
 
-/// Ends a listing early: its helper is killed and reaped within a second.
-/// Clones end the same listing.
+/// A handle that cancels a request: the helper is killed and reaped within one second.
+/// Clones cancel the same request.
 #[derive(Debug, Clone, Default)]
 pub struct Cancel(Arc<AtomicBool>);
 
 impl Cancel {
-    /// Ends the listing, now or when it begins.
+    /// Cancels the request, whether it is running or has not begun.
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Release);
     }
 
-    /// True once it was cancelled.
+    /// Returns true if the request was cancelled.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Acquire)
@@ -94,8 +94,8 @@ impl ListRequest {
     /// The default deadline: 15 seconds.
     pub const DEADLINE: Duration = Duration::from_secs(15);
 
-    /// The root sessions of the database at `db`, with the default marker and
-    /// deadline.
+    /// Creates a request for the root sessions of the database at `db`, with the default
+    /// marker and deadline.
     #[must_use]
     pub fn of(db: impl Into<PathBuf>) -> Self {
         Self {
@@ -112,14 +112,15 @@ impl ListRequest {
         }
     }
 
-    /// How long the helper may look for the marker where the listing has `left` until
-    /// its deadline: the budget, but at most half of that, so that the sessions can be
-    /// read in the rest; 1 millisecond to 10 minutes, as the helper's option takes it.
+    /// Returns how long the marker scan may take if `left` remains until the deadline: the
+    /// budget, but at most half of `left`, so that the other half remains for reading the
+    /// sessions. The result is clamped to 1 millisecond to 10 minutes, the range of the
+    /// helper's option.
     pub(crate) fn bounded_scan_budget(&self, left: Duration) -> Duration {
         self.scan_budget
             .unwrap_or(Duration::MAX)
             .min(left / 2)
-            .clamp(SHORTEST_SCAN, LONGEST_SCAN)
+            .clamp(MIN_SCAN_BUDGET, MAX_SCAN_BUDGET)
     }
 
     pub(crate) fn bounded_first_prompt_limit(&self) -> usize {
@@ -131,32 +132,37 @@ impl ListRequest {
     }
 }
 
-/// How long the helper waits for another program's lock: `usual`, but at most two thirds of
-/// the deadline, so that a locked database is said to be one. Where a quarter of the deadline
-/// is longer it is that: the message of a locked database names `--deadline` as the way out,
-/// so a longer one must wait longer. Never more than the helper's `--busy-timeout` takes.
-fn busy_timeout(deadline: Duration, usual: Duration) -> Duration {
-    let most = deadline / 3 * 2;
-    usual.min(most).max(deadline / 4).min(LONGEST_WAIT)
+/// Returns how long the helper waits for another program's lock.
+///
+/// That is `default`, but at most two thirds of the deadline, so that the helper can still
+/// report a locked database. It is at least a quarter of the deadline: the message of a
+/// locked database advises to raise `--deadline`, so a longer deadline must wait longer. It
+/// never exceeds the maximum of the helper's `--busy-timeout`.
+fn busy_timeout(deadline: Duration, default: Duration) -> Duration {
+    let upper_bound = deadline / 3 * 2;
+    default
+        .min(upper_bound)
+        .max(deadline / 4)
+        .min(MAX_BUSY_TIMEOUT)
 }
 
-/// The most that the helper's `--busy-timeout` takes.
-const LONGEST_WAIT: Duration = Duration::from_millis(600_000);
+/// The maximum of the helper's `--busy-timeout`.
+const MAX_BUSY_TIMEOUT: Duration = Duration::from_millis(600_000);
 
-/// What to look up.
+/// A request for one look-up.
 #[derive(Debug, Clone)]
 pub struct LookUpRequest {
-    /// The database; without it the one that the helper finds, where it runs.
+    /// The database; `None` for the one that the helper finds on its own machine.
     pub db: Option<PathBuf>,
-    /// What is asked of each id.
+    /// What to find for each id.
     pub what: LookUp,
     /// The ids, at most [`limits::IDS`].
     pub ids: Vec<SessionId>,
-    /// How long it may take, from spawn to exit.
+    /// How long the look-up may take, from spawn to exit.
     pub deadline: Duration,
     /// As [`ListRequest::first_prompt_limit`].
     pub first_prompt_limit: usize,
-    /// Ends it early.
+    /// Cancels the look-up.
     pub cancel: Cancel,
 }
 
@@ -164,7 +170,7 @@ impl LookUpRequest {
     /// The default deadline: 2 seconds.
     pub const DEADLINE: Duration = Duration::from_secs(2);
 
-    /// Looks up these ids in the database at `db`, with the default deadline.
+    /// Creates a request for these ids in the database at `db`, with the default deadline.
     #[must_use]
     pub fn of(db: impl Into<PathBuf>, what: LookUp, ids: Vec<SessionId>) -> Self {
         Self {
@@ -186,33 +192,33 @@ impl LookUpRequest {
     }
 }
 
-/// The moment of a deadline, from now. One beyond what a clock can tell is a year
-/// away.
+/// Returns the time at which `deadline`, counted from now, has passed. Capped at one year,
+/// since the clock cannot represent every sum.
 pub(crate) fn until(deadline: Duration) -> Instant {
     const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
     Instant::now() + deadline.min(YEAR)
 }
 
-/// How long a listing looks for the marker at most, where what it does not know
-/// by then may wait for the next one.
+/// The scan budget of a listing whose unknown marks can wait for the next listing.
 pub const SCAN_BUDGET: Duration = Duration::from_secs(2);
 
-/// The least and the most that the helper's `--scan-budget` takes.
-const SHORTEST_SCAN: Duration = Duration::from_millis(1);
-const LONGEST_SCAN: Duration = Duration::from_millis(600_000);
+/// The range of the helper's `--scan-budget`.
+const MIN_SCAN_BUDGET: Duration = Duration::from_millis(1);
+const MAX_SCAN_BUDGET: Duration = Duration::from_millis(600_000);
 
-/// A limit that the helper's `--first-prompt-limit` takes.
+/// Clamps a limit to the range of the helper's `--first-prompt-limit`.
 fn bounded_first_prompt_limit(limit: usize) -> usize {
-    limit.clamp(1, limits::FIRST_PROMPT_MOST)
+    limit.clamp(1, limits::FIRST_PROMPT_MAX)
 }
 
-/// The most threads a helper reads with where nobody says how many.
-pub(crate) const MOST_THREADS: usize = 4;
+/// The maximum of [`default_threads`].
+pub(crate) const MAX_THREADS: usize = 4;
 
-/// How many threads a helper reads with: as many as the machine has, up to 4.
+/// Returns how many threads a helper reads with by default: the available parallelism, up
+/// to 4.
 #[must_use]
 pub fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |threads| threads.get().min(MOST_THREADS))
+    std::thread::available_parallelism().map_or(1, |threads| threads.get().min(MAX_THREADS))
 }
 
 #[cfg(test)]
@@ -220,9 +226,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wait_for_a_lock_follows_the_deadline() {
+    fn busy_timeout_follows_the_deadline() {
         let ms = Duration::from_millis;
-        // The deadline, the wait of a listing, that of a look-up.
+        // The deadline, the timeout of a listing, that of a look-up.
         for (deadline, listing, look_up) in [
             (0, 0, 0),
             (1, 0, 0),
@@ -234,7 +240,7 @@ mod tests {
             // The default of a listing.
             (15_000, 5_000, 3_750),
             (60_000, 15_000, 15_000),
-            // As long as the option takes it.
+            // The maximum of the option.
             (86_400_000, 600_000, 600_000),
         ] {
             let list = ListRequest {
@@ -245,11 +251,11 @@ mod tests {
                 deadline: ms(deadline),
                 ..LookUpRequest::of("/x", LookUp::Get, Vec::new())
             };
-            let waits = (
+            let timeouts = (
                 list.busy_timeout().as_millis(),
                 get.busy_timeout().as_millis(),
             );
-            assert_eq!(waits, (listing, look_up), "{deadline}");
+            assert_eq!(timeouts, (listing, look_up), "{deadline}");
         }
         let endless = ListRequest {
             deadline: Duration::MAX,
@@ -271,14 +277,14 @@ mod tests {
             (ms(150), two_seconds, ms(75)),
             (ms(150), none, ms(75)),
             (ms(150), Some(ms(10)), ms(10)),
-            // As short as `--deadline` takes it, and shorter.
+            // The minimum of `--deadline`, and less.
             (ms(10), two_seconds, ms(5)),
             (ms(2), two_seconds, ms(1)),
             (ms(1), two_seconds, ms(1)),
             (Duration::ZERO, none, ms(1)),
             (Duration::from_nanos(1), none, ms(1)),
             (ms(15_000), Some(Duration::ZERO), ms(1)),
-            // As long as it takes it, and longer.
+            // The maximum of `--deadline`, and more.
             (Duration::from_secs(24 * 60 * 60), two_seconds, ms(2_000)),
             (Duration::from_secs(24 * 60 * 60), none, ms(600_000)),
             (Duration::MAX, none, ms(600_000)),

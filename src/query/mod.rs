@@ -89,7 +89,7 @@ pub fn list(
             done(&source_lister.source);
             outcome
         },
-        |why| Outcome::Failed(FailureReason::NoThread(why).into()),
+        |why| Outcome::Failed(FailureReason::Thread(why).into()),
     )
 }
 

@@ -370,7 +370,7 @@ fn result_of(
             let listed = query::listed(listing, projects, until);
             return (Ok(Some(Complete { listed, scan })), bytes);
         }
-        Outcome::Refused(refusal) => (refusal.failure.kind.as_str(), refusal.to_string()),
+        Outcome::Refused(refusal) => (refusal.error.kind.as_str(), refusal.to_string()),
         Outcome::Failed(failure) => (failure.reason.kind(), failure.to_string()),
         Outcome::TimedOut(timeout) => ("timeout", timeout.to_string()),
         cancelled @ Outcome::Cancelled => ("cancelled", cancelled.to_string()),

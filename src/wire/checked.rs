@@ -1,14 +1,14 @@
-//! Checking what a writer of the same process writes.
+//! Checks the output of a writer in the same process.
 
 use super::{Checker, Content, ListingContent, Verdict, Violation};
 
-/// A [`Checker`] that a [`Writer`](super::Writer) of the same process writes to.
+/// A [`Checker`] that a [`Writer`](super::Writer) in the same process can write to.
 ///
-/// A violation fails the write, and is kept for [`finish`](Self::finish).
+/// A violation fails the write, and [`finish`](Self::finish) returns it.
 #[derive(Debug)]
 pub struct Checked<C: Content = ListingContent> {
     checker: Checker<C>,
-    broken: Option<Violation>,
+    violation: Option<Violation>,
 }
 
 impl Default for Checked {
@@ -18,28 +18,28 @@ impl Default for Checked {
 }
 
 impl<C: Content> Checked<C> {
-    /// A checker of this content.
+    /// Creates a checker of this content.
     #[must_use]
     pub fn of(content: C) -> Self {
         Self {
             checker: Checker::of(content),
-            broken: None,
+            violation: None,
         }
     }
 
-    /// How many sessions or answers have come.
+    /// Returns how many sessions or answers were written so far.
     #[must_use]
     pub fn count(&self) -> usize {
         self.checker.count()
     }
 
-    /// The output has ended.
+    /// Checks that the output is complete and returns it.
     ///
     /// # Errors
     ///
-    /// The first rule that was broken.
+    /// Returns the first violation.
     pub fn finish(self) -> Result<Verdict<C::Whole>, Violation> {
-        match self.broken {
+        match self.violation {
             Some(violation) => Err(violation),
             None => self.checker.finish(),
         }
@@ -48,10 +48,10 @@ impl<C: Content> Checked<C> {
 
 impl<C: Content> std::io::Write for Checked<C> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.broken.is_none() {
-            self.broken = self.checker.push(bytes).err();
+        if self.violation.is_none() {
+            self.violation = self.checker.push(bytes).err();
         }
-        match &self.broken {
+        match &self.violation {
             None => Ok(bytes.len()),
             Some(violation) => Err(std::io::Error::other(violation.clone())),
         }

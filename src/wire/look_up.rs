@@ -1,13 +1,13 @@
-//! Looking sessions up: one line an id, in the order in which they were asked for.
+//! Look-ups: one answer line per id, in the order of the request.
 //!
-//! | asked | a line | means |
+//! | request | line | meaning |
 //! | --- | --- | --- |
-//! | `get` | `session` | this is it, whatever it is: archived, a child, without a directory |
-//! | | `absent` | there is no such session |
-//! | `roots` | `root` | the session at the top of this one's parents, or itself |
-//! | | `unresolved` | there is none, and why |
+//! | `get` | `session` | the session, even if it is archived, a child or without a directory |
+//! | | `absent` | no session has this id |
+//! | `roots` | `root` | the topmost ancestor of the session, or the session itself |
+//! | | `unresolved` | the session has no root; the line says why |
 //!
-//! Then an `end` that counts the answers, or an `error`: nothing could be looked up.
+//! The last line is an `end` that counts the answers, or an `error`: the look-up failed.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,40 +17,40 @@ use super::{Content, DatabaseState, Hello, HelperError, LineKind, Violation, lim
 use crate::session::{Session, SessionId};
 use crate::strict;
 
-/// What is looked up.
+/// The kind of a look-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LookUp {
-    /// The sessions themselves.
+    /// Finds the sessions themselves.
     Get,
-    /// The sessions at the top of their parents.
+    /// Finds the topmost ancestors of the sessions.
     Roots,
 }
 
-/// What is known of one id; of a session, what `S` holds.
+/// The answer for one requested id. `S` is the type of a session.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Answer<S = Session> {
-    /// It is this session.
+    /// The session with this id.
     Session(Box<S>),
-    /// There is no such session.
+    /// No session has this id.
     Absent {
-        /// The id that was asked for.
+        /// The requested id.
         id: SessionId,
     },
-    /// The session at the top of its parents.
+    /// The topmost ancestor of the session.
     Root {
-        /// The id that was asked for.
+        /// The requested id.
         id: SessionId,
-        /// That one's; the same where it has no parent.
+        /// The id of the root; equals `id` if the session has no parent.
         root: SessionId,
-        /// The working directory of the session that was asked for.
+        /// The working directory of the requested session.
         directory: Option<String>,
     },
-    /// It has none.
+    /// The session has no root.
     Unresolved {
-        /// The id that was asked for.
+        /// The requested id.
         id: SessionId,
-        /// Why.
+        /// Why it has none.
         reason: Unresolved,
     },
 }
@@ -59,16 +59,16 @@ pub enum Answer<S = Session> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Unresolved {
-    /// There is no such session.
+    /// No session has this id.
     Absent,
-    /// It is among its own parents.
+    /// The chain of parents contains a cycle.
     Cycle,
-    /// One of its parents is missing.
+    /// An ancestor of the session is missing.
     Orphan,
 }
 
 impl Answer {
-    /// The id that was asked for.
+    /// Returns the requested id.
     #[must_use]
     pub fn id(&self) -> &SessionId {
         match self {
@@ -77,10 +77,10 @@ impl Answer {
         }
     }
 
-    /// The answer with what `of` makes of its session.
-    pub fn map<T>(self, of: impl FnOnce(Session) -> T) -> Answer<T> {
+    /// Applies `f` to the session of the answer, if it has one.
+    pub fn map<T>(self, f: impl FnOnce(Session) -> T) -> Answer<T> {
         match self {
-            Self::Session(session) => Answer::Session(Box::new(of(*session))),
+            Self::Session(session) => Answer::Session(Box::new(f(*session))),
             Self::Absent { id } => Answer::Absent { id },
             Self::Root {
                 id,
@@ -95,7 +95,8 @@ impl Answer {
         }
     }
 
-    fn is_to(&self, what: LookUp) -> bool {
+    /// Returns true if a look-up of this kind can have this answer.
+    fn matches(&self, what: LookUp) -> bool {
         matches!(
             (self, what),
             (Self::Session(_) | Self::Absent { .. }, LookUp::Get)
@@ -104,24 +105,26 @@ impl Answer {
     }
 }
 
-/// The last line, after all answers.
+/// The last line of a complete look-up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename = "end", rename_all = "camelCase")]
 pub struct AnswersEnd {
-    /// How many answers came before.
+    /// The number of answers before this line.
     pub answers: u64,
-    /// What was found where the database should be.
+    /// The state of the database.
     #[serde(deserialize_with = "strict::name")]
     pub database: DatabaseState,
     /// As [`End::other_tables`](super::End::other_tables).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_tables: Vec<String>,
-    /// How long it took, in milliseconds.
+    /// How long the look-up took, in milliseconds.
     pub elapsed_ms: u64,
 }
 
-/// One line of an output with answers. The answers are spelled out: an untagged
-/// variant would lose what is wrong with a line.
+/// One line of a look-up's output.
+///
+/// It repeats the variants of [`Answer`]: with an untagged variant serde would lose the
+/// reason why a line is invalid.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum AnswerLine {
@@ -135,12 +138,12 @@ pub enum AnswerLine {
     Session(Box<Session>),
     /// [`Answer::Absent`].
     Absent {
-        /// The id that was asked for.
+        /// The requested id.
         id: SessionId,
     },
     /// [`Answer::Root`].
     Root {
-        /// The id that was asked for.
+        /// The requested id.
         id: SessionId,
         /// The id of its root.
         root: SessionId,
@@ -150,7 +153,7 @@ pub enum AnswerLine {
     },
     /// [`Answer::Unresolved`].
     Unresolved {
-        /// The id that was asked for.
+        /// The requested id.
         id: SessionId,
         /// Why it has no root.
         #[serde(deserialize_with = "strict::name")]
@@ -161,13 +164,13 @@ pub enum AnswerLine {
 /// The answers of one look-up.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answers {
-    /// One for each id, in the order in which they were asked for.
+    /// One answer per requested id, in the order of the request.
     pub answers: Vec<Answer>,
-    /// What the helper said about them.
+    /// The helper's last line.
     pub end: AnswersEnd,
 }
 
-/// The content of an output with answers to these.
+/// Collects and checks the answers of one look-up.
 #[derive(Debug)]
 pub struct LookUpContent {
     what: LookUp,
@@ -177,7 +180,7 @@ pub struct LookUpContent {
 }
 
 impl LookUpContent {
-    /// What was asked for.
+    /// Creates the content for a look-up of these ids.
     #[must_use]
     pub fn new(what: LookUp, ids: &[SessionId]) -> Self {
         Self {
@@ -188,9 +191,9 @@ impl LookUpContent {
         }
     }
 
-    /// With the limit for first prompts that the request names, in characters.
+    /// Sets the request's limit for first prompts, in characters.
     #[must_use]
-    pub fn first_prompt_limit(self, first_prompt_limit: usize) -> Self {
+    pub fn with_first_prompt_limit(self, first_prompt_limit: usize) -> Self {
         Self {
             first_prompt_limit,
             ..self
@@ -199,13 +202,10 @@ impl LookUpContent {
 
     fn answer(&mut self, answer: Answer, at: usize) -> Result<LineKind<AnswersEnd>, Violation> {
         if self.ids.get(self.answers.len()) != Some(answer.id()) {
-            return Err(invalid(
-                at,
-                "it answers what was not asked, or not in order",
-            ));
+            return Err(invalid(at, "its id was not requested, or is out of order"));
         }
-        if !answer.is_to(self.what) {
-            return Err(invalid(at, "it answers another question"));
+        if !answer.matches(self.what) {
+            return Err(invalid(at, "it answers another kind of look-up"));
         }
         match &answer {
             Answer::Session(session) => check_session(session, self.first_prompt_limit, at)?,
@@ -260,7 +260,7 @@ impl Content for LookUpContent {
                     return Err(Violation::WrongCount { got, said });
                 }
                 if self.answers.len() < self.ids.len() {
-                    return Err(invalid(at, "it did not answer all that was asked"));
+                    return Err(invalid(at, "answers to some requested ids are missing"));
                 }
                 check_other_tables(&end.other_tables, at)?;
                 return Ok(LineKind::End(end));

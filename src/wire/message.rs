@@ -1,5 +1,5 @@
-//! The lines of the wire as types. Both sides import them; unknown fields are
-//! ignored, so that a newer helper may say more.
+//! The lines of the wire as types, for both sides. Unknown fields are ignored, so that a
+//! newer helper may add some.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,7 @@ pub enum Message {
     Error(HelperError),
 }
 
-/// The first line: who speaks.
+/// The first line: the version of the helper and of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// The protocol of the lines that follow.
@@ -31,9 +31,9 @@ pub struct Hello {
 }
 
 impl Hello {
-    /// The `hello` of this version.
+    /// Returns the `hello` of this version.
     #[must_use]
-    pub fn ours() -> Self {
+    pub fn current() -> Self {
         Self {
             protocol: super::PROTOCOL,
             lister: super::VERSION.to_owned(),
@@ -41,23 +41,23 @@ impl Hello {
     }
 }
 
-/// What the helper found where the database should be.
+/// The state of the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DatabaseState {
-    /// It has session tables.
+    /// The database has session tables.
     Ready,
-    /// There is no file.
+    /// The file does not exist.
     Missing,
-    /// It has no session tables.
+    /// The database has no session tables.
     Empty,
-    /// It is just being made or restored and was left alone. An empty listing
-    /// that says nothing about which sessions exist: ask again in a second.
+    /// The file is being created or restored, so the helper did not open it. The listing is
+    /// empty but says nothing about which sessions exist; retry after one second.
     Young,
 }
 
 impl DatabaseState {
-    /// The state's name on the wire.
+    /// Returns the name of the state on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -73,38 +73,39 @@ impl DatabaseState {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct End {
-    /// How many session lines came before.
+    /// The number of session lines before this line.
     pub sessions: u64,
-    /// What was found.
+    /// The state of the database.
     #[serde(deserialize_with = "strict::name")]
     pub database: DatabaseState,
-    /// The session tables read.
+    /// The session tables that were read.
     #[serde(default)]
     pub tables: Vec<String>,
-    /// The tables have no `parent_id`: every session was taken for a root.
+    /// Whether the tables have no `parent_id`, so that every session counts as a root.
     #[serde(default)]
     pub flat: bool,
-    /// What was left out or cut.
+    /// How many rows were left out and how many texts were cut.
     #[serde(default, deserialize_with = "strict::object")]
     pub skipped: Skipped,
-    /// How the marker was looked for.
+    /// How the marker was searched for.
     #[serde(deserialize_with = "strict::object")]
     pub scan: Scan,
-    /// What could not be read and is null in the sessions, each at most once.
+    /// The optional parts that could not be read and are null in the sessions, each at most
+    /// once.
     #[serde(
         default,
         deserialize_with = "strict::objects",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub degraded: Vec<Degraded>,
-    /// The database says that it has a write-ahead log, none is beside it, and the
-    /// file has another name or is a mount of its own: its log can be elsewhere, and
-    /// what is in it is missing here.
+    /// Whether the write-ahead log may be in another directory: the database is in WAL mode,
+    /// no log is next to it, and the file has another hard link or is itself a mount point.
+    /// Sessions in that log are missing from the listing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub log_elsewhere: bool,
-    /// Where the database is empty, the tables that it has all the same: it can be another
-    /// program's. At most [`limits::OTHER_TABLES`](super::limits::OTHER_TABLES), each cut
-    /// to 64 characters; never what keeps count of OpenCode's own migrations.
+    /// The tables of a database without session tables, which may belong to another program.
+    /// At most [`limits::OTHER_TABLES`](super::limits::OTHER_TABLES) names, each cut to 64
+    /// characters, without the table that records OpenCode's own migrations.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_tables: Vec<String>,
     /// How long the listing took, in milliseconds.
@@ -112,16 +113,16 @@ pub struct End {
 }
 
 impl End {
-    /// What a person must be told about what the listing lacks: one sentence each,
-    /// without the name of the database.
+    /// Describes for people what the listing lacks: one sentence per item, without the name
+    /// of the database.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         notes(&self.degraded, self.log_elsewhere)
     }
 }
 
-/// The names of [`End::other_tables`], for people. Where as many came as can be sent there
-/// may be more.
+/// Formats the names of [`End::other_tables`] for people. A list of the maximum length ends
+/// with "…", because there may be more tables.
 #[must_use]
 pub fn other_tables_line(tables: &[String]) -> String {
     let more = match tables.len() {
@@ -141,18 +142,18 @@ pub fn notes(degraded: &[Degraded], log_elsewhere: bool) -> Vec<String> {
     notes
 }
 
-/// What [`End::log_elsewhere`] means, and the way out.
-const LOG_ELSEWHERE: &str = "the newest sessions can be missing: the database is in WAL mode, no \
-     -wal file is beside it, and the file has another name or is a mount of its own (mount or \
-     share its directory, not the file alone)";
+/// The note for [`End::log_elsewhere`].
+const LOG_ELSEWHERE: &str = "the newest sessions may be missing: the database is in WAL mode, no \
+     -wal file is next to it, and the file has another hard link or is itself a mount point \
+     (mount or share its directory, not the file alone)";
 
 /// An optional part of the sessions that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Degraded {
-    /// Which part.
+    /// The part.
     #[serde(deserialize_with = "strict::name")]
     pub what: OptionalPart,
-    /// Why, for people.
+    /// The reason, for people.
     pub reason: String,
 }
 
@@ -163,8 +164,8 @@ impl Degraded {
             | OptionalPart::FirstPrompt
             | OptionalPart::Worktree
             | OptionalPart::Marked => format!("{} is missing", self.what.as_str()),
-            OptionalPart::Deleted => "deleted sessions can be listed".to_owned(),
-            OptionalPart::Unknown => "a part that a newer version knows is missing".to_owned(),
+            OptionalPart::Deleted => "deleted sessions may be listed".to_owned(),
+            OptionalPart::Unknown => "a part unknown to this version is missing".to_owned(),
         };
         match &*one_line(&self.reason) {
             "" => what,
@@ -173,29 +174,29 @@ impl Degraded {
     }
 }
 
-/// The optional parts of a session: a database that cannot give them is listed
-/// without.
+/// An optional part of a session. If a part cannot be read, the sessions are listed without
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum OptionalPart {
-    /// The newest message's time.
+    /// The time of the newest message.
     LastMessageAt,
     /// The first prompt of an untitled session.
     FirstPrompt,
-    /// The worktree of its project.
+    /// The worktree of the session's project.
     Worktree,
-    /// Whether it carries the marker.
+    /// Whether the session carries the marker.
     Marked,
-    /// Whether a session of OpenCode 1 was deleted in OpenCode 2: where that is not
-    /// known it is listed.
+    /// Whether a session of OpenCode 1 was deleted in OpenCode 2. If that is unknown, the
+    /// session is listed.
     Deleted,
-    /// A part that a newer helper knows.
+    /// A part of a newer helper that this version does not know.
     #[serde(other)]
     Unknown,
 }
 
 impl OptionalPart {
-    /// The part's name on the wire.
+    /// Returns the name of the part on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -209,40 +210,40 @@ impl OptionalPart {
     }
 }
 
-/// Rows left out and texts cut, because the wire does not carry them.
+/// The number of rows left out and of texts cut to satisfy the rules of the wire.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Skipped {
-    /// Rows whose id is no [`SessionId`](crate::session::SessionId).
+    /// Rows whose id is not a valid [`SessionId`](crate::session::SessionId).
     pub invalid_id: u64,
-    /// Rows whose id a newer row has too.
+    /// Rows with the same id as a newer row.
     pub duplicate_id: u64,
-    /// Texts that were cut at 4 KiB.
+    /// Texts cut to 4 KiB.
     #[serde(default)]
     pub truncated: u64,
 }
 
-/// How the marker was looked for.
+/// How the marker was searched for.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Scan {
     /// What was read.
     #[serde(deserialize_with = "strict::name")]
     pub mode: ScanMode,
-    /// How much of the content is decided, from 0 to 1.
+    /// The part of the content whose marks are known, from 0 to 1.
     pub progress: f64,
-    /// Frames of the write-ahead log that were new.
+    /// The number of new frames in the write-ahead log.
     pub frames: u64,
-    /// Bytes of content, or of the log, that were searched.
+    /// The number of bytes searched, in the content or in the log.
     pub bytes: u64,
-    /// Not all is decided, and another listing would come no further: nothing can be
-    /// remembered for it, or the content cannot be read.
+    /// Whether some marks are unknown and another listing would not find them either,
+    /// because the scan state cannot be saved or the content cannot be read.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stalled: bool,
 }
 
 impl Scan {
-    /// Nobody asked for the marker, or there was nothing to search.
+    /// The scan of a listing without a marker, or without content to search.
     pub const NONE: Self = Self {
         mode: ScanMode::None,
         progress: 1.0,
@@ -262,12 +263,12 @@ pub enum ScanMode {
     Full,
     /// The end of the write-ahead log.
     Tail,
-    /// Nothing had changed since the last answer.
+    /// Nothing, because nothing had changed since the last listing.
     Unchanged,
 }
 
 impl ScanMode {
-    /// The mode as it stands on the wire.
+    /// Returns the name of the mode on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -282,10 +283,10 @@ impl ScanMode {
 /// The last line of a failed listing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HelperError {
-    /// What the caller can act on.
+    /// The kind, for the caller's decisions.
     #[serde(deserialize_with = "strict::name")]
     pub kind: ErrorKind,
-    /// What a person can act on: what happened to which object, and the way out.
+    /// The message for people: the object, the problem, and the way out.
     pub message: String,
 }
 
@@ -297,24 +298,24 @@ pub enum ErrorKind {
     Busy,
     /// The database is damaged.
     Corrupt,
-    /// The file is no SQLite database.
+    /// The file is not a SQLite database.
     NotADatabase,
     /// The file may not be read.
     Permission,
     /// Reading failed.
     Io,
-    /// The tables are not what OpenCode makes, or not readable as such.
+    /// The tables differ from those that OpenCode creates, or cannot be read.
     Schema,
     /// A memory limit was reached.
     OutOfMemory,
-    /// The helper was called with arguments or a request it does not know.
+    /// The helper does not know its arguments or its request.
     Usage,
-    /// A fault of the helper, or a limit of the wire.
+    /// An internal error of the helper, or a limit of the wire was exceeded.
     Internal,
 }
 
 impl ErrorKind {
-    /// The kind as it stands on the wire.
+    /// Returns the name of the kind on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -330,7 +331,7 @@ impl ErrorKind {
         }
     }
 
-    /// The exit status of a helper whose last line is an `error` of this kind.
+    /// Returns the exit status of a helper whose last line is an `error` of this kind.
     #[must_use]
     pub fn exit_status(self) -> u8 {
         if self == Self::Usage { 2 } else { 1 }
@@ -342,7 +343,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_lack_is_one_sentence() {
+    fn notes_have_one_sentence_per_missing_part() {
         let degraded = |what, reason: &str| Degraded {
             what,
             reason: reason.to_owned(),
@@ -363,12 +364,12 @@ mod tests {
             (
                 OptionalPart::Deleted,
                 "x",
-                "deleted sessions can be listed: x",
+                "deleted sessions may be listed: x",
             ),
             (
                 OptionalPart::Unknown,
                 "x",
-                "a part that a newer version knows is missing: x",
+                "a part unknown to this version is missing: x",
             ),
         ] {
             assert_eq!(notes(&[degraded(what, reason)], false), [expected]);

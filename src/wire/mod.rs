@@ -1,22 +1,22 @@
-//! What crosses the pipe between the helper and the main process.
+//! The protocol between the helper and the main process.
 //!
-//! One JSON object a line on the helper's standard output, UTF-8, `\n` ended, without
-//! blanks around the object:
+//! The helper writes one JSON object per line to standard output. Lines are UTF-8 and end in
+//! `\n`, without white space around the object:
 //!
-//! | order | line | means |
+//! | order | line | meaning |
 //! | --- | --- | --- |
-//! | 1 | `hello` | the protocol and the helper's version; before the database is opened |
-//! | 2… | `session` | one a session, newest activity first |
-//! | last | `end` | the listing is complete: so many sessions came before |
-//! | or last | `error` | the listing failed; sessions before it do not count |
+//! | 1 | `hello` | the protocol and the helper's version; written before the database is opened |
+//! | 2… | `session` | one session; newest activity first |
+//! | last | `end` | the listing is complete; the line counts the sessions before it |
+//! | or last | `error` | the listing failed; the sessions before it do not count |
 //!
-//! [`Writer`] produces it and refuses to produce what [`Checker`] would refuse.
-//! A listing counts only whole: there is no skipping of a bad line, since a
-//! listing that may remove sessions must not have lost any on its way.
+//! [`Writer`] writes these lines and refuses those that [`Checker`] would reject. A listing
+//! counts only as a whole. The checker skips no invalid line, because a listing can remove
+//! sessions from the index and so must be complete.
 //!
-//! Sessions are looked up by their ids with the same frame, see [`Answer`].
+//! Look-ups by id use the same frame, see [`Answer`].
 //!
-//! This module knows neither SQLite nor processes.
+//! This module depends neither on SQLite nor on processes.
 
 mod checked;
 mod frame;
@@ -40,34 +40,34 @@ pub use request::{Request, STDIN_ENDED};
 pub use violation::{Progress, Violation};
 pub use write::{WriteError, Writer};
 
-/// The protocol both sides of this version speak.
+/// The version of the protocol.
 pub const PROTOCOL: u32 = 1;
 
-/// This version of the package, named in the `hello`.
+/// The version of this package, sent in the `hello`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What a listing may be at most. The helper keeps to it, the caller enforces it.
+/// The limits of a helper's output. The helper observes them and the caller enforces them.
 pub mod limits {
-    /// Bytes of one line, without its line end: 1 MiB.
+    /// The maximum length of one line in bytes, without its line feed: 1 MiB.
     pub const LINE: usize = 1 << 20;
-    /// Bytes of a whole listing: 256 MiB.
+    /// The maximum length of a whole listing in bytes: 256 MiB.
     pub const TOTAL: usize = 256 << 20;
-    /// Bytes of a whole listing that a command may pass on from elsewhere: 64 MiB, about
-    /// 100,000 sessions. What a machine sends that is not this one must not fill this one's
-    /// memory, and an index that is larger is not saved.
+    /// The maximum length in bytes of a whole listing from another machine: 64 MiB, about
+    /// 100,000 sessions. Another machine must not exhaust the memory of this one, and a
+    /// larger index is not saved.
     pub const TOTAL_OF_COMMAND: usize = 64 << 20;
-    /// Sessions in a listing.
+    /// The maximum number of sessions in a listing.
     pub const SESSIONS: usize = 200_000;
-    /// Ids in one look-up.
+    /// The maximum number of ids in one look-up.
     pub const IDS: usize = 1_000;
-    /// Bytes of one text: 4 KiB.
+    /// The maximum length of one text in bytes: 4 KiB.
     pub const TEXT: usize = 4 << 10;
-    /// Characters of a first prompt, where the request names no other limit.
+    /// The default limit of a first prompt in characters.
     pub const FIRST_PROMPT: usize = 200;
-    /// The largest limit that a request may name for a first prompt, in characters.
-    pub const FIRST_PROMPT_MOST: usize = 4_000;
-    /// Parts that an `end` may say it is without.
+    /// The largest limit of a first prompt that a request may set, in characters.
+    pub const FIRST_PROMPT_MAX: usize = 4_000;
+    /// The maximum number of degraded parts in an `end` line.
     pub const DEGRADED: usize = 32;
-    /// The most tables that are named of a database without sessions.
+    /// The maximum number of table names in the `end` line of a database without sessions.
     pub const OTHER_TABLES: usize = 8;
 }

@@ -1,32 +1,30 @@
-//! Reading one line: one JSON object, from the line's first byte to its last.
+//! Parses one line: exactly one JSON object, from the first byte to the last.
 //!
-//! serde_json alone accepts blanks around a value, and a carriage return for one.
+//! serde_json alone accepts white space around a value, including a carriage return.
 
 use serde::de::DeserializeOwned;
 
 /// Why a line is not a valid object of its type.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LineError {
-    /// It does not begin with an object.
-    #[error("it is not an object")]
+    /// The line does not begin with an object.
+    #[error("expected a JSON object")]
     NotAnObject,
-    /// What is in it is not valid.
+    /// The object is invalid.
     #[error(transparent)]
     Json(#[from] serde_json::Error),
-    /// It is valid but for the carriage return at its end: a terminal adds one.
-    #[error(
-        "its line end is CR LF, not LF (is a terminal in between, as with ssh -t or docker exec -t?)"
-    )]
+    /// The line is valid except for a carriage return at its end, as a terminal adds.
+    #[error("ends in CR LF, not LF (is a terminal in between, as with ssh -t or docker exec -t?)")]
     CarriageReturn,
-    /// It is valid but for blanks around it.
-    #[error("it has blanks before or after its object")]
+    /// The line is valid except for white space around the object.
+    #[error("white space before or after the JSON object")]
     Blanks,
 }
 
-/// Parses a line, given without its line end.
+/// Parses a line without its line feed.
 pub(super) fn parse<T: DeserializeOwned>(line: &[u8]) -> Result<T, LineError> {
     let object = line.trim_ascii();
-    // A derive reads an array of a type's values for the type.
+    // serde's derive would also accept an array of the fields' values.
     if object.first() != Some(&b'{') {
         return Err(LineError::NotAnObject);
     }

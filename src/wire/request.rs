@@ -1,8 +1,8 @@
-//! What the main process asks of the helper beyond its arguments.
+//! The request that the main process sends on the helper's standard input.
 //!
-//! Arguments may pass through another machine's shell (`ssh`, `docker exec`),
-//! so they hold only plain characters; a text goes as one JSON line on the
-//! helper's standard input, with `--request-stdin`.
+//! Arguments may pass through another machine's shell (`ssh`, `docker exec`), so they hold
+//! only plain characters. A request with text is one JSON line on standard input, with
+//! `--request-stdin`.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,43 +10,45 @@ use super::parse::parse;
 use crate::marker_text::MarkerText;
 use crate::session::SessionId;
 
-/// What a helper says whose standard input has ended before its request, or, with
-/// `--parent-pipe`, before it was done. Its launcher looks for it on standard error and in
-/// an `error`: where it has not ended the input itself, the command between them does not
-/// pass it on.
+/// The message of a helper whose standard input ended before its request, or, with
+/// `--parent-pipe`, before it was done.
+///
+/// The main process searches for this text on standard error and in an `error` line: if it
+/// holds the input open, the command between the two does not forward it. So the text must
+/// not change between versions.
 pub const STDIN_ENDED: &str = "standard input has ended: the program that launched this helper is \
      gone, or its standard input is not passed on to here";
 
-/// A request. Unlike the helper's lines it is strict: a helper that does not
-/// know a field must not answer as if it had not been there.
+/// A request. Unlike the helper's lines, a request is parsed strictly: a helper must not
+/// ignore a field that it does not know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Request {
-    /// One listing.
+    /// Lists the sessions.
     List {
-        /// The marker to look for, instead of the default.
+        /// The marker to search for, instead of the default.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         marker: Option<MarkerText>,
     },
-    /// The sessions with these ids.
+    /// Looks up the sessions with these ids.
     Get {
-        /// At most [`limits::IDS`](super::limits::IDS).
+        /// At most [`limits::IDS`](super::limits::IDS) ids.
         ids: Vec<SessionId>,
     },
-    /// The roots of these.
+    /// Looks up the roots of the sessions with these ids.
     Roots {
-        /// At most [`limits::IDS`](super::limits::IDS).
+        /// At most [`limits::IDS`](super::limits::IDS) ids.
         ids: Vec<SessionId>,
     },
 }
 
 impl Request {
-    /// Parses a request line, given without its line end.
+    /// Parses a request line without its line feed.
     ///
     /// # Errors
     ///
-    /// Returns an error if the line is not exactly one JSON object, or not a known
-    /// request; the message is for people.
+    /// Returns a message for people if the line is not exactly one JSON object, or not a
+    /// known request.
     pub fn parse(line: &[u8]) -> Result<Self, String> {
         parse(line).map_err(|error| format!("invalid request: {error}"))
     }
@@ -94,15 +96,15 @@ mod tests {
                 r#"{"type":"roots","ids":["a"],"ids":["b"]}"#,
                 "duplicate field",
             ),
-            (r#"["list",{"marker":null}]"#, "not an object"),
-            (r#"["get",{"ids":["a"]}]"#, "not an object"),
-            (r#"["get",["a"]]"#, "not an object"),
-            (r#""list""#, "not an object"),
-            ("", "not an object"),
+            (r#"["list",{"marker":null}]"#, "expected a JSON object"),
+            (r#"["get",{"ids":["a"]}]"#, "expected a JSON object"),
+            (r#"["get",["a"]]"#, "expected a JSON object"),
+            (r#""list""#, "expected a JSON object"),
+            ("", "expected a JSON object"),
             ("{\"type\":\"list\"}\r", "CR LF"),
-            ("{\"type\":\"list\"} ", "blanks"),
-            (" {\"type\":\"list\"}", "blanks"),
-            ("\t{\"type\":\"list\"}\r", "blanks"),
+            ("{\"type\":\"list\"} ", "white space"),
+            (" {\"type\":\"list\"}", "white space"),
+            ("\t{\"type\":\"list\"}\r", "white space"),
             ("{\"type\":\"list\"}{}", "trailing characters"),
         ] {
             let error = Request::parse(line.as_bytes()).unwrap_err();

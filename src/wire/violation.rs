@@ -1,100 +1,102 @@
-//! Which rule of the wire an output broke, and how far it had come.
+//! The rules of the wire that an output can break, and the progress of an output.
 
 use super::{PROTOCOL, VERSION, limits};
 use crate::session::SessionId;
 use crate::text;
 
-/// Which rule of the wire an output broke.
+/// A rule of the wire that an output broke.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
-    /// It ended without a line.
-    #[error("it printed nothing")]
+    /// The output has no line.
+    #[error("no output")]
     NoOutput,
-    /// The first line is no `hello`.
-    #[error("its first line is no hello but {0}")]
+    /// The first line is not a `hello`. Holds its first 120 bytes, safe to show.
+    #[error("expected a `hello` line, got {0}")]
     NoHello(String),
-    /// The first line is in UTF-16, which no helper writes; decoded, safe to show.
-    #[error("its first line is no hello but UTF-16: {0}")]
+    /// The first line is in UTF-16, which no helper writes. Holds its decoded text, safe to
+    /// show.
+    #[error("expected a `hello` line, got UTF-16: {0}")]
     Utf16(String),
-    /// It speaks another protocol.
+    /// The helper speaks another protocol.
     #[error(
-        "it is version {lister} and speaks protocol {theirs}; this is version {VERSION} and \
-         speaks protocol {PROTOCOL}: install both programs from one version"
+        "the helper is version {lister} (protocol {theirs}) and this program is version {VERSION} \
+         (protocol {PROTOCOL}): install both programs from one version"
     )]
     Protocol {
-        /// Its protocol.
+        /// The helper's protocol.
         theirs: u32,
-        /// Its version.
+        /// The helper's version.
         lister: String,
     },
     /// A line has a type that this version does not know.
     #[error(
-        "line {line} has the unknown type {name}; it is version {lister}, this is version \
-         {VERSION}: install both programs from one version"
+        "line {line} has the unknown type {name}; the helper is version {lister} and this program \
+         is version {VERSION}: install both programs from one version"
     )]
     UnknownType {
-        /// The line, from 1.
+        /// The line number, from 1.
         line: usize,
-        /// The type, as shown to people.
+        /// The type, safe to show.
         name: String,
-        /// Its version.
+        /// The helper's version.
         lister: String,
     },
-    /// A line is not what it should be.
-    #[error("line {line} is not valid: {why}")]
+    /// A line or one of its fields is invalid.
+    #[error("invalid line {line}: {why}")]
     Invalid {
-        /// The line, from 1.
+        /// The line number, from 1.
         line: usize,
-        /// Why.
+        /// What is wrong, safe to show.
         why: String,
     },
-    /// Two sessions have one id.
+    /// Two sessions have the same id.
     #[error("line {line} repeats the id {id}")]
     DuplicateId {
-        /// The line, from 1.
+        /// The line number, from 1.
         line: usize,
         /// The id.
         id: SessionId,
     },
-    /// A second `hello`.
-    #[error("line {0} is a second hello")]
+    /// A `hello` follows the first line. Holds its line number, from 1.
+    #[error("line {0} is a second `hello` line")]
     SecondHello(usize),
-    /// The count of the `end` is not what came.
-    #[error("its end counts {said}, but {got} came")]
+    /// The count of the `end` differs from the number of lines received.
+    #[error("the `end` line counts {said}, but {got} were received")]
     WrongCount {
-        /// Sessions received.
+        /// The number of sessions or answers received.
         got: u64,
-        /// Sessions its `end` counts.
+        /// The number that the `end` line states.
         said: u64,
     },
-    /// Something follows the last line.
-    #[error("it went on after its last line")]
+    /// Output follows the last line.
+    #[error("output continues after the last line")]
     AfterEnd,
-    /// The output stopped before an `end` or an `error`.
-    #[error("it stopped after {0} sessions, without an end")]
+    /// The output stopped before an `end` or an `error`. Holds the number of sessions or
+    /// answers before that.
+    #[error("output stopped after {0} sessions, without an `end` line")]
     NoEnd(usize),
-    /// The output stopped within a line.
-    #[error("it stopped in the middle of line {0}")]
+    /// The output stopped within a line. Holds its line number, from 1.
+    #[error("output stopped in the middle of line {0}")]
     PartialLine(usize),
-    /// A line is longer than 1 MiB.
+    /// A line is longer than 1 MiB. Holds its line number, from 1.
     #[error("line {0} is longer than {limit} bytes", limit = limits::LINE)]
     LongLine(usize),
-    /// All lines together are larger than so many bytes.
-    #[error("its output is larger than {0} bytes")]
+    /// The output is larger than the limit. Holds the limit in bytes.
+    #[error("output is larger than {0} bytes")]
     TooMuch(usize),
-    /// There are more sessions than a listing may have.
-    #[error("it sent more than {limit} sessions", limit = limits::SESSIONS)]
+    /// The output has more sessions than a listing may have.
+    #[error("more than {limit} sessions", limit = limits::SESSIONS)]
     TooMany,
 }
 
-/// How far an output has come, for a message about one that went no further.
+/// The progress of an output when it ended, for messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// No line yet.
+    /// No line was received.
     Nothing,
-    /// So many sessions.
+    /// The `hello` and this many sessions or answers were received.
     Sessions(usize),
-    /// The last line is there.
+    /// The last line was received.
     Complete,
 }
 
@@ -116,13 +118,13 @@ pub(super) fn invalid(line: usize, why: &str) -> Violation {
     }
 }
 
-/// The violation of a line whose text `field` is longer than a text may be.
+/// Returns the violation of a line whose text `field` is longer than [`limits::TEXT`].
 pub(super) fn overlong_text(line: usize, field: &str) -> Violation {
     let limit = limits::TEXT;
     invalid(line, &format!("its {field} is longer than {limit} bytes"))
 }
 
-/// The start of something a helper said, quoted, safe to show.
+/// Returns the first 120 bytes of a helper's text, escaped so that they are safe to show.
 pub(super) fn shown(bytes: &[u8]) -> String {
     let start = String::from_utf8_lossy(&bytes[..bytes.len().min(120)]);
     let dots = if bytes.len() > 120 { "…" } else { "" };

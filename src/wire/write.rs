@@ -1,4 +1,4 @@
-//! The helper's side of the wire.
+//! Writes the wire: the helper's side.
 
 use std::io::{self, Write};
 
@@ -9,11 +9,11 @@ use crate::json::line;
 use super::{Answer, AnswersEnd, Degraded, End, Hello, HelperError, Message, limits};
 use crate::session::Session;
 
-/// Writes one listing, line by line, and keeps to the limits of the wire: what
-/// it has written is never refused for its size.
+/// Writes one listing or look-up, line by line, within the limits of the wire: no
+/// [`Checker`](super::Checker) rejects its output for its size.
 ///
-/// The order (`hello`, sessions, `end` or `error`) is the caller's to keep. It
-/// neither buffers nor flushes: hand it a buffered writer.
+/// The caller must observe the order (`hello`, sessions, `end` or `error`). The writer does
+/// not buffer, so pass a buffered `out`. It flushes after the first and the last line.
 #[derive(Debug)]
 pub struct Writer<W> {
     out: W,
@@ -24,10 +24,10 @@ pub struct Writer<W> {
 /// Why a line was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// The other end is gone, or failing.
-    #[error("the listing cannot be written")]
+    /// The output failed or was closed.
+    #[error("cannot write the listing")]
     Io(#[from] io::Error),
-    /// The listing would be larger than the wire allows.
+    /// The output would exceed a limit of the wire. Holds the message for people.
     #[error("{0}")]
     TooLarge(&'static str),
 }
@@ -41,11 +41,13 @@ impl From<WriteError> for io::Error {
     }
 }
 
-/// What every listing keeps free for its last line.
-const ROOM_FOR_THE_LAST_LINE: usize = limits::LINE + 1;
+/// The bytes that remain reserved for the last line.
+const LAST_LINE_BYTES: usize = limits::LINE + 1;
+
+const _: () = assert!(LAST_LINE_BYTES < limits::TOTAL);
 
 impl<W: Write> Writer<W> {
-    /// A writer of one listing to `out`.
+    /// Creates a writer to `out`.
     pub fn new(out: W) -> Self {
         Self {
             out,
@@ -54,19 +56,19 @@ impl<W: Write> Writer<W> {
         }
     }
 
-    /// How many sessions were written.
+    /// Returns how many sessions were written.
     pub fn sessions(&self) -> u64 {
         self.sessions as u64
     }
 
-    /// Writes the first line, and pushes it out: the caller learns at once that
-    /// it speaks with a helper, even where the database then hangs.
+    /// Writes the first line and flushes it, so that the caller receives it even if opening
+    /// the database then blocks.
     ///
     /// # Errors
     ///
-    /// Where `out` fails.
+    /// Returns an error if `out` fails.
     pub fn hello(&mut self) -> Result<(), WriteError> {
-        self.put(&Message::Hello(Hello::ours()), limits::TOTAL)?;
+        self.put(&Message::Hello(Hello::current()), limits::TOTAL)?;
         Ok(self.out.flush()?)
     }
 
@@ -74,8 +76,8 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     ///
-    /// Where `out` fails, or the session would make the listing too large. The
-    /// listing can then only end in [`error`](Self::error).
+    /// Returns [`WriteError::Io`] if `out` fails, and [`WriteError::TooLarge`] if the session
+    /// would exceed a limit. After an error only [`error`](Self::error) can end the listing.
     pub fn session(&mut self, session: Session) -> Result<(), WriteError> {
         if self.sessions == limits::SESSIONS {
             return Err(WriteError::TooLarge(
@@ -83,8 +85,8 @@ impl<W: Write> Writer<W> {
                  archive or delete some in OpenCode",
             ));
         }
-        let room = limits::TOTAL - ROOM_FOR_THE_LAST_LINE;
-        self.put(&Message::Session(Box::new(session)), room)?;
+        let limit_bytes = limits::TOTAL - LAST_LINE_BYTES;
+        self.put(&Message::Session(Box::new(session)), limit_bytes)?;
         self.sessions += 1;
         Ok(())
     }
@@ -93,23 +95,24 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     ///
-    /// Where `out` fails, or the answer would make the output too large.
+    /// Returns [`WriteError::Io`] if `out` fails, and [`WriteError::TooLarge`] if the answer
+    /// would exceed the size limit.
     pub fn answer(&mut self, answer: &Answer) -> Result<(), WriteError> {
-        self.put(answer, limits::TOTAL - ROOM_FOR_THE_LAST_LINE)
+        self.put(answer, limits::TOTAL - LAST_LINE_BYTES)
     }
 
-    /// Writes the last line after all answers.
+    /// Writes the last line of a complete look-up and flushes.
     ///
     /// # Errors
     ///
-    /// Where `out` fails.
+    /// Returns an error if `out` fails.
     pub fn end_answers(mut self, end: &AnswersEnd) -> Result<(), WriteError> {
         self.put(end, limits::TOTAL)?;
         Ok(self.out.flush()?)
     }
 
-    /// Writes the last line of a complete listing. A reason too long for the wire is
-    /// cut.
+    /// Writes the last line of a complete listing and flushes. Cuts a reason that is too long
+    /// for the wire.
     ///
     /// # Errors
     ///
@@ -122,24 +125,25 @@ impl<W: Write> Writer<W> {
         Ok(self.out.flush()?)
     }
 
-    /// Writes the last line of a failed listing. A message too long for the
-    /// wire is cut.
+    /// Writes the last line of a failed listing or look-up and flushes. Cuts a message that
+    /// is too long for the wire.
     ///
     /// # Errors
     ///
-    /// Where `out` fails.
+    /// Returns an error if `out` fails.
     pub fn error(mut self, mut failure: HelperError) -> Result<(), WriteError> {
         cut(&mut failure.message);
         self.put(&Message::Error(failure), limits::TOTAL)?;
         Ok(self.out.flush()?)
     }
 
-    fn put(&mut self, message: &impl Serialize, room: usize) -> Result<(), WriteError> {
+    /// Writes a line unless the output would exceed `limit_bytes`.
+    fn put(&mut self, message: &impl Serialize, limit_bytes: usize) -> Result<(), WriteError> {
         let line = line(message);
-        // Texts are cut at 4 KiB before they come here, so that even escaped
-        // byte by byte no line comes near its limit.
+        // Texts are cut to 4 KiB before, so that no line comes near its limit, even if every
+        // byte is escaped.
         debug_assert!(line.len() <= limits::LINE);
-        if self.bytes + line.len() > room {
+        if self.bytes + line.len() > limit_bytes {
             return Err(WriteError::TooLarge(
                 "the listing is larger than 256 MiB, too large for one listing; \
                  archive or delete some sessions in OpenCode",
@@ -150,7 +154,7 @@ impl<W: Write> Writer<W> {
     }
 }
 
-/// Cuts a text for people to the length that the wire carries.
+/// Cuts a text to [`limits::TEXT`] bytes, at a character boundary.
 fn cut(text: &mut String) {
     text.truncate(text.floor_char_boundary(limits::TEXT));
 }
