@@ -9,9 +9,9 @@ use clap::{Parser, Subcommand};
 
 use super::streams;
 use super::{MarkerArgs, USAGE, cannot, exit, report_error, session_ids, usage};
-use crate::helper::listing::{Ended, Task, list};
-use crate::helper::look_up::{self, look_up};
-use crate::helper::{explain, launched, pretty, verify};
+use crate::helper::listing::{ListJob, RunStatus, list};
+use crate::helper::look_up::{LookUpJob, look_up};
+use crate::helper::{explain, pretty, process, verify};
 use crate::lister::{ScanCache, default_threads};
 use crate::locate;
 use crate::marker;
@@ -182,10 +182,10 @@ struct Launched {
 }
 
 impl Reading {
-    fn task(self) -> Result<Task, String> {
+    fn task(self) -> Result<ListJob, String> {
         let open = self.place.open(self.busy_timeout);
         let db = self.place.path()?;
-        Ok(Task {
+        Ok(ListJob {
             open,
             marker: marker::Options {
                 marker: self.marker.marker(),
@@ -269,7 +269,7 @@ fn run_command(args: Args) -> io::Result<u8> {
 
 fn for_a_person(
     reading: Reading,
-    print: impl FnOnce(&Task) -> io::Result<Ended>,
+    print: impl FnOnce(&ListJob) -> io::Result<RunStatus>,
 ) -> io::Result<u8> {
     match reading.task() {
         Ok(task) => Ok(print(&task)?.exit_status()),
@@ -290,15 +290,15 @@ fn listing(args: Args, out: impl Write, err: impl Write) -> io::Result<u8> {
         Ok(task) => task,
         Err(why) => return refused(out, Err(why)),
     };
-    let mut stdin = launched::stdin();
+    let mut stdin = process::stdin();
     if launched.request_stdin {
-        match launched::read_request(&mut stdin) {
+        match process::read_request(&mut stdin) {
             Ok(Request::List { marker }) => task.marker.marker = marker.or(task.marker.marker),
             other => return refused(out, other),
         }
     }
     if launched.parent_pipe {
-        launched::die_at_the_end_of(stdin).map_err(cannot("watch standard input"))?;
+        process::exit_at_end_of_stdin(stdin).map_err(cannot("watch standard input"))?;
     }
     out.hello()?;
     Ok(list(&task, out, err)?.exit_status())
@@ -315,9 +315,9 @@ fn looking_up(
     if !launched.begins() {
         return Ok(super::FAILED);
     }
-    let mut stdin = launched::stdin();
+    let mut stdin = process::stdin();
     let ids = if launched.request_stdin {
-        match (launched::read_request(&mut stdin), what) {
+        match (process::read_request(&mut stdin), what) {
             (Ok(Request::Get { ids }), LookUp::Get)
             | (Ok(Request::Roots { ids }), LookUp::Roots) => Ok(ids),
             (other, _) => return refused(out, other),
@@ -334,14 +334,14 @@ fn looking_up(
         Err(why) => return refused(out, Err(why)),
     };
     if launched.parent_pipe {
-        launched::die_at_the_end_of(stdin).map_err(cannot("watch standard input"))?;
+        process::exit_at_end_of_stdin(stdin).map_err(cannot("watch standard input"))?;
     }
     let open = args.place.open(args.busy_timeout);
     let db = match args.place.path() {
         Ok(db) => db,
         Err(why) => return refused(out, Err(why)),
     };
-    let task = look_up::Task {
+    let task = LookUpJob {
         what,
         ids,
         open,
@@ -357,16 +357,16 @@ impl Launched {
     /// one is gone.
     fn begins(&self) -> bool {
         if let Some(parent) = self.parent
-            && let Err(orphan) = launched::die_with(parent)
+            && let Err(orphan) = process::exit_with_parent(parent)
         {
             report_error(NAME, &format!("{orphan}: nobody reads this listing"));
             return false;
         }
         if self.background {
-            launched::go_to_the_background();
+            process::lower_priority_and_limit_memory();
         }
         if let Some(seconds) = self.cpu_limit {
-            launched::limit_cpu(seconds);
+            process::limit_cpu_time(seconds);
         }
         true
     }

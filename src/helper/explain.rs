@@ -1,104 +1,105 @@
-//! `opencode-lister explain`: what was found, how it is asked, how long it takes.
+//! `opencode-lister explain`: prints what was found, the queries with their plans, and the
+//! duration of each phase.
 
 use std::io::{self, Write};
 use std::time::Instant;
 
 use rusqlite::Connection;
 
-use super::listing::{Ended, Task};
+use super::listing::{ListJob, RunStatus};
 use super::report_error;
 use crate::marker::{self, ScanResult};
 use crate::store::{Database, ListQuery, Opened, StoreError, Table, TableKind, WalPosition};
 use crate::text::{DisplayPath, one_line};
 use crate::wire::notes;
 
-/// Explains the listing of `task` to a person.
+/// Runs the listing of `job` and explains it to a person.
+///
+/// An error of the database is reported to `err`.
 ///
 /// # Errors
 ///
-/// Where `out` fails. A database that fails is said to `err`.
-pub fn print(task: &Task, mut out: impl Write, err: impl Write) -> io::Result<Ended> {
-    let Some(path) = task.db.as_deref() else {
-        writeln!(
-            out,
-            "state:    missing (OPENCODE_DB says :memory:, there is nothing to read)"
-        )?;
-        return Ok(Ended::Complete);
+/// Returns an error if `out` or `err` fails.
+pub fn print(job: &ListJob, mut out: impl Write, err: impl Write) -> io::Result<RunStatus> {
+    let Some(path) = job.db.as_deref() else {
+        writeln!(out, "state:    missing (OPENCODE_DB is :memory:)")?;
+        return Ok(RunStatus::Complete);
     };
     writeln!(out, "database: {}", DisplayPath(path))?;
-    match explain(task, &mut out) {
-        Ok(()) => Ok(Ended::Complete),
-        Err(Trouble::Io(error)) => Err(error),
-        Err(Trouble::Store(error)) => {
+    match explain(job, &mut out) {
+        Ok(()) => Ok(RunStatus::Complete),
+        Err(ExplainError::Io(error)) => Err(error),
+        Err(ExplainError::Store(error)) => {
             out.flush()?;
             report_error(error, path, err)
         }
     }
 }
 
-enum Trouble {
+enum ExplainError {
     Io(io::Error),
     Store(StoreError),
 }
 
-impl From<io::Error> for Trouble {
+impl From<io::Error> for ExplainError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
 }
 
-impl From<StoreError> for Trouble {
+impl From<StoreError> for ExplainError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
 }
 
-impl From<rusqlite::Error> for Trouble {
+impl From<rusqlite::Error> for ExplainError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Store(error.into())
     }
 }
 
-/// The phases of a listing and how long each took.
+/// The phases of a listing and their durations.
 struct Phases {
-    last: Instant,
-    took: Vec<(&'static str, f64)>,
+    started: Instant,
+    durations_ms: Vec<(&'static str, f64)>,
 }
 
 impl Phases {
+    /// Ends the present phase, which has this name, and starts the next.
     fn end(&mut self, name: &'static str) {
         let now = Instant::now();
-        self.took
-            .push((name, (now - self.last).as_secs_f64() * 1000.0));
-        self.last = now;
+        self.durations_ms
+            .push((name, (now - self.started).as_secs_f64() * 1000.0));
+        self.started = now;
     }
 }
 
-fn explain(task: &Task, out: &mut impl Write) -> Result<(), Trouble> {
-    let Some(path) = task.db.as_deref() else {
+fn explain(job: &ListJob, out: &mut impl Write) -> Result<(), ExplainError> {
+    let Some(path) = job.db.as_deref() else {
         return Ok(());
     };
     let mut phases = Phases {
-        last: Instant::now(),
-        took: Vec::new(),
+        started: Instant::now(),
+        durations_ms: Vec::new(),
     };
-    let database = match Database::open(path, &task.open)? {
-        Opened::Missing => return Ok(writeln!(out, "state:    missing (there is no file)")?),
+    let database = match Database::open(path, &job.open)? {
+        Opened::Missing => return Ok(writeln!(out, "state:    missing (no such file)")?),
         Opened::Young => {
             return Ok(writeln!(
                 out,
-                "state:    young (not in WAL mode and changed less than two seconds ago: \
-                 being made or restored, left alone)"
+                "state:    young (not in WAL mode and changed less than two seconds ago: not \
+                 opened, since it may be being created or restored)"
             )?);
         }
         Opened::Empty => return Ok(writeln!(out, "state:    empty (the file has zero bytes)")?),
         Opened::Ready(database) => database,
     };
     phases.end("open");
-    explain_open(&database, task, &mut phases, out)?;
+    explain_open(&database, job, &mut phases, out)?;
     database.close()?;
     writeln!(out, "\nphases:")?;
-    for (name, milliseconds) in &phases.took {
+    for (name, milliseconds) in &phases.durations_ms {
         writeln!(out, "  {name:<8} {milliseconds:>9.2} ms")?;
     }
     Ok(())
@@ -106,10 +107,10 @@ fn explain(task: &Task, out: &mut impl Write) -> Result<(), Trouble> {
 
 fn explain_open(
     database: &Database,
-    task: &Task,
+    job: &ListJob,
     phases: &mut Phases,
     out: &mut impl Write,
-) -> Result<(), Trouble> {
+) -> Result<(), ExplainError> {
     let ScanResult {
         snapshot,
         schema,
@@ -118,13 +119,13 @@ fn explain_open(
         full_scan_reason,
         degraded,
         cache_update: _,
-    } = marker::scan(database, &task.marker)?;
+    } = marker::scan(database, &job.marker)?;
     phases.end("marker");
-    let query = ListQuery::new(&schema, task.filter)?;
+    let query = ListQuery::new(&schema, job.filter)?;
     let state = match (&query, database.is_immutable()) {
         (None, _) => "empty (no session tables)",
         (Some(_), false) => "ready",
-        (Some(_), true) => "ready (its directory cannot be written to: read as unchanging)",
+        (Some(_), true) => "ready (its directory is not writable: opened as immutable)",
     };
     writeln!(out, "state:    {state}")?;
     let pragma = |name: &str| {
@@ -162,7 +163,7 @@ fn explain_open(
     }
     let Some(query) = query else { return Ok(()) };
 
-    if task.marker.marker.is_some() {
+    if job.marker.marker.is_some() {
         writeln!(
             out,
             "\nmarker:   {} scan, {} frames of the log, {} bytes searched, {:.0} % known",
@@ -177,7 +178,7 @@ fn explain_open(
     }
     for (name, sql) in query.statements() {
         writeln!(out, "\n{name}:\n  {}", one_line(sql))?;
-        // One of an optional part may not be possible; the listing goes on without.
+        // The query of an optional part may fail; the listing then omits the part.
         match plan_of(&snapshot, sql) {
             Ok(steps) => {
                 for step in steps {
@@ -191,7 +192,7 @@ fn explain_open(
     let (mut sessions, mut marked) = (0_u64, 0_u64);
     let listed = query.run(
         &snapshot,
-        task.first_prompt_limit,
+        job.first_prompt_limit,
         |session| -> Result<(), StoreError> {
             sessions += 1;
             marked += u64::from(marked_sessions.is_marked(&session.id) == Some(true));
@@ -202,7 +203,7 @@ fn explain_open(
     let skipped = listed.skipped;
     writeln!(
         out,
-        "\nsessions: {sessions}, {marked} of them marked; left out {} with an invalid id and {} \
+        "\nsessions: {sessions}, {marked} of them marked; skipped {} with an invalid id and {} \
          duplicates; {} texts cut",
         skipped.invalid_id, skipped.duplicate_id, skipped.truncated
     )?;

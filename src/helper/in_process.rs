@@ -1,16 +1,16 @@
-//! Listing within this process, for tests and for embedders that cannot launch
-//! programs. The only place of the main process that reaches the database.
+//! [`InProcessLister`]: lists within the calling process, for tests and for embedders that
+//! cannot spawn processes. No other code opens a database in the main process.
 //!
-//! What it gives up: a crash of SQLite is a crash of the host, memory is the
-//! host's, and a read that the disk does not answer blocks the calling thread
-//! past its deadline, which is looked at only between SQLite's instructions.
+//! It has no isolation: a crash of SQLite is a crash of the host, and the listing uses the
+//! host's memory. A read that the disk does not answer blocks the calling thread past the
+//! deadline, because the deadline is checked only between SQLite's instructions.
 //!
-//! Hosts that have connections of their own to the same file must not use it:
-//! POSIX locks belong to a process, and closing the descriptor that this lister
-//! opens drops the locks of every other connection
-//! (<https://sqlite.org/howtocorrupt.html>, section 2.2). For the same reason
-//! it makes one listing of a file at a time, however many threads ask and whatever they
-//! call the file. Listings of several files do not wait for each other.
+//! A host with its own connections to the same file must not use it. POSIX locks belong to
+//! the process, and closing the descriptor that this lister opens drops the locks of every
+//! other connection (<https://sqlite.org/howtocorrupt.html>, section 2.2). For the same
+//! reason the lister runs one listing of a file at a time, whatever the number of threads
+//! and the path that each of them uses. Listings of different files do not wait for each
+//! other.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::helper::listing::{self, Ended};
-use crate::helper::look_up;
+use crate::helper::listing::{self, ListJob, RunStatus};
+use crate::helper::look_up::{self, LookUpJob};
 use crate::lister::{
     FailureReason, ListRequest, Lister, LookUpRequest, Outcome, Timeout, default_threads,
     outcome_of, until,
@@ -30,17 +30,18 @@ use crate::marker;
 use crate::store::{Filter, OpenOptions};
 use crate::wire::{Answers, Checked, Content, ListingContent, LookUpContent, Progress, Writer};
 
-/// The databases that threads are reading.
-static TAKEN: Mutex<Vec<DatabaseId>> = Mutex::new(Vec::new());
-static GIVEN_BACK: Condvar = Condvar::new();
+/// The databases that threads are reading now.
+static LEASED: Mutex<Vec<DatabaseId>> = Mutex::new(Vec::new());
+/// Notified when a lease is returned.
+static LEASE_RETURNED: Condvar = Condvar::new();
 
-/// What tells one database from another.
+/// The identity of a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct DatabaseId {
-    /// Canonical, as far as it is there.
+    /// The canonical path, as far as it exists.
     path: PathBuf,
-    /// The device and the inode, which are what the system's locks belong to; `None` where
-    /// there is no file.
+    /// The device and the inode, to which the system's locks belong; `None` if the file does
+    /// not exist.
     file: Option<(u64, u64)>,
 }
 
@@ -49,49 +50,53 @@ impl DatabaseId {
         let path = DatabaseFiles::resolve(db).map_or_else(|_| db.to_owned(), |files| files.main);
         let file = std::fs::metadata(&path).ok();
         Self {
-            file: file.map(|about| (about.dev(), about.ino())),
+            file: file.map(|metadata| (metadata.dev(), metadata.ino())),
             path,
         }
     }
 
-    /// Whether it can be the same database: a file can come to a path, or go from it, at
-    /// any time.
-    fn can_be(&self, other: &Self) -> bool {
+    /// Returns true if the two may be the same database. Equal paths suffice, because a file
+    /// can be created at a path or removed from it at any time.
+    fn may_equal(&self, other: &Self) -> bool {
         self.path == other.path || (self.file.is_some() && self.file == other.file)
     }
 }
 
-/// The right to read one database, given back when it is dropped.
-struct Turn(DatabaseId);
+/// The exclusive right to read one database; dropping it returns the right.
+struct DatabaseLease(DatabaseId);
 
-impl Turn {
-    /// Waits for it, but not past the deadline.
-    fn take(database: DatabaseId, deadline: Instant) -> Option<Self> {
-        let is_taken = |taken: &[DatabaseId]| taken.iter().any(|other| other.can_be(&database));
+impl DatabaseLease {
+    /// Waits for the lease. Returns `None` if the deadline passes before.
+    fn acquire(database: DatabaseId, deadline: Instant) -> Option<Self> {
+        let is_leased =
+            |leased: &[DatabaseId]| leased.iter().any(|other| other.may_equal(&database));
         let left = deadline.saturating_duration_since(Instant::now());
-        let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut taken, _) = GIVEN_BACK
-            .wait_timeout_while(taken, left, |taken| is_taken(taken))
+        let leased = LEASED.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut leased, _) = LEASE_RETURNED
+            .wait_timeout_while(leased, left, |leased| is_leased(leased))
             .unwrap_or_else(PoisonError::into_inner);
-        if is_taken(&taken) {
+        if is_leased(&leased) {
             return None;
         }
-        taken.push(database.clone());
+        leased.push(database.clone());
         Some(Self(database))
     }
 }
 
-impl Drop for Turn {
+impl Drop for DatabaseLease {
     fn drop(&mut self) {
-        let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
-        // No two that are alike are in it at once.
-        taken.retain(|other| *other != self.0);
-        // Whoever is told may wait for another database.
-        GIVEN_BACK.notify_all();
+        let mut leased = LEASED.lock().unwrap_or_else(PoisonError::into_inner);
+        // Equal databases are never leased at once, so this removes only its own entry.
+        leased.retain(|other| *other != self.0);
+        // One notified thread may wait for another database, so all must check.
+        LEASE_RETURNED.notify_all();
     }
 }
 
-/// Lists within this process; see the module.
+/// A [`Lister`] that lists within the calling process, without a helper.
+///
+/// A crash of SQLite crashes the host, and a call can block past its deadline while the disk
+/// does not respond. A host with its own connections to the same database must not use it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct InProcessLister;
 
@@ -100,39 +105,39 @@ impl Lister for InProcessLister {
         let sessions = ListingContent::new(request.bounded_first_prompt_limit())
             .sharing(request.known.clone());
         let db = database(request.db.as_ref());
-        in_turn(
+        run_exclusively(
             db.as_deref(),
             request.deadline,
             sessions,
             |deadline, out| {
-                let task = listing_task(request, db.clone(), deadline);
-                listing::list(&task, out, io::sink())
+                let job = list_job(request, db.clone(), deadline);
+                listing::list(&job, out, io::sink())
             },
         )
     }
 
     fn look_up(&self, request: &LookUpRequest) -> Outcome<Answers> {
         let limit = request.bounded_first_prompt_limit();
-        let asked = LookUpContent::new(request.what, &request.ids).with_first_prompt_limit(limit);
+        let answers = LookUpContent::new(request.what, &request.ids).with_first_prompt_limit(limit);
         let db = database(request.db.as_ref());
-        in_turn(db.as_deref(), request.deadline, asked, |deadline, out| {
-            let task = look_up::Task {
+        run_exclusively(db.as_deref(), request.deadline, answers, |deadline, out| {
+            let job = LookUpJob {
                 db: db.clone(),
                 what: request.what,
                 ids: request.ids.clone(),
                 first_prompt_limit: limit,
                 open: options(request.busy_timeout(), deadline),
             };
-            look_up::look_up(&task, out)
+            look_up::look_up(&job, out)
         })
     }
 }
 
-/// The listing of this database, in the time that is left until the deadline.
-fn listing_task(request: &ListRequest, db: Option<PathBuf>, deadline: Instant) -> listing::Task {
+/// Returns the listing of this database for the time that is left until the deadline.
+fn list_job(request: &ListRequest, db: Option<PathBuf>, deadline: Instant) -> ListJob {
     let left = deadline.saturating_duration_since(Instant::now());
     let cache = request.scan_cache.clone();
-    listing::Task {
+    ListJob {
         marker: marker::Options {
             marker: request.marker.clone(),
             cache: cache.and_then(|cache| cache.prepare(db.as_ref()?)),
@@ -149,9 +154,10 @@ fn listing_task(request: &ListRequest, db: Option<PathBuf>, deadline: Instant) -
     }
 }
 
-/// The database; where several are found, none is.
-fn database(asked: Option<&PathBuf>) -> Option<PathBuf> {
-    asked
+/// Returns the requested database, by default the only one that is found; `None` if none or
+/// several are found.
+fn database(requested: Option<&PathBuf>) -> Option<PathBuf> {
+    requested
         .cloned()
         .or_else(|| locate::one_database().ok().flatten())
 }
@@ -164,12 +170,12 @@ fn options(busy_timeout: Duration, deadline: Instant) -> OpenOptions {
     }
 }
 
-/// Does the helper's work when it is this thread's turn, and checks what it says.
-fn in_turn<C: Content>(
+/// Runs `work` while this thread holds the lease of the database, and checks its output.
+fn run_exclusively<C: Content>(
     db: Option<&Path>,
     deadline: Duration,
     content: C,
-    work: impl FnOnce(Instant, Writer<&mut Checked<C>>) -> io::Result<Ended>,
+    work: impl FnOnce(Instant, Writer<&mut Checked<C>>) -> io::Result<RunStatus>,
 ) -> Outcome<C::Whole> {
     let until = until(deadline);
     let timed_out = |progress| {
@@ -180,9 +186,9 @@ fn in_turn<C: Content>(
             stderr_tail: String::new(),
         })
     };
-    // Without a database there is nothing to wait for.
-    let turn = db.map(|db| Turn::take(DatabaseId::of(db), until));
-    if matches!(turn, Some(None)) {
+    // Without a database no lease is needed.
+    let lease = db.map(|db| DatabaseLease::acquire(DatabaseId::of(db), until));
+    if matches!(lease, Some(None)) {
         return timed_out(Progress::Nothing);
     }
     let mut checked = Checked::of(content);
@@ -206,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn turns_are_of_one_database_under_any_name() {
+    fn lease_excludes_every_name_of_one_database() {
         let place = tempfile::tempdir().unwrap();
         let path = |name: &str| place.path().join(name);
         for name in ["a.db", "b.db"] {
@@ -214,8 +220,8 @@ mod tests {
         }
         std::fs::hard_link(path("a.db"), path("hard.db")).unwrap();
         std::os::unix::fs::symlink("a.db", path("link.db")).unwrap();
-        let take = |db: &Path| Turn::take(DatabaseId::of(db), Instant::now());
-        for (taken, asked, is_free) in [
+        let acquire = |db: &Path| DatabaseLease::acquire(DatabaseId::of(db), Instant::now());
+        for (leased, requested, is_free) in [
             ("a.db", "a.db", false),
             ("a.db", "link.db", false),
             ("hard.db", "a.db", false),
@@ -223,23 +229,26 @@ mod tests {
             ("none.db", "none.db", false),
             ("none.db", "a.db", true),
         ] {
-            let held = take(&path(taken)).unwrap();
-            let got = take(&path(asked)).is_some();
-            assert_eq!(got, is_free, "{taken}, {asked}");
-            drop(held);
-            assert!(take(&path(asked)).is_some(), "{asked} was given back");
+            let lease = acquire(&path(leased)).unwrap();
+            let is_acquired = acquire(&path(requested)).is_some();
+            assert_eq!(is_acquired, is_free, "{leased}, {requested}");
+            drop(lease);
+            assert!(
+                acquire(&path(requested)).is_some(),
+                "{requested} is free again"
+            );
         }
-        // The file comes while somebody waits for it to be there.
-        let held = take(&path("later.db")).unwrap();
+        // The file is created while the lease of its path is held.
+        let lease = acquire(&path("later.db")).unwrap();
         std::fs::write(path("later.db"), "").unwrap();
-        assert!(take(&path("later.db")).is_none());
-        drop(held);
+        assert!(acquire(&path("later.db")).is_none());
+        drop(lease);
     }
 
-    /// The time left can be much less than the request's deadline: another listing had
-    /// its turn.
+    /// The time left can be much less than the request's deadline if the listing waited for
+    /// another one.
     #[test]
-    fn scan_has_at_most_half_of_the_time_left() {
+    fn scan_budget_is_at_most_half_of_the_time_left() {
         let seconds = Duration::from_secs;
         let request = |scan_budget, first_prompt_limit| ListRequest {
             scan_budget,
@@ -247,17 +256,17 @@ mod tests {
             deadline: seconds(100),
             ..ListRequest::of("/x")
         };
-        let task = |request: &ListRequest, left: Duration| {
-            let task = listing_task(request, request.db.clone(), Instant::now() + left);
-            (task.marker.budget.unwrap(), task.first_prompt_limit)
+        let job = |request: &ListRequest, left: Duration| {
+            let job = list_job(request, request.db.clone(), Instant::now() + left);
+            (job.marker.budget.unwrap(), job.first_prompt_limit)
         };
-        let (budget, limit) = task(&request(None, 0), seconds(60));
-        // A busy machine takes its time from one look at the clock to the next.
+        let (budget, limit) = job(&request(None, 0), seconds(60));
+        // On a loaded machine much time can pass between two readings of the clock.
         assert!(budget <= seconds(30) && budget > seconds(20), "{budget:?}");
         assert_eq!(limit, 1);
-        let (budget, limit) = task(&request(Some(seconds(2)), 4_000), seconds(60));
+        let (budget, limit) = job(&request(Some(seconds(2)), 4_000), seconds(60));
         assert_eq!((budget, limit), (seconds(2), 4_000));
-        let (budget, _) = task(&request(Some(seconds(2)), 200), Duration::ZERO);
+        let (budget, _) = job(&request(Some(seconds(2)), 200), Duration::ZERO);
         assert_eq!(budget, Duration::from_millis(1));
     }
 }

@@ -1,4 +1,5 @@
-//! One listing: open, look at the schema, find the marker, send the rows.
+//! One listing: opens the database, reads the schema, finds the marked sessions, writes the
+//! rows.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -12,32 +13,32 @@ use crate::wire::{
     DatabaseState, End, ErrorKind, HelperError, OptionalPart, Scan, WriteError, Writer, limits,
 };
 
-/// What to list, and how.
+/// One listing to run.
 #[derive(Debug, Clone)]
-pub struct Task {
-    /// The database; `None` where there is nothing to read.
+pub struct ListJob {
+    /// The database; `None` if there is none to read.
     pub db: Option<PathBuf>,
-    /// How to look for the marker.
+    /// How to search for the marker.
     pub marker: marker::Options,
-    /// Which sessions.
+    /// Which sessions to list.
     pub filter: Filter,
     /// How to open the database.
     pub open: OpenOptions,
-    /// The most characters of a first prompt.
+    /// The maximum length of a first prompt in characters.
     pub first_prompt_limit: usize,
 }
 
-/// How a listing ended; the last line was written.
+/// The last line that a run wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// With an `end`.
+pub enum RunStatus {
+    /// An `end`.
     Complete,
-    /// With an `error` of this kind.
+    /// An `error` of this kind.
     Failed(ErrorKind),
 }
 
-impl Ended {
-    /// The helper's exit status.
+impl RunStatus {
+    /// Returns the helper's exit status.
     #[must_use]
     pub fn exit_status(self) -> u8 {
         match self {
@@ -47,50 +48,56 @@ impl Ended {
     }
 }
 
-/// Writes one listing after its `hello`, down to its last line.
+/// Writes one listing, from the line after the `hello` to the last line.
+///
+/// An error of the database becomes an `error` line. If the scan cache cannot be written,
+/// that is reported to `err`.
 ///
 /// # Errors
 ///
-/// Only where `out` fails. A database that fails is an `error` line. What cannot be
-/// remembered for the next listing is said to `err`.
-pub fn list<W: Write>(task: &Task, mut out: Writer<W>, mut err: impl Write) -> io::Result<Ended> {
-    match read(task, &mut out) {
-        Ok((end, remember)) => {
+/// Returns an error if `out` fails.
+pub fn list<W: Write>(
+    job: &ListJob,
+    mut out: Writer<W>,
+    mut err: impl Write,
+) -> io::Result<RunStatus> {
+    match read(job, &mut out) {
+        Ok((end, cache_update)) => {
             out.end(end)?;
-            // Not before the listing has been delivered: it waits for nothing.
-            if let Some(Err(error)) = remember.map(|remember| remember.save()) {
+            // Saved after the listing is written, so that the caller does not wait for it.
+            if let Some(Err(error)) = cache_update.map(|cache_update| cache_update.save()) {
                 let _ = writeln!(
                     err,
-                    "opencode-lister: the scan cache cannot be written, and the next scan is a full one: {error}"
+                    "opencode-lister: cannot write the scan cache, so the next scan is a full one: {error}"
                 );
             }
-            Ok(Ended::Complete)
+            Ok(RunStatus::Complete)
         }
-        Err(error) => error.end(task.db.as_deref(), out),
+        Err(error) => error.end(job.db.as_deref(), out),
     }
 }
 
-/// Why there is no end of what was begun.
-pub(super) enum Trouble {
+/// Why a run cannot write its `end`.
+pub(super) enum RunError {
     Store(StoreError),
     Write(WriteError),
 }
 
-impl From<StoreError> for Trouble {
+impl From<StoreError> for RunError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
 }
 
-impl From<WriteError> for Trouble {
+impl From<WriteError> for RunError {
     fn from(error: WriteError) -> Self {
         Self::Write(error)
     }
 }
 
-impl Trouble {
-    /// Writes the last line.
-    pub(super) fn end<W: Write>(self, db: Option<&Path>, out: Writer<W>) -> io::Result<Ended> {
+impl RunError {
+    /// Writes the `error` line, unless the output itself failed.
+    pub(super) fn end<W: Write>(self, db: Option<&Path>, out: Writer<W>) -> io::Result<RunStatus> {
         let failure = match self {
             Self::Write(WriteError::Io(error)) => return Err(error),
             Self::Write(error @ WriteError::TooLarge(_)) => HelperError {
@@ -104,14 +111,17 @@ impl Trouble {
         };
         let kind = failure.kind;
         out.error(failure)?;
-        Ok(Ended::Failed(kind))
+        Ok(RunStatus::Failed(kind))
     }
 }
 
-fn read<W: Write>(task: &Task, out: &mut Writer<W>) -> Result<(End, Option<CacheUpdate>), Trouble> {
+fn read<W: Write>(
+    job: &ListJob,
+    out: &mut Writer<W>,
+) -> Result<(End, Option<CacheUpdate>), RunError> {
     let started = Instant::now();
-    let opened = match &task.db {
-        Some(path) => Database::open(path, &task.open)?,
+    let opened = match &job.db {
+        Some(path) => Database::open(path, &job.open)?,
         None => Opened::Missing,
     };
     let mut rows = Rows {
@@ -119,14 +129,14 @@ fn read<W: Write>(task: &Task, out: &mut Writer<W>) -> Result<(End, Option<Cache
         log_elsewhere: false,
         other_tables: Vec::new(),
         scan: Scan::NONE,
-        remember: None,
+        cache_update: None,
     };
     let state = match opened {
         Opened::Missing => DatabaseState::Missing,
         Opened::Young => DatabaseState::Young,
         Opened::Empty => DatabaseState::Empty,
         Opened::Ready(database) => {
-            rows = send_rows(&database, task, out)?;
+            rows = send_rows(&database, job, out)?;
             database.close()?;
             match rows.listed {
                 Some(_) => DatabaseState::Ready,
@@ -147,25 +157,25 @@ fn read<W: Write>(task: &Task, out: &mut Writer<W>) -> Result<(End, Option<Cache
         other_tables: rows.other_tables,
         elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
     };
-    Ok((end, rows.remember))
+    Ok((end, rows.cache_update))
 }
 
 struct Rows {
-    /// `None` where there are no session tables.
+    /// `None` if the database has no session tables.
     listed: Option<ListSummary>,
     log_elsewhere: bool,
-    /// Where there are no session tables.
+    /// Empty if the database has session tables.
     other_tables: Vec<String>,
     scan: Scan,
-    remember: Option<CacheUpdate>,
+    cache_update: Option<CacheUpdate>,
 }
 
 fn send_rows<W: Write>(
     database: &Database,
-    task: &Task,
+    job: &ListJob,
     out: &mut Writer<W>,
-) -> Result<Rows, Trouble> {
-    // One snapshot: schema, marker and rows are of the same moment.
+) -> Result<Rows, RunError> {
+    // Schema, marker and rows are read in one snapshot.
     let ScanResult {
         snapshot,
         schema,
@@ -174,20 +184,20 @@ fn send_rows<W: Write>(
         cache_update,
         degraded,
         full_scan_reason: _,
-    } = marker::scan(database, &task.marker)?;
+    } = marker::scan(database, &job.marker)?;
     let log_elsewhere = database.log_elsewhere();
-    let Some(query) = ListQuery::new(&schema, task.filter)? else {
+    let Some(query) = ListQuery::new(&schema, job.filter)? else {
         return Ok(Rows {
             listed: None,
             log_elsewhere,
             other_tables: other_tables(&snapshot).map_err(StoreError::from)?,
             scan: Scan::NONE,
-            remember: None,
+            cache_update: None,
         });
     };
-    let mut listed = query.run(&snapshot, task.first_prompt_limit, |mut session| {
+    let mut listed = query.run(&snapshot, job.first_prompt_limit, |mut session| {
         session.marked = marked_sessions.is_marked(&session.id);
-        out.session(session).map_err(Trouble::Write)
+        out.session(session).map_err(RunError::Write)
     })?;
     if let Some(reason) = degraded {
         listed.degraded.record(OptionalPart::Marked, &reason);
@@ -197,12 +207,12 @@ fn send_rows<W: Write>(
         log_elsewhere,
         other_tables: Vec::new(),
         scan,
-        remember: cache_update,
+        cache_update,
     })
 }
 
-/// The first tables of a database without sessions, but for those in which OpenCode keeps
-/// count of its migrations: these are there before any other.
+/// Returns the names of the first tables of a database without sessions, except those in
+/// which OpenCode records its migrations: they exist before any other table.
 pub(super) fn other_tables(conn: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut tables = conn.prepare(
         "SELECT CAST(substr(name, 1, 64) AS BLOB) FROM sqlite_schema

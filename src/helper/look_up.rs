@@ -1,86 +1,88 @@
-//! One look-up: open, and answer for each id in turn.
+//! One look-up: opens the database and writes one answer per id.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use super::listing::{Ended, Trouble, other_tables};
+use super::listing::{RunError, RunStatus, other_tables};
 use crate::session::SessionId;
 use crate::store::{Database, Finder, LookUpQuery, OpenOptions, Opened, Schema, StoreError};
 use crate::wire::{Answer, AnswersEnd, DatabaseState, LookUp, Unresolved, Writer};
 
-/// What to look up, and where.
+/// One look-up to run.
 #[derive(Debug, Clone)]
-pub struct Task {
-    /// The database; `None` where there is nothing to read.
+pub struct LookUpJob {
+    /// The database; `None` if there is none to read.
     pub db: Option<PathBuf>,
-    /// What is asked of each id.
+    /// What to find for each id.
     pub what: LookUp,
     /// The ids.
     pub ids: Vec<SessionId>,
     /// How to open the database.
     pub open: OpenOptions,
-    /// The most characters of a first prompt.
+    /// The maximum length of a first prompt in characters.
     pub first_prompt_limit: usize,
 }
 
-/// Writes the answers after the `hello`, down to the last line.
+/// Writes one look-up, from the line after the `hello` to the last line.
+///
+/// An error of the database becomes an `error` line.
 ///
 /// # Errors
 ///
-/// Only where `out` fails. A database that fails is an `error` line.
-pub fn look_up<W: Write>(task: &Task, mut out: Writer<W>) -> io::Result<Ended> {
+/// Returns an error if `out` fails.
+pub fn look_up<W: Write>(job: &LookUpJob, mut out: Writer<W>) -> io::Result<RunStatus> {
     let started = Instant::now();
-    match answer(task, &mut out) {
+    match answer_all(job, &mut out) {
         Ok((database, other_tables)) => {
             out.end_answers(&AnswersEnd {
-                answers: task.ids.len() as u64,
+                answers: job.ids.len() as u64,
                 database,
                 other_tables,
                 elapsed_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
             })?;
-            Ok(Ended::Complete)
+            Ok(RunStatus::Complete)
         }
-        Err(error) => error.end(task.db.as_deref(), out),
+        Err(error) => error.end(job.db.as_deref(), out),
     }
 }
 
-/// The state of the database, and the tables that it has where it has none of sessions.
-type Found = (DatabaseState, Vec<String>);
+/// The state of the database, and the names of its tables if it has no session tables.
+type DatabaseSummary = (DatabaseState, Vec<String>);
 
-fn answer<W: Write>(task: &Task, out: &mut Writer<W>) -> Result<Found, Trouble> {
-    let opened = match &task.db {
-        Some(path) => Database::open(path, &task.open)?,
+fn answer_all<W: Write>(job: &LookUpJob, out: &mut Writer<W>) -> Result<DatabaseSummary, RunError> {
+    let opened = match &job.db {
+        Some(path) => Database::open(path, &job.open)?,
         None => Opened::Missing,
     };
     let state = match opened {
         Opened::Ready(database) => {
-            let found = answer_from(&database, task, out)?;
+            let summary = answer_from(&database, job, out)?;
             database.close()?;
-            return Ok(found);
+            return Ok(summary);
         }
         Opened::Missing => DatabaseState::Missing,
         Opened::Young => DatabaseState::Young,
         Opened::Empty => DatabaseState::Empty,
     };
-    for id in &task.ids {
-        out.answer(&absent(task.what, id))?;
+    for id in &job.ids {
+        out.answer(&absent(job.what, id))?;
     }
     Ok((state, Vec::new()))
 }
 
 fn answer_from<W: Write>(
     database: &Database,
-    task: &Task,
+    job: &LookUpJob,
     out: &mut Writer<W>,
-) -> Result<Found, Trouble> {
-    // One snapshot: all answers are of the same moment.
+) -> Result<DatabaseSummary, RunError> {
+    // All answers are read in one snapshot.
     let snapshot = database.begin()?;
     let schema = Schema::read(&snapshot)?;
     let query = LookUpQuery::new(&schema)?;
-    let mut finder = Finder::new(&snapshot, &query, task.first_prompt_limit)?;
-    for id in &task.ids {
-        out.answer(&one(&mut finder, task.what, id)?)?;
+    let mut finder = Finder::new(&snapshot, &query, job.first_prompt_limit)?;
+    for id in &job.ids {
+        out.answer(&find(&mut finder, job.what, id)?)?;
     }
     Ok(match query.is_empty() {
         true => {
@@ -91,7 +93,7 @@ fn answer_from<W: Write>(
     })
 }
 
-fn one(finder: &mut Finder<'_>, what: LookUp, id: &SessionId) -> Result<Answer, StoreError> {
+fn find(finder: &mut Finder<'_>, what: LookUp, id: &SessionId) -> Result<Answer, StoreError> {
     Ok(match what {
         LookUp::Get => match finder.session(id)? {
             Some(session) => Answer::Session(Box::new(session)),

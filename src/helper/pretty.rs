@@ -1,9 +1,10 @@
-//! `--pretty`: the same listing, checked the same way, as a table for a person.
+//! `--pretty`: prints the listing as a table for people. The listing passes the same checks
+//! as that of a spawned helper.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use super::listing::{Ended, Task, list};
+use super::listing::{ListJob, RunStatus, list};
 use crate::entry::Sourced;
 use crate::output::{self, Columns, Terminal, TimeColumn};
 use crate::project::Projects;
@@ -12,20 +13,19 @@ use crate::wire::{
     Checked, DatabaseState, End, ListingContent, Verdict, Writer, other_tables_line,
 };
 
-/// What looking for the projects takes a part of at most.
-const PROJECTS: Duration = Duration::from_secs(4);
+/// How long finding the projects of the sessions may take.
+const PROJECT_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Prints the listing as a table to `out`, and what is to be said about it to
-/// `err`.
+/// Prints the listing as a table to `out`, and a summary or an error to `err`.
 ///
 /// # Errors
 ///
-/// Where one of them fails.
-pub fn print(task: &Task, mut out: impl Write, mut err: impl Write) -> io::Result<Ended> {
-    let mut checked = Checked::of(ListingContent::new(task.first_prompt_limit));
+/// Returns an error if `out` or `err` fails.
+pub fn print(job: &ListJob, mut out: impl Write, mut err: impl Write) -> io::Result<RunStatus> {
+    let mut checked = Checked::of(ListingContent::new(job.first_prompt_limit));
     let mut writer = Writer::new(&mut checked);
     writer.hello()?;
-    let ended = list(task, writer, &mut err)?;
+    let status = list(job, writer, &mut err)?;
     match checked.finish().map_err(io::Error::other)? {
         Verdict::Refused { failure, .. } => {
             writeln!(err, "opencode-lister: {}", text::one_line(&failure.message))?;
@@ -33,10 +33,10 @@ pub fn print(task: &Task, mut out: impl Write, mut err: impl Write) -> io::Resul
         Verdict::Whole(listing) => {
             let projects = Projects::new();
             let places = listing.rows.iter().map(|row| &**row.place());
-            projects.look(places, Instant::now() + PROJECTS);
+            projects.look(places, Instant::now() + PROJECT_TIMEOUT);
             let sessions = listing.rows.iter().map(|row| Sourced {
                 entry: projects.entry(row.entry().session),
-                // There is one.
+                // The only source: the table does not show it.
                 source: "".into(),
                 also: Vec::new(),
             });
@@ -50,7 +50,7 @@ pub fn print(task: &Task, mut out: impl Write, mut err: impl Write) -> io::Resul
             summarize(&listing.end, err)?;
         }
     }
-    Ok(ended)
+    Ok(status)
 }
 
 fn summarize(end: &End, mut err: impl Write) -> io::Result<()> {
@@ -63,9 +63,9 @@ fn summarize(end: &End, mut err: impl Write) -> io::Result<()> {
     };
     let state = match end.database {
         DatabaseState::Ready => "",
-        DatabaseState::Missing => "; there is no database",
+        DatabaseState::Missing => "; no database found",
         DatabaseState::Empty => "; the database has no session tables",
-        DatabaseState::Young => "; the database is just being made, try again in a second",
+        DatabaseState::Young => "; the database is being created, try again in a second",
     };
     writeln!(
         err,
@@ -84,7 +84,7 @@ mod tests {
     use crate::wire::{Degraded, OptionalPart, Scan, Skipped};
 
     #[test]
-    fn summary_says_what_the_listing_lacks() {
+    fn summary_names_missing_parts() {
         let mut end = End {
             sessions: 3,
             database: DatabaseState::Ready,
@@ -98,9 +98,9 @@ mod tests {
             elapsed_ms: 4,
         };
         let summary = |end: &End| {
-            let mut said = Vec::new();
-            summarize(end, &mut said).unwrap();
-            String::from_utf8(said).unwrap()
+            let mut text = Vec::new();
+            summarize(end, &mut text).unwrap();
+            String::from_utf8(text).unwrap()
         };
         let first = "3 sessions in 4 ms, 0 bytes searched for the marker\n";
         assert_eq!(summary(&end), first);
@@ -109,17 +109,17 @@ mod tests {
             what: OptionalPart::Worktree,
             reason: "the table \"project\" is damaged".to_owned(),
         });
-        let said = summary(&end);
-        let said = said.strip_prefix(first).unwrap();
-        let lines: Vec<_> = said.lines().collect();
-        assert_eq!(lines.len(), 2, "{said}");
+        let text = summary(&end);
+        let notes = text.strip_prefix(first).unwrap();
+        let lines: Vec<_> = notes.lines().collect();
+        assert_eq!(lines.len(), 2, "{notes}");
         assert_eq!(
             lines[0],
             "opencode-lister: worktree is missing: the table \"project\" is damaged"
         );
         assert!(
-            lines[1].starts_with("opencode-lister: the newest sessions can be missing"),
-            "{said}"
+            lines[1].starts_with("opencode-lister: the newest sessions may be missing"),
+            "{notes}"
         );
     }
 }
