@@ -1,21 +1,20 @@
-//! Values as bytes: the only file in which bincode encodes and decodes. Pure; what puts
-//! the bytes on disk is [`mod@crate::files`].
+//! Encodes values as bytes. Only this file uses bincode. It does no I/O;
+//! [`mod@crate::files`] writes the bytes to disk.
 //!
-//! What goes to disk ([`encode`], [`decode`]) has a header of our own in front:
+//! A file on disk ([`encode`], [`decode`]) begins with a header:
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! | --- | --- |
-//! | 8 | magic: which kind of file |
+//! | 8 | magic: the kind of file |
 //! | 4 | format version, little endian |
 //! | 8 | length of the body, little endian |
 //! | 4 | CRC-32 of the body, little endian |
-//! | … | the body, bincode's standard encoding |
+//! | … | the body, in bincode's standard encoding |
 //!
-//! Reading promises: the header is checked before anything is decoded, a body
-//! never makes memory larger than [`MAX_BODY`], and whatever is wrong is an
-//! [`Unreadable`], never a panic and never a wrong value. Such a file is to be
-//! set aside and made again. bincode is no longer maintained (RUSTSEC-2025-0141),
-//! which is why it sees no byte that did not pass the checksum.
+//! Decoding checks the header first, allocates at most [`MAX_BODY_BYTES`] for a body, and
+//! returns a [`DecodeError`] for every other input: it never panics and never returns a
+//! wrong value. The caller sets an undecodable file aside and creates it again. bincode is
+//! no longer maintained (RUSTSEC-2025-0141), so it reads only bytes that passed the checksum.
 
 use std::io::{self, BufWriter, Cursor, Seek, SeekFrom, Write};
 
@@ -24,58 +23,58 @@ use bincode::enc::EncoderImpl;
 use bincode::enc::write::SizeWriter;
 use bincode::error::EncodeError;
 
-/// The largest body, in bytes: 64 MiB.
-pub const MAX_BODY: usize = 64 << 20;
+/// The maximum length of a body in bytes: 64 MiB.
+pub const MAX_BODY_BYTES: usize = 64 << 20;
 
-/// The bytes before the body.
-pub const HEADER: usize = 24;
+/// The length of the header in bytes.
+pub const HEADER_BYTES: usize = 24;
 
-/// A kind of file.
+/// The format of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kind {
-    /// How it begins.
+pub struct FileFormat {
+    /// The first bytes of the file.
     pub magic: [u8; 8],
-    /// The version of its format. Any change of the encoded types is another.
+    /// The version of the format. Any change of the encoded types needs a new version.
     pub version: u32,
 }
 
-/// Why a file cannot be read.
+/// Why bytes cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Unreadable {
-    /// It is another kind of file.
-    #[error("it is not one of this program's files")]
+pub enum DecodeError {
+    /// The bytes begin with another magic.
+    #[error("unknown file type")]
     Foreign,
-    /// It is of another version.
-    #[error("it has format {found}, this version reads format {known}")]
+    /// The format has another version.
+    #[error("unsupported format version {found}; this version reads version {known}")]
     Version {
-        /// Its version.
+        /// The version of the bytes.
         found: u32,
-        /// The version that can be read.
+        /// The expected version.
         known: u32,
     },
-    /// It is shorter or longer than it says.
-    #[error("its length is not what it says")]
+    /// The length differs from that in the header.
+    #[error("length mismatch: the file is truncated or has extra bytes")]
     Length,
-    /// Its checksum is wrong.
-    #[error("it is damaged: its checksum is wrong")]
+    /// The checksum differs from that in the header.
+    #[error("checksum mismatch: the file is damaged")]
     Checksum,
-    /// Its body cannot be decoded.
-    #[error("it cannot be decoded")]
+    /// The body is not a valid encoding.
+    #[error("invalid content")]
     Body,
 }
 
 fn bounded() -> impl config::Config {
-    config::standard().with_limit::<MAX_BODY>()
+    config::standard().with_limit::<MAX_BODY_BYTES>()
 }
 
 /// Returns the bytes of a file.
 ///
 /// # Errors
 ///
-/// Returns an error if the body would be larger than [`MAX_BODY`].
-pub fn encode(kind: Kind, value: &impl bincode::Encode) -> io::Result<Vec<u8>> {
-    let mut bytes = Cursor::new(Vec::with_capacity(HEADER));
-    write(kind, value, &mut bytes)?;
+/// Returns an error if the body would be larger than [`MAX_BODY_BYTES`].
+pub fn encode(format: FileFormat, value: &impl bincode::Encode) -> io::Result<Vec<u8>> {
+    let mut bytes = Cursor::new(Vec::with_capacity(HEADER_BYTES));
+    write(format, value, &mut bytes)?;
     Ok(bytes.into_inner())
 }
 
@@ -83,14 +82,14 @@ pub fn encode(kind: Kind, value: &impl bincode::Encode) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 ///
-/// Returns the errors of `out`, and an error if the body would be larger than [`MAX_BODY`].
+/// Returns the errors of `out`, and an error if the body would be larger than [`MAX_BODY_BYTES`].
 pub fn write(
-    kind: Kind,
+    format: FileFormat,
     value: &impl bincode::Encode,
     out: &mut (impl Write + Seek),
 ) -> io::Result<()> {
     let start = out.stream_position()?;
-    out.write_all(&[0; HEADER])?;
+    out.write_all(&[0; HEADER_BYTES])?;
     let mut body = Body {
         out: BufWriter::with_capacity(64 << 10, &mut *out),
         bytes: 0,
@@ -105,9 +104,9 @@ pub fn write(
     let bytes = body.bytes as u64;
     let checksum = body.checksum.clone().finalize();
     drop(body);
-    let mut header = Vec::with_capacity(HEADER);
-    header.extend_from_slice(&kind.magic);
-    header.extend_from_slice(&kind.version.to_le_bytes());
+    let mut header = Vec::with_capacity(HEADER_BYTES);
+    header.extend_from_slice(&format.magic);
+    header.extend_from_slice(&format.version.to_le_bytes());
     header.extend_from_slice(&bytes.to_le_bytes());
     header.extend_from_slice(&checksum.to_le_bytes());
     out.seek(SeekFrom::Start(start))?;
@@ -126,9 +125,9 @@ struct Body<W: Write> {
 impl<W: Write> Write for Body<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.bytes += bytes.len();
-        if self.bytes > MAX_BODY {
+        if self.bytes > MAX_BODY_BYTES {
             return Err(io::Error::other(
-                "there is more to save than a file may hold",
+                "the content exceeds the size limit of a file",
             ));
         }
         self.checksum.update(bytes);
@@ -150,38 +149,38 @@ pub fn encoded_bytes(value: &impl bincode::Encode) -> usize {
     size.into_writer().bytes_written
 }
 
-/// The value in the bytes of a file.
+/// Returns the value in the bytes of a file.
 ///
 /// # Errors
 ///
-/// Where they are not exactly what [`encode`] made of the same kind.
+/// Returns an error if the bytes are not exactly an output of [`encode`] for this format.
 pub fn decode<'a, T: bincode::BorrowDecode<'a, ()>>(
-    kind: Kind,
+    format: FileFormat,
     bytes: &'a [u8],
-) -> Result<T, Unreadable> {
-    let (magic, rest) = bytes.split_first_chunk::<8>().ok_or(Unreadable::Foreign)?;
-    if *magic != kind.magic {
-        return Err(Unreadable::Foreign);
+) -> Result<T, DecodeError> {
+    let (magic, rest) = bytes.split_first_chunk::<8>().ok_or(DecodeError::Foreign)?;
+    if *magic != format.magic {
+        return Err(DecodeError::Foreign);
     }
-    let (version, rest) = rest.split_first_chunk().ok_or(Unreadable::Length)?;
+    let (version, rest) = rest.split_first_chunk().ok_or(DecodeError::Length)?;
     let found = u32::from_le_bytes(*version);
-    if found != kind.version {
-        return Err(Unreadable::Version {
+    if found != format.version {
+        return Err(DecodeError::Version {
             found,
-            known: kind.version,
+            known: format.version,
         });
     }
-    let (length, rest) = rest.split_first_chunk().ok_or(Unreadable::Length)?;
-    let (checksum, body) = rest.split_first_chunk().ok_or(Unreadable::Length)?;
-    if u64::from_le_bytes(*length) != body.len() as u64 || body.len() > MAX_BODY {
-        return Err(Unreadable::Length);
+    let (length, rest) = rest.split_first_chunk().ok_or(DecodeError::Length)?;
+    let (checksum, body) = rest.split_first_chunk().ok_or(DecodeError::Length)?;
+    if u64::from_le_bytes(*length) != body.len() as u64 || body.len() > MAX_BODY_BYTES {
+        return Err(DecodeError::Length);
     }
     if u32::from_le_bytes(*checksum) != crc32fast::hash(body) {
-        return Err(Unreadable::Checksum);
+        return Err(DecodeError::Checksum);
     }
     match bincode::borrow_decode_from_slice(body, bounded()) {
         Ok((value, used)) if used == body.len() => Ok(value),
-        _ => Err(Unreadable::Body),
+        _ => Err(DecodeError::Body),
     }
 }
 
@@ -189,7 +188,7 @@ pub fn decode<'a, T: bincode::BorrowDecode<'a, ()>>(
 mod tests {
     use super::*;
 
-    const KIND: Kind = Kind {
+    const FORMAT: FileFormat = FileFormat {
         magic: *b"TESTFILE",
         version: 3,
     };
@@ -201,15 +200,15 @@ mod tests {
     }
 
     #[test]
-    fn what_was_encoded_is_decoded() {
-        let bytes = encode(KIND, &value()).unwrap();
-        assert_eq!(decode(KIND, &bytes), Ok(value()));
+    fn encoded_value_is_decoded() {
+        let bytes = encode(FORMAT, &value()).unwrap();
+        assert_eq!(decode(FORMAT, &bytes), Ok(value()));
     }
 
     #[test]
-    fn every_flipped_byte_and_every_truncation_is_noticed() {
-        let bytes = encode(KIND, &value()).unwrap();
-        let read = |bytes: &[u8]| decode::<Vec<(String, Option<i64>)>>(KIND, bytes);
+    fn damaged_or_truncated_bytes_are_rejected() {
+        let bytes = encode(FORMAT, &value()).unwrap();
+        let read = |bytes: &[u8]| decode::<Vec<(String, Option<i64>)>>(FORMAT, bytes);
         for at in 0..bytes.len() {
             assert!(read(&bytes[..at]).is_err(), "cut at {at}");
             for bit in 0..8 {
@@ -219,28 +218,31 @@ mod tests {
             }
         }
         let longer = [&bytes[..], b"x"].concat();
-        assert_eq!(read(&longer), Err(Unreadable::Length));
+        assert_eq!(read(&longer), Err(DecodeError::Length));
     }
 
     #[test]
-    fn another_kind_and_another_version_are_told_apart() {
-        let other = Kind { version: 4, ..KIND };
+    fn other_file_types_and_versions_are_distinguished() {
+        let other = FileFormat {
+            version: 4,
+            ..FORMAT
+        };
         let bytes = encode(other, &1_u32).unwrap();
         assert_eq!(
-            decode::<u32>(KIND, &bytes),
-            Err(Unreadable::Version { found: 4, known: 3 })
+            decode::<u32>(FORMAT, &bytes),
+            Err(DecodeError::Version { found: 4, known: 3 })
         );
         assert_eq!(
-            decode::<u32>(KIND, b"SQLite format 3\0"),
-            Err(Unreadable::Foreign)
+            decode::<u32>(FORMAT, b"SQLite format 3\0"),
+            Err(DecodeError::Foreign)
         );
-        assert_eq!(decode::<u32>(KIND, b""), Err(Unreadable::Foreign));
+        assert_eq!(decode::<u32>(FORMAT, b""), Err(DecodeError::Foreign));
     }
 
     #[test]
-    fn a_body_that_claims_to_be_huge_takes_no_memory() {
-        // A vector of 2^62 elements, with a right checksum.
-        let body = encode(KIND, &(1_u64 << 62)).unwrap();
-        assert_eq!(decode::<Vec<u64>>(KIND, &body), Err(Unreadable::Body));
+    fn body_with_a_huge_length_is_rejected() {
+        // A vector of 2^62 elements, with a valid checksum.
+        let body = encode(FORMAT, &(1_u64 << 62)).unwrap();
+        assert_eq!(decode::<Vec<u64>>(FORMAT, &body), Err(DecodeError::Body));
     }
 }

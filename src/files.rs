@@ -1,6 +1,7 @@
-//! Files that this crate keeps, and where: written atomically, so that a reader
-//! finds the old one or the new one, also after a crash where that matters; and
-//! set aside where they are of no use.
+//! Reads and replaces this crate's files.
+//!
+//! A file is replaced atomically: a reader finds the old content or the new content. With
+//! [`save`] that holds even after a crash of the system. An unusable file is set aside.
 
 use std::fs::{self, DirBuilder, DirEntry, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -10,16 +11,16 @@ use std::time::Duration;
 
 use tempfile::NamedTempFile;
 
-/// The bytes of the file at `path`; `None` where there is none. A file larger
-/// than `limit` bytes is cut one byte after that. Never waits for a FIFO or a device.
+/// Reads the file at `path`; `None` if it does not exist. Reads at most `limit_bytes` + 1
+/// bytes, so that the caller can detect a larger file. Never blocks on a FIFO or a device.
 ///
 /// # Errors
 ///
-/// Returns an error if it is not a regular file or cannot be read.
-pub fn load(path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
+/// Returns an error if the path is not a regular file or cannot be read.
+pub fn load(path: &Path, limit_bytes: usize) -> io::Result<Option<Vec<u8>>> {
     let opened = OpenOptions::new()
         .read(true)
-        // Opening a FIFO would wait for somebody who writes to it.
+        // Otherwise opening a FIFO would block until another process opens it for writing.
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
         .open(path);
     let file = match opened {
@@ -31,7 +32,7 @@ pub fn load(path: &Path, limit: usize) -> io::Result<Option<Vec<u8>>> {
         return Err(not_a_regular_file());
     }
     let mut bytes = Vec::new();
-    file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+    file.take(limit_bytes as u64 + 1).read_to_end(&mut bytes)?;
     Ok(Some(bytes))
 }
 
@@ -39,13 +40,14 @@ fn not_a_regular_file() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
 }
 
-/// Puts `bytes` in the place of the file at `path`, readable by its owner only:
-/// written beside it, synced, renamed, and the directory synced.
+/// Replaces the file at `path` with `bytes`, readable by its owner only. Writes a temporary
+/// file in the same directory, syncs it, renames it, and syncs the directory.
 ///
 /// # Errors
 ///
-/// Returns an error if any of that fails, or if something other than a regular file or
-/// a link is there, such as a device; what was there is then still there.
+/// Returns an error if one of these steps fails, or if the path is neither a regular file
+/// nor a symbolic link, but a device, for example. If the last step fails, the new file is
+/// in place; after any other error the old one still is.
 pub fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
     save_written(path, |file| file.write_all(bytes))
 }
@@ -59,11 +61,11 @@ pub fn save_written(
     path: &Path,
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<()> {
-    let file = beside(path, write)?;
+    let file = write_temporary(path, write)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     match File::open(directory_of(path)?)?.sync_all() {
-        // Some file systems sync no directory: the file is in its place all the same.
+        // Some file systems cannot sync a directory; the file is in place nevertheless.
         Err(error)
             if matches!(
                 error.kind(),
@@ -76,29 +78,30 @@ pub fn save_written(
     }
 }
 
-/// The same without waiting for the disk, for what can be made anew and tells
-/// itself whether it is whole: after a crash of the system the file can be damaged.
+/// Replaces the file as [`save`] does, but without syncing. After a crash of the system the
+/// file can be damaged, so its content must have a checksum and be reproducible.
 ///
 /// # Errors
 ///
-/// Those of [`save`].
+/// Returns the errors of [`save`].
 pub fn save_unsynced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let file = beside(path, |file| file.write_all(bytes))?;
+    let file = write_temporary(path, |file| file.write_all(bytes))?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
 }
 
-fn beside(
+/// Writes a temporary file into the directory of `path`.
+fn write_temporary(
     path: &Path,
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<NamedTempFile> {
-    let is_replaceable = |about: fs::Metadata| about.is_file() || about.is_symlink();
-    if fs::symlink_metadata(path).is_ok_and(|about| !is_replaceable(about)) {
+    let is_replaceable = |metadata: fs::Metadata| metadata.is_file() || metadata.is_symlink();
+    if fs::symlink_metadata(path).is_ok_and(|metadata| !is_replaceable(metadata)) {
         return Err(not_a_regular_file());
     }
-    // Made with mode 0600, and removed when it is dropped before the rename.
+    // The file has mode 0600. Dropping it before the rename removes it.
     let mut file = tempfile::Builder::new()
-        .prefix(LEFTOVER)
+        .prefix(TEMPORARY_PREFIX)
         .tempfile_in(directory_of(path)?)?;
     write(file.as_file_mut())?;
     Ok(file)
@@ -109,67 +112,68 @@ fn directory_of(path: &Path) -> io::Result<&Path> {
         .ok_or_else(|| io::Error::other("the path has no directory"))
 }
 
-/// How the names of unfinished files begin.
-const LEFTOVER: &str = ".unfinished-";
+/// The prefix of the names of temporary files.
+const TEMPORARY_PREFIX: &str = ".unfinished-";
 
-/// Removes the unfinished files that killed processes left in `directory`, if they
-/// are so old that nobody can be writing them.
-pub fn remove_leftovers(directory: &Path, older_than: Duration) {
+/// Removes the temporary files that killed processes left in `directory`, if they are at
+/// least `min_age` old, so that no process can still be writing them. Ignores errors.
+pub fn remove_old_temporary_files(directory: &Path, min_age: Duration) {
     let is_old = |entry: &DirEntry| {
-        let modified = entry.metadata().and_then(|about| about.modified());
-        // Of the future: that is no age.
-        modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age >= older_than))
+        let modified = entry.metadata().and_then(|metadata| metadata.modified());
+        // A time in the future has no age: the file stays.
+        modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age >= min_age))
     };
     for entry in fs::read_dir(directory)
         .into_iter()
         .flatten()
         .filter_map(Result::ok)
     {
-        if entry.file_name().to_string_lossy().starts_with(LEFTOVER) && is_old(&entry) {
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with(TEMPORARY_PREFIX) && is_old(&entry) {
             let _ = fs::remove_file(entry.path());
         }
     }
 }
 
-/// Makes this directory, and those it is in, where they are not there: for their owner
-/// only.
+/// Creates this directory and its missing parents, with mode 0700.
 ///
 /// # Errors
 ///
-/// Where one cannot be made.
-pub fn make_directory(directory: &Path) -> io::Result<()> {
+/// Returns an error if one of them cannot be created.
+pub fn create_private_directory(directory: &Path) -> io::Result<()> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(directory)
 }
 
-/// An error where somebody else could put files into this directory, or take them away:
-/// what is in it can then be theirs.
+/// Checks that only this user can add files to this directory or remove them, so that its
+/// files cannot be another user's.
 ///
 /// # Errors
 ///
-/// Why, and what to do; or that of the system.
+/// Returns an error that names the problem and the way out if another user can do so, or the
+/// system's error if the directory cannot be inspected.
 pub fn check_is_private(directory: &Path) -> io::Result<()> {
-    let about = fs::metadata(directory)?;
-    let why = if !about.is_dir() {
-        "it is not a directory"
-    } else if about.uid() != rustix::process::geteuid().as_raw() {
-        "it is another user's; name one of your own"
-    } else if about.mode() & 0o022 != 0 {
-        "other users can write to it; take that away with `chmod go-w`, or name another one"
+    let metadata = fs::metadata(directory)?;
+    let message = if !metadata.is_dir() {
+        "not a directory"
+    } else if metadata.uid() != rustix::process::geteuid().as_raw() {
+        "owned by another user; name a directory of your own"
+    } else if metadata.mode() & 0o022 != 0 {
+        "writable by other users; run `chmod go-w` on it, or name another directory"
     } else {
         return Ok(());
     };
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, message))
 }
 
-/// Moves the file at `path` out of the way, to where a person can look at it. An
-/// earlier one there is replaced.
+/// Renames the file at `path` to `<path>.set-aside`, so that a person can inspect it.
+/// Replaces an earlier file of that name. Returns the new path.
 ///
 /// # Errors
 ///
-/// Where it cannot be moved.
+/// Returns an error if the file cannot be renamed.
 pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
     let mut name = path.as_os_str().to_owned();
     name.push(".set-aside");
@@ -183,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_saved_file_replaces_the_old_one_and_leaves_nothing_beside_it() {
+    fn saved_file_replaces_the_old_one_without_leftovers() {
         use std::os::unix::fs::PermissionsExt;
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("file");
@@ -198,9 +202,9 @@ mod tests {
         );
         fs::write(place.path().join(".unfinished-x"), "").unwrap();
         let count = || fs::read_dir(place.path()).unwrap().count();
-        remove_leftovers(place.path(), Duration::from_secs(60));
+        remove_old_temporary_files(place.path(), Duration::from_secs(60));
         assert_eq!(count(), 2);
-        remove_leftovers(place.path(), Duration::ZERO);
+        remove_old_temporary_files(place.path(), Duration::ZERO);
         let aside = set_aside(&path).unwrap();
         let left: Vec<_> = fs::read_dir(place.path())
             .unwrap()
@@ -210,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_others_can_write_to_is_not_private() {
+    fn directory_writable_by_others_is_not_private() {
         use std::os::unix::fs::PermissionsExt;
         let place = tempfile::tempdir().unwrap();
         for (mode, is_private) in [
@@ -235,12 +239,13 @@ mod tests {
         }
     }
 
-    /// Ends the test where `work` does not end by itself.
-    fn soon<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
-        let (to, from) = std::sync::mpsc::channel();
-        std::thread::spawn(move || to.send(work()));
-        from.recv_timeout(Duration::from_secs(20))
-            .unwrap_or_else(|_| panic!("{what} is waited for"))
+    /// Runs `work` on another thread and fails the test if it takes more than 20 seconds.
+    fn with_timeout<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::spawn(move || sender.send(work()));
+        receiver
+            .recv_timeout(Duration::from_secs(20))
+            .unwrap_or_else(|_| panic!("{what} blocks"))
     }
 
     #[test]
@@ -264,10 +269,10 @@ mod tests {
         assert!(made.unwrap().success());
         let some = |text: &str| Ok(Some(text.as_bytes().to_owned()));
         let refused = || Err("not a regular file");
-        // The last column: it is a file of ours after a save.
+        // The name, the result of a load, and whether a save replaces it.
         for (name, read, is_replaced) in [
             ("link", some("some b"), true),
-            // What the link led to is as it was.
+            // The target of the replaced link is unchanged.
             ("full", some("some b"), true),
             ("empty", some(""), true),
             ("missing", Ok(None), true),
@@ -276,11 +281,11 @@ mod tests {
             ("directory", refused(), false),
             ("socket", Err("os error"), false),
             ("fifo", refused(), false),
-            // Without a terminal it cannot even be opened.
+            // Without a controlling terminal it cannot be opened at all.
             ("tty", Err(""), true),
         ] {
             let path = at(name);
-            let loaded = soon(name, {
+            let loaded = with_timeout(name, {
                 let path = path.clone();
                 move || load(&path, 5)
             });
@@ -305,6 +310,6 @@ mod tests {
         let zero = fs::metadata("/dev/zero").unwrap();
         assert!(zero.file_type().is_char_device());
         let left = fs::read_dir(place.path()).unwrap().count();
-        assert_eq!(left, 10, "nothing unfinished is left");
+        assert_eq!(left, 10, "no temporary file is left");
     }
 }

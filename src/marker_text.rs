@@ -1,11 +1,11 @@
-//! The text that marks a session as another tool's subagent.
+//! The marker: a text that identifies a session as another tool's subagent.
 
 use serde::{Deserialize, Serialize};
 
-/// The text that marks a session: 16 to 200 characters of printable ASCII.
+/// The text of a marker: 16 to 200 characters of printable ASCII.
 ///
-/// For other texts SQL's `LIKE`, which defines what marked means, matches byte
-/// sequences that are no text. A shorter one would be found everywhere.
+/// SQL's `LIKE` defines which sessions are marked. For other texts it matches byte sequences
+/// that are not valid text. A shorter text would occur in ordinary sessions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct MarkerText(String);
@@ -13,30 +13,30 @@ pub struct MarkerText(String);
 /// Why a text cannot be a marker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidMarker {
-    /// It has a character outside U+0020 to U+007E.
-    #[error("a marker is printable ASCII only")]
+    /// The text has a character outside U+0020 to U+007E.
+    #[error("invalid marker: expected printable ASCII characters only")]
     NotPrintableAscii,
-    /// It is shorter or longer than the limits.
+    /// The text is too short or too long. Holds its length in characters.
     #[error(
-        "a marker has {min} to {max} characters, not {0}",
+        "invalid marker: expected {min} to {max} characters, got {0}",
         min = MarkerText::MIN, max = MarkerText::MAX
     )]
     Length(usize),
 }
 
 impl MarkerText {
-    /// The fewest characters.
+    /// The minimum length in characters.
     pub const MIN: usize = 16;
-    /// The most characters.
+    /// The maximum length in characters.
     pub const MAX: usize = 200;
     /// The text that Freshell writes into the sessions of its 3-views.
     pub const DEFAULT: &str = "<freshell-session-metadata origin=3-views";
 
-    /// Checks `text`.
+    /// Creates a marker from `text`.
     ///
     /// # Errors
     ///
-    /// Where it is not printable ASCII, or too short or too long.
+    /// Returns an error if `text` is not printable ASCII, too short or too long.
     pub fn new(text: impl Into<String>) -> Result<Self, InvalidMarker> {
         let text = text.into();
         if !text.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
@@ -48,7 +48,7 @@ impl MarkerText {
         }
     }
 
-    /// The text.
+    /// Returns the text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_marker_is_16_to_200_printable_ascii_characters() {
+    fn marker_has_16_to_200_printable_ascii_characters() {
         assert_eq!(
             MarkerText::new(MarkerText::DEFAULT),
             Ok(MarkerText::default())

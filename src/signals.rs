@@ -1,15 +1,15 @@
-//! Signal masks and actions, which neither std nor rustix has: what a program sets at its
-//! start, and writing to a pipe without SIGPIPE.
+//! Signal masks and actions, which neither std nor rustix provides: the settings at the start
+//! of a program, and writing to a pipe without SIGPIPE.
 //!
-//! Nothing here fails but [`without_sigpipe`].
+//! Only [`without_sigpipe`] returns errors.
 
 use std::io;
 use std::mem::MaybeUninit;
 
-/// Sets SIGCHLD to its default, and lets it through: a supervisor may have
-/// started this process with it ignored or blocked, and both are inherited.
+/// Resets SIGCHLD to its default action and unblocks it. A parent may have ignored or
+/// blocked it, and both are inherited.
 ///
-/// Call it first in `main`, before there is another thread.
+/// Call this first in `main`, before any other thread is spawned.
 pub fn restore_sigchld() {
     // SAFETY: SIG_DFL is a valid action for SIGCHLD.
     #[expect(unsafe_code, reason = "neither std nor rustix sets a signal's action")]
@@ -19,36 +19,37 @@ pub fn restore_sigchld() {
     unblock(&[libc::SIGCHLD]);
 }
 
-/// Lets these signals through to this thread and those that it will spawn: whoever started
-/// this process may have blocked them, and that is inherited.
+/// Unblocks these signals for this thread and for the threads that it will spawn. A parent
+/// may have blocked them, and that is inherited.
 pub(crate) fn unblock(signals: &[libc::c_int]) {
-    // It fails only for an operation that it does not know.
-    let _ = mask(libc::SIG_UNBLOCK, &set_of(signals));
+    // The call fails only for an invalid operation.
+    let _ = change_mask(libc::SIG_UNBLOCK, &signal_set(signals));
 }
 
 /// Calls `write`, which may fail with [`io::ErrorKind::BrokenPipe`] but raises no signal.
 ///
-/// A Rust program ignores SIGPIPE; a host that has it at its default would die of a helper
-/// that exits before it has read its request. Not by a socket as the helper's standard
-/// input: bash takes that for a remote login and reads its start-up files, and
-/// `/dev/stdin` cannot be opened then. So the signal is blocked while this thread writes,
-/// and taken away again where the write has raised it: such a SIGPIPE goes to the thread
-/// that wrote and to no other.
+/// A Rust program ignores SIGPIPE. In a host with the default action, a helper that exits
+/// before it has read its request would kill the host. So the signal is blocked while this
+/// thread writes, and consumed if the write has raised it: the system sends such a SIGPIPE
+/// only to the thread that wrote.
+///
+/// A socket as the helper's standard input would raise no signal either. But bash then
+/// assumes a remote login and reads its start-up files, and `/dev/stdin` cannot be opened.
 pub(crate) fn without_sigpipe<T>(write: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    let set = set_of(&[libc::SIGPIPE]);
-    let was_pending = is_pending();
-    let before = mask(libc::SIG_BLOCK, &set)?;
+    let set = signal_set(&[libc::SIGPIPE]);
+    let was_pending = is_sigpipe_pending();
+    let previous = change_mask(libc::SIG_BLOCK, &set)?;
     let result = write();
     let is_broken = matches!(&result, Err(error) if error.kind() == io::ErrorKind::BrokenPipe);
-    // One that was pending before is not ours to take.
-    if is_broken && !was_pending && is_pending() {
-        take(&set);
+    // A signal that was pending before belongs to other code.
+    if is_broken && !was_pending && is_sigpipe_pending() {
+        consume_pending(&set);
     }
-    mask(libc::SIG_SETMASK, &before)?;
+    change_mask(libc::SIG_SETMASK, &previous)?;
     result
 }
 
-fn set_of(signals: &[libc::c_int]) -> libc::sigset_t {
+fn signal_set(signals: &[libc::c_int]) -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: sigemptyset initialises the set before anything reads it.
     #[expect(unsafe_code, reason = "neither std nor rustix has signal sets")]
@@ -61,24 +62,24 @@ fn set_of(signals: &[libc::c_int]) -> libc::sigset_t {
     }
 }
 
-/// Changes the thread's mask, and returns it as it was.
-fn mask(how: libc::c_int, set: &libc::sigset_t) -> io::Result<libc::sigset_t> {
-    let mut before = MaybeUninit::uninit();
-    // SAFETY: the set is initialised, and the mask is read only where the call says that
-    // it wrote it.
+/// Changes the thread's signal mask and returns the previous one.
+fn change_mask(how: libc::c_int, set: &libc::sigset_t) -> io::Result<libc::sigset_t> {
+    let mut previous = MaybeUninit::uninit();
+    // SAFETY: the set is initialised, and the previous mask is read only if the call
+    // succeeded.
     #[expect(unsafe_code, reason = "neither std nor rustix sets a thread's mask")]
     unsafe {
-        // It returns its error, and leaves errno as it is.
-        match libc::pthread_sigmask(how, set, before.as_mut_ptr()) {
-            0 => Ok(before.assume_init()),
+        // The call returns its error and does not set errno.
+        match libc::pthread_sigmask(how, set, previous.as_mut_ptr()) {
+            0 => Ok(previous.assume_init()),
             error => Err(io::Error::from_raw_os_error(error)),
         }
     }
 }
 
-fn is_pending() -> bool {
+fn is_sigpipe_pending() -> bool {
     let mut pending = MaybeUninit::uninit();
-    // SAFETY: the set is read only where sigpending says that it wrote it.
+    // SAFETY: the set is read only if sigpending succeeded.
     #[expect(unsafe_code, reason = "neither std nor rustix has signal sets")]
     unsafe {
         libc::sigpending(pending.as_mut_ptr()) == 0
@@ -86,9 +87,9 @@ fn is_pending() -> bool {
     }
 }
 
-/// Takes the pending signal away.
-fn take(set: &libc::sigset_t) {
-    // SAFETY: the set and the time are initialised; a null pointer asks for no details.
+/// Removes the pending signal of this set.
+fn consume_pending(set: &libc::sigset_t) {
+    // SAFETY: the set and the time are initialised, and the siginfo pointer may be null.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     #[expect(unsafe_code, reason = "neither std nor rustix waits for a signal")]
     unsafe {
@@ -100,7 +101,7 @@ fn take(set: &libc::sigset_t) {
             && io::Error::last_os_error().kind() == io::ErrorKind::Interrupted
         {}
     }
-    // SAFETY: the set is initialised, and the signal is pending, so this does not wait.
+    // SAFETY: the set is initialised. The signal is pending, so the call does not block.
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     #[expect(unsafe_code, reason = "neither std nor rustix waits for a signal")]
     unsafe {

@@ -1,9 +1,8 @@
-//! One form for one value: what serde's derives read beside the documented form of a
-//! JSON value is an error here.
+//! Rejects the undocumented forms of JSON values that serde's derives accept.
 //!
-//! A derive reads a struct from an array of its values as well as from an object, and
-//! the name of an enum's variant from `{"name":null}` as well as from `"name"`. These
-//! functions are for `#[serde(deserialize_with = "…")]` of fields with such types.
+//! A derive reads a struct not only from an object but also from an array of its values, and
+//! an enum's variant not only from `"name"` but also from `{"name":null}`. Use these
+//! functions in `#[serde(deserialize_with = "…")]` for fields of such types.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -11,11 +10,11 @@ use std::marker::PhantomData;
 use serde::de::value::{MapAccessDeserializer, StrDeserializer};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 
-/// Reads a struct from an object only.
+/// Deserializes a struct from an object only.
 ///
 /// # Errors
 ///
-/// Returns an error if the value is not an object, or not a valid one.
+/// Returns an error if the value is not a valid object.
 pub(crate) fn object<'de, T, D>(from: D) -> Result<T, D::Error>
 where
     T: Deserialize<'de>,
@@ -24,8 +23,8 @@ where
     Object::deserialize(from).map(|Object(value)| value)
 }
 
-/// The same, or `None` from null. The field also needs `#[serde(default)]` if it can
-/// be absent.
+/// Deserializes a struct from an object, or `None` from null. A field that may be absent
+/// also needs `#[serde(default)]`.
 ///
 /// # Errors
 ///
@@ -39,7 +38,7 @@ where
     Ok(value.map(|Object(value)| value))
 }
 
-/// The same for an array of objects.
+/// Deserializes structs from an array of objects.
 ///
 /// # Errors
 ///
@@ -53,11 +52,11 @@ where
     Ok(values.into_iter().map(|Object(value)| value).collect())
 }
 
-/// Reads an enum without fields from the name of a variant only.
+/// Deserializes an enum without fields from the name of a variant only.
 ///
 /// # Errors
 ///
-/// Returns an error if the value is not a string, or not one of the names.
+/// Returns an error if the value is not a string, or not the name of a variant.
 pub(crate) fn name<'de, T, D>(from: D) -> Result<T, D::Error>
 where
     T: Deserialize<'de>,
@@ -134,14 +133,14 @@ mod tests {
         colour: Colour,
     }
 
-    /// The derive of a tagged enum buffers its fields and reads them from the buffer.
+    /// The derive of a tagged enum buffers its fields and deserializes them from the buffer.
     #[derive(Debug, PartialEq, serde::Deserialize)]
     #[serde(tag = "type", rename_all = "lowercase")]
     enum Tagged {
         Of(Of),
     }
 
-    /// Reads the fields directly and from a buffer.
+    /// Deserializes the fields directly and from a buffer.
     fn read(fields: &str) -> Result<Of, String> {
         let direct = serde_json::from_str::<Of>(&format!("{{{fields}}}"));
         let tagged = serde_json::from_str(&format!(r#"{{"type":"of",{fields}}}"#));
@@ -156,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn documented_form_is_read() {
+    fn documented_form_is_accepted() {
         let point = |y| Point { x: 1, y };
         for (fields, expected) in [
             (
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn other_forms_are_refused() {
+    fn other_forms_are_rejected() {
         let valid = r#""one":{"x":1},"maybe":{"x":1},"many":[{"x":1}],"colour":"red""#;
         assert!(read(valid).is_ok());
         for (from, to, why) in [

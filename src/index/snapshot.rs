@@ -2,7 +2,7 @@
 //! restart.
 //!
 //! A snapshot that is damaged, cut off, of another version or of another program is an
-//! [`Unreadable`]: the caller sets it aside, and the next listing rebuilds it.
+//! [`DecodeError`]: the caller sets it aside, and the next listing rebuilds it.
 
 use std::io::{self, Cursor, Seek, Write};
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use bincode::error::EncodeError;
 use bincode::{BorrowDecode, Encode};
 
 use super::Index;
-use crate::codec::{self, Kind, Unreadable};
+use crate::codec::{self, DecodeError, FileFormat};
 use crate::entry::{Entry, Row, RowMaker, Rows};
 use crate::marker_text::MarkerText;
 use crate::session::Millis;
 
-const KIND: Kind = Kind {
+const FORMAT: FileFormat = FileFormat {
     magic: *b"OCSINDEX",
     version: 5,
 };
@@ -71,7 +71,7 @@ impl Snapshot {
         }
     }
 
-    /// Writes the snapshot. Sources that do not fit in [`codec::MAX_BODY`] are left out, the
+    /// Writes the snapshot. Sources that do not fit in [`codec::MAX_BODY_BYTES`] are left out, the
     /// largest first, so that the others keep their rows.
     ///
     /// # Errors
@@ -84,13 +84,13 @@ impl Snapshot {
             .map(|source| (codec::encoded_bytes(&source), source))
             .collect();
         sizes.sort_by_key(|(bytes, _)| *bytes);
-        let mut room = codec::MAX_BODY - MARGIN;
+        let mut room = codec::MAX_BODY_BYTES - MARGIN;
         let fitting = sizes.into_iter().map_while(|(bytes, source)| {
             room = room.checked_sub(bytes)?;
             Some(source)
         });
         self.sources = fitting.collect();
-        codec::write(KIND, &self, out)
+        codec::write(FORMAT, &self, out)
     }
 
     /// Returns the bytes of the snapshot; see [`write`](Self::write).
@@ -116,23 +116,23 @@ pub fn restore(
     bytes: &[u8],
     marker: Option<&MarkerText>,
     now: Millis,
-) -> Result<(), Unreadable> {
-    let restored: Restored<'_> = codec::decode(KIND, bytes)?;
+) -> Result<(), DecodeError> {
+    let restored: Restored<'_> = codec::decode(FORMAT, bytes)?;
     // A mark says nothing about another marker.
     let is_same_marker = restored.marker == marker.map(MarkerText::as_str);
     let sources = restored.sources.into_iter().map(|(identity, rows)| {
         let mut maker = RowMaker::default();
         let rows = rows.into_iter().map(|json| {
-            let entry: Entry = serde_json::from_slice(json).map_err(|_| Unreadable::Body)?;
+            let entry: Entry = serde_json::from_slice(json).map_err(|_| DecodeError::Body)?;
             let mut row = maker.restore(&entry);
             if !is_same_marker {
                 row.forget_mark();
             }
             Ok(row)
         });
-        Ok((identity, rows.collect::<Result<Vec<Row>, Unreadable>>()?))
+        Ok((identity, rows.collect::<Result<Vec<Row>, DecodeError>>()?))
     });
-    for (identity, rows) in sources.collect::<Result<Vec<_>, Unreadable>>()? {
+    for (identity, rows) in sources.collect::<Result<Vec<_>, DecodeError>>()? {
         index.restore(identity, rows, now);
     }
     Ok(())

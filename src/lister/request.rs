@@ -56,7 +56,7 @@ impl ScanCache {
     pub fn prepare(self, db: &Path) -> Option<PathBuf> {
         match self {
             Self::At(path) => Some(path),
-            Self::Auto => dirs::own_scan_cache(db),
+            Self::Auto => dirs::user_scan_cache(db),
         }
     }
 }

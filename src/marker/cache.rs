@@ -30,12 +30,12 @@ use bincode::{Decode, Encode};
 use rusqlite::Connection;
 
 use super::wal::LogRead;
-use crate::codec::{self, Kind};
+use crate::codec::{self, FileFormat};
 use crate::files;
 use crate::marker_text::MarkerText;
 use crate::store::{CONTENT_TABLES, FileStamp, StoreError, WalPosition};
 
-const KIND: Kind = Kind {
+const FORMAT: FileFormat = FileFormat {
     magic: *b"OCSCACHE",
     version: 2,
 };
@@ -58,13 +58,13 @@ impl ScanCache {
     /// Reads the cache file. Returns `None` if it is not a valid cache of this version,
     /// for whatever reason.
     pub(super) fn load(path: &Path) -> Option<Self> {
-        let bytes = files::load(path, codec::HEADER + codec::MAX_BODY).ok()??;
-        codec::decode(KIND, &bytes).ok()
+        let bytes = files::load(path, codec::HEADER_BYTES + codec::MAX_BODY_BYTES).ok()??;
+        codec::decode(FORMAT, &bytes).ok()
     }
 
     /// Replaces the cache file.
     pub(super) fn save(&self, path: &Path) -> std::io::Result<()> {
-        files::save_unsynced(path, &codec::encode(KIND, self)?)
+        files::save_unsynced(path, &codec::encode(FORMAT, self)?)
     }
 }
 

@@ -111,7 +111,7 @@ impl Saver {
 /// Puts the last snapshot into the index, or sets it aside.
 pub(super) fn restore(index: &mut Index, state: &StateDir, marker: Option<&MarkerText>) {
     let path = state.snapshot();
-    let unusable = match files::load(&path, codec::HEADER + codec::MAX_BODY) {
+    let unusable = match files::load(&path, codec::HEADER_BYTES + codec::MAX_BODY_BYTES) {
         Ok(None) => return,
         Ok(Some(bytes)) => match snapshot::restore(index, &bytes, marker, Millis::now()) {
             Ok(()) => return,

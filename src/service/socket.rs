@@ -76,7 +76,7 @@ impl Bound {
 
     fn at(path: &Path) -> io::Result<Self> {
         if let Some(directory) = path.parent() {
-            files::make_directory(directory)?;
+            files::create_private_directory(directory)?;
         }
         Self::in_its_directory(path)
     }

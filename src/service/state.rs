@@ -70,7 +70,7 @@ impl StateDir {
             directory: DisplayPath(path).to_string(),
             why,
         };
-        files::make_directory(path).map_err(unusable)?;
+        files::create_private_directory(path).map_err(unusable)?;
         files::check_is_private(path).map_err(unusable)?;
         let mut lock = OpenOptions::new()
             .read(true)
@@ -100,7 +100,7 @@ impl StateDir {
             .and_then(|()| lock.rewind())
             .and_then(|()| writeln!(lock, "{}", std::process::id()));
         // Nobody else writes here while the lock is held.
-        files::remove_leftovers(path, std::time::Duration::ZERO);
+        files::remove_old_temporary_files(path, std::time::Duration::ZERO);
         Ok(Self {
             path: path.to_owned(),
             lock: Arc::new(lock),

@@ -422,7 +422,7 @@ fn samples() -> [(&'static str, ScanCache); 2] {
 fn cache_format_is_pinned() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden");
     for (name, value) in samples() {
-        let encoded = codec::encode(KIND, &value).unwrap();
+        let encoded = codec::encode(FORMAT, &value).unwrap();
         let path = directory.join(name);
         if std::env::var_os("GOLDEN_WRITE").is_some() {
             std::fs::write(&path, &encoded).unwrap();
