@@ -34,7 +34,7 @@ use self::document::{Discover, Document, SourceTable, expected};
 use crate::locate::Program;
 use crate::locate::aliases::{self, Database};
 use crate::source::{self, Place, Remote, Source, SourceName, is_plain_argument};
-use crate::text::{DisplayPath, escaped, parse_duration, unsafe_on_a_terminal};
+use crate::text::{DisplayPath, escaped, is_unsafe_on_terminal, parse_duration};
 
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
@@ -285,7 +285,7 @@ impl SourceTable {
 
 fn source_name(name: &str) -> Result<SourceName, String> {
     let is_hidden = |c: char| {
-        unsafe_on_a_terminal(c)
+        is_unsafe_on_terminal(c)
             || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2064}')
     };
     let is_shown = !name.trim().is_empty() && !name.chars().any(is_hidden);

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
-use crate::text::unsafe_on_a_terminal;
+use crate::text::is_unsafe_on_terminal;
 
 /// Formats compact JSON with unsafe characters escaped.
 struct TerminalSafe;
@@ -27,7 +27,7 @@ impl Formatter for TerminalSafe {
         let mut start = 0;
         for (at, c) in fragment
             .char_indices()
-            .filter(|&(_, c)| unsafe_on_a_terminal(c))
+            .filter(|&(_, c)| is_unsafe_on_terminal(c))
         {
             writer.write_all(&fragment.as_bytes()[start..at])?;
             // All unsafe characters are in the basic multilingual plane: no surrogates.

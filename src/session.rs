@@ -1,8 +1,8 @@
-//! The words of the domain: a session as OpenCode stores it, its id, its times.
+//! The domain types: a session as OpenCode stores it, its id and its times.
 //!
-//! [`Session`] is also the `session` line of the [wire](crate::wire), field by
-//! field. The types hold what was stored; whether a value may cross the pipe is
-//! the wire's to check.
+//! [`Session`] is also the `session` line of the [wire](crate::wire), field by field. The
+//! types hold stored values without checking them; the wire checks the values that cross the
+//! pipe.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,38 +12,38 @@ use serde::{Deserialize, Serialize};
 use crate::strict;
 use crate::text;
 
-/// The id of a session. OpenCode makes it of `ses_` and 26 or more letters and
-/// digits, and checks only that it begins with `ses`.
+/// The id of a session. OpenCode creates ids of `ses_` and 26 or more letters and digits,
+/// and checks only that an id begins with `ses`.
 ///
-/// A database can hold anything, so this type promises less: 1 to 256 bytes of
-/// UTF-8 without control characters.
+/// A database can hold any text, so this type guarantees less: 1 to 256 bytes of UTF-8
+/// without control characters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct SessionId(Arc<str>);
 
-/// Why a text is no [`SessionId`].
+/// Why a text is not a valid [`SessionId`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidId {
-    /// It has no bytes.
-    #[error("a session id is empty")]
+    /// The text is empty.
+    #[error("session id is empty")]
     Empty,
-    /// It has more than [`SessionId::MAX_BYTES`].
-    #[error("a session id has {0} bytes, more than {max}", max = SessionId::MAX_BYTES)]
+    /// The text is longer than [`SessionId::MAX_BYTES`]. Holds its length in bytes.
+    #[error("session id has {0} bytes, more than {max}", max = SessionId::MAX_BYTES)]
     TooLong(usize),
-    /// It has a control character.
-    #[error("a session id holds a control character")]
+    /// The text contains a control character.
+    #[error("session id contains a control character")]
     Control,
 }
 
 impl SessionId {
-    /// The longest id, in bytes.
+    /// The maximum length of an id in bytes.
     pub const MAX_BYTES: usize = 256;
 
-    /// Checks `id`.
+    /// Creates an id from its text.
     ///
     /// # Errors
     ///
-    /// Where it is empty, too long, or holds a control character.
+    /// Returns an error if the text is empty, too long, or contains a control character.
     pub fn new(id: impl Into<String>) -> Result<Self, InvalidId> {
         let id = id.into();
         if id.is_empty() {
@@ -57,7 +57,7 @@ impl SessionId {
         }
     }
 
-    /// The id's text.
+    /// Returns the text of the id.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -84,35 +84,35 @@ impl std::fmt::Display for SessionId {
     }
 }
 
-/// A moment, in milliseconds since 1970-01-01T00:00:00Z, as OpenCode stores it.
+/// A time in milliseconds since 1970-01-01T00:00:00Z, as OpenCode stores it.
 ///
-/// Any 64-bit value can come from a database; a reader that turns it into a
-/// date must be ready for one that no calendar has.
+/// A database can hold any 64-bit value, so a conversion to a date must handle values
+/// outside of the calendar's range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Millis(pub i64);
 
 impl Millis {
-    /// So long before this.
+    /// Returns the time this much earlier, saturating at the earliest time.
     #[must_use]
-    pub fn before(self, time: Duration) -> Self {
-        let ms = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    pub fn before(self, duration: Duration) -> Self {
+        let ms = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         Self(self.0.saturating_sub(ms))
     }
 
-    /// Now, by a clock that may be wrong, also by thousands of years.
+    /// Returns the current time of the system's clock, which may be wrong by any amount.
     #[must_use]
     pub fn now() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-        Self(match since {
-            Ok(since) => ms(since),
-            Err(before) => -ms(before.duration()),
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH);
+        let ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        Self(match since_epoch {
+            Ok(since_epoch) => ms(since_epoch),
+            Err(before_epoch) => -ms(before_epoch.duration()),
         })
     }
 }
 
-/// Which generation of OpenCode's tables a session came from.
+/// The generation of OpenCode's tables that a session was read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Store {
@@ -122,7 +122,7 @@ pub enum Store {
     V2,
 }
 
-/// The model a session last used.
+/// The model that a session used last.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Model {
@@ -130,19 +130,19 @@ pub struct Model {
     pub id: String,
     /// The provider's name.
     pub provider_id: String,
-    /// A variant of the model, where one was chosen.
+    /// The chosen variant of the model; `None` if none was chosen.
     pub variant: Option<String>,
 }
 
-/// Tokens a session used.
+/// The numbers of tokens that a session used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Tokens {
     /// Sent to the model.
     pub input: i64,
-    /// Answered by the model.
+    /// Received from the model.
     pub output: i64,
-    /// Spent on reasoning.
+    /// Used for reasoning.
     pub reasoning: i64,
     /// Read from the provider's cache.
     pub cache_read: i64,
@@ -150,113 +150,112 @@ pub struct Tokens {
     pub cache_write: i64,
 }
 
-/// What a session changed in its directory.
+/// The size of a session's changes in its directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
-    /// Lines added.
+    /// The number of lines added.
     pub additions: i64,
-    /// Lines deleted.
+    /// The number of lines deleted.
     pub deletions: i64,
-    /// Files changed.
+    /// The number of files changed.
     pub files: i64,
 }
 
-/// One session, as the database has it.
+/// One session as stored in the database.
 ///
-/// `None` means that the database has no value of the right type, except where
-/// a field says otherwise.
+/// `None` means that the database has no value of the right type, unless a field documents
+/// another meaning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Session {
-    /// OpenCode's id.
+    /// OpenCode's id of the session.
     pub id: SessionId,
     /// The working directory.
     pub directory: Option<String>,
-    /// The worktree of the session's project; `None` also where it would mean
-    /// nothing: empty, blank, `/`, or that of the project `global`, which
-    /// OpenCode shares between all directories without a git history.
+    /// The worktree of the session's project. `None` also if the stored value identifies no
+    /// project: it is empty, blank or `/`, or belongs to the project `global`, which OpenCode
+    /// shares between all directories without a git history.
     pub worktree: Option<String>,
-    /// The project's id.
+    /// The id of the project.
     pub project_id: Option<String>,
-    /// The parent session's id; a session without one is a root.
+    /// The id of the parent session; `None` for a root session.
     pub parent_id: Option<String>,
     /// The title as stored, which may be a placeholder.
     pub title: Option<String>,
-    /// The title is OpenCode's placeholder, or there is none.
+    /// Whether the title is missing or OpenCode's placeholder, see [`is_untitled`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub untitled: bool,
-    /// For an untitled session, the start of its first prompt: one line, at
-    /// most as many characters as the request names, 200 by default.
+    /// For an untitled session, the start of its first prompt in one line. Its length is at
+    /// most the limit of the request, by default 200 characters.
     pub first_prompt: Option<String>,
-    /// When it was created.
+    /// When the session was created.
     pub time_created: Option<Millis>,
-    /// When OpenCode says it was last active. Stale during turns, and for
-    /// sessions driven by the newer routes.
+    /// When the session was last active, as stored by OpenCode. The value is stale during
+    /// turns, and for sessions that use the newer routes.
     pub time_updated: Option<Millis>,
-    /// When it was archived; `None` for a session that is not. OpenCode's clients
-    /// write 0 to restore a session, which is read as `None`.
+    /// When the session was archived; `None` if it is not archived. OpenCode's clients write
+    /// 0 to restore a session, which is read as `None`.
     pub time_archived: Option<Millis>,
-    /// When its newest message was created, where an index makes that a seek.
+    /// When the newest message was created; `None` if no index makes that query a seek.
     pub last_message_at: Option<Millis>,
-    /// It carries the 3-views marker; `None` where that is not known, or was
-    /// not asked for.
+    /// Whether the session carries the 3-views marker; `None` if that is unknown or was not
+    /// requested.
     pub marked: Option<bool>,
-    /// The tables it came from.
+    /// The tables that the session was read from.
     #[serde(deserialize_with = "strict::name")]
     pub store: Store,
-    /// The agent.
+    /// The name of the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
-    /// The version of OpenCode that created it.
+    /// The version of OpenCode that created the session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// A short name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slug: Option<String>,
-    /// Where it is shared.
+    /// The URL at which the session is shared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share_url: Option<String>,
-    /// The workspace's id.
+    /// The id of the workspace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace_id: Option<String>,
-    /// The model; `None` also where what is stored does not parse.
+    /// The model; `None` also if the stored value cannot be parsed.
     #[serde(default, deserialize_with = "strict::object_or_null")]
     pub model: Option<Model>,
-    /// What it cost, in US dollars.
+    /// The cost in US dollars.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost: Option<f64>,
-    /// The tokens it used.
+    /// The numbers of tokens used.
     #[serde(
         default,
         deserialize_with = "strict::object_or_null",
         skip_serializing_if = "Option::is_none"
     )]
     pub tokens: Option<Tokens>,
-    /// What it changed.
+    /// The size of the changes.
     #[serde(
         default,
         deserialize_with = "strict::object_or_null",
         skip_serializing_if = "Option::is_none"
     )]
     pub summary: Option<Summary>,
-    /// When a compaction of it began that has not ended.
+    /// When the running compaction of the session began; `None` if none is running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_compacting: Option<Millis>,
-    /// When its turn began that has not ended: it is at work, or its program was
+    /// When the unfinished turn of the session began: the turn is running, or its program was
     /// killed. OpenCode 2 only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_suspended: Option<Millis>,
-    /// The session that it is a copy of. OpenCode 2 only.
+    /// The id of the session that this one was copied from. OpenCode 2 only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forked_from: Option<String>,
-    /// When its last turn ended. OpenCode 2 only.
+    /// When the last turn ended. OpenCode 2 only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_idle: Option<Millis>,
     /// The newest `time_idle` that a person has seen. OpenCode 2 only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_viewed: Option<Millis>,
-    /// How its last turn ended: `succeeded`, `failed` or `interrupted`. OpenCode 2
-    /// only.
+    /// How the last turn ended: `succeeded`, `failed` or `interrupted`. OpenCode 2 only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle_outcome: Option<String>,
 }
@@ -298,15 +297,15 @@ impl Session {
         }
     }
 
-    /// What to call it: its title, or without one how its first prompt begins, or
-    /// the placeholder.
+    /// Returns a text to show as the session's name: its title; for an untitled session the
+    /// start of its first prompt, else the placeholder.
     #[must_use]
     pub fn headline(&self) -> Option<&str> {
         self.own_headline().or(self.title.as_deref())
     }
 
-    /// What to call it where that says something: its title, or without one how its
-    /// first prompt begins.
+    /// Returns a descriptive name: the title, or for an untitled session the start of its
+    /// first prompt. Never the placeholder.
     #[must_use]
     pub fn own_headline(&self) -> Option<&str> {
         match self.untitled {
@@ -315,8 +314,8 @@ impl Session {
         }
     }
 
-    /// When something last happened in it, as far as the database tells: the
-    /// newest of its update, its newest message and its last turn's end.
+    /// Returns the time of the last recorded activity: the latest of `time_updated`,
+    /// `last_message_at` and `time_idle`.
     #[must_use]
     pub fn active_at(&self) -> Option<Millis> {
         self.time_updated
@@ -324,8 +323,8 @@ impl Session {
             .max(self.time_idle)
     }
 
-    /// True where it came to rest after a person last looked at it; `None` where the
-    /// database does not tell, as that of OpenCode 1.
+    /// Returns true if the last turn ended after a person last viewed the session; `None` if
+    /// the database does not record that, as in OpenCode 1.
     #[must_use]
     pub fn is_unread(&self) -> Option<bool> {
         let idle = self.time_idle?;
@@ -368,10 +367,10 @@ fn is_in_workspace(session: &Session) -> bool {
     id.is_some_and(|id| !id.trim().is_empty())
 }
 
-/// True where a title is none: missing, without a visible character, or the placeholder
-/// that OpenCode gives a new session until it has found a title, `New session - `,
-/// `Child session - ` or `New Session - ` and the time of creation as
-/// `YYYY-MM-DDTHH:MM:SS.mmmZ`, and nothing else.
+/// Returns true if a title is missing, has no visible character, or is the placeholder that
+/// OpenCode stores until it has generated a title. The placeholder is `New session - `,
+/// `Child session - ` or `New Session - `, followed by the time of creation as
+/// `YYYY-MM-DDTHH:MM:SS.mmmZ` and nothing else.
 #[must_use]
 pub fn is_untitled(title: Option<&str>) -> bool {
     let Some(title) = title else { return true };
@@ -383,8 +382,8 @@ pub fn is_untitled(title: Option<&str>) -> bool {
         .any(|prefix| title.strip_prefix(prefix).is_some_and(is_iso_time))
 }
 
-/// Exactly the form of JavaScript's `Date.prototype.toISOString` for four-digit
-/// years; the digits are not checked against a calendar.
+/// Returns true if the text has the form of JavaScript's `Date.prototype.toISOString` with a
+/// four-digit year. Does not check the digits against a calendar.
 fn is_iso_time(text: &str) -> bool {
     const FORM: &[u8] = b"0000-00-00T00:00:00.000Z";
     text.len() == FORM.len()
@@ -399,7 +398,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_short_and_without_controls() {
+    fn session_id_is_short_and_without_controls() {
         assert!(SessionId::new("ses_dfd765812ffeujTA1OX4aItHhj").is_ok());
         assert!(SessionId::new("é 'quoted' $(x)").is_ok());
         assert_eq!(SessionId::new(""), Err(InvalidId::Empty));
@@ -413,8 +412,8 @@ mod tests {
     }
 
     #[test]
-    fn only_the_exact_placeholder_is_untitled() {
-        for none in [
+    fn only_blank_titles_and_placeholders_are_untitled() {
+        for untitled in [
             None,
             Some(""),
             Some(" \t"),
@@ -424,7 +423,7 @@ mod tests {
             Some("Child session - 2026-11-22T09:14:59.002Z"),
             Some("New Session - 2026-11-22T09:14:59.002Z"),
         ] {
-            assert!(is_untitled(none), "{none:?}");
+            assert!(is_untitled(untitled), "{untitled:?}");
         }
         for title in [
             "New session - 2026-11-22T09:14:59.002Z (fork #1)",

@@ -1,9 +1,8 @@
-//! Where sessions come from: databases of this machine, and commands that run the
-//! helper on another.
+//! Sources: the databases on this machine and the commands that run the helper elsewhere.
 //!
-//! What a source *is* is the canonical path of its database, or the name that a
-//! command was given; what it is *called* is for people, and distinct among the
-//! sources of one service.
+//! The canonical path of its database, or the name of a command, identifies a source
+//! ([`Source::identity`]). The [`SourceName`] is for people and unique among the sources of
+//! one service.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -18,13 +17,13 @@ use crate::locate::aliases;
 use crate::session::Millis;
 use crate::text::{DisplayPath, escaped_bytes};
 
-/// What a source is called.
+/// The name of a source, for people.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub struct SourceName(Arc<str>);
 
 impl SourceName {
-    /// The name.
+    /// Returns the name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -49,70 +48,71 @@ impl fmt::Display for SourceName {
     }
 }
 
-/// One of several places where sessions are.
+/// A set of sessions: one database, local or remote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    /// What it is called.
+    /// The name, for people.
     pub name: SourceName,
-    /// Where it is.
+    /// The database or the command.
     pub place: Place,
-    /// The paths that were given for its database, absolute and unresolved: first the
-    /// one that it is read by, then its other names. A link among them can be turned
-    /// to another database later. Empty for a command.
+    /// The absolute, unresolved paths that were given for the database: first the one to
+    /// read it by, then its other names. A symbolic link among them may later point to
+    /// another database. Empty for a command.
     pub written: Vec<PathBuf>,
 }
 
-/// Where a source is.
+/// The location of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
-    /// A database of this machine, by its canonical path; what is not there yet is
-    /// taken as written.
+    /// The canonical path of a database on this machine. Components that do not exist yet
+    /// are as given.
     Database(PathBuf),
     /// Another machine, container or user.
     Remote(Remote),
 }
 
-/// How far another machine's clock may be ahead of this one's, in milliseconds: a day.
-const CLOCK_SKEW_MS: i64 = 24 * 60 * 60 * 1000;
+/// How far the clock of another machine may be ahead, in milliseconds: one day.
+const MAX_CLOCK_SKEW_MS: i64 = 24 * 60 * 60 * 1000;
 
 impl Place {
-    /// Whether this time of a session, which is read at `now`, counts against other
-    /// sources' times of the same session. From a command one that is more than a day ahead
-    /// does not: with it a machine whose clock is wrong, or that lies, would hide this
-    /// machine's row for years.
+    /// Returns true if a session's time `updated`, read at `now`, may be compared with the
+    /// times of the same session in other sources.
+    ///
+    /// A time from a command that is more than one day ahead may not: a machine with a wrong
+    /// clock, or a malicious one, would hide this machine's row for years.
     #[must_use]
     pub fn is_credible(&self, updated: Option<Millis>, now: Millis) -> bool {
         match self {
             Self::Database(_) => true,
             Self::Remote(_) => {
-                updated.is_none_or(|updated| updated.0 <= now.0.saturating_add(CLOCK_SKEW_MS))
+                updated.is_none_or(|updated| updated.0 <= now.0.saturating_add(MAX_CLOCK_SKEW_MS))
             }
         }
     }
 }
 
-/// A command that runs the helper somewhere else and passes its standard input and
-/// output on: `ssh host opencode-lister`, `docker exec -i box opencode-lister`.
+/// A command that runs the helper elsewhere and forwards its standard input and output:
+/// `ssh host opencode-lister`, `docker exec -i box opencode-lister`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remote {
-    /// The program, looked for in `PATH`, and its arguments; those of the helper are
-    /// appended. Never empty.
+    /// The program, found in `PATH`, and its arguments. The helper's arguments are appended.
+    /// Never empty.
     pub command: Vec<String>,
-    /// The database there, of [plain characters](is_plain_argument); without it, what the
-    /// helper finds by itself.
+    /// The remote path of the database, of [plain characters](is_plain_argument); `None` for
+    /// the one that the helper finds.
     pub db: Option<String>,
-    /// How often it is asked: nothing tells of changes there. In the configuration 1 s to
-    /// 24 h.
+    /// The interval between two listings: changes elsewhere cannot be watched. 1 s to 24 h in
+    /// the configuration.
     pub every: Duration,
 }
 
 impl Remote {
-    /// How often a remote is asked where nobody says: 15 seconds.
+    /// The default of [`every`](Self::every): 15 seconds.
     pub const EVERY: Duration = Duration::from_secs(15);
 }
 
-/// True for what may be an argument of a helper elsewhere: it may pass through
-/// another machine's shell.
+/// Returns true if the text may be an argument of a remote helper: no shell interprets its
+/// characters, which are ASCII letters, digits and `_ . / = : -`.
 #[must_use]
 pub fn is_plain_argument(text: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_./=:-".contains(c);
@@ -120,7 +120,7 @@ pub fn is_plain_argument(text: &str) -> bool {
 }
 
 impl Source {
-    /// A source of this name. A database is read by the path in `place`.
+    /// Creates a source of this name. A database is read by the path in `place`.
     #[must_use]
     pub fn new(name: impl Into<SourceName>, place: Place) -> Self {
         let written = match &place {
@@ -134,7 +134,8 @@ impl Source {
         }
     }
 
-    /// The database, as its helper is to be told; `None` where that one finds it.
+    /// Returns the path of the database for a helper's request; `None` if the helper is to
+    /// find the database.
     #[must_use]
     pub fn db(&self) -> Option<PathBuf> {
         match &self.place {
@@ -143,8 +144,8 @@ impl Source {
         }
     }
 
-    /// What it is, in one text that no other source has: a path as it is, where it is
-    /// UTF-8.
+    /// Returns a text that identifies the source: no two sources have the same. For a
+    /// database whose path is UTF-8 it is that path.
     #[must_use]
     pub fn identity(&self) -> String {
         match &self.place {
@@ -159,8 +160,9 @@ impl Source {
 }
 
 impl Source {
-    /// The source under a name that is not taken: its own, else its whole path.
-    fn with_other_name_than(&self, taken: &[&SourceName]) -> Self {
+    /// Returns the source with a name that is not taken: its own, else its whole path, else
+    /// that path with a number.
+    fn with_unique_name(&self, taken: &[&SourceName]) -> Self {
         let whole = match &self.place {
             Place::Database(path) => whole_name(path),
             Place::Remote(_) => self.name.clone(),
@@ -177,7 +179,7 @@ impl Source {
     }
 }
 
-/// For people: a path, or a command.
+/// Displays the path or the command, for people.
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -193,9 +195,10 @@ impl fmt::Display for Place {
     }
 }
 
-/// The sources of these databases: each once, under whatever names it is given, called
-/// after its file, with as much of its directory as tells them apart. A name is safe to
-/// show.
+/// Returns the sources of these databases. Several paths of one database give one source.
+///
+/// A source is named after its file, with as many directories in front as make the names
+/// unique. Names are safe to show on a terminal.
 #[must_use]
 pub fn sources_of(databases: &[PathBuf]) -> Vec<Source> {
     let databases = aliases::databases(databases);
@@ -212,58 +215,59 @@ pub fn sources_of(databases: &[PathBuf]) -> Vec<Source> {
     sources.collect()
 }
 
-/// The names of the databases at these canonical paths, which are different.
+/// Returns the names of the databases at these canonical paths, which must differ.
 pub(crate) fn names_after_files(paths: &[PathBuf]) -> Vec<SourceName> {
     let names = paths.iter().map(|path| {
-        let alike = |name: &[u8]| paths.iter().filter(|other| ends_in(other, name)).count();
-        let name = endings(path).into_iter().find(|name| alike(name) == 1);
+        let uses = |name: &[u8]| paths.iter().filter(|other| ends_in(other, name)).count();
+        let name = endings(path).into_iter().find(|name| uses(name) == 1);
         name.as_deref().map_or_else(|| whole_name(path), name_of)
     });
     names.collect()
 }
 
-/// The known sources, with those that were `found` and are not among them: in the order
-/// of the known ones, then of the new ones.
+/// Merges newly `found` sources into the `known` ones: returns the known sources in their
+/// order, then the new ones.
 ///
-/// A source that is not found again stays, since a directory can be away for a moment.
-/// One that is found at another place stays, too: its watcher reports when it has moved.
-/// Only a source whose path is another name of a found database is dropped.
+/// A known source that was not found again stays, since its directory can be unavailable for
+/// a moment. One that was found at another place stays too; its watcher reports the move. A
+/// known source is removed only if its path is another name of a found database, which then
+/// takes its place.
 #[must_use]
-pub fn with_found(known: &[Source], found: &[Source]) -> Vec<Source> {
-    let is_known = |one: &Source| {
+pub fn merge_found(known: &[Source], found: &[Source]) -> Vec<Source> {
+    let is_known = |source: &Source| {
         let mut known = known.iter();
-        known.any(|known| known.written.first() == one.written.first())
+        known.any(|known| known.written.first() == source.written.first())
     };
-    let mut all: Vec<Source> = Vec::new();
+    let mut merged: Vec<Source> = Vec::new();
     for old in known {
-        let is_other_name = |one: &&Source| {
-            let mut names = one.written.iter();
+        let is_alias_of = |source: &&Source| {
+            let mut names = source.written.iter();
             names.next() != old.written.first()
                 && names.any(|name| Some(name) == old.written.first())
         };
-        match found.iter().find(is_other_name) {
-            None => all.push(old.clone()),
-            Some(one) if is_known(one) || all.iter().any(|other| other.place == one.place) => {}
-            Some(one) => {
+        match found.iter().find(is_alias_of) {
+            None => merged.push(old.clone()),
+            Some(new) if is_known(new) || merged.iter().any(|other| other.place == new.place) => {}
+            Some(new) => {
                 let others = known.iter().filter(|other| *other != old);
-                let taken: Vec<_> = others.chain(&all).map(|other| &other.name).collect();
-                let one = one.with_other_name_than(&taken);
-                all.push(one);
+                let taken: Vec<_> = others.chain(&merged).map(|other| &other.name).collect();
+                let new = new.with_unique_name(&taken);
+                merged.push(new);
             }
         }
     }
-    for one in found {
-        let is_new = !is_known(one) && !all.iter().any(|other| other.place == one.place);
-        if is_new && matches!(one.place, Place::Database(_)) {
-            let taken: Vec<_> = all.iter().map(|other| &other.name).collect();
-            let one = one.with_other_name_than(&taken);
-            all.push(one);
+    for source in found {
+        let is_new = !is_known(source) && !merged.iter().any(|other| other.place == source.place);
+        if is_new && matches!(source.place, Place::Database(_)) {
+            let taken: Vec<_> = merged.iter().map(|other| &other.name).collect();
+            let source = source.with_unique_name(&taken);
+            merged.push(source);
         }
     }
-    all
+    merged
 }
 
-/// The name of a database that is called after its whole path. No name in a
+/// Returns the name of a database that is named after its whole path. No name in a
 /// configuration begins with a slash.
 pub(crate) fn whole_name(path: &Path) -> SourceName {
     name_of(path.as_os_str().as_bytes())
@@ -273,7 +277,7 @@ fn name_of(bytes: &[u8]) -> SourceName {
     escaped_bytes(bytes).into()
 }
 
-/// The ends of a path, shortest first: `c.db`, `b/c.db`, `/a/b/c.db`.
+/// Returns the ends of a path, shortest first: `c.db`, `b/c.db`, `/a/b/c.db`.
 fn endings(path: &Path) -> Vec<Vec<u8>> {
     let parts: Vec<_> = path.iter().map(OsStr::as_bytes).collect();
     let mut endings: Vec<_> = (1..parts.len())
@@ -295,7 +299,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_source_is_called_after_its_file_and_no_two_alike() {
+    fn source_names_are_unique_file_names() {
         let names = |paths: &[&str]| {
             let paths: Vec<_> = paths.iter().map(PathBuf::from).collect();
             let sources = sources_of(&paths);
@@ -325,7 +329,7 @@ mod tests {
         let paths: [(&[u8], &str, &str); 7] = [
             (b"/n/a\xff.db", r"bytes:/n/a\xff.db", r"a\xff.db"),
             (b"/n/a\xfe.db", r"bytes:/n/a\xfe.db", r"a\xfe.db"),
-            // What the first is shown as, and other ways to show it.
+            // The text that the first is shown as, and similar ones.
             (br"/n/a\xff.db", r"/n/a\xff.db", r"a\\xff.db"),
             (
                 "/n/a\u{fffd}.db".as_bytes(),
@@ -343,7 +347,7 @@ mod tests {
         assert_eq!(sources.collect::<Vec<_>>(), expected);
     }
 
-    /// A source that is called as its path, and the paths that lead to it.
+    /// Returns a source named after its path, with the paths that lead to it.
     fn found_by(place: &str, written: &[&str]) -> Source {
         Source {
             written: written.iter().map(PathBuf::from).collect(),
@@ -352,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn found_sources_are_added_and_other_names_dropped() {
+    fn found_sources_are_added_and_aliases_replaced() {
         let a = || found_by("/a", &["/a"]);
         let b = || found_by("/b", &["/link"]);
         let a_by_link = || found_by("/a", &["/a", "/link"]);
@@ -377,21 +381,16 @@ mod tests {
                 vec![a(), b()],
             ),
             ("a new one", vec![b()], vec![a(), b()], vec![b(), a()]),
+            ("one not found", vec![a(), b()], vec![b()], vec![a(), b()]),
             (
-                "one that is away",
-                vec![a(), b()],
-                vec![b()],
-                vec![a(), b()],
-            ),
-            (
-                "all are away",
+                "none found",
                 vec![a(), remote()],
                 vec![remote()],
                 vec![a(), remote()],
             ),
-            ("one that has moved", vec![a()], vec![moved()], vec![a()]),
+            ("one has moved", vec![a()], vec![moved()], vec![a()]),
             (
-                "one is the other's link",
+                "one is a link to the other",
                 vec![a(), b()],
                 vec![a_by_link()],
                 vec![a()],
@@ -403,13 +402,13 @@ mod tests {
                 vec![a()],
             ),
             (
-                "a link is another one now",
+                "a link now leads to another database",
                 vec![a_by_link()],
                 vec![a(), b()],
                 vec![a_by_link(), b()],
             ),
             (
-                "the log is elsewhere now",
+                "the log is now beside another hard link",
                 vec![a(), b()],
                 vec![hard(), b()],
                 vec![hard(), b()],
@@ -421,17 +420,18 @@ mod tests {
                 vec![moved()],
             ),
         ] {
-            assert_eq!(with_found(&known, &found), expected, "{what}");
+            assert_eq!(merge_found(&known, &found), expected, "{what}");
         }
     }
 
     #[test]
-    fn found_source_gets_a_name_that_is_not_taken() {
+    fn found_source_gets_a_unique_name() {
         let named = |name: &str, path: &str| Source::new(name, Place::Database(path.into()));
         let names = |known: &[Source], found: &[Source]| {
-            let all = with_found(known, found);
-            all.iter()
-                .map(|one| one.name.to_string())
+            let merged = merge_found(known, found);
+            merged
+                .iter()
+                .map(|source| source.name.to_string())
                 .collect::<Vec<_>>()
         };
         let (old, new) = (named("x.db", "/old/x.db"), named("x.db", "/new/x.db"));

@@ -1,9 +1,8 @@
-//! Untrusted text on its way to a person.
+//! Makes untrusted text safe to show.
 //!
-//! Everything that comes from a database or from a helper is text that anybody
-//! may have written: a title can hold escape sequences that retitle or clear a
-//! terminal, or direction overrides that make a path read as another. Nothing
-//! reaches a terminal before it went through here. The functions never fail.
+//! Text from a database or a helper is untrusted. A title can contain escape sequences that
+//! retitle or clear a terminal, or direction overrides that make one path look like another.
+//! All such text passes through this module before it is shown. The functions never fail.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
@@ -13,14 +12,14 @@ use std::time::Duration;
 
 use unicode_width::UnicodeWidthChar;
 
-/// True for characters that a terminal acts on instead of showing, and for
-/// those that reorder or break the line around them: C0 and C1 controls, DEL,
-/// the line and paragraph separators, and the bidirectional controls
+/// Returns true for a character that a terminal interprets instead of showing, or that
+/// reorders or breaks the line around it: C0 and C1 controls, DEL, the line and paragraph
+/// separators, and the bidirectional controls
 /// (<https://www.unicode.org/reports/tr9/#Directional_Formatting_Characters>).
 ///
-/// The joiner U+200D and variation selectors are not among them: emoji need them.
+/// Returns false for the joiner U+200D and for variation selectors, which emoji need.
 #[must_use]
-pub fn unsafe_on_a_terminal(c: char) -> bool {
+pub fn is_unsafe_on_terminal(c: char) -> bool {
     c.is_control()
         || matches!(
             c,
@@ -35,9 +34,9 @@ pub fn unsafe_on_a_terminal(c: char) -> bool {
         )
 }
 
-/// True for characters that show nothing and that no text needs to be read: soft
-/// hyphens, zero width spaces, fillers, invisible operators, interlinear marks and tags.
-/// With them two names can look alike and differ
+/// Returns true for an invisible character that no text needs to be legible: soft hyphens,
+/// zero width spaces, fillers, invisible operators, interlinear marks and tags. With them two
+/// different names can look alike
 /// (<https://www.unicode.org/reports/tr36/#Mixed_Script_Spoofing>).
 fn is_invisible(c: char) -> bool {
     matches!(
@@ -61,13 +60,14 @@ fn is_invisible(c: char) -> bool {
     )
 }
 
-/// The zero width joiner and non-joiner: emoji, Persian and Indic scripts need them
-/// between two characters.
+/// Returns true for the zero width joiner and non-joiner: emoji, Persian and Indic scripts
+/// need them between two characters.
 fn is_joiner(c: char) -> bool {
     matches!(c, '\u{200c}' | '\u{200d}')
 }
 
-/// Variation selectors: emoji, Mongolian and Japanese need them after a character.
+/// Returns true for a variation selector: emoji, Mongolian and Japanese need them after a
+/// character.
 fn is_selector(c: char) -> bool {
     matches!(
         c,
@@ -75,47 +75,50 @@ fn is_selector(c: char) -> bool {
     )
 }
 
-/// Characters that show nothing themselves.
-fn is_unseen(c: char) -> bool {
+/// Returns true for a character that has no shape of its own.
+fn has_no_shape(c: char) -> bool {
     is_invisible(c) || is_joiner(c) || is_selector(c)
 }
 
-/// True if nobody can see anything of the text: it has only white space, invisible
-/// characters and characters that a terminal acts on.
+/// Returns true if no character of the text is visible: all are white space, invisible, or
+/// interpreted by a terminal.
 #[must_use]
 pub fn is_blank(text: &str) -> bool {
     const BRAILLE_BLANK: char = '\u{2800}';
-    text.chars()
-        .all(|c| c.is_whitespace() || c == BRAILLE_BLANK || is_unseen(c) || unsafe_on_a_terminal(c))
+    text.chars().all(|c| {
+        c.is_whitespace() || c == BRAILLE_BLANK || has_no_shape(c) || is_unsafe_on_terminal(c)
+    })
 }
 
-/// The cells that a terminal gives this character. Terminals place each code point by
-/// itself, so the cells of a text are the sum: a ligature of two letters has two, and a
-/// family of emoji as many as its members, which is too many where a terminal joins them.
+/// Returns the number of terminal cells that this character occupies.
+///
+/// Most terminals place each code point separately, so the width of a text is the sum: a
+/// ligature of two letters has two cells, and a family of emoji as many as its members. On a
+/// terminal that joins them the sum is too large.
 #[must_use]
 pub fn cells(c: char) -> usize {
     c.width().unwrap_or(0)
 }
 
-/// The text in one line, safe to show: runs of white space become one space,
-/// other unsafe characters become U+FFFD. Invisible characters stay.
+/// Returns the text in one line, safe to show: runs of white space become one space, other
+/// unsafe characters become U+FFFD. Invisible characters stay.
 #[must_use]
 pub fn one_line(text: &str) -> Cow<'_, str> {
-    let plain = |c: char| c == ' ' || !(c.is_whitespace() || unsafe_on_a_terminal(c));
-    if text.chars().all(plain) && !text.contains("  ") {
+    let is_plain = |c: char| c == ' ' || !(c.is_whitespace() || is_unsafe_on_terminal(c));
+    if text.chars().all(is_plain) && !text.contains("  ") {
         return Cow::Borrowed(text.trim_matches(' '));
     }
-    let safe = |c: char| match unsafe_on_a_terminal(c) {
+    let replace = |c: char| match is_unsafe_on_terminal(c) {
         true => '\u{fffd}',
         false => c,
     };
-    line_of(text, |word| word.chars().map(safe).collect())
+    map_words(text, |word| word.chars().map(replace).collect())
 }
 
-/// The words in one line, each as `word` has it.
-fn line_of(text: &str, word: impl Fn(&str) -> String) -> Cow<'_, str> {
+/// Applies `map` to each word and joins the words that are not empty then with one space.
+fn map_words(text: &str, map: impl Fn(&str) -> String) -> Cow<'_, str> {
     let mut line = String::with_capacity(text.len());
-    for word in text.split_whitespace().map(word) {
+    for word in text.split_whitespace().map(map) {
         if !line.is_empty() && !word.is_empty() {
             line.push(' ');
         }
@@ -124,61 +127,63 @@ fn line_of(text: &str, word: impl Fn(&str) -> String) -> Cow<'_, str> {
     Cow::Owned(line)
 }
 
-/// As [`one_line`], for a person who reads it as prose, such as a title: what is invisible
-/// is left out.
+/// Returns the text as [`one_line`] does, without invisible characters. For text that people
+/// read as prose, such as a title.
 #[must_use]
 pub fn prose_line(text: &str) -> Cow<'_, str> {
     visible_line(text, None)
 }
 
-/// As [`one_line`], for a person who tells things apart by it, such as a path, a name or a
-/// message with one: what is invisible becomes U+FFFD, so that a name with it is not taken
-/// for the one without.
+/// Returns the text as [`one_line`] does, with U+FFFD for each invisible character, so that a
+/// name with such a character looks different. For text that identifies something, such as a
+/// path, a name, or a message with one.
 #[must_use]
 pub fn name_line(text: &str) -> Cow<'_, str> {
     visible_line(text, Some('\u{fffd}'))
 }
 
-fn visible_line(text: &str, invisible: Option<char>) -> Cow<'_, str> {
-    match text.chars().any(is_unseen) {
-        true => line_of(text, |word| visible_word(word, invisible)),
+/// Returns the text in one line, with `replacement` for each invisible character.
+fn visible_line(text: &str, replacement: Option<char>) -> Cow<'_, str> {
+    match text.chars().any(has_no_shape) {
+        true => map_words(text, |word| visible_word(word, replacement)),
         false => one_line(text),
     }
 }
 
-fn visible_word(word: &str, invisible: Option<char>) -> String {
+fn visible_word(word: &str, replacement: Option<char>) -> String {
     let mut visible = String::with_capacity(word.len());
     let mut rest = word.chars().peekable();
-    // ASCII letters are neither joined nor varied; digits and two signs become keycaps.
-    let takes_part = |c: Option<&char>| c.is_some_and(|c| !c.is_ascii());
-    let is_varied = |c: Option<&char>| {
-        takes_part(c) || c.is_some_and(|c| c.is_ascii_digit() || "#*".contains(*c))
+    // Joiners and selectors have no effect on ASCII letters. With a selector, digits, `#` and
+    // `*` become keycaps.
+    let can_join = |c: Option<&char>| c.is_some_and(|c| !c.is_ascii());
+    let can_vary = |c: Option<&char>| {
+        can_join(c) || c.is_some_and(|c| c.is_ascii_digit() || "#*".contains(*c))
     };
-    let mut before = None;
+    let mut previous = None;
     while let Some(c) = rest.next() {
         let has_effect = match (is_joiner(c), is_selector(c)) {
-            (true, _) => takes_part(before.as_ref()) && takes_part(rest.peek()),
-            (_, true) => is_varied(before.as_ref()),
+            (true, _) => can_join(previous.as_ref()) && can_join(rest.peek()),
+            (_, true) => can_vary(previous.as_ref()),
             _ => true,
         };
         let shown = if is_invisible(c) || !has_effect {
-            invisible
-        } else if unsafe_on_a_terminal(c) {
+            replacement
+        } else if is_unsafe_on_terminal(c) {
             Some('\u{fffd}')
         } else {
             Some(c)
         };
         visible.extend(shown);
-        before = shown.or(before);
+        previous = shown.or(previous);
     }
     visible
 }
 
-/// The text with unsafe characters, tabs, line ends and backslashes written as
-/// escapes (`\t`, `\n`, `\\`, `\u{1b}`): reversible, and one line whatever it held.
+/// Escapes unsafe characters, tabs, line ends and backslashes (`\t`, `\n`, `\\`, `\u{1b}`).
+/// The result is one line, and the escaping is reversible.
 #[must_use]
 pub fn escaped(text: &str) -> Cow<'_, str> {
-    if !text.chars().any(|c| c == '\\' || unsafe_on_a_terminal(c)) {
+    if !text.chars().any(|c| c == '\\' || is_unsafe_on_terminal(c)) {
         return Cow::Borrowed(text);
     }
     let mut out = String::with_capacity(text.len() + 8);
@@ -188,7 +193,7 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
             '\t' => out.push_str("\\t"),
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
-            c if unsafe_on_a_terminal(c) => {
+            c if is_unsafe_on_terminal(c) => {
                 // Writing to a String cannot fail.
                 let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
             }
@@ -198,8 +203,8 @@ pub fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// The bytes as [`escaped`] writes a text, and each byte that is not part of UTF-8 as
-/// `\xff`: reversible, so that different bytes are never written alike.
+/// Escapes bytes as [`escaped`] does text, and each byte that is not part of valid UTF-8 as
+/// `\xff`. The escaping is reversible, so different bytes have different results.
 #[must_use]
 pub fn escaped_bytes(bytes: &[u8]) -> Cow<'_, str> {
     if let Ok(text) = std::str::from_utf8(bytes) {
@@ -216,9 +221,9 @@ pub fn escaped_bytes(bytes: &[u8]) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Shows a path in a message: quoted where it holds anything but plain
-/// characters, so that it can be pasted into a shell, and never with a
-/// character that a terminal would act on.
+/// Displays a path in a message. The path is quoted if it contains other than plain
+/// characters, so that it can be pasted into a shell. The result never contains a character
+/// that a terminal interprets.
 #[derive(Debug, Clone, Copy)]
 pub struct DisplayPath<'a>(pub &'a Path);
 
@@ -226,29 +231,30 @@ impl fmt::Display for DisplayPath<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = self.0.as_os_str().as_bytes();
         let text = std::str::from_utf8(bytes).ok();
-        let plain = |c: char| c.is_alphanumeric() || "_-./=:@%+,~".contains(c);
-        match text.filter(|text| !text.chars().any(is_hidden_in_a_path)) {
-            Some(text) if !text.is_empty() && text.chars().all(plain) => f.write_str(text),
+        let is_plain = |c: char| c.is_alphanumeric() || "_-./=:@%+,~".contains(c);
+        match text.filter(|text| !text.chars().any(needs_escape_in_path)) {
+            Some(text) if !text.is_empty() && text.chars().all(is_plain) => f.write_str(text),
             Some(text) => write!(f, "'{}'", text.replace('\'', r"'\''")),
-            None => ansi_c_quoted(bytes, f),
+            None => write_ansi_c_quoted(bytes, f),
         }
     }
 }
 
-/// Whether a path with this character could be taken for another, or does something else
-/// than to be shown. Joiners count here: a path is to be exact before it is pretty.
-fn is_hidden_in_a_path(c: char) -> bool {
-    unsafe_on_a_terminal(c) || is_unseen(c)
+/// Returns true if a path with this character could look like another path, or if a terminal
+/// interprets the character. Includes joiners: an exact path is more important than its
+/// appearance.
+fn needs_escape_in_path(c: char) -> bool {
+    is_unsafe_on_terminal(c) || has_no_shape(c)
 }
 
-/// ANSI-C quoting, which bash, zsh and ksh understand.
-fn ansi_c_quoted(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// Writes the bytes in ANSI-C quotes, which bash, zsh and ksh support.
+fn write_ansi_c_quoted(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     f.write_str("$'")?;
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
             match c {
                 '\\' | '\'' => write!(f, "\\{c}")?,
-                c if is_hidden_in_a_path(c) => match u32::from(c) {
+                c if needs_escape_in_path(c) => match u32::from(c) {
                     code @ ..0x80 => write!(f, "\\x{code:02x}")?,
                     code @ ..0x1_0000 => write!(f, "\\u{code:04x}")?,
                     code => write!(f, "\\U{code:08x}")?,
@@ -263,12 +269,12 @@ fn ansi_c_quoted(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     f.write_char('\'')
 }
 
-/// What a program wrote, line by line: as UTF-16 each line that is written so, which
-/// programs of Windows do, with or without a byte order mark, also between lines of UTF-8;
-/// else as UTF-8, with U+FFFD for what is not.
+/// Decodes the output of a program, line by line.
 ///
-/// A line is taken for UTF-16 where UTF-8 would have a NUL or be invalid, one of its
-/// characters has a byte of zero, and it holds only what a text can hold.
+/// Windows programs write UTF-16, with or without a byte order mark, and also between lines
+/// of UTF-8. A line is decoded as UTF-16 if it is invalid as UTF-8 or contains a NUL, one of
+/// its characters has a zero byte, and it contains only characters of text. Other lines are
+/// decoded as UTF-8, with U+FFFD for invalid bytes.
 #[must_use]
 pub fn decoded(bytes: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(bytes) {
@@ -290,54 +296,55 @@ pub fn decoded(bytes: &[u8]) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// True where [`decoded`] takes the first line for UTF-16.
+/// Returns true if [`decoded`] decodes the first line as UTF-16.
 #[must_use]
 pub fn begins_in_utf16(bytes: &[u8]) -> bool {
     utf16_line(bytes).is_some()
 }
 
-/// The bytes of the first line, with its line feed, where that is one byte.
+/// Returns the length of the first line in bytes, including a line feed of one byte.
 fn line_length(bytes: &[u8]) -> usize {
     memchr::memchr(b'\n', bytes).map_or(bytes.len(), |at| at + 1)
 }
 
-/// Bytes of a line from which on it is UTF-8 for certain where it looks so.
-const SHORT_LINE: usize = 8;
+/// The length in bytes from which a line that is valid UTF-8 cannot be UTF-16.
+const SHORT_LINE_BYTES: usize = 8;
 
-/// The first line, where it is in UTF-16, and its length in bytes.
+/// Returns the first line and its length in bytes if the line is UTF-16.
 fn utf16_line(bytes: &[u8]) -> Option<(String, usize)> {
     let length = line_length(bytes);
     let line = &bytes[..length];
-    // A few letters and a line feed can also be ideographs with such bytes.
-    let is_utf8 =
-        length >= SHORT_LINE && std::str::from_utf8(line).is_ok_and(|line| !line.contains('\0'));
-    // The line feed of UTF-16LE is a byte of ten and one of zero; that zero can also be the
-    // first byte of a line in UTF-16BE after one of UTF-8.
+    // The bytes of a few letters and a line feed may also encode ideographs.
+    let is_utf8 = length >= SHORT_LINE_BYTES
+        && std::str::from_utf8(line).is_ok_and(|line| !line.contains('\0'));
+    // The line feed of UTF-16LE has the bytes 10 and 0. The 0 can also be the first byte of a
+    // line in UTF-16BE after a line in UTF-8.
     let can_be_le = length % 2 == 1 && bytes.get(length) == Some(&0);
     if is_utf8 && !can_be_le {
         return None;
     }
-    let little = utf16_line_of(bytes, u16::from_le_bytes);
-    let big = utf16_line_of(bytes, u16::from_be_bytes);
-    let read = match (little, big) {
+    let little = decode_utf16_line(bytes, u16::from_le_bytes);
+    let big = decode_utf16_line(bytes, u16::from_be_bytes);
+    let best = match (little, big) {
         (Some(little), Some(big)) if big.score > little.score => Some(big),
         (little, big) => little.or(big),
     };
-    read.map(|read| (read.text, read.length))
+    best.map(|line| (line.text, line.length))
 }
 
-/// The first line, read in one order of bytes.
+/// The first line, decoded in one byte order.
 struct Utf16Line {
     text: String,
-    /// In bytes.
+    /// The length in bytes.
     length: usize,
-    /// Of two readings the one with the larger score is right: it begins with a byte order
-    /// mark, it has a line feed, it has so many characters with a byte of zero.
+    /// The byte order with the larger score is the right one. The score is whether the line
+    /// begins with a byte order mark, whether it ends with a line feed, and how many of its
+    /// characters have a zero byte.
     score: (bool, bool, usize),
 }
 
-/// As [`utf16_line`], in this order of bytes.
-fn utf16_line_of(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Option<Utf16Line> {
+/// Decodes the first line in the byte order of `unit`; `None` if it is not UTF-16.
+fn decode_utf16_line(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Option<Utf16Line> {
     const MARK: char = '\u{feff}';
     let units = bytes
         .chunks_exact(2)
@@ -362,11 +369,11 @@ fn utf16_line_of(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Option<Utf16Line> {
             break;
         }
     }
-    // Letters of ASCII, taken two by two, are all ideographs.
+    // ASCII letters, decoded in pairs, are all ideographs.
     if narrow == 0 || 2 * doubtful > count {
         return None;
     }
-    // A byte that is left over is half of a unit that was cut off.
+    // A single remaining byte is half of a truncated unit.
     let length = match bytes.len() - length {
         1 => bytes.len(),
         _ => length,
@@ -379,14 +386,15 @@ fn utf16_line_of(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Option<Utf16Line> {
     })
 }
 
-/// The duration in a text such as `500ms`, `15s` or `2m`.
+/// Parses a duration such as `500ms`, `15s` or `2m`. `None` if the text is invalid or the
+/// duration is negative.
 #[must_use]
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let signed: jiff::SignedDuration = text.parse().ok()?;
     Duration::try_from(signed).ok()
 }
 
-/// A duration for people: `15s`, `1h 30m`.
+/// Formats a duration for people: `15s`, `1h 30m`.
 #[must_use]
 pub fn format_duration(duration: Duration) -> String {
     match jiff::SignedDuration::try_from(duration) {
@@ -395,216 +403,12 @@ pub fn format_duration(duration: Duration) -> String {
     }
 }
 
-/// The longest start of `text` that has at most `limit` bytes and ends at a
-/// character.
+/// Returns the longest prefix of `text` that has at most `limit_bytes` bytes and ends at a
+/// character boundary.
 #[must_use]
-pub fn cut(text: &str, limit: usize) -> &str {
-    &text[..text.floor_char_boundary(limit)]
+pub fn cut(text: &str, limit_bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(limit_bytes)]
 }
 
 #[cfg(test)]
-mod tests {
-    use std::ffi::OsStr;
-
-    use super::*;
-
-    fn utf16(text: &str, bytes: fn(u16) -> [u8; 2]) -> Vec<u8> {
-        text.encode_utf16().flat_map(bytes).collect()
-    }
-
-    #[test]
-    fn output_in_utf16_is_decoded_with_and_without_a_mark() {
-        for text in [
-            "There is no such distribution.\r\nError code: 1\r\n",
-            "no line end",
-            "Es gibt keine Distribution für „x“ – 100 € 🚀\r\n",
-            // A character with a byte of 10, and one with a byte of 0.
-            "上一个发行版不存在。\r\n请重试\r\n",
-            "\r\n\r\nafter empty lines\r\n",
-            "",
-        ] {
-            for order in [u16::to_le_bytes, u16::to_be_bytes] {
-                let bytes = utf16(text, order);
-                assert_eq!(decoded(&bytes), text);
-                assert_eq!(begins_in_utf16(&bytes), !text.is_empty());
-                let marked = utf16(&format!("\u{feff}{text}"), order);
-                assert_eq!(decoded(&marked), text);
-                // Between lines of UTF-8.
-                let mixed = [b"Authorized use only\n", &*bytes, b""].concat();
-                assert_eq!(decoded(&mixed), format!("Authorized use only\n{text}"));
-                if text.ends_with('\n') {
-                    let mixed = [&*bytes, "naïve end\n".as_bytes()].concat();
-                    assert_eq!(decoded(&mixed), format!("{text}naïve end\n"));
-                }
-            }
-        }
-        // Its last unit was cut.
-        let bytes = utf16("cut", u16::to_le_bytes);
-        assert_eq!(decoded(&bytes[..5]), "cu");
-    }
-
-    #[test]
-    fn output_in_utf8_is_never_taken_for_utf16() {
-        for (bytes, text) in [
-            (&b"plain\nlines\n"[..], "plain\nlines\n"),
-            ("naïve 日本語\n".as_bytes(), "naïve 日本語\n"),
-            (b"caf\xe9 au lait\n", "caf\u{fffd} au lait\n"),
-            (b"\nOK\nno\n\xe9t\xe9\n", "\nOK\nno\n\u{fffd}t\u{fffd}\n"),
-            (b"{\0\"type\":\"hello\"}", "{\0\"type\":\"hello\"}"),
-            (b"list\0of\0names\0here", "list\0of\0names\0here"),
-            (b"\0\0\0\0", "\0\0\0\0"),
-            (b"\xff", "\u{fffd}"),
-        ] {
-            assert_eq!(decoded(bytes), text);
-            assert!(!begins_in_utf16(bytes), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn an_escape_sequence_does_not_survive_in_any_form() {
-        let hostile = "a\x1b]0;owned\x07b\u{9b}31mc\u{202e}d\nE\u{2028}f";
-        for safe in [
-            one_line(hostile),
-            escaped(hostile),
-            DisplayPath(Path::new(hostile)).to_string().into(),
-        ] {
-            assert!(!safe.chars().any(unsafe_on_a_terminal), "{safe:?}");
-        }
-    }
-
-    #[test]
-    fn emoji_and_other_scripts_stay_as_they_are() {
-        let title = "日本語 🚀 naïve 👩\u{200d}👩\u{200d}👧 ok";
-        assert_eq!(one_line(title), title);
-        assert_eq!(escaped(title), title);
-    }
-
-    #[test]
-    fn invisible_characters_are_left_out_of_prose_and_marked_in_names() {
-        // The text, as prose, as a name.
-        for (text, prose, name) in [
-            ("plain  text", "plain text", "plain text"),
-            ("a\u{200b}b", "ab", "a\u{fffd}b"),
-            ("soft\u{ad}hyphen", "softhyphen", "soft\u{fffd}hyphen"),
-            ("\u{3164}", "", "\u{fffd}"),
-            ("a \u{2060} b", "a b", "a \u{fffd} b"),
-            (
-                "a\u{180e}\u{115f}\u{ffa0}b",
-                "ab",
-                "a\u{fffd}\u{fffd}\u{fffd}b",
-            ),
-            ("x\u{fff9}y\u{fffb}z", "xyz", "x\u{fffd}y\u{fffd}z"),
-            ("t\u{e0041}\u{e007f}", "t", "t\u{fffd}\u{fffd}"),
-            // A joiner or selector counts only where it has an effect.
-            ("a\u{200d}b\u{fe0f}", "ab", "a\u{fffd}b\u{fffd}"),
-            ("日\u{200d} x", "日 x", "日\u{fffd} x"),
-            ("می\u{200c}خواهم", "می\u{200c}خواهم", "می\u{200c}خواهم"),
-            ("❤\u{fe0f} ok", "❤\u{fe0f} ok", "❤\u{fe0f} ok"),
-            (
-                "👩\u{200d}👩\u{200d}👧 ok",
-                "👩\u{200d}👩\u{200d}👧 ok",
-                "👩\u{200d}👩\u{200d}👧 ok",
-            ),
-            ("\u{202e}\u{1b}x", "\u{fffd}\u{fffd}x", "\u{fffd}\u{fffd}x"),
-        ] {
-            assert_eq!(prose_line(text), prose, "{text:?}");
-            assert_eq!(name_line(text), name, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn a_text_without_visible_characters_is_blank() {
-        for blank in [
-            "",
-            " \t\u{3000}",
-            "\u{200b}\u{2060}",
-            "\u{3164}",
-            "\u{ad}\u{180e}",
-            "\u{e0001}\u{e0041}",
-            "\u{fff9}\u{fffa}\u{fffb}",
-            "\u{200d}\u{fe0f}",
-            "\u{202e}\u{200e}",
-            "\u{2800}",
-        ] {
-            assert!(is_blank(blank), "{blank:?}");
-        }
-        for seen in ["a", "\u{200b}a", "日", "🚀", "-", "\u{fffd}"] {
-            assert!(!is_blank(seen), "{seen:?}");
-        }
-    }
-
-    #[test]
-    fn cells_are_the_sum_over_code_points() {
-        for (text, expected) in [
-            ("abc", 3),
-            ("日本", 4),
-            ("لا", 2),
-            ("👩\u{200d}👩\u{200d}👧", 6),
-            ("🇩🇪", 2),
-            ("e\u{301}", 1),
-            ("\u{2068}a\u{2069}", 1),
-            ("\u{1b}\u{200b}", 0),
-        ] {
-            let sum: usize = text.chars().map(cells).sum();
-            assert_eq!(sum, expected, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn white_space_is_one_space_and_none_at_the_ends() {
-        assert_eq!(one_line("  a \t b\r\n\n c "), "a b c");
-    }
-
-    #[test]
-    fn an_escaped_text_tells_a_backslash_from_a_tab() {
-        assert_eq!(escaped("a\tb\\t"), "a\\tb\\\\t");
-    }
-
-    #[test]
-    fn a_shown_path_is_quoted_when_a_shell_would_read_it_otherwise() {
-        assert_eq!(DisplayPath(Path::new("/a/b-c.db")).to_string(), "/a/b-c.db");
-        assert_eq!(
-            DisplayPath(Path::new("/a b/$(x)")).to_string(),
-            "'/a b/$(x)'"
-        );
-        assert_eq!(DisplayPath(Path::new("/it's")).to_string(), r"'/it'\''s'");
-        assert_eq!(
-            DisplayPath(Path::new("/a\x1b'")).to_string(),
-            r"$'/a\x1b\''"
-        );
-        for (path, shown) in [
-            ("/a\u{200b}b", r"$'/a\u200bb'"),
-            ("/\u{3164}", r"$'/\u3164'"),
-            ("/a\u{e0041}1", r"$'/a\U000e00411'"),
-        ] {
-            assert_eq!(DisplayPath(Path::new(path)).to_string(), shown);
-        }
-        let bytes = |bytes: &'static [u8]| Path::new(OsStr::from_bytes(bytes));
-        assert_eq!(DisplayPath(bytes(b"/a\xff")).to_string(), r"$'/a\xff'");
-    }
-
-    #[test]
-    fn different_bytes_are_escaped_differently() {
-        let all: [(&[u8], &str); 8] = [
-            (b"a\xff", r"a\xff"),
-            (b"a\xfe", r"a\xfe"),
-            (br"a\xff", r"a\\xff"),
-            ("a\u{fffd}".as_bytes(), "a\u{fffd}"),
-            // The first two bytes of three.
-            (b"a\xe2\x82", r"a\xe2\x82"),
-            (b"\xff\t\\\xff", r"\xff\t\\\xff"),
-            (b"\t", r"\t"),
-            (br"\t", r"\\t"),
-        ];
-        for (bytes, expected) in all {
-            assert_eq!(escaped_bytes(bytes), expected);
-        }
-    }
-
-    #[test]
-    fn a_cut_falls_between_characters() {
-        assert_eq!(cut("aé", 2), "a");
-        assert_eq!(cut("aé", 3), "aé");
-        assert_eq!(cut("aé", 99), "aé");
-    }
-}
+mod tests;

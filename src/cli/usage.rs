@@ -9,7 +9,7 @@ use clap::{Error, Parser};
 
 use super::streams::{Stderr, Stdout};
 use crate::output::Terminal;
-use crate::text::{escaped, escaped_bytes, unsafe_on_a_terminal};
+use crate::text::{escaped, escaped_bytes, is_unsafe_on_terminal};
 
 /// The arguments of this process, or what to say instead of running.
 pub(super) fn parse<A: Parser>() -> Result<A, Error> {
@@ -49,7 +49,7 @@ fn help_of_help(mut arguments: Vec<OsString>) -> Vec<OsString> {
 fn readable<A: Parser>(error: Error, arguments: &[OsString]) -> Error {
     let is_plain = |argument: &OsString| {
         let text = argument.to_str();
-        text.is_some_and(|text| !text.chars().any(unsafe_on_a_terminal))
+        text.is_some_and(|text| !text.chars().any(is_unsafe_on_terminal))
     };
     if error.exit_code() == 0 || arguments.iter().all(is_plain) {
         return error;
@@ -139,7 +139,7 @@ mod tests {
                     assert_eq!(status, 2, "{text:?}");
                     // What clap itself writes are colours alone.
                     let plain = anstream::adapter::strip_str(&text).to_string();
-                    let bad = |c: char| c != '\n' && unsafe_on_a_terminal(c);
+                    let bad = |c: char| c != '\n' && is_unsafe_on_terminal(c);
                     assert!(!plain.contains(bad), "{text:?}");
                     assert!(!text.contains("\u{1b}]"), "{text:?}");
                 }

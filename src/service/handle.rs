@@ -238,7 +238,7 @@ impl Handle {
         Ok(())
     }
 
-    /// Adds the sources that are not known yet ([`with_found`](crate::source::with_found)).
+    /// Adds the sources that are not known yet ([`merge_found`](crate::source::merge_found)).
     pub fn add_found(&self, sources: Vec<Source>) {
         self.inbox.send(Message::AddSources(sources));
     }

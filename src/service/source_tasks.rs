@@ -15,7 +15,7 @@ use super::watch::Watcher;
 use crate::entry::Rows;
 use crate::lister::{Bounded, ListRequest};
 use crate::query::SourceLister;
-use crate::source::{Place, Source, SourceName, with_found};
+use crate::source::{Place, Source, SourceName, merge_found};
 
 /// The sources and their tasks.
 pub(super) struct SourceTasks {
@@ -156,7 +156,7 @@ impl SourceTasks {
 
     /// Returns the sources with those that were discovered, if there are new ones.
     pub(super) fn with_discovered(&self, found: &[Source]) -> Option<Vec<Source>> {
-        let sources = with_found(&self.sources, found);
+        let sources = merge_found(&self.sources, found);
         (sources != self.sources).then_some(sources)
     }
 
