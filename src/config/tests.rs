@@ -369,7 +369,7 @@ fn no_text_panics_or_leaks_a_message_of_serde() {
         let text = text.concat();
         if let Err(ParseError { offset, message }) = parse(&text, None) {
             prop_assert!(line_of(text.as_bytes(), offset) <= text.lines().count().max(1) + 1);
-            prop_assert!(!message.chars().any(unsafe_on_a_terminal), "{message:?}");
+            prop_assert!(!message.chars().any(is_unsafe_on_terminal), "{message:?}");
             prop_assert!(!message.starts_with("invalid type"), "{message:?}");
         }
     });

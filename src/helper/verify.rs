@@ -85,7 +85,11 @@ fn compare(job: &ListJob) -> Result<Option<Comparison>, StoreError> {
         return Ok(None);
     };
     let marked: BTreeSet<_> = marked.into_iter().collect();
-    let unknown = if is_complete { "" } else { ", some marks unknown" };
+    let unknown = if is_complete {
+        ""
+    } else {
+        ", some marks unknown"
+    };
     let summary = format!(
         "scan:     {}, {} frames of the log, {:.1} ms{unknown}\nquery:    {:.1} ms",
         found.scan.mode.as_str(),

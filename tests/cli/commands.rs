@@ -90,7 +90,7 @@ fn a_source_through_a_real_sshd_is_like_any_other() {
     assert_eq!(output.status.code(), Some(1));
     let said = stderr(&output);
     assert!(
-        said.contains("exited with status 255 before the helper said anything"),
+        said.contains("exited with status 255 before the helper printed anything"),
         "{said}"
     );
 }
@@ -100,40 +100,40 @@ fn what_keeps_a_command_from_the_helper_is_said_with_the_way_out() {
     let _limit = support::limit(60);
     let place = Place::new();
     let lister = support::lister().display();
-    let banner = "the command printed \"Welcome to devbox!\" before the helper said anything: nothing \
-        there may print to standard output, such as a greeting in a shell's start-up file; let that \
-        file print only where there is a terminal (`[ -t 1 ] || return`)";
-    let not_found = "the command exited with status 127 before the helper said anything: is \
-        opencode-lister installed there, and in the PATH of a shell that is not interactive? Else \
-        name it by its whole path; it said: sh: opencode-lister: not found";
+    let banner = "the command printed \"Welcome to devbox!\" before the helper's output: only the \
+        helper may write to standard output; if a shell's start-up file prints a greeting, let it \
+        do so on a terminal only (`[ -t 1 ] || return`)";
+    let not_found = "the command exited with status 127 before the helper printed anything: check \
+        that opencode-lister is installed there and in the PATH of a non-interactive shell, or \
+        give its full path; stderr: sh: opencode-lister: not found";
     for (name, text, expected) in [
         ("motd", format!("echo 'Welcome to devbox!'; exec {lister} \"$@\""), banner),
         ("not-found", "echo 'sh: opencode-lister: not found' >&2; exit 127".to_owned(), not_found),
         (
             "refused",
             "echo 'ssh: connect to host devbox port 22: Connection refused' >&2; exit 255".to_owned(),
-            "the command exited with status 255 before the helper said anything; it said: ssh: \
+            "the command exited with status 255 before the helper printed anything; stderr: ssh: \
              connect to host devbox port 22: Connection refused",
         ),
         (
             "newer",
             "echo '{\"type\":\"hello\",\"protocol\":2,\"lister\":\"9.9.9\"}'".to_owned(),
-            "the helper's output is not valid: it is version 9.9.9 and speaks protocol 2; this is \
-             version 0.1.0 and speaks protocol 1: install both programs from one version",
+            "invalid helper output: the helper is version 9.9.9 (protocol 2) and this program is \
+             version 0.1.0 (protocol 1): install both programs from one version",
         ),
         (
             "older",
             "echo '{\"type\":\"hello\",\"protocol\":1,\"lister\":\"0.0.1\"}'\n\
              echo '{\"type\":\"error\",\"kind\":\"usage\",\"message\":\"unexpected argument\"}'; exit 2"
                 .to_owned(),
-            "unexpected argument; the helper is version 0.0.1 and this is version 0.1.0 (protocol \
-             1): install both programs from one version",
+            "unexpected argument; the helper is version 0.0.1 and this program is version 0.1.0 \
+             (protocol 1): install both programs from one version",
         ),
         (
             "silent",
             "exit 0".to_owned(),
-            "the command exited with status 0 before the helper said anything: does it run \
-             opencode-lister, and pass on what that prints?",
+            "the command exited with status 0 before the helper printed anything: check that it \
+             runs opencode-lister and forwards its output",
         ),
     ] {
         let program = place.program(name, &format!("#!/bin/sh\n{text}\n"));
@@ -145,30 +145,29 @@ fn what_keeps_a_command_from_the_helper_is_said_with_the_way_out() {
     for (program, why) in [
         (
             "no such program",
-            "'no such program' cannot be started: it is not in PATH; install it, or name it by its \
-             whole path",
+            "'no such program': not found in PATH; install it, or give its full path",
         ),
         (
             "~/lister",
-            "~/lister cannot be started: it is not there (~ and $ mean nothing in a command)",
+            "~/lister: no such file (~ and $ are not expanded in a command)",
         ),
         (
             "/etc/passwd",
-            "/etc/passwd cannot be started: it may not be executed: see its permissions",
+            "/etc/passwd: permission denied (check its execute permission)",
         ),
     ] {
         place.config(&remote("devbox", &[program.to_owned()], "15s"));
         assert_eq!(
             stderr(&place.run(&["list"])),
-            format!("opencode-sessions: the command's program {why}\n")
+            format!("opencode-sessions: cannot start the command {why}\n")
         );
     }
     let hangs = place.misbehaving("hangs-before-output");
     place.config(&remote("devbox", &[hangs], "15s"));
     let said = place.run(&["list", "--deadline", "300ms"]);
     for part in [
-        "the command said nothing within ",
-        " and was stopped; does it wait for a password",
+        "the command printed nothing within ",
+        " and was killed (is it waiting for a password",
     ] {
         assert!(stderr(&said).contains(part), "{said:?}");
     }
@@ -218,8 +217,8 @@ fn locked() -> Made {
 #[test]
 fn command_without_standard_input_is_said_to_be_one() {
     let _limit = support::limit(120);
-    let sentence = "the command does not pass standard input on, and the helper ends when that \
-        ends: write `docker exec -i` or `kubectl exec -i`, and leave out -n of ssh";
+    let sentence = "the command does not forward standard input, so the helper exited: use \
+        `docker exec -i` or `kubectl exec -i`, or ssh without -n";
     let place = Place::new();
     let made = locked();
     let lister = support::lister().display();
@@ -302,7 +301,7 @@ fn what_a_command_says_in_utf16_is_readable() {
     let utf16 = |text: &str, bytes: fn(u16) -> [u8; 2]| {
         text.encode_utf16().flat_map(bytes).collect::<Vec<u8>>()
     };
-    let no_hello = "the command exited with status 255 before the helper said anything";
+    let no_hello = "the command exited with status 255 before the helper printed anything";
     for (said, shown) in [
         (
             "There is no such distribution.\r\n",
@@ -326,21 +325,19 @@ fn what_a_command_says_in_utf16_is_readable() {
                 for (text, expected) in [
                     (
                         format!("{cat}; exit 255"),
-                        format!(
-                            "the command failed before the helper said anything; it said: {shown}"
-                        ),
+                        format!("the command failed before the helper printed anything: {shown}"),
                     ),
                     (
                         format!("{cat} >&2; exit 255"),
-                        format!("{no_hello}; it said: {shown}"),
+                        format!("{no_hello}; stderr: {shown}"),
                     ),
                     (
                         format!("echo Welcome. >&2; {cat} >&2; exit 255"),
-                        format!("{no_hello}; it said: {shown}"),
+                        format!("{no_hello}; stderr: {shown}"),
                     ),
                     (
                         format!("{cat} >&2; echo 'And more: naïve.' >&2; exit 255"),
-                        format!("{no_hello}; it said: And more: naïve."),
+                        format!("{no_hello}; stderr: And more: naïve."),
                     ),
                 ] {
                     let program = place.program("wsl", &format!("#!/bin/sh\n{text}\n"));
@@ -360,7 +357,7 @@ fn what_a_command_says_in_utf16_is_readable() {
         fs::write(&file, utf16(&text, u16::to_le_bytes)).unwrap();
         let text = format!("#!/bin/sh\ncat '{}' >&2; exit 255\n", file.display());
         place.config(&remote("windows", &[place.program("wsl", &text)], "15s"));
-        let expected = format!("opencode-sessions: {no_hello}; it said: 没有分发。\n");
+        let expected = format!("opencode-sessions: {no_hello}; stderr: 没有分发。\n");
         assert_eq!(stderr(&place.run(&["list"])), expected, "{length}");
     }
 }
@@ -384,7 +381,7 @@ echo '{{"type":"end","sessions":{count},"database":"ready","scan":{{"mode":"none
 "#
         )
     };
-    let refused = "opencode-sessions: the helper's output is not valid: its output is larger than \
+    let refused = "opencode-sessions: invalid helper output: output is larger than \
         67108864 bytes\n";
     for (count, status) in [(74, 0), (75, 1)] {
         let program = place.program("much", &text(count));

@@ -171,9 +171,9 @@ cat <<'.'
     support::script(at, &text);
 }
 
-const ELSEWHERE: &str = "the newest sessions can be missing: the database is in WAL mode, no -wal \
-     file is beside it, and the file has another name or is a mount of its own (mount or share \
-     its directory, not the file alone)";
+const ELSEWHERE: &str = "the newest sessions may be missing: the database is in WAL mode, no -wal \
+     file is next to it, and the file has another hard link or is itself a mount point (mount or \
+     share its directory, not the file alone)";
 
 #[test]
 fn what_a_listing_lacks_is_said_and_is_no_failure() {
@@ -284,7 +284,7 @@ fn a_failed_listing_is_one_sentence_and_exit_1_and_nothing_on_standard_output() 
     );
     let output = list(&noise, &["--lister", "/no/such/helper"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(stderr(&output).contains("there is no helper at /no/such/helper"));
+    assert!(stderr(&output).contains("helper not found at /no/such/helper"));
 }
 
 /// Whatever is in the place of the helper's cache, it lists, and leaves there what is not

@@ -39,7 +39,7 @@ fn of_three_sources_one_hangs_one_lies_and_one_is_fine() {
     );
     let said = stderr(&output);
     assert!(
-        said.contains("opencode-sessions: hangs: the helper was not done within "),
+        said.contains("opencode-sessions: hangs: the helper did not finish within "),
         "{said}"
     );
     assert!(

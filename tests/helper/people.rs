@@ -143,9 +143,9 @@ fn pretty_says_what_failed_and_where_there_is_nothing() {
     };
     let (status, stderr) = run();
     assert_eq!(status, Some(0));
-    assert!(stderr.contains("there is no database"), "{stderr}");
+    assert!(stderr.contains("no database found"), "{stderr}");
     File::create(&db).unwrap();
-    assert!(run().1.contains("just being made"));
+    assert!(run().1.contains("being created"));
     fs::write(&db, "no database").unwrap();
     let (status, stderr) = run();
     assert_eq!(status, Some(1));

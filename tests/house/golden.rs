@@ -8,7 +8,7 @@
 
 use std::fs;
 
-use opencode_sessions::codec::Unreadable;
+use opencode_sessions::codec::DecodeError;
 use opencode_sessions::session::{Millis, Model, Session, SessionId, Store, Summary, Tokens};
 use opencode_sessions::wire::{
     DatabaseState, Degraded, End, OptionalPart, Scan, ScanMode, Skipped,
@@ -39,7 +39,7 @@ pub(crate) fn assert_is_sample(name: &str, encoded: &[u8]) {
 pub(crate) fn assert_is_pinned(
     kind: &str,
     encoded: &[u8],
-    mut decode: impl FnMut(&[u8]) -> Result<(), Unreadable>,
+    mut decode: impl FnMut(&[u8]) -> Result<(), DecodeError>,
 ) {
     let known = version(encoded);
     assert_is_sample(&format!("{kind}-{known}.bin"), encoded);
@@ -54,7 +54,7 @@ pub(crate) fn assert_is_pinned(
         assert_eq!(bytes[..8], encoded[..8], "{kind}-{found}.bin");
         let expected = match *found == known {
             true => Ok(()),
-            false => Err(Unreadable::Version {
+            false => Err(DecodeError::Version {
                 found: *found,
                 known,
             }),

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use opencode_sessions::codec::Unreadable;
+use opencode_sessions::codec::DecodeError;
 use opencode_sessions::entry::Entry;
 use opencode_sessions::index::{Index, Listed, Moment, View, snapshot};
 use opencode_sessions::session::Millis;
@@ -126,7 +126,7 @@ fn the_decoder_takes_any_bytes_without_panic_and_in_bounded_memory() {
         match snapshot::restore(&mut into, &file, None, Millis::now()) {
             Ok(()) => taken += 1,
             Err(why) => {
-                assert_eq!(why, Unreadable::Body);
+                assert_eq!(why, DecodeError::Body);
                 assert_eq!(seen(&into).0, 0);
                 refused += 1;
             }

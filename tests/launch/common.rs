@@ -8,7 +8,7 @@ use opencode_sessions::launch::ProcessLister;
 use opencode_sessions::lister::{
     Failure, FailureReason, ListRequest, Lister, Outcome, Refusal, Timeout,
 };
-use opencode_sessions::text::unsafe_on_a_terminal;
+use opencode_sessions::text::is_unsafe_on_terminal;
 use opencode_sessions::wire::{Listing, Progress};
 use rustix::process::{Pid, Signal};
 
@@ -129,7 +129,7 @@ pub(crate) fn timely(lister: &impl Lister, request: &ListRequest) -> Outcome {
 #[track_caller]
 fn assert_is_one_sentence(outcome: &Outcome) {
     let said = outcome.to_string();
-    let one_line = !said.chars().any(unsafe_on_a_terminal);
+    let one_line = !said.chars().any(is_unsafe_on_terminal);
     assert!(one_line && said.len() > 10, "{said:?}");
     assert!(!said.ends_with('.') && said.trim() == said, "{said:?}");
 }
@@ -184,7 +184,7 @@ pub(crate) fn assert_times_out(way: &str, progress: Progress, saying: &str) {
     let timeout = timed_out(outcome);
     assert_eq!(timeout.progress, progress, "{way}");
     assert_eq!(timeout.deadline, SHORT, "{way}");
-    for part in ["not done within 1.5s", saying] {
+    for part in ["did not finish within 1.5s", saying] {
         assert!(said.contains(part), "{way}: {said:?}");
     }
 }

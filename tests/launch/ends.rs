@@ -10,11 +10,11 @@ use crate::support;
 fn a_listing_without_its_end_is_none_though_the_helper_exited_with_0() {
     let _limit = support::limit(60);
     for (way, violation, saying) in [
-        ("exits-0-without-output", Violation::NoOutput, "nothing"),
+        ("exits-0-without-output", Violation::NoOutput, "no output"),
         (
             "exits-0-without-end",
             Violation::NoEnd(2),
-            "after 2 sessions, without an end",
+            "after 2 sessions, without an `end` line",
         ),
         (
             "exits-0-within-a-line",
@@ -34,19 +34,19 @@ fn a_helper_that_exits_with_another_status_before_its_end_is_told_by_that_status
             "exits-127-without-output",
             127,
             Violation::NoOutput,
-            "status 127: it printed nothing; it said: opencode-lister: command not found",
+            "status 127: no output; stderr: opencode-lister: command not found",
         ),
         (
             "exits-1-without-end",
             1,
             Violation::NoEnd(2),
-            "status 1: it stopped after 2 sessions",
+            "status 1: output stopped after 2 sessions",
         ),
         (
             "says-much-and-exits-3",
             3,
             Violation::NoOutput,
-            "status 3: it printed nothing",
+            "status 3: no output",
         ),
     ] {
         assert_breaks(way, &FailureReason::Exited { status, output }, saying);
@@ -73,7 +73,7 @@ fn a_helper_that_a_signal_kills_is_told_by_the_signal_and_how_far_it_came() {
             "aborts",
             libc::SIGABRT,
             Progress::Sessions(0),
-            "it said: thread 'main' panicked at the disco",
+            "stderr: thread 'main' panicked at the disco",
         ),
         (
             "prints-end-and-dies-of-sigterm",
@@ -89,7 +89,7 @@ fn a_helper_that_a_signal_kills_is_told_by_the_signal_and_how_far_it_came() {
 #[test]
 fn a_status_that_does_not_go_with_the_last_line_is_neither_a_listing_nor_a_refusal() {
     let _limit = support::limit(60);
-    for (way, status, after, saying) in [
+    for (way, status, last_line, saying) in [
         (
             "prints-end-and-exits-3",
             3,
@@ -109,6 +109,10 @@ fn a_status_that_does_not_go_with_the_last_line_is_neither_a_listing_nor_a_refus
             "status 1 after an error",
         ),
     ] {
-        assert_breaks(way, &FailureReason::Status { status, after }, saying);
+        assert_breaks(
+            way,
+            &FailureReason::StatusMismatch { status, last_line },
+            saying,
+        );
     }
 }

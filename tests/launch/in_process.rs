@@ -44,7 +44,7 @@ fn listing_within_the_process_gives_what_the_helper_gives() {
         &InProcessLister,
         &ListRequest::of(made.directory.path()),
     ));
-    assert_eq!(refusal.failure.kind, ErrorKind::NotADatabase);
+    assert_eq!(refusal.error.kind, ErrorKind::NotADatabase);
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn listing_within_the_process_a_locked_database_ends_by_the_deadline() {
         ..ListRequest::of(&made.db)
     };
     match timely(&InProcessLister, &request) {
-        Outcome::Refused(refusal) => assert_eq!(refusal.failure.kind, ErrorKind::Busy),
+        Outcome::Refused(refusal) => assert_eq!(refusal.error.kind, ErrorKind::Busy),
         other => drop(timed_out(other)),
     }
 }

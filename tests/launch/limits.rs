@@ -177,5 +177,5 @@ fn listing_past_its_memory_limit_fails_cleanly() {
     let Outcome::Refused(refusal) = outcome else {
         panic!("{outcome:?}");
     };
-    assert_eq!(refusal.failure.kind.as_str(), "out_of_memory");
+    assert_eq!(refusal.error.kind.as_str(), "out_of_memory");
 }

@@ -33,7 +33,7 @@ fn a_helper_that_is_not_there_is_told_with_its_path() {
         let what = breakage_of(&here(name));
         assert_eq!(what, FailureReason::NotFound(here(name)));
         let said = what.to_string();
-        assert!(said.starts_with("there is no helper at "), "{said:?}");
+        assert!(said.starts_with("helper not found at "), "{said:?}");
         assert!(said.contains("--lister"), "{said:?}");
     }
 }
@@ -48,7 +48,10 @@ fn a_helper_that_may_not_be_executed_is_told_as_such() {
     for path in [file.as_path(), directory.path()] {
         let what = breakage_of(path);
         assert_eq!(what, FailureReason::NotExecutable(path.to_owned()));
-        assert!(what.to_string().contains("may not be executed"), "{what}");
+        assert!(
+            what.to_string().contains("cannot execute the helper"),
+            "{what}"
+        );
     }
 }
 
@@ -67,11 +70,11 @@ fn a_file_that_is_no_program_is_told_with_the_systems_reason() {
         ("not-installed", "interpreter"),
         ("loop", "symbolic links"),
     ] {
-        let FailureReason::Spawn { lister, why } = breakage_of(&here(name)) else {
+        let FailureReason::Spawn { helper, message } = breakage_of(&here(name)) else {
             panic!("{name}");
         };
-        assert_eq!(lister, here(name));
-        assert!(why.contains(saying), "{name}: {why}");
+        assert_eq!(helper, here(name));
+        assert!(message.contains(saying), "{name}: {message}");
     }
 }
 
@@ -227,7 +230,7 @@ fn the_helper_is_never_found_by_path() {
         let (status, stdout, stderr) = list(extra);
         assert_eq!((status, stdout.as_str()), (Some(1), ""), "{stderr}");
         let absent = home.join("opencode-lister").display().to_string();
-        let expected = format!("opencode-sessions: there is no helper at {absent}: ");
+        let expected = format!("opencode-sessions: helper not found at {absent}: ");
         assert!(stderr.starts_with(&expected), "{stderr}");
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
     }

@@ -20,7 +20,7 @@ fn an_output_that_breaks_the_wire_is_told_by_the_rule_it_breaks() {
                 theirs: 2,
                 lister: "9.9.9".into(),
             },
-            "version 9.9.9 and speaks protocol 2",
+            "version 9.9.9 (protocol 2)",
         ),
         (
             "prints-unknown-type",
@@ -34,12 +34,12 @@ fn an_output_that_breaks_the_wire_is_told_by_the_rule_it_breaks() {
         (
             "counts-wrong",
             Violation::WrongCount { got: 2, said: 3 },
-            "its end counts 3, but 2 came",
+            "the `end` line counts 3, but 2 were received",
         ),
         (
             "goes-on-after-end",
             Violation::AfterEnd,
-            "went on after its last line",
+            "output continues after the last line",
         ),
         (
             "over-long-line",
@@ -96,8 +96,8 @@ fn a_usage_error_of_another_version_names_both_versions() {
         assert!(said.contains(part), "{said:?}");
     }
     let refusal = refused(outcome);
-    assert_eq!(refusal.failure.kind, ErrorKind::Usage);
-    assert_eq!(refusal.lister, "9.9.9");
+    assert_eq!(refusal.error.kind, ErrorKind::Usage);
+    assert_eq!(refusal.helper_version, "9.9.9");
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn a_refusal_comes_through_with_its_kind() {
         let outcome = outcome(&way, LONG);
         let message = format!("the helper says {}", kind.as_str());
         assert!(outcome.to_string().starts_with(&message), "{outcome}");
-        assert_eq!(refused(outcome).failure.kind, kind);
+        assert_eq!(refused(outcome).error.kind, kind);
     }
 }
 
@@ -127,7 +127,7 @@ fn a_refusal_without_a_message_still_has_a_sentence() {
     let _limit = support::limit(60);
     let outcome = outcome("refuses-without-a-word", LONG);
     assert!(outcome.to_string().contains("corrupt"), "{outcome}");
-    assert_eq!(refused(outcome).failure.kind, ErrorKind::Corrupt);
+    assert_eq!(refused(outcome).error.kind, ErrorKind::Corrupt);
 }
 
 // ---- Standard error.
@@ -137,7 +137,7 @@ fn a_flood_of_standard_error_holds_nothing_up_and_is_not_kept() {
     let _limit = support::limit(60);
     listing(outcome("floods-stderr-then-behaves", LONG));
     let outcome = outcome("floods-stderr", SHORT);
-    assert!(outcome.to_string().contains("; it said: "), "{outcome}");
+    assert!(outcome.to_string().contains("; stderr: "), "{outcome}");
     let timeout = timed_out(outcome);
     assert_eq!(timeout.progress, Progress::Sessions(0));
     assert!(
@@ -156,6 +156,6 @@ fn the_last_8_kib_of_standard_error_are_kept_and_its_last_line_is_shown_safely()
     assert_eq!(stderr.len(), 8 << 10);
     assert!(stderr.contains("line 9999\nthe \x1b]0;last\x07 word"));
     assert!(!stderr.contains("line 9000\n"));
-    let shown = "it said: the \u{fffd}]0;last\u{fffd} word\u{fffd}31m";
+    let shown = "stderr: the \u{fffd}]0;last\u{fffd} word\u{fffd}31m";
     assert!(said.ends_with(shown), "{said:?}");
 }

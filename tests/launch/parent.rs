@@ -99,7 +99,7 @@ fn a_helper_whose_parent_is_already_gone_lists_nothing() {
     assert_eq!(orphan.stdout, b"");
     let stderr = String::from_utf8(orphan.stderr).unwrap();
     assert!(
-        stderr.contains("process 1 is not this one's parent"),
+        stderr.contains("process 1 is not the parent of this process"),
         "{stderr}"
     );
     assert!(started.elapsed() < Duration::from_secs(10));

@@ -12,7 +12,7 @@ use opencode_sessions::launch::ProcessLister;
 
 use opencode_sessions::lister::{FailureReason, ListRequest, Lister};
 use opencode_sessions::marker_text::MarkerText;
-use opencode_sessions::text::unsafe_on_a_terminal;
+use opencode_sessions::text::is_unsafe_on_terminal;
 use opencode_sessions::wire::{DatabaseState, ErrorKind, Listing, Progress, VERSION};
 
 use crate::common::{LONG, Place, SHORT, broken, listing, refused, timed_out, timely};
@@ -160,7 +160,7 @@ fn a_locked_database_is_said_to_be_busy_before_the_deadline() {
     let outcome = timely(&lister, &request);
     let said = outcome.to_string();
     assert!(said.contains("database is locked by process"), "{said:?}");
-    assert_eq!(refused(outcome).failure.kind, ErrorKind::Busy);
+    assert_eq!(refused(outcome).error.kind, ErrorKind::Busy);
     made.run("COMMIT; PRAGMA locking_mode = normal; SELECT count(*) FROM session");
     assert_eq!(ids(&listing(timely(&lister, &request))), ["ses_2", "ses_1"]);
 }
@@ -174,8 +174,8 @@ fn what_the_real_helper_refuses_comes_through() {
     let lister = ProcessLister::at(support::lister());
     for db in [text.as_path(), made.directory.path()] {
         let refusal = refused(timely(&lister, &ListRequest::of(db)));
-        assert_eq!(refusal.failure.kind, ErrorKind::NotADatabase);
-        assert_eq!(refusal.lister, VERSION);
+        assert_eq!(refusal.error.kind, ErrorKind::NotADatabase);
+        assert_eq!(refusal.helper_version, VERSION);
     }
     let absent = made.directory.path().join("absent.db");
     let listing = listing(timely(&lister, &ListRequest::of(absent)));
@@ -294,7 +294,7 @@ fn a_helper_past_its_cpu_limit_is_told_as_such() {
     };
     let outcome = timely(&lister, &request);
     let said = outcome.to_string();
-    assert!(said.contains("more CPU than its deadline"), "{said:?}");
+    assert!(said.contains("exceeded its CPU time limit"), "{said:?}");
     let (signal, progress) = (libc::SIGXCPU, Progress::Sessions(0));
     assert_eq!(
         broken(outcome).reason,
@@ -356,7 +356,7 @@ fn a_failed_listing_is_one_sentence_on_standard_error_and_exit_status_1() {
         let stderr = String::from_utf8(output.stderr).unwrap();
         let sentence = stderr.strip_suffix('\n').unwrap();
         assert!(sentence.starts_with("opencode-sessions: "), "{sentence:?}");
-        assert!(!sentence.chars().any(unsafe_on_a_terminal), "{sentence:?}");
+        assert!(!sentence.chars().any(is_unsafe_on_terminal), "{sentence:?}");
         place.assert_no_process_is_left();
     }
 }

@@ -148,7 +148,7 @@ fn a_timeout_under_a_supervisor_that_ignores_or_blocks_sigchld_is_one() {
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(
-            stderr.contains("the helper was not done within "),
+            stderr.contains("the helper did not finish within "),
             "{stderr}"
         );
         assert!(took < Duration::from_secs(2), "{took:?}");
@@ -317,7 +317,7 @@ fn lists_whoever_reaps() {
         let outcome = behaves.list(&ListRequest::of("/nowhere/opencode.db"));
         match &outcome {
             Outcome::Complete(_) => {}
-            Outcome::Failed(b) if matches!(b.reason, FailureReason::NoStatus(_)) => {}
+            Outcome::Failed(b) if matches!(b.reason, FailureReason::StatusUnavailable(_)) => {}
             other => panic!("{other:?}"),
         }
         let request = ListRequest {

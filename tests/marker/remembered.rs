@@ -105,7 +105,7 @@ fn a_cache_of_no_use_is_no_failure_and_no_wrong_answer() {
         let output = support::helper(&db, &[&format!("--scan-cache={}", place.display())]);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         let said = String::from_utf8(output.stderr).unwrap();
-        assert!(said.contains("the scan cache cannot be written"), "{said}");
+        assert!(said.contains("cannot write the scan cache"), "{said}");
     }
 }
 
@@ -224,13 +224,13 @@ fn verify_says_whether_the_scan_and_the_definition_are_the_same() {
     let (status, said) = verified();
     assert_eq!(status, Some(0), "{said}");
     assert!(said.contains("scan:     unchanged, 0 frames"), "{said}");
-    assert!(said.contains("the same: 1 sessions are marked"), "{said}");
+    assert!(said.contains("equal:    1 sessions are marked"), "{said}");
     marked_past_sqlite(&db);
     let (status, said) = verified();
     assert_eq!(status, Some(1), "{said}");
     for difference in [
-        "differs:  s0: the query alone finds it marked",
-        "differs:  s1: the scan alone finds it marked",
+        "differs:  s0: marked by the query only",
+        "differs:  s1: marked by the scan only",
     ] {
         assert!(said.contains(difference), "{said}");
     }

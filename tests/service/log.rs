@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
-use opencode_sessions::text::unsafe_on_a_terminal;
+use opencode_sessions::text::is_unsafe_on_terminal;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -118,7 +118,7 @@ fn assert_is_served(name: &[u8]) {
     host.until("its end", |model| model.state() == "missing");
     let (status, _, log) = host.end_by(Signal::TERM);
     assert_eq!(status.code(), Some(0), "{log}");
-    let unsafe_in_a_log = |c: char| c != '\n' && unsafe_on_a_terminal(c);
+    let unsafe_in_a_log = |c: char| c != '\n' && is_unsafe_on_terminal(c);
     assert!(!log.contains(unsafe_in_a_log), "{log:?}");
     for line in log.lines() {
         assert!(line.starts_with("20"), "{log:?}");

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use opencode_sessions::codec::Unreadable;
+use opencode_sessions::codec::DecodeError;
 use opencode_sessions::index::{View, snapshot};
 use opencode_sessions::marker_text::MarkerText;
 use opencode_sessions::session::Millis;
@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::support::{self, Host, Made, Model, helpers_of, index_of, serve, wait_for};
 
 /// The sessions in this snapshot, as events have them.
-pub(crate) fn decode(db: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Value>, Unreadable> {
+pub(crate) fn decode(db: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Value>, DecodeError> {
     let mut index = index_of(db);
     snapshot::restore(
         &mut index,

@@ -181,7 +181,7 @@ fn a_directory_that_others_can_write_to_is_not_used() {
     fs::write(&victim, "of value").unwrap();
     fs::create_dir(state(&made)).unwrap();
     symlink(&victim, state(&made).join("lock")).unwrap();
-    for (mode, why) in [(0o777, "other users can write to it"), (0o700, "")] {
+    for (mode, why) in [(0o777, "writable by other users"), (0o700, "")] {
         fs::set_permissions(state(&made), Permissions::from_mode(mode)).unwrap();
         let host = start(&made);
         let log = host.log();

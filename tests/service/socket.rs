@@ -201,7 +201,7 @@ fn a_list_is_answered_by_a_service_where_that_knows_exactly_what_was_asked() {
     ] {
         let output = ask(args);
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(stderr.contains("there is no helper"), "{args:?}: {stderr}");
+        assert!(stderr.contains("helper not found"), "{args:?}: {stderr}");
         assert_eq!(output.status.code(), Some(1), "{args:?}");
     }
     // A service that is not well does not know.
@@ -239,7 +239,7 @@ fn a_list_is_not_answered_by_a_service_that_has_not_listed_yet() {
         .output()
         .unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("there is no helper"), "{output:?}");
+    assert!(stderr.contains("helper not found"), "{output:?}");
     assert_eq!(output.status.code(), Some(1));
 }
 

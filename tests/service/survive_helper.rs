@@ -13,18 +13,18 @@ use crate::support::{self, Made, REAL, expected, text};
 
 /// The ways to fail of the misbehaving helper, and what the reason must say.
 const FAILS: [(&str, &str); 47] = [
-    ("hangs-before-output", "not done within 1s"),
-    ("hangs-after-hello", "not done within 1s"),
-    ("hangs-after-half-the-rows", "not done within 1s"),
-    ("ignores-every-signal", "not done within 1s"),
-    ("stops-itself", "not done within 1s"),
-    ("uses-all-cpu", "not done within 1s"),
-    ("drips", "not done within 1s"),
-    ("prints-end-and-stays-alive", "not done within 1s"),
-    ("closes-output-and-stays-alive", "not done within 1s"),
-    ("leaves-its-group", "not done within 1s"),
-    ("exits-0-without-output", "it printed nothing"),
-    ("exits-0-without-end", "without an end"),
+    ("hangs-before-output", "did not finish within 1s"),
+    ("hangs-after-hello", "did not finish within 1s"),
+    ("hangs-after-half-the-rows", "did not finish within 1s"),
+    ("ignores-every-signal", "did not finish within 1s"),
+    ("stops-itself", "did not finish within 1s"),
+    ("uses-all-cpu", "did not finish within 1s"),
+    ("drips", "did not finish within 1s"),
+    ("prints-end-and-stays-alive", "did not finish within 1s"),
+    ("closes-output-and-stays-alive", "did not finish within 1s"),
+    ("leaves-its-group", "did not finish within 1s"),
+    ("exits-0-without-output", "no output"),
+    ("exits-0-without-end", "without an `end` line"),
     ("exits-0-within-a-line", "the middle of line 2"),
     ("exits-127-without-output", "status 127"),
     ("exits-1-without-end", "status 1"),
@@ -35,24 +35,27 @@ const FAILS: [(&str, &str); 47] = [
     ("prints-end-and-exits-3", "status 3 after a complete"),
     ("prints-error-and-exits-0", "status 0 after an error"),
     ("prints-usage-error-and-exits-1", "status 1 after an error"),
-    ("not-a-listing", "first line is no hello"),
-    ("prints-other-protocol", "speaks protocol 2"),
+    ("not-a-listing", "expected a `hello` line"),
+    ("prints-other-protocol", "protocol 2"),
     ("usage-error-of-another-version", "9.9.9"),
     ("prints-unknown-type", "the unknown type progress"),
-    ("counts-wrong", "its end counts 3, but 2 came"),
-    ("goes-on-after-end", "went on after its last line"),
+    (
+        "counts-wrong",
+        "the `end` line counts 3, but 2 were received",
+    ),
+    ("goes-on-after-end", "output continues after the last line"),
     ("over-long-line", "line 2 is longer"),
     ("floods-stdout-without-newline", "line 2 is longer"),
     // It comes to the deadline or to the limit, whichever is first.
     ("floods-stdout-with-sessions", ""),
-    ("floods-stderr", "not done within 1s"),
+    ("floods-stderr", "did not finish within 1s"),
     ("says-much-and-exits-3", "status 3"),
     ("grandchild-holds-the-pipe", "still holds its output"),
     (
         "grandchild-of-another-group-holds-the-pipe",
         "still holds its output",
     ),
-    ("grandchild-of-a-hanging-helper", "not done within 1s"),
+    ("grandchild-of-a-hanging-helper", "did not finish within 1s"),
     ("exits-with-error-busy", "busy"),
     ("exits-with-error-corrupt", "corrupt"),
     ("exits-with-error-not_a_database", "not_a_database"),
@@ -215,7 +218,7 @@ fn a_helper_that_is_away_for_a_moment_is_missed_and_found_again() {
     let file = File::options().append(true).open(&sidebar.db).unwrap();
     let change = || file.set_modified(std::time::SystemTime::now()).unwrap();
     sidebar.survives(
-        "there is no helper at",
+        "helper not found at",
         || {
             fs::rename(&program, &away).unwrap();
             change();
@@ -225,7 +228,7 @@ fn a_helper_that_is_away_for_a_moment_is_missed_and_found_again() {
     support::touch(&sidebar.db);
     let mode = |mode| fs::set_permissions(&program, PermissionsExt::from_mode(mode)).unwrap();
     sidebar.survives(
-        "may not be executed",
+        "cannot execute the helper",
         || {
             mode(0o644);
             change();

@@ -143,7 +143,7 @@ fn leave_the_caller_as_it_was(listings: usize) {
         way(
             place.bad("prints-end-and-exits-3"),
             60,
-            |outcome| matches!(outcome, Outcome::Failed(b) if matches!(b.reason, FailureReason::Status { .. })),
+            |outcome| matches!(outcome, Outcome::Failed(b) if matches!(b.reason, FailureReason::StatusMismatch { .. })),
         ),
         way(
             ProcessLister::at("/nowhere/lister"),

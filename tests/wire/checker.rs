@@ -176,8 +176,8 @@ fn another_protocol_is_refused_and_both_versions_are_named() {
         for part in [
             "7.8.9",
             VERSION,
-            &format!("protocol {protocol};"),
-            "speaks protocol 1:",
+            &format!("(protocol {protocol})"),
+            "(protocol 1):",
         ] {
             assert!(message.contains(part), "{part}: {message}");
         }
@@ -432,14 +432,14 @@ fn line_is_one_object_from_its_first_byte_to_its_last() {
         for at in 0..all.len() {
             for (before, after, why) in [
                 ("", "\r", "CR LF"),
-                ("", " ", "blanks"),
-                ("", "\t", "blanks"),
-                ("", "\r\r", "blanks"),
-                ("", " \r", "blanks"),
-                (" ", "", "blanks"),
-                ("\t", "", "blanks"),
-                ("\r", "", "blanks"),
-                (" ", "\r", "blanks"),
+                ("", " ", "white space"),
+                ("", "\t", "white space"),
+                ("", "\r\r", "white space"),
+                ("", " \r", "white space"),
+                (" ", "", "white space"),
+                ("\t", "", "white space"),
+                ("\r", "", "white space"),
+                (" ", "\r", "white space"),
             ] {
                 let mut changed = all.clone();
                 let line = format!("{before}{}{after}", all[at]);

@@ -95,7 +95,10 @@ fn first_prompt_is_one_line_within_the_limit_of_the_request() {
         let asked = LookUpContent::new(LookUp::Get, &[SessionId::new("ses_a").unwrap()]);
         let (sessions, asked) = match limit {
             None => (ListingContent::default(), asked),
-            Some(limit) => (ListingContent::new(limit), asked.first_prompt_limit(limit)),
+            Some(limit) => (
+                ListingContent::new(limit),
+                asked.with_first_prompt_limit(limit),
+            ),
         };
         let listing = verdict(sessions, &lines(&[HELLO, &session, &end_line(1)]));
         let look_up = verdict(asked, &lines(&[HELLO, &session, answers]));
@@ -107,7 +110,7 @@ fn first_prompt_is_one_line_within_the_limit_of_the_request() {
         (None, limits::FIRST_PROMPT),
         (Some(1), 1),
         (Some(limits::FIRST_PROMPT), limits::FIRST_PROMPT),
-        (Some(limits::FIRST_PROMPT_MOST), limits::FIRST_PROMPT_MOST),
+        (Some(limits::FIRST_PROMPT_MAX), limits::FIRST_PROMPT_MAX),
     ] {
         // Characters, not bytes: other texts have at most 4 KiB.
         for character in ["x", "é", "日", "🚀", "\\u202e", "\\ud83d\\ude80"] {

@@ -154,7 +154,7 @@ fn what_the_writer_wrote_the_checker_reads_back_the_same() {
     assert!(
         !text
             .chars()
-            .any(|c| c != '\n' && opencode_sessions::text::unsafe_on_a_terminal(c)),
+            .any(|c| c != '\n' && opencode_sessions::text::is_unsafe_on_terminal(c)),
         "a terminal would act on it: {text:?}"
     );
     let listing = accepted(&out);
