@@ -42,6 +42,7 @@
 //! | [`codec`], [`packed`], [`mod@file`] | values as bytes; values that stay in memory so; files that are kept |
 //! | [`text`] | untrusted text on its way to a person |
 //! | [`cli`] | the arguments of both programs, and the commands |
+//! | [`guide`] | the pages of `opencode-sessions help`: sources, service, hosts, protocol and others |
 //!
 //! # One listing
 //!
@@ -106,6 +107,7 @@ pub mod config;
 pub mod dirs;
 pub mod entry;
 pub mod files;
+pub mod guide;
 pub mod helper;
 pub mod index;
 pub mod json;

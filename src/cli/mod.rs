@@ -6,6 +6,7 @@
 
 mod allocator;
 mod doctor;
+mod help;
 mod helper;
 mod host;
 mod list;

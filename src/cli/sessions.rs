@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use super::{doctor, exit, host, list, look_up, serve, status, stop, usage};
+use super::{doctor, exit, help, host, list, look_up, serve, status, stop, usage};
 use crate::launch::restore_sigchld;
 use crate::wire::LookUp;
 
@@ -16,7 +16,13 @@ pub(super) const NAME: &str = "opencode-sessions";
 /// session, or it has no root); for serve also 70 (it has a fault), 71 (the system gives no
 /// thread), 75 (another service keeps the index) and 78 (the configuration is wrong).
 #[derive(Debug, Parser)]
-#[command(name = NAME, version, args_override_self = true)]
+#[command(
+    name = NAME,
+    version,
+    args_override_self = true,
+    disable_help_subcommand = true,
+    after_help = help::topics()
+)]
 pub(super) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -38,6 +44,8 @@ enum Command {
     Stop(stop::StopArgs),
     /// Look at every source, and say what is wrong
     Doctor(doctor::DoctorArgs),
+    /// Print this help, that of a command, or a page of the guide
+    Help(help::HelpArgs),
 }
 
 /// Runs the program with the arguments of this process.
@@ -57,6 +65,7 @@ pub fn run() -> ExitCode {
                 Command::Status(args) => status::run(&args),
                 Command::Stop(args) => stop::run(&args),
                 Command::Doctor(args) => doctor::run(&args),
+                Command::Help(args) => help::run(&args),
             },
         ),
         Err(error) => exit(NAME, usage::say(&error)),

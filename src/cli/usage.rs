@@ -16,8 +16,11 @@ pub(super) fn parse<A: Parser>() -> Result<A, Error> {
     parse_from(std::env::args_os().collect())
 }
 
-fn parse_from<A: Parser>(arguments: Vec<OsString>) -> Result<A, Error> {
-    let arguments = help_of_help(arguments);
+pub(super) fn parse_from<A: Parser>(arguments: Vec<OsString>) -> Result<A, Error> {
+    let arguments = match A::command().is_disable_help_subcommand_set() {
+        true => arguments,
+        false => help_of_help(arguments),
+    };
     try_parse::<A>(&arguments).map_err(|error| readable::<A>(error, &arguments))
 }
 
@@ -34,7 +37,8 @@ fn try_parse<A: Parser>(arguments: &[OsString]) -> Result<A, Error> {
     A::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
 }
 
-/// `help --help` asks for the help of `help`, which clap knows by another name only.
+/// `help --help` asks for the help of `help`, which clap's own `help` knows by another name
+/// only.
 fn help_of_help(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let asks = |argument: &OsString| argument == "--help" || argument == "-h";
     if arguments.get(1).is_some_and(|first| first == "help") && arguments[2..].iter().any(asks) {
