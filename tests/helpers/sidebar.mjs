@@ -1,4 +1,4 @@
-// A host in Node with a sidebar of sessions, as the README shows it: it starts
+// A small host in Node with a sidebar of sessions: it starts
 // the service, keeps a map, and prints a line for each event.
 //
 //   node sidebar.mjs PROGRAM ARGUMENT…
