@@ -42,13 +42,13 @@ macro_rules! pages {
 }
 
 pages! {
-    listing, "listing", "List and look up sessions: options, JSON fields, recipes";
-    sources, "sources", "Several databases, other machines, the configuration file";
-    service, "service", "Keep a service running: options, signals, files";
-    hosts, "hosts", "Write a program that shows sessions, in Node or Rust";
-    protocol, "protocol", "Events and commands of the service, lines of the helper";
-    how_it_works, "how-it-works", "Why OpenCode does not notice, and how to measure it";
-    troubleshooting, "troubleshooting", "\"My sessions are gone\", \"it is slow\", messages";
+    listing, "listing", "Options, JSON fields, recipes";
+    sources, "sources", "Several databases, other machines";
+    service, "service", "Keep a service running";
+    hosts, "hosts", "Write a program that shows sessions";
+    protocol, "protocol", "Events, commands, lines of the helper";
+    how_it_works, "how-it-works", "Why OpenCode does not notice";
+    troubleshooting, "troubleshooting", "Causes and messages";
     guarantees, "guarantees", "What you can rely on, exit statuses";
     changes, "changes", "What is new in each version";
 }
