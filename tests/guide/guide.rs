@@ -681,6 +681,50 @@ fn guide_names_every_exit_status() {
     }
 }
 
+/// The text of all files of a directory.
+fn sources(at: &Path) -> String {
+    let entries = fs::read_dir(at).unwrap().map(|entry| entry.unwrap().path());
+    entries
+        .map(|path| match path.is_dir() {
+            true => sources(&path),
+            false => fs::read_to_string(path).unwrap(),
+        })
+        .collect()
+}
+
+/// The messages that the guide explains are messages of the programs.
+#[test]
+fn explained_messages_exist() {
+    let page = Topic::named("troubleshooting").unwrap().text;
+    let (_, messages) = page.split_once("\n## Messages\n").unwrap();
+    let (messages, _) = messages.split_once("\n## ").unwrap();
+    // A literal goes on after a backslash at the end of its line.
+    let words = |text: &str| {
+        let words = text.split_whitespace().filter(|word| *word != "\\");
+        words.collect::<Vec<_>>().join(" ")
+    };
+    let mut programs = String::new();
+    for entry in fs::read_dir(root().join("src")).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true if path.ends_with("guide") => {}
+            true => programs.push_str(&sources(&path)),
+            false => programs.push_str(&fs::read_to_string(path).unwrap()),
+        }
+    }
+    let programs = words(&programs);
+    // Every other piece between asterisks is a message.
+    let messages: Vec<_> = messages.split("**").skip(1).step_by(2).collect();
+    assert!(messages.len() > 8, "{messages:?}");
+    for message in messages {
+        for piece in message.split('…') {
+            let piece = words(piece);
+            let is_said = piece.len() < 3 || programs.contains(piece.trim_matches([';', ',', ' ']));
+            assert!(is_said, "{message}: {piece}");
+        }
+    }
+}
+
 // ---- The command `help`.
 
 #[test]
