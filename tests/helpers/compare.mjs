@@ -17,12 +17,13 @@ const ROUNDS = 10;
 const db = named || join(scratch, "data/opencode/opencode.db");
 const project = join(scratch, "project");
 const cache = join(scratch, "cache");
-for (const name of ["home", "config", "state", "project"]) mkdirSync(join(scratch, name), { recursive: true });
+for (const name of ["home", "config", "state", "tmp", "project"]) mkdirSync(join(scratch, name), { recursive: true });
 const models = join(scratch, "models.json");
 writeFileSync(models, "{}");
 const env = {
   PATH: process.env.PATH,
   HOME: join(scratch, "home"),
+  TMPDIR: join(scratch, "tmp"),
   XDG_DATA_HOME: join(scratch, "data"),
   XDG_CONFIG_HOME: join(scratch, "config"),
   XDG_STATE_HOME: join(scratch, "state"),
