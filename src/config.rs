@@ -113,7 +113,7 @@ pub enum ConfigError {
 
 /// A problem at one place of the text.
 #[derive(Debug)]
-struct ParseError {
+pub struct ParseError {
     /// In the text, in bytes.
     offset: usize,
     message: String,
@@ -177,7 +177,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Parses the text of a configuration file.
-fn parse(text: &str, home: Option<&Path>) -> Result<Config, ParseError> {
+pub fn parse(text: &str, home: Option<&Path>) -> Result<Config, ParseError> {
     let document = Document::parse(text)?;
     let programs = match &document.discover {
         None | Some(Discover::Switch(false)) => Vec::new(),

@@ -6,14 +6,6 @@
 //! `…` within a line for any text. An exit status other than 0 is named in the comment of the
 //! line, as `# exit status 4`.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    reason = "a test fails by panicking, and starts programs"
-)]
-
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -25,7 +17,7 @@ use std::time::{Duration, Instant};
 use opencode_sessions::config;
 use opencode_sessions::guide::{TOPICS, Topic};
 use serde_json::Value;
-use support::{command, example, sessions};
+use crate::support::{self, command, example, sessions};
 
 /// The lines that no test can run, exactly as they are written, but for their comments.
 const CANNOT_RUN: [(&str, &str); 6] = [
