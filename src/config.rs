@@ -232,7 +232,7 @@ fn programs(names: &[Spanned<String>]) -> Result<Vec<Program>, ParseError> {
 }
 
 fn program(name: &str) -> Result<Program, String> {
-    Program::named(name).ok_or_else(|| {
+    Program::from_name(name).ok_or_else(|| {
         let known = Program::ALL.map(|program| format!("`{}`", program.name()));
         let (name, known) = (escaped(name), known.join(", "));
         format!("unknown program `{name}`; expected one of {known}")

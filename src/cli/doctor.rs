@@ -158,7 +158,7 @@ impl<W: Write> Report<W> {
             .filter(|one| *one != Program::OpenCode)
         {
             let there = aliases::databases(&written_of(&[locate::databases_of(fork)])).into_iter();
-            let there = there.filter(|database| database.is_there == Some(true));
+            let there = there.filter(|database| database.exists == Some(true));
             let is_listed = |path: &Path| {
                 let mut sources = chosen.sources.iter();
                 sources.any(|one| matches!(&one.place, Place::Database(listed) if listed == path))

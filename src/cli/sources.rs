@@ -215,7 +215,7 @@ pub(super) fn written_of(located: &[Located]) -> Vec<PathBuf> {
 /// Those of these paths that lead to a file, or where the disk does not say.
 fn there(paths: &[PathBuf]) -> Vec<PathBuf> {
     let mut databases = aliases::databases(paths);
-    databases.retain(|database| database.is_there != Some(false));
+    databases.retain(|database| database.exists != Some(false));
     databases
         .into_iter()
         .flat_map(|database| database.written)

@@ -38,7 +38,7 @@ impl Wanted {
         let (to, projects) = mpsc::channel();
         let thread = thread::Builder::new().name("project".into());
         let thread = thread.spawn(move || {
-            let mut wanted = vec![project::normal(&absolute)];
+            let mut wanted = vec![project::normalize(&absolute)];
             wanted.extend(std::fs::canonicalize(path));
             let roots = wanted.iter().filter_map(|path| project::git_root(path));
             let roots: Vec<_> = roots.collect();

@@ -33,7 +33,7 @@ pub fn print(job: &ListJob, mut out: impl Write, mut err: impl Write) -> io::Res
         Verdict::Whole(listing) => {
             let projects = Projects::new();
             let places = listing.rows.iter().map(|row| &**row.place());
-            projects.look(places, Instant::now() + PROJECT_TIMEOUT);
+            projects.resolve(places, Instant::now() + PROJECT_TIMEOUT);
             let sessions = listing.rows.iter().map(|row| Sourced {
                 entry: projects.entry(row.entry().session),
                 // The only source: the table does not show it.

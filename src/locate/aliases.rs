@@ -1,12 +1,12 @@
-//! One database under several names: symbolic links to its file or to a directory on
-//! the way, hard links, mounts of one file in two places, and spellings of one path.
+//! Finds the different names of one database: symbolic links to its file or to a parent
+//! directory, hard links, several mounts of one file, and spellings of one path.
 //!
-//! Two paths are one database if they lead to one canonical path, or to one file. Of
-//! the hard links to a file only the one that OpenCode opened has the log beside it:
-//! the database is read by that one.
+//! Two paths are one database if they have the same canonical path or the same device and
+//! inode. Of several hard links only the one that OpenCode opened has the log next to it, so
+//! the database must be read by that one.
 //!
-//! A disk may not answer. So other threads look at the paths, and a path that takes too
-//! long is taken as it is written.
+//! A disk may not respond. So other threads inspect the paths, and a path that takes too long
+//! stays unresolved.
 
 use std::fs;
 use std::io;
@@ -22,196 +22,211 @@ use rustix::io::Errno;
 
 use crate::locate::{DatabaseFiles, is_missing};
 
-/// How long all paths together may take.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long inspecting all paths together may take.
+const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long one path may delay those behind it.
-const STEP: Duration = Duration::from_millis(50);
+/// How long one path may delay the paths behind it, before another thread is spawned.
+const SLOW_PATH: Duration = Duration::from_millis(50);
 
 /// A database, and the paths that lead to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Database {
-    /// Its canonical path, as far as it is there; as written where the disk does not
-    /// answer or refuses to resolve it.
+    /// The canonical path, as far as it exists. The path as given if the disk does not
+    /// respond or the system cannot resolve it.
     pub path: PathBuf,
-    /// The paths that were given for it, absolute: first the one that it is read by,
-    /// then the others in their order. Never empty.
+    /// The given paths of the database, absolute: first the one to read it by, then the
+    /// others in their order. Never empty.
     pub written: Vec<PathBuf>,
-    /// Whether there is a file; `None` where the disk was not asked or does not say.
-    pub is_there: Option<bool>,
+    /// Whether the file exists; `None` if that is unknown or the disk was not accessed.
+    pub exists: Option<bool>,
 }
 
 impl Database {
-    /// The database at this path, without a look at the disk.
+    /// Returns the database at this path, without accessing the disk.
     #[must_use]
-    pub fn as_written(path: &Path) -> Self {
+    pub fn unresolved(path: &Path) -> Self {
         let path = absolute(path);
         Self {
             path: path.clone(),
             written: vec![path],
-            is_there: None,
+            exists: None,
         }
     }
 
-    /// The path that it is read by, as it was given.
+    /// Returns the given path by which the database must be read.
     #[must_use]
-    pub fn read_by(&self) -> &Path {
+    pub fn primary_path(&self) -> &Path {
         self.written.first().unwrap_or(&self.path)
     }
 }
 
-/// The databases that these paths lead to, each once, in the order in which they are
-/// first named. It takes a second at most.
+/// Returns the databases that these paths lead to, each once, in the order of their first
+/// path. Takes at most one second.
 #[must_use]
 pub fn databases(paths: &[PathBuf]) -> Vec<Database> {
     let paths: Vec<_> = paths.iter().map(|path| absolute(path)).collect();
     let mut groups: Vec<Vec<Target>> = Vec::new();
     for (path, target) in paths.iter().zip(targets(&paths)) {
-        let target = target.unwrap_or_else(|| Target::unknown(path, None));
-        let is_of = |group: &&mut Vec<Target>| group.iter().any(|other| target.is(other));
-        match groups.iter_mut().find(is_of) {
+        let target = target.unwrap_or_else(|| Target::unresolved(path, None));
+        let is_same = |group: &&mut Vec<Target>| group.iter().any(|other| target.is_same(other));
+        match groups.iter_mut().find(is_same) {
             Some(group) => group.push(target),
             None => groups.push(vec![target]),
         }
     }
-    groups.into_iter().filter_map(database).collect()
+    groups.into_iter().filter_map(merge).collect()
 }
 
-/// The path as an absolute one, unresolved.
+/// Returns the path as an absolute one, without resolving it.
 pub(crate) fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// The one database that all these paths lead to.
-fn database(mut names: Vec<Target>) -> Option<Database> {
-    let read_by = names.iter().position(|name| name.has_log).unwrap_or(0);
-    names.get_mut(..=read_by)?.rotate_right(1);
+/// Merges the targets of all paths to one database. `None` if there is no target.
+fn merge(mut targets: Vec<Target>) -> Option<Database> {
+    let primary = targets
+        .iter()
+        .position(|target| target.has_log)
+        .unwrap_or(0);
+    targets.get_mut(..=primary)?.rotate_right(1);
     let mut written = Vec::new();
-    for name in &names {
-        if !written.contains(&name.written) {
-            written.push(name.written.clone());
+    for target in &targets {
+        if !written.contains(&target.written) {
+            written.push(target.written.clone());
         }
     }
-    let read_by = names.swap_remove(0);
+    let primary = targets.swap_remove(0);
     Some(Database {
-        path: read_by.path,
+        path: primary.path,
         written,
-        is_there: read_by.is_there,
+        exists: primary.exists,
     })
 }
 
-/// Where a path leads.
+/// The target of a path.
 #[derive(Debug)]
 struct Target {
+    /// The path as given.
     written: PathBuf,
+    /// The canonical path.
     path: PathBuf,
-    /// The device and the inode there.
+    /// The device and the inode.
     file: Option<(u64, u64)>,
-    is_there: Option<bool>,
-    /// An empty log counts as none, since a reader makes one.
+    exists: Option<bool>,
+    /// An empty log counts as missing, because a reader creates one.
     has_log: bool,
 }
 
 impl Target {
-    fn of(written: &Path) -> Self {
+    /// Resolves a path. Blocks while the disk does not respond.
+    fn resolve(written: &Path) -> Self {
         let files = match DatabaseFiles::resolve(written) {
             Ok(files) => files,
-            Err(error) => return Self::unknown(written, leads_nowhere(&error).then_some(false)),
+            Err(error) => {
+                return Self::unresolved(written, means_nonexistent(&error).then_some(false));
+            }
         };
-        let about = fs::metadata(&files.main);
+        let metadata = fs::metadata(&files.main);
         Self {
             written: written.to_owned(),
-            file: about.as_ref().ok().map(|about| (about.dev(), about.ino())),
-            is_there: match about {
+            file: metadata
+                .as_ref()
+                .ok()
+                .map(|metadata| (metadata.dev(), metadata.ino())),
+            exists: match metadata {
                 Ok(_) => Some(true),
-                Err(error) => leads_nowhere(&error).then_some(false),
+                Err(error) => means_nonexistent(&error).then_some(false),
             },
             has_log: files.has_log(),
             path: files.main,
         }
     }
 
-    fn unknown(written: &Path, is_there: Option<bool>) -> Self {
+    fn unresolved(written: &Path, exists: Option<bool>) -> Self {
         Self {
             written: written.to_owned(),
             path: written.to_owned(),
             file: None,
-            is_there,
+            exists,
             has_log: false,
         }
     }
 
-    fn is(&self, other: &Self) -> bool {
+    /// Returns true if both are the same database.
+    fn is_same(&self, other: &Self) -> bool {
         self.path == other.path || (self.file.is_some() && self.file == other.file)
     }
 }
 
-fn leads_nowhere(error: &io::Error) -> bool {
+/// Returns true if the error means that a path leads to no file.
+fn means_nonexistent(error: &io::Error) -> bool {
     is_missing(error) || error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
 }
 
-/// Where each path leads; `None` where the disk does not say in time. One thread looks
-/// at all paths, and one more at those behind a path that takes long.
+/// Returns the target of each path; `None` if the disk does not respond in time. One thread
+/// inspects the paths in order. Each time a path takes long, another thread is spawned for
+/// the paths behind it.
 fn targets(paths: &[PathBuf]) -> Vec<Option<Target>> {
     let mut targets: Vec<_> = paths.iter().map(|_| None).collect();
     let mut missing = paths.len();
-    let looking = Looking::at(paths);
-    let until = Instant::now() + PATIENCE;
+    let inspectors = Inspectors::start(paths);
+    let until = Instant::now() + TIMEOUT;
     while missing > 0 {
         let left = until.saturating_duration_since(Instant::now());
-        match looking.answers.recv_timeout(left.min(STEP)) {
+        match inspectors.results.recv_timeout(left.min(SLOW_PATH)) {
             Ok((at, target)) => {
                 targets[at] = Some(target);
                 missing -= 1;
             }
-            Err(RecvTimeoutError::Timeout) if !left.is_zero() => looking.start(),
+            Err(RecvTimeoutError::Timeout) if !left.is_zero() => inspectors.spawn(),
             Err(_) => break,
         }
     }
     targets
 }
 
-/// Threads that look at paths.
-struct Looking {
+/// The threads that inspect paths.
+struct Inspectors {
     paths: Arc<Vec<PathBuf>>,
-    /// Which path is next.
+    /// The index of the next path.
     next: Arc<AtomicUsize>,
-    to: mpsc::Sender<(usize, Target)>,
-    answers: Receiver<(usize, Target)>,
+    sender: mpsc::Sender<(usize, Target)>,
+    results: Receiver<(usize, Target)>,
 }
 
-impl Looking {
-    fn at(paths: &[PathBuf]) -> Self {
-        let (to, answers) = mpsc::channel();
-        let looking = Self {
+impl Inspectors {
+    fn start(paths: &[PathBuf]) -> Self {
+        let (sender, results) = mpsc::channel();
+        let inspectors = Self {
             paths: Arc::new(paths.to_owned()),
             next: Arc::default(),
-            to,
-            answers,
+            sender,
+            results,
         };
-        looking.start();
-        looking
+        inspectors.spawn();
+        inspectors
     }
 
-    /// One more thread, where there is a path left.
-    fn start(&self) {
+    /// Spawns another thread if there are paths left.
+    fn spawn(&self) {
         if self.next.load(Ordering::Relaxed) >= self.paths.len() {
             return;
         }
         let (paths, next) = (Arc::clone(&self.paths), Arc::clone(&self.next));
-        let to = self.to.clone();
-        let look = move || {
+        let sender = self.sender.clone();
+        let inspect = move || {
             while let Some((at, path)) = claim(&next, &paths) {
-                if to.send((at, Target::of(path))).is_err() {
+                if sender.send((at, Target::resolve(path))).is_err() {
                     break;
                 }
             }
         };
-        // Without a thread the paths stay as written.
-        let _ = thread::Builder::new().name("paths".into()).spawn(look);
+        // If the thread cannot be spawned, the paths stay unresolved.
+        let _ = thread::Builder::new().name("paths".into()).spawn(inspect);
     }
 }
 
+/// Claims the next path, with its index.
 fn claim<'a>(next: &AtomicUsize, paths: &'a [PathBuf]) -> Option<(usize, &'a Path)> {
     let at = next.fetch_add(1, Ordering::Relaxed);
     Some((at, paths.get(at)?))
@@ -222,11 +237,11 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    /// The paths of each database, as they were given.
+    /// The given paths of each database.
     type Groups<'a> = &'a [&'a [&'a str]];
 
     #[test]
-    fn every_name_of_a_database_is_counted_once() {
+    fn all_names_of_a_database_are_one_database() {
         let place = tempfile::tempdir().unwrap();
         let root = place.path().canonicalize().unwrap();
         fs::create_dir_all(root.join("real/deep")).unwrap();
@@ -281,11 +296,11 @@ mod tests {
             let written: Vec<_> = found.iter().map(|one| one.written.clone()).collect();
             assert_eq!(written, expected);
             for database in found {
-                let is_there = database.path.exists();
-                assert_eq!(database.is_there, Some(is_there), "{database:?}");
+                let exists = database.path.exists();
+                assert_eq!(database.exists, Some(exists), "{database:?}");
             }
         }
-        // It is read by the name that has the log.
+        // The name with the log comes first.
         let (without, with) = (root.join("real/locked.db"), root.join("hard to locked.db"));
         let found = databases(&[root.join("real/b.db"), without.clone(), with.clone()]);
         assert_eq!(found[1].written, [with.clone(), without]);
@@ -293,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn other_spellings_of_a_path_are_the_same_path() {
+    fn spellings_of_a_path_are_one_database() {
         let place = tempfile::tempdir().unwrap();
         let root = place.path().canonicalize().unwrap();
         let db = root.join("a.db");
@@ -312,6 +327,6 @@ mod tests {
             panic!("{:?}", databases(&spellings));
         };
         assert_eq!(found.path, db);
-        assert!(databases(&["a.db".into()])[0].read_by().is_absolute());
+        assert!(databases(&["a.db".into()])[0].primary_path().is_absolute());
     }
 }

@@ -1,45 +1,44 @@
-//! The files of one database: the one way to name them.
+//! The paths of one database's files. No other module derives them.
 //!
-//! SQLite follows links before it looks for the write-ahead log: the log of a
-//! database is beside the file that the path leads to, not beside the link. So the
-//! three names are made from the canonical path, and are resolved anew each time a
-//! database is opened: a link can be turned, and a file can be replaced by a link.
+//! SQLite resolves symbolic links before it opens the write-ahead log, so the log is next to
+//! the target of a link, not next to the link. The three paths are therefore derived from the
+//! canonical path. They are resolved again each time a database is opened, because a link can
+//! get another target and a file can be replaced by a link.
 
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::project::normal;
+use crate::project::normalize;
 
-/// A database, its write-ahead log and its wal-index.
+/// The paths of a database, its write-ahead log and its wal-index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseFiles {
-    /// The database, by its canonical path.
+    /// The canonical path of the database.
     pub main: PathBuf,
-    /// Its write-ahead log, `-wal`.
+    /// The path of the write-ahead log, `-wal`.
     pub log: PathBuf,
-    /// Its wal-index, `-shm`.
+    /// The path of the wal-index, `-shm`.
     pub shm: PathBuf,
 }
 
 impl DatabaseFiles {
-    /// The files of the database that `path` leads to. Where no file is there, or
-    /// only a link to none, the part of the path that is there is resolved.
+    /// Returns the files of the database that `path` leads to. If the file does not exist, or
+    /// `path` is a dangling link, resolves the part of the path that exists.
     ///
-    /// It asks the disk, and waits for it.
+    /// Blocks while the disk does not respond.
     ///
     /// # Errors
     ///
-    /// Returns an error if the system refuses to resolve the path for another reason
-    /// than that the file is missing: a loop of links, or a directory that may not be
-    /// searched.
+    /// Returns an error if the path cannot be resolved for another reason than a missing
+    /// file: a loop of links, or a directory that may not be searched.
     pub fn resolve(path: &Path) -> io::Result<Self> {
         let path = std::path::absolute(path)?;
-        Ok(Self::of_canonical(resolved(&path)?))
+        Ok(Self::of_canonical(resolve_existing(&path)?))
     }
 
-    /// The files of the database at `main`, which is a canonical path.
+    /// Returns the files of the database at the canonical path `main`.
     #[must_use]
     pub fn of_canonical(main: PathBuf) -> Self {
         Self {
@@ -49,52 +48,55 @@ impl DatabaseFiles {
         }
     }
 
-    /// The rollback journal, `-journal`.
+    /// Returns the path of the rollback journal, `-journal`.
     #[must_use]
     pub fn journal(&self) -> PathBuf {
         with_suffix(&self.main, "-journal")
     }
 
-    /// Whether the log can be where this path does not lead: the file says that it has
-    /// one, none is here, and the file has another hard link or is mounted by itself.
-    /// SQLite looks for a log beside the name that it was given, so what is only in a
-    /// log beside the other name is missing here.
+    /// Returns true if the log may be next to another name of the file: the database is in
+    /// WAL mode, `self.log` is missing, and the file has another hard link or is itself a
+    /// mount point. SQLite opens the log next to the name that it was given, so frames in the
+    /// log of another name are not read.
     ///
-    /// `header` is how the file begins, at least 20 bytes, and `about` is of the same
-    /// file. The file is not opened: closing it would drop the locks of a connection
-    /// that this process has. An empty log counts as none, since a reader makes one.
+    /// `header` must be the first bytes of the file, at least 20, and `metadata` that of the
+    /// same file. The function does not open the file: closing it would drop the locks of
+    /// this process's connections. An empty log counts as missing, because a reader creates
+    /// one.
     #[must_use]
-    pub fn log_can_be_elsewhere(&self, header: &[u8], about: &Metadata) -> bool {
-        says_wal(header)
+    pub fn log_can_be_elsewhere(&self, header: &[u8], metadata: &Metadata) -> bool {
+        is_wal_header(header)
             && !self.has_log()
-            && (about.nlink() > 1 || is_mounted_by_itself(&self.main))
+            && (metadata.nlink() > 1 || is_mount_point(&self.main))
     }
 
-    /// Whether there is a log that is not empty.
+    /// Returns true if the log exists and is not empty.
     ///
-    /// It asks the disk, and waits for it.
+    /// Blocks while the disk does not respond.
     #[must_use]
     pub fn has_log(&self) -> bool {
-        fs::metadata(&self.log).is_ok_and(|about| about.len() > 0)
+        fs::metadata(&self.log).is_ok_and(|metadata| metadata.len() > 0)
     }
 }
 
-/// Whether a database's header says that it is in WAL mode: by the versions that one must
-/// have to write and to read it (<https://sqlite.org/fileformat2.html>, section 1.3.3).
-pub(crate) fn says_wal(header: &[u8]) -> bool {
+/// Returns true if the header of a database says that it is in WAL mode. Its file format
+/// write and read versions are then both 2 (<https://sqlite.org/fileformat2.html>, section
+/// 1.3.3).
+pub(crate) fn is_wal_header(header: &[u8]) -> bool {
     header.get(18..20) == Some(&[2, 2])
 }
 
-/// Whether the file is the root of a mount, as a single file in a container often is.
+/// Returns true if the file is a mount point, as a single file in a container often is.
+/// Always false on systems other than Linux.
 #[cfg(target_os = "linux")]
-fn is_mounted_by_itself(path: &Path) -> bool {
+fn is_mount_point(path: &Path) -> bool {
     use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
-    let about = statx(CWD, path, AtFlags::empty(), StatxFlags::empty());
-    about.is_ok_and(|about| about.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+    let stat = statx(CWD, path, AtFlags::empty(), StatxFlags::empty());
+    stat.is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn is_mounted_by_itself(_: &Path) -> bool {
+fn is_mount_point(_: &Path) -> bool {
     false
 }
 
@@ -104,21 +106,22 @@ fn with_suffix(main: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// As many links as the kernel follows.
-const MOST_LINKS: u32 = 40;
+/// The maximum number of symbolic links, that of the kernel.
+const MAX_LINKS: u32 = 40;
 
-fn resolved(path: &Path) -> io::Result<PathBuf> {
+/// Resolves the part of an absolute path that exists, and dangling links.
+fn resolve_existing(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
-    for _ in 0..MOST_LINKS {
+    for _ in 0..MAX_LINKS {
         let (real, missing) = existing_part(&path)?;
         let mut missing = missing.components();
         let Some(first) = missing.next() else {
             return Ok(real);
         };
         match real.join(first).read_link() {
-            // A link to what is not there yet: SQLite would make the file there.
+            // A dangling link: SQLite would create the file at its target.
             Ok(target) => path = real.join(target).join(missing.as_path()),
-            Err(_) => return Ok(normal(&real.join(first).join(missing.as_path()))),
+            Err(_) => return Ok(normalize(&real.join(first).join(missing.as_path()))),
         }
     }
     Err(io::Error::from_raw_os_error(
@@ -126,7 +129,7 @@ fn resolved(path: &Path) -> io::Result<PathBuf> {
     ))
 }
 
-/// The longest start of an absolute path that is there, resolved, and the rest.
+/// Splits an absolute path into its longest existing prefix, resolved, and the rest.
 fn existing_part(path: &Path) -> io::Result<(PathBuf, &Path)> {
     for ancestor in path.ancestors() {
         let real = match ancestor.canonicalize() {
@@ -153,7 +156,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn every_link_leads_to_the_files_beside_the_target() {
+    fn files_are_beside_the_target_of_every_link() {
         let place = tempfile::tempdir().unwrap();
         let root = place.path().canonicalize().unwrap();
         fs::create_dir_all(root.join("real/deep")).unwrap();
@@ -188,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn log_is_elsewhere_only_where_another_name_can_have_it() {
+    fn log_can_be_elsewhere_only_with_another_name() {
         let header = |versions: &[u8]| [b"SQLite format 3\0\x10\0", versions].concat();
         let (wal, rollback) = (header(&[2, 2]), header(&[1, 1]));
         for (header, has_other_name, log, expected) in [
@@ -211,8 +214,8 @@ mod tests {
                 fs::write(&files.log, log).unwrap();
             }
             fs::write(&files.shm, "").unwrap();
-            let about = fs::metadata(&db).unwrap();
-            let found = files.log_can_be_elsewhere(header, &about);
+            let metadata = fs::metadata(&db).unwrap();
+            let found = files.log_can_be_elsewhere(header, &metadata);
             assert_eq!(found, expected, "{header:?} {has_other_name} {log:?}");
         }
     }

@@ -1,17 +1,17 @@
-//! Where OpenCode's databases are, when nobody says.
+//! Locates OpenCode's databases if none is named.
 //!
-//! As OpenCode does it (seen in versions 1.2.1 to 1.18.33):
+//! The rules are those of OpenCode (observed in versions 1.2.1 to 1.18.33):
 //!
-//! * `OPENCODE_DB`: an absolute path, a name in the data directory, or
-//!   `:memory:`, where there is nothing to read;
-//! * else `opencode.db` in the data directory, `$XDG_DATA_HOME/opencode`, by
-//!   default `~/.local/share/opencode`, on every system;
-//! * other release channels than latest, beta and prod use
-//!   `opencode-<channel>.db` there, unless `OPENCODE_DISABLE_CHANNEL_DB` is `1`
-//!   or `true`. A reader cannot know the channel, so every database there is one.
+//! * `OPENCODE_DB` is an absolute path, a name in the data directory, or `:memory:`; with the
+//!   last there is no database to read.
+//! * Otherwise the database is `opencode.db` in the data directory, `$XDG_DATA_HOME/opencode`,
+//!   by default `~/.local/share/opencode`, on every system.
+//! * Release channels other than latest, beta and prod use `opencode-<channel>.db` there,
+//!   unless `OPENCODE_DISABLE_CHANNEL_DB` is `1` or `true`. The channel in use is unknown, so
+//!   every such database counts.
 //!
-//! Forks of OpenCode keep the same tables in `kilo/kilo.db` and `mimocode/mimocode.db`,
-//! beside its data directory. They are looked for only if the configuration asks for them.
+//! Forks of OpenCode use the same tables in `kilo/kilo.db` and `mimocode/mimocode.db`, next to
+//! OpenCode's data directory. These are located only if the configuration requests them.
 
 pub mod aliases;
 mod database_files;
@@ -26,9 +26,9 @@ use crate::text::DisplayPath;
 
 use aliases::Database;
 pub use database_files::DatabaseFiles;
-pub(crate) use database_files::{is_missing, says_wal};
+pub(crate) use database_files::{is_missing, is_wal_header};
 
-/// A program that keeps its sessions in OpenCode's tables.
+/// A program that stores its sessions in OpenCode's tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Program {
     /// OpenCode.
@@ -40,10 +40,10 @@ pub enum Program {
 }
 
 impl Program {
-    /// All of them.
+    /// All programs.
     pub const ALL: [Self; 3] = [Self::OpenCode, Self::Kilo, Self::MimoCode];
 
-    /// What it is called in the configuration.
+    /// Returns the name of the program in the configuration.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -53,26 +53,26 @@ impl Program {
         }
     }
 
-    /// The program of this name.
+    /// Returns the program with this name in the configuration.
     #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|program| program.name() == name)
     }
 }
 
-/// What the environment says about a program's database.
+/// The locations of a program's databases, as determined by the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Located {
-    /// They should be here, the usual one first, each once under whatever names, whether
-    /// or not there is a file. At least one.
+    /// The databases, the default one first; never empty. A database with several names is
+    /// listed once. The files need not exist.
     At(Vec<Database>),
-    /// The program keeps it in memory (`OPENCODE_DB=:memory:`).
+    /// The program keeps its database in memory (`OPENCODE_DB=:memory:`).
     InMemory,
-    /// There is neither `XDG_DATA_HOME` nor a home directory.
+    /// Neither `XDG_DATA_HOME` nor a home directory is set.
     NoHome,
 }
 
-/// The environment variables that decide.
+/// The environment variables that determine the locations.
 #[derive(Debug, Clone, Default)]
 struct Environment {
     opencode_db: Option<OsString>,
@@ -81,13 +81,13 @@ struct Environment {
     no_channels: bool,
 }
 
-/// The databases of OpenCode in this process's environment.
+/// Locates OpenCode's databases in the environment of this process.
 #[must_use]
 pub fn databases() -> Located {
     databases_of(Program::OpenCode)
 }
 
-/// The databases of this program in this process's environment.
+/// Locates the databases of `program` in the environment of this process.
 #[must_use]
 pub fn databases_of(program: Program) -> Located {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty());
@@ -104,8 +104,8 @@ pub fn databases_of(program: Program) -> Located {
     }
 }
 
-/// Whether the environment names a database by one of these paths, as they were written,
-/// so that OpenCode uses no other.
+/// Returns true if the environment names a database by one of these paths, compared without
+/// resolving them. OpenCode then uses no other database.
 #[must_use]
 pub fn is_named_by_environment(written: &[PathBuf]) -> bool {
     let is_set = env::var_os("OPENCODE_DB").is_some_and(|value| !value.is_empty());
@@ -113,39 +113,41 @@ pub fn is_named_by_environment(written: &[PathBuf]) -> bool {
         && match databases() {
             Located::At(databases) => databases
                 .iter()
-                .any(|one| written.iter().any(|path| path == one.read_by())),
+                .any(|database| written.iter().any(|path| path == database.primary_path())),
             Located::InMemory | Located::NoHome => false,
         }
 }
 
-/// The database to read where only one can be; `None` where there is nothing to read.
+/// Returns the path of OpenCode's only database; `None` if there is none to read.
 ///
 /// # Errors
 ///
-/// Where there are several: which one is taken must not depend on which was written to
-/// last, since to whoever asks again the sessions of the other would be gone.
-pub fn one_database() -> Result<Option<PathBuf>, SeveralDatabases> {
+/// Returns an error if several databases are located. Taking the one written to last, for
+/// example, would make the sessions of the other disappear in the next listing.
+pub fn one_database() -> Result<Option<PathBuf>, AmbiguousDatabase> {
     match databases() {
         Located::At(databases) => one_of(&databases),
         Located::InMemory | Located::NoHome => Ok(None),
     }
 }
 
-fn one_of(databases: &[Database]) -> Result<Option<PathBuf>, SeveralDatabases> {
-    let mut paths = databases.iter().map(|one| one.read_by().to_owned());
+fn one_of(databases: &[Database]) -> Result<Option<PathBuf>, AmbiguousDatabase> {
+    let mut paths = databases
+        .iter()
+        .map(|database| database.primary_path().to_owned());
     match databases.len() {
         0 | 1 => Ok(paths.next()),
-        _ => Err(SeveralDatabases(paths.collect())),
+        _ => Err(AmbiguousDatabase(paths.collect())),
     }
 }
 
-/// There are several databases.
+/// Several databases were located where only one may be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SeveralDatabases(Vec<PathBuf>);
+pub struct AmbiguousDatabase(Vec<PathBuf>);
 
-impl std::error::Error for SeveralDatabases {}
+impl std::error::Error for AmbiguousDatabase {}
 
-impl fmt::Display for SeveralDatabases {
+impl fmt::Display for AmbiguousDatabase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let paths: Vec<_> = self
             .0
@@ -154,22 +156,22 @@ impl fmt::Display for SeveralDatabases {
             .collect();
         write!(
             f,
-            "there are several databases, {}: name one with --db, or for a command with `db` in the \
+            "several databases found, {}: name one with --db, or for a command with `db` in the \
              configuration",
             paths.join(", ")
         )
     }
 }
 
-/// The name of the usual database.
-const USUAL: &str = "opencode.db";
+/// The file name of the default database.
+const DEFAULT_NAME: &str = "opencode.db";
 
-/// True where the JSON files of OpenCode 1.1 and earlier are beside the database at
-/// `db`, which hold sessions that this crate does not read.
+/// Returns true if the JSON files of OpenCode 1.1 and earlier are next to the database at
+/// `db`. They contain sessions that this crate does not read.
 #[must_use]
 pub fn has_old_store(db: &Path) -> bool {
     let store = db.with_file_name("storage").join("session");
-    // A directory for each project.
+    // It has one directory per project.
     fs::read_dir(store).is_ok_and(|mut projects| projects.next().is_some())
 }
 
@@ -179,41 +181,40 @@ fn locate(environment: &Environment) -> Located {
         return Located::InMemory;
     }
     if let Some(path) = named.map(Path::new).filter(|path| path.is_absolute()) {
-        return Located::At(vec![Database::as_written(path)]);
+        return Located::At(vec![Database::unresolved(path)]);
     }
     let Some(data_home) = data_home(environment) else {
         return Located::NoHome;
     };
     let directory = data_home.join("opencode");
     if let Some(name) = named {
-        return Located::At(vec![Database::as_written(&directory.join(name))]);
+        return Located::At(vec![Database::unresolved(&directory.join(name))]);
     }
-    let usual = directory.join(USUAL);
+    let default = directory.join(DEFAULT_NAME);
     let channels = match environment.no_channels {
         true => Vec::new(),
-        false => channels(&directory),
+        false => channel_databases(&directory),
     };
     if channels.is_empty() {
-        return Located::At(vec![Database::as_written(&usual)]);
+        return Located::At(vec![Database::unresolved(&default)]);
     }
-    let mut all = vec![usual.clone()];
+    let mut all = vec![default.clone()];
     all.extend(channels);
     let mut databases = aliases::databases(&all);
-    // A link that leads nowhere is no database, and neither is the usual one where only
-    // another channel has been used.
-    databases.retain(|database| database.is_there != Some(false));
+    // Drops dangling links, and the default database if only other channels have been used.
+    databases.retain(|database| database.exists != Some(false));
     if databases.is_empty() {
-        databases.push(Database::as_written(&usual));
+        databases.push(Database::unresolved(&default));
     }
     Located::At(databases)
 }
 
-/// A fork has one database, of its own name.
+/// Locates the database of a fork: one file, named after the fork.
 fn locate_fork(environment: &Environment, name: &str) -> Located {
     match data_home(environment) {
         Some(home) => {
             let path = home.join(name).join(format!("{name}.db"));
-            Located::At(vec![Database::as_written(&path)])
+            Located::At(vec![Database::unresolved(&path)])
         }
         None => Located::NoHome,
     }
@@ -227,8 +228,8 @@ fn data_home(environment: &Environment) -> Option<PathBuf> {
     }
 }
 
-/// Every `opencode-<channel>.db`, by name.
-fn channels(directory: &Path) -> Vec<PathBuf> {
+/// Returns the paths of every `opencode-<channel>.db`, sorted by name.
+fn channel_databases(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory)
         .into_iter()
         .flatten()
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn every_variable_has_its_say() {
+    fn environment_determines_the_location() {
         let usual = "/h/.local/share/opencode/opencode.db";
         for (db, xdg, home, expected) in [
             (None, None, Some("/h"), Some(usual)),
@@ -291,7 +292,7 @@ mod tests {
             ),
         ] {
             let located = locate(&environment(db, xdg, home));
-            let expected = expected.map(|path| Database::as_written(Path::new(path)));
+            let expected = expected.map(|path| Database::unresolved(Path::new(path)));
             assert_eq!(located, Located::At(expected.into_iter().collect()));
         }
         assert_eq!(
@@ -302,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn every_channel_is_found_beside_the_usual_database() {
+    fn channel_databases_are_found_beside_the_default_one() {
         let data = tempfile::tempdir().unwrap();
         let directory = data.path().join("opencode");
         fs::create_dir(&directory).unwrap();
@@ -318,15 +319,19 @@ mod tests {
         let named = |databases: Vec<Database>| {
             databases
                 .iter()
-                .map(|one| name(one.read_by()))
+                .map(|one| name(one.primary_path()))
                 .collect::<Vec<_>>()
         };
         let touch = |name: &str| fs::write(directory.join(name), "").unwrap();
         let one = || one_of(&at(&environment)).map(|one| one.map(|path| name(&path)));
-        assert_eq!(named(at(&environment)), [USUAL]);
+        assert_eq!(named(at(&environment)), [DEFAULT_NAME]);
         touch("opencode-.db");
-        assert_eq!(named(at(&environment)), [USUAL], "a channel has a name");
-        assert_eq!(one().unwrap().as_deref(), Some(USUAL));
+        assert_eq!(
+            named(at(&environment)),
+            [DEFAULT_NAME],
+            "a channel has a name"
+        );
+        assert_eq!(one().unwrap().as_deref(), Some(DEFAULT_NAME));
         touch("opencode-local.db");
         assert_eq!(one().unwrap().as_deref(), Some("opencode-local.db"));
         touch("opencode-dev.db");
@@ -343,11 +348,11 @@ mod tests {
             no_channels: true,
             ..environment.clone()
         };
-        assert_eq!(named(at(&alone)), [USUAL]);
-        touch(USUAL);
+        assert_eq!(named(at(&alone)), [DEFAULT_NAME]);
+        touch(DEFAULT_NAME);
         assert_eq!(
             named(at(&environment)),
-            [USUAL, "opencode-dev.db", "opencode-local.db"]
+            [DEFAULT_NAME, "opencode-dev.db", "opencode-local.db"]
         );
         assert!(one().is_err());
         let set = Environment {
@@ -358,17 +363,21 @@ mod tests {
     }
 
     #[test]
-    fn a_channel_that_is_a_link_counts_where_it_leads() {
+    fn channel_link_counts_as_its_target() {
         use std::os::unix::fs::symlink;
-        // The link, what is there, and what is found.
+        // The target of the link, the files, and the databases found.
         for (link, files, expected) in [
-            ("opencode.db", &[USUAL][..], &[USUAL][..]),
-            ("opencode.db", &[], &[USUAL]),
-            ("none.db", &[USUAL], &[USUAL]),
-            ("none.db", &[], &[USUAL]),
-            ("opencode-a.db", &[USUAL], &[USUAL]),
+            ("opencode.db", &[DEFAULT_NAME][..], &[DEFAULT_NAME][..]),
+            ("opencode.db", &[], &[DEFAULT_NAME]),
+            ("none.db", &[DEFAULT_NAME], &[DEFAULT_NAME]),
+            ("none.db", &[], &[DEFAULT_NAME]),
+            ("opencode-a.db", &[DEFAULT_NAME], &[DEFAULT_NAME]),
             ("other.db", &["other.db"], &["opencode-a.db"]),
-            ("other.db", &["other.db", USUAL], &[USUAL, "opencode-a.db"]),
+            (
+                "other.db",
+                &["other.db", DEFAULT_NAME],
+                &[DEFAULT_NAME, "opencode-a.db"],
+            ),
             ("opencode-b.db", &["opencode-b.db"], &["opencode-a.db"]),
         ] {
             let data = tempfile::tempdir().unwrap();
@@ -383,10 +392,10 @@ mod tests {
                 ..Environment::default()
             };
             let Located::At(found) = locate(&environment) else {
-                panic!("nothing is found");
+                panic!("no database is found");
             };
             let expected: Vec<_> = expected.iter().map(|name| directory.join(name)).collect();
-            let found: Vec<_> = found.iter().map(Database::read_by).collect();
+            let found: Vec<_> = found.iter().map(Database::primary_path).collect();
             assert_eq!(found, expected, "{link} {files:?}");
         }
     }

@@ -1,13 +1,14 @@
-//! Finding git roots on disks that may not answer: a few threads for the whole process.
+//! Finds git roots on disks that may not respond, with a few threads for the whole process.
 //!
-//! Usually one thread does all, and ends when nothing is left to do. Where it does not come
-//! back from a directory, another one goes on with the rest: first with the directories that
-//! have least in common with that one. There are at most [`MOST`] threads, and at most
-//! [`MOST_OF_A_DISK`] are sent to one disk: a dead mount with many directories must not take
-//! all.
+//! Usually one thread inspects all directories and ends with the last. If it blocks on a
+//! directory, another thread continues, first with the directories that share the least of
+//! their path with the blocked one. At most [`MAX_THREADS`] threads run, and at most
+//! [`MAX_THREADS_PER_DISK`] on one disk, so that a dead mount with many directories does not
+//! occupy all of them.
 //!
-//! What was found stays known, until there is a new answer: also where a disk has died
-//! since. Only of very many directories those are forgotten that nobody asks for.
+//! A result is kept until a newer one replaces it, even if the disk has stopped responding
+//! since. Only if very many directories are cached, those not requested for an hour are
+//! dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -15,180 +16,186 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{MEMORY, PATIENCE, SLOW, tidy};
+use super::{CACHE_TTL, SLOW_DIRECTORY, TIMEOUT, normalize_text};
 
-/// How many threads there are at most.
-const MOST: usize = 8;
+/// The maximum number of threads.
+const MAX_THREADS: usize = 8;
 
-/// How many of them are at directories of one disk, or in one directory, at most.
-const MOST_OF_A_DISK: usize = 2;
+/// The maximum number of threads on one disk, or in one directory.
+const MAX_THREADS_PER_DISK: usize = 2;
 
-/// Where more directories are known than this, those that nobody asked for within the last
-/// hour are forgotten.
-const MANY: usize = 50_000;
+/// If more directories are cached than this, those not requested within the last hour are
+/// dropped.
+const MANY_CACHED: usize = 50_000;
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// What is known, all threads of the process, and what they have to do.
-pub(super) struct Finders {
-    known: BTreeMap<String, Known>,
-    wanted: BTreeSet<String>,
-    running: Vec<Running>,
+/// The cached results, the directories still to inspect, and the threads of the process.
+pub(super) struct FinderPool {
+    cache: BTreeMap<String, CachedProject>,
+    queue: BTreeSet<String>,
+    running: Vec<Inspection>,
     threads: usize,
     next_id: u64,
-    /// Where the file systems are mounted, as it was read then.
+    /// The mount points, and when they were read.
     mounts: Option<(Instant, Arc<[PathBuf]>)>,
 }
 
-pub(super) struct Known {
+pub(super) struct CachedProject {
     pub(super) project: String,
     pub(super) is_gone: bool,
-    found: Instant,
-    used: Instant,
+    found_at: Instant,
+    requested_at: Instant,
 }
 
-struct Running {
+/// A directory that a thread is inspecting.
+struct Inspection {
     id: u64,
     directory: String,
-    since: Instant,
+    started: Instant,
 }
 
-static FINDERS: Mutex<Finders> = Mutex::new(Finders {
-    known: BTreeMap::new(),
-    wanted: BTreeSet::new(),
+static POOL: Mutex<FinderPool> = Mutex::new(FinderPool {
+    cache: BTreeMap::new(),
+    queue: BTreeSet::new(),
     running: Vec::new(),
     threads: 0,
     next_id: 0,
     mounts: None,
 });
 
-/// Nothing is wanted any more. Who waits for one answer of many looks now and then.
-static ANSWERED: Condvar = Condvar::new();
+/// Notified when the queue is empty. A caller that waits for only some of the directories
+/// also checks at intervals.
+static QUEUE_EMPTY: Condvar = Condvar::new();
 
-/// Finds the projects of these directories, where they are not known or were found long ago,
-/// and waits for that until then, but for no directory that keeps a thread for longer than a
-/// caller waits.
+/// Finds the projects of these directories unless a fresh result is cached, and waits for
+/// the results until `until`. Does not wait for a directory that has blocked a thread for
+/// longer than [`TIMEOUT`].
 pub(super) fn find_all(directories: &[&str], until: Instant) {
-    let asked = Instant::now();
-    let slow = SLOW.min(until.saturating_duration_since(asked) / 4);
-    let mut finders = Finders::lock();
-    let mut pending = finders.want(directories, asked);
-    finders.go_on(slow);
+    let requested_at = Instant::now();
+    let slow = SLOW_DIRECTORY.min(until.saturating_duration_since(requested_at) / 4);
+    let mut pool = FinderPool::lock();
+    let mut pending = pool.enqueue(directories, requested_at);
+    pool.spawn_if_blocked(slow);
     loop {
-        let mounts = finders.mounts();
-        pending.retain(|directory| finders.is_expected(directory, asked, &mounts));
+        let mounts = pool.mounts();
+        pending.retain(|directory| pool.is_expected(directory, requested_at, &mounts));
         let left = until.saturating_duration_since(Instant::now());
         if pending.is_empty() || left.is_zero() {
             return;
         }
-        let waited = ANSWERED.wait_timeout(finders, left.min(slow));
-        finders = waited.unwrap_or_else(PoisonError::into_inner).0;
-        finders.go_on(slow);
+        let waited = QUEUE_EMPTY.wait_timeout(pool, left.min(slow));
+        pool = waited.unwrap_or_else(PoisonError::into_inner).0;
+        pool.spawn_if_blocked(slow);
     }
 }
 
-impl Finders {
+impl FinderPool {
     pub(super) fn lock() -> MutexGuard<'static, Self> {
-        FINDERS.lock().unwrap_or_else(PoisonError::into_inner)
+        POOL.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is known of this directory, as it was last found.
-    pub(super) fn known(&self, directory: &str) -> Option<&Known> {
-        self.known.get(directory)
+    /// Returns the last result for this directory.
+    pub(super) fn cached(&self, directory: &str) -> Option<&CachedProject> {
+        self.cache.get(directory)
     }
 
-    /// How many threads have been at one directory for longer than this.
-    pub(super) fn stuck(&self, patience: Duration) -> usize {
-        let is_stuck = |running: &&Running| running.since.elapsed() >= patience;
-        self.running.iter().filter(is_stuck).count()
+    /// Returns how many threads have been inspecting one directory for this long.
+    pub(super) fn blocked_threads(&self, min_duration: Duration) -> usize {
+        let is_blocked = |inspection: &&Inspection| inspection.started.elapsed() >= min_duration;
+        self.running.iter().filter(is_blocked).count()
     }
 
-    /// Returns those of these directories that an answer is to be waited for.
-    fn want<'a>(&mut self, directories: &[&'a str], now: Instant) -> Vec<&'a str> {
-        if self.known.len() > MANY {
-            self.known
-                .retain(|_, known| now.saturating_duration_since(known.used) < HOUR);
+    /// Queues the directories without a fresh result. Returns those to wait for.
+    fn enqueue<'a>(&mut self, directories: &[&'a str], now: Instant) -> Vec<&'a str> {
+        if self.cache.len() > MANY_CACHED {
+            self.cache
+                .retain(|_, cached| now.saturating_duration_since(cached.requested_at) < HOUR);
         }
         let mut pending = Vec::new();
         for directory in directories {
-            if let Some(known) = self.known.get_mut(*directory) {
-                known.used = now;
-                if now.saturating_duration_since(known.found) < MEMORY {
+            if let Some(cached) = self.cache.get_mut(*directory) {
+                cached.requested_at = now;
+                if now.saturating_duration_since(cached.found_at) < CACHE_TTL {
                     continue;
                 }
             }
             let is_running = self.running.iter().any(|at| at.directory == *directory);
             if !is_running {
-                self.wanted.insert((*directory).to_owned());
+                self.queue.insert((*directory).to_owned());
             }
             pending.push(*directory);
         }
         pending
     }
 
-    /// Whether to wait for an answer on this directory that is not older than `asked`.
-    fn is_expected(&self, directory: &str, asked: Instant, mounts: &[PathBuf]) -> bool {
-        let known = self.known.get(directory);
-        if known.is_some_and(|known| known.found >= asked) {
+    /// Returns true if a result for this directory, not older than `requested_at`, can still
+    /// be expected.
+    fn is_expected(&self, directory: &str, requested_at: Instant, mounts: &[PathBuf]) -> bool {
+        let cached = self.cache.get(directory);
+        if cached.is_some_and(|cached| cached.found_at >= requested_at) {
             return false;
         }
         match self.running.iter().find(|at| at.directory == directory) {
-            Some(running) => running.since.elapsed() < PATIENCE,
+            Some(inspection) => inspection.started.elapsed() < TIMEOUT,
             None => {
                 self.threads > 0
-                    && self.stuck(PATIENCE) < MOST
-                    && self.may_ask(Path::new(directory), mounts)
+                    && self.blocked_threads(TIMEOUT) < MAX_THREADS
+                    && self.may_inspect(Path::new(directory), mounts)
             }
         }
     }
 
-    /// Sees to it that a thread goes on where all of them have been at one directory for
-    /// longer than this.
-    fn go_on(&mut self, slow: Duration) {
-        let is_busy = self.threads == self.running.len() && self.stuck(slow) == self.threads;
-        if self.wanted.is_empty() || !is_busy || self.threads >= MOST {
+    /// Spawns a thread for the queue if every thread has been inspecting one directory for
+    /// at least `slow`.
+    fn spawn_if_blocked(&mut self, slow: Duration) {
+        let are_all_blocked =
+            self.threads == self.running.len() && self.blocked_threads(slow) == self.threads;
+        if self.queue.is_empty() || !are_all_blocked || self.threads >= MAX_THREADS {
             return;
         }
         let mounts = self.mounts();
-        let mut wanted = self.wanted.iter();
-        if wanted.any(|directory| self.may_ask(Path::new(directory), &mounts)) {
+        let mut queue = self.queue.iter();
+        if queue.any(|directory| self.may_inspect(Path::new(directory), &mounts)) {
             let thread = thread::Builder::new().name("projects".into());
-            // Without a thread nothing is found now; the next who asks tries again.
+            // If the thread cannot be spawned, the next request tries again.
             if thread.spawn(run).is_ok() {
                 self.threads += 1;
             }
         }
     }
 
-    /// The next directory: of those that have least in common with what other threads are
-    /// at, which is where they are stuck, the first.
+    /// Takes the next directory from the queue: the first of those that share the least with
+    /// the directories that other threads are inspecting, since these may be blocked.
     fn next(&mut self) -> Option<(u64, String)> {
         let directory = match self.running.is_empty() {
-            true => self.wanted.pop_first()?,
+            true => self.queue.pop_first()?,
             false => {
-                let next = self.least_in_common()?.clone();
-                self.wanted.take(&next)?
+                let next = self.most_distant()?.clone();
+                self.queue.take(&next)?
             }
         };
         let id = self.next_id;
         self.next_id += 1;
-        self.running.push(Running {
+        self.running.push(Inspection {
             id,
             directory: directory.clone(),
-            since: Instant::now(),
+            started: Instant::now(),
         });
         Some((id, directory))
     }
 
-    fn least_in_common(&mut self) -> Option<&String> {
+    /// Returns the queued directory that shares the least with the running inspections:
+    /// first by the number of threads on its disk, then by the length of a common prefix.
+    fn most_distant(&mut self) -> Option<&String> {
         let mounts = self.mounts();
         let mut least = None;
-        for directory in &self.wanted {
+        for directory in &self.queue {
             let path = Path::new(directory);
-            let beside = self.beside(path, &mounts);
-            let shared = (beside, self.in_common(path));
-            if beside < MOST_OF_A_DISK && least.is_none_or(|(known, _)| shared < known) {
+            let threads = self.threads_on_disk_of(path, &mounts);
+            let shared = (threads, self.common_components(path));
+            if threads < MAX_THREADS_PER_DISK && least.is_none_or(|(best, _)| shared < best) {
                 least = Some((shared, directory));
-                // Less than the root is in common with nothing.
+                // No absolute paths share less than the root.
                 if shared <= (0, 1) {
                     break;
                 }
@@ -197,25 +204,27 @@ impl Finders {
         least.map(|(_, directory)| directory)
     }
 
-    fn may_ask(&self, path: &Path, mounts: &[PathBuf]) -> bool {
-        self.beside(path, mounts) < MOST_OF_A_DISK
+    fn may_inspect(&self, path: &Path, mounts: &[PathBuf]) -> bool {
+        self.threads_on_disk_of(path, mounts) < MAX_THREADS_PER_DISK
     }
 
-    /// How many threads are at a directory of the same disk, or of the same directory.
-    fn beside(&self, path: &Path, mounts: &[PathBuf]) -> usize {
+    /// Returns how many threads are inspecting a directory on the same disk, in the same
+    /// parent directory, or above `path`.
+    fn threads_on_disk_of(&self, path: &Path, mounts: &[PathBuf]) -> usize {
         let mount = mount_of(path, mounts);
-        let beside = self.running.iter().filter(|running| {
-            let other = Path::new(&running.directory);
+        let inspections = self.running.iter().filter(|inspection| {
+            let other = Path::new(&inspection.directory);
             path.parent() == other.parent()
                 || path.starts_with(other)
                 || (mount.is_some() && mount == mount_of(other, mounts))
         });
-        beside.count()
+        inspections.count()
     }
 
-    fn in_common(&self, path: &Path) -> usize {
-        let common = self.running.iter().map(|running| {
-            let other = Path::new(&running.directory).components();
+    /// Returns how many leading components `path` shares with a running inspection at most.
+    fn common_components(&self, path: &Path) -> usize {
+        let common = self.running.iter().map(|inspection| {
+            let other = Path::new(&inspection.directory).components();
             path.components()
                 .zip(other)
                 .take_while(|(a, b)| a == b)
@@ -224,8 +233,8 @@ impl Finders {
         common.max().unwrap_or(0)
     }
 
-    /// Where the file systems are mounted, where that is of interest, as it was within the
-    /// last second: mounts that change meanwhile are none that a thread is stuck at.
+    /// Returns the mount points, read within the last second; empty if no thread is running.
+    /// A mount that changes within that second is not one on which a thread is blocked.
     fn mounts(&mut self) -> Arc<[PathBuf]> {
         if self.running.is_empty() {
             return Arc::default();
@@ -241,42 +250,45 @@ impl Finders {
     }
 }
 
+/// Inspects queued directories until none may be inspected.
 fn run() {
     loop {
-        let mut finders = Finders::lock();
-        let Some((id, directory)) = finders.next() else {
-            finders.threads -= 1;
+        let mut pool = FinderPool::lock();
+        let Some((id, directory)) = pool.next() else {
+            pool.threads -= 1;
             return;
         };
-        drop(finders);
+        drop(pool);
         let found = super::find(Path::new(&directory));
-        // What is no text cannot be said; its directory can.
+        // A project whose path is not UTF-8 is represented by the session's directory.
         let project = found.project.into_os_string().into_string();
-        let project = project.unwrap_or_else(|_| tidy(&directory));
-        let mut finders = Finders::lock();
-        finders.running.retain(|running| running.id != id);
+        let project = project.unwrap_or_else(|_| normalize_text(&directory));
+        let mut pool = FinderPool::lock();
+        pool.running.retain(|inspection| inspection.id != id);
         let now = Instant::now();
-        let known = Known {
+        let cached = CachedProject {
             project,
             is_gone: found.is_gone,
-            found: now,
-            used: now,
+            found_at: now,
+            requested_at: now,
         };
-        finders.known.insert(directory, known);
-        if finders.wanted.is_empty() {
-            ANSWERED.notify_all();
+        pool.cache.insert(directory, cached);
+        if pool.queue.is_empty() {
+            QUEUE_EMPTY.notify_all();
         }
     }
 }
 
-/// The mount that a path is on, but for the root, which everything is on.
+/// Returns the mount point above a path, except the root.
 fn mount_of<'a>(path: &Path, mounts: &'a [PathBuf]) -> Option<&'a PathBuf> {
-    let on = mounts.iter().filter(|mount| path.starts_with(mount));
-    on.max_by_key(|mount| mount.as_os_str().len())
+    let above = mounts.iter().filter(|mount| path.starts_with(mount));
+    above
+        .max_by_key(|mount| mount.as_os_str().len())
         .filter(|mount| mount.parent().is_some())
 }
 
-/// Where the file systems are mounted, from a file that no disk is asked for.
+/// Reads the mount points from a file that is not on a disk, so that the call cannot block.
+/// Empty on systems other than Linux.
 fn mounts() -> Vec<PathBuf> {
     let text = match cfg!(target_os = "linux") {
         true => std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(),
@@ -284,11 +296,11 @@ fn mounts() -> Vec<PathBuf> {
     };
     // https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html
     let mounts = text.lines().filter_map(|line| line.split(' ').nth(4));
-    mounts.map(|mount| unescaped(mount).into()).collect()
+    mounts.map(|mount| unescape(mount).into()).collect()
 }
 
-/// The blank, the tab, the newline and the backslash are written in octal.
-fn unescaped(text: &str) -> String {
+/// Decodes the space, the tab, the newline and the backslash, which are written in octal.
+fn unescape(text: &str) -> String {
     [
         (r"\040", " "),
         (r"\011", "\t"),
@@ -303,37 +315,38 @@ fn unescaped(text: &str) -> String {
 pub(super) mod tests {
     use super::*;
 
-    /// As if a thread had been at this directory for long, whose project was found before.
-    pub(crate) struct Held(u64);
+    /// Simulates a thread that has been blocked for a long time on a directory with an old
+    /// cached project.
+    pub(crate) struct BlockedThread(u64);
 
-    impl Held {
+    impl BlockedThread {
         pub(crate) fn at(directory: &str, project: &str) -> Self {
-            let mut finders = Finders::lock();
-            let id = finders.next_id;
-            finders.next_id += 1;
-            finders.threads += 1;
-            let since = Instant::now().checked_sub(MEMORY * 2).unwrap();
-            finders.running.push(Running {
+            let mut pool = FinderPool::lock();
+            let id = pool.next_id;
+            pool.next_id += 1;
+            pool.threads += 1;
+            let started = Instant::now().checked_sub(CACHE_TTL * 2).unwrap();
+            pool.running.push(Inspection {
                 id,
                 directory: directory.to_owned(),
-                since,
+                started,
             });
-            let known = Known {
+            let cached = CachedProject {
                 project: project.to_owned(),
                 is_gone: false,
-                found: since,
-                used: since,
+                found_at: started,
+                requested_at: started,
             };
-            finders.known.insert(directory.to_owned(), known);
+            pool.cache.insert(directory.to_owned(), cached);
             Self(id)
         }
     }
 
-    impl Drop for Held {
+    impl Drop for BlockedThread {
         fn drop(&mut self) {
-            let mut finders = Finders::lock();
-            finders.threads -= 1;
-            finders.running.retain(|running| running.id != self.0);
+            let mut pool = FinderPool::lock();
+            pool.threads -= 1;
+            pool.running.retain(|inspection| inspection.id != self.0);
         }
     }
 
@@ -348,6 +361,6 @@ pub(super) mod tests {
             let found = mount_of(Path::new(path), &mounts);
             assert_eq!(found.map(PathBuf::as_path), mount.map(Path::new));
         }
-        assert_eq!(unescaped(r"/a\040b\134040"), r"/a b\040");
+        assert_eq!(unescape(r"/a\040b\134040"), r"/a b\040");
     }
 }

@@ -1,18 +1,17 @@
-//! Which project a session is of, where a person would say it happened, and whether its
-//! directory is still there.
+//! Finds the project of a session, and whether the session's directory still exists.
 //!
-//! The project's worktree; else the git root of the session's directory, where
-//! a linked worktree counts as its main repository and a submodule as itself;
-//! else the directory. A session with a workspace ran somewhere else, so its
-//! directory is not looked for here. Finding it reads a few small files and never runs `git`
-//! (<https://git-scm.com/docs/gitrepository-layout>).
+//! The project is the worktree stored with the session; without one, the git root of the
+//! session's directory; without a git root, the directory. A linked worktree counts as its
+//! main repository and a submodule as itself. A session with a workspace ran elsewhere, so
+//! its directory is not inspected. Finding a git root reads a few small files and never runs
+//! `git` (<https://git-scm.com/docs/gitrepository-layout>).
 //!
-//! What is found on this machine is the real path, as git has it, so that one directory is
-//! one project whatever links lead to it.
+//! On this machine the project is a real path, as in git, so that one directory is one
+//! project whatever links lead to it.
 //!
-//! A directory may be on a disk that does not answer. So the files are read by
-//! other threads, and where that takes too long the session keeps the project it
-//! had, or its directory stands for it, which counts as there. A directory that takes long delays no other, and is
+//! A directory may be on a disk that does not respond. So other threads read the files. If
+//! that takes too long, the session keeps its last known project; without one, its directory
+//! stands for the project and counts as existing. A slow directory delays no other, and is
 //! waited for once.
 
 mod finder;
@@ -26,27 +25,30 @@ use std::time::{Duration, Instant};
 use crate::entry::Entry;
 use crate::locate::is_missing;
 use crate::session::{Session, SessionPlace};
-use finder::Finders;
+use finder::FinderPool;
 
-/// How long all looking together may hold up its caller.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a caller of [`Projects::resolve`] waits at most.
+const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// It may also take only this part of the time that the caller has: others look after it.
-const SHARE: u32 = 4;
+/// A caller waits for at most one part in this many of the time until its deadline, so that
+/// time remains for other callers.
+const DEADLINE_SHARE: u32 = 4;
 
-/// A directory that takes longer than this does not keep the others waiting.
-const SLOW: Duration = Duration::from_millis(100);
+/// How long a directory may delay the others, before another thread is spawned.
+const SLOW_DIRECTORY: Duration = Duration::from_millis(100);
 
-/// How long what was found is taken for true.
-const MEMORY: Duration = Duration::from_secs(60);
+const _: () = assert!(SLOW_DIRECTORY.as_millis() < TIMEOUT.as_millis());
 
-/// A `.git` file or a `commondir` is one line; more is none of ours.
-const SMALL_FILE: u64 = 8 << 10;
+/// How long a result stays fresh.
+const CACHE_TTL: Duration = Duration::from_secs(60);
 
-/// Finds the projects of a source's sessions. What was found is known in the whole process.
+/// The maximum number of bytes read of a `.git` file or a `commondir`, which have one line.
+const MAX_FILE_BYTES: u64 = 8 << 10;
+
+/// Finds the projects of a source's sessions. All values of this type share the results.
 #[derive(Debug)]
 pub struct Projects {
-    is_elsewhere: bool,
+    is_remote: bool,
 }
 
 impl Default for Projects {
@@ -56,50 +58,48 @@ impl Default for Projects {
 }
 
 impl Projects {
-    /// For sessions of this machine.
+    /// Creates a finder for sessions on this machine.
     #[must_use]
     pub fn new() -> Self {
-        Self {
-            is_elsewhere: false,
-        }
+        Self { is_remote: false }
     }
 
-    /// For sessions of another machine: without their worktree, their directory is their
-    /// project, and nothing is looked at here.
+    /// Creates a finder for sessions on another machine. The project of a session without a
+    /// worktree is its directory, and no file on this machine is read.
     #[must_use]
-    pub fn of_another_machine() -> Self {
-        Self { is_elsewhere: true }
+    pub fn remote() -> Self {
+        Self { is_remote: true }
     }
 
     /// Finds the projects of all these places. Waits for the disk, up to a second, and less if
     /// little is left until the caller's deadline. An answer older than a minute is asked for
     /// again: a directory may have become a repository.
-    pub fn look<'a>(&self, places: impl IntoIterator<Item = &'a SessionPlace>, until: Instant) {
+    pub fn resolve<'a>(&self, places: impl IntoIterator<Item = &'a SessionPlace>, until: Instant) {
         let directories: HashSet<&str> = places
             .into_iter()
-            .filter_map(|place| self.directory_here(place))
+            .filter_map(|place| self.local_directory(place))
             .collect();
         let asked = Instant::now();
-        let patience = PATIENCE.min(until.saturating_duration_since(asked) / SHARE);
+        let patience = TIMEOUT.min(until.saturating_duration_since(asked) / DEADLINE_SHARE);
         let directories: Vec<_> = directories.into_iter().collect();
         if !directories.is_empty() && !patience.is_zero() {
             finder::find_all(&directories, asked + patience);
         }
     }
 
-    /// Returns the project of a place, as far as [`look`](Self::look) found it, and whether
+    /// Returns the project of a place, as far as [`resolve`](Self::resolve) found it, and whether
     /// its directory was missing then. A place without worktree and directory has no project.
     #[must_use]
     pub fn of(&self, place: &SessionPlace) -> (Option<String>, bool) {
-        let known = self.directory_here(place).map(|directory| {
-            let finders = Finders::lock();
-            let known = finders.known(directory);
+        let known = self.local_directory(place).map(|directory| {
+            let pool = FinderPool::lock();
+            let known = pool.cached(directory);
             known.map(|known| (known.project.clone(), known.is_gone))
         });
         let (found, is_gone) = known.flatten().unzip();
-        let worktree = place.worktree.as_deref().map(tidy);
+        let worktree = place.worktree.as_deref().map(normalize_text);
         let directory = place.directory.as_deref();
-        let project = worktree.or(found).or_else(|| directory.map(tidy));
+        let project = worktree.or(found).or_else(|| directory.map(normalize_text));
         (project, is_gone.unwrap_or(false))
     }
 
@@ -115,134 +115,136 @@ impl Projects {
     }
 
     /// Returns the directory of a place if it is one of this machine.
-    fn directory_here<'a>(&self, place: &'a SessionPlace) -> Option<&'a str> {
-        let is_here = !self.is_elsewhere && !place.is_in_workspace;
-        place.directory.as_deref().filter(|_| is_here)
+    fn local_directory<'a>(&self, place: &'a SessionPlace) -> Option<&'a str> {
+        let is_local = !self.is_remote && !place.is_in_workspace;
+        place.directory.as_deref().filter(|_| is_local)
     }
 }
 
-/// The path without `//`, `/./` and a slash at its end, by its letters alone.
-fn tidy(path: &str) -> String {
-    let tidy: PathBuf = Path::new(path).components().collect();
-    tidy.into_os_string()
+/// Removes `//`, `/./` and a trailing slash from a path, without accessing the disk.
+fn normalize_text(path: &str) -> String {
+    let normalized: PathBuf = Path::new(path).components().collect();
+    normalized
+        .into_os_string()
         .into_string()
         .ok()
-        .filter(|tidy| !tidy.is_empty())
+        .filter(|normalized| !normalized.is_empty())
         .unwrap_or_else(|| path.to_owned())
 }
 
-/// What is found out about a directory.
+/// The result of inspecting a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct About {
+struct DirectoryInfo {
     project: PathBuf,
-    /// It is not there.
+    /// Whether the directory does not exist.
     is_gone: bool,
 }
 
-/// Finds out about a directory of this machine. Reads files, and may be slow.
-fn find(directory: &Path) -> About {
+/// Inspects a directory on this machine. Reads files and may block.
+fn find(directory: &Path) -> DirectoryInfo {
     if !directory.is_absolute() {
-        return About {
+        return DirectoryInfo {
             project: directory.to_owned(),
             is_gone: false,
         };
     }
-    let real = real(directory);
-    About {
-        project: git_root_of(&real).unwrap_or(real),
+    let real = real_path(directory);
+    DirectoryInfo {
+        project: find_git_root(&real).unwrap_or(real),
         is_gone: fs::metadata(directory).is_err_and(|error| is_missing(&error)),
     }
 }
 
-/// The root of the repository that `directory` is in, or would be in if it were
-/// still there, by its real path. Reads files, and may be slow.
+/// Returns the real path of the root of the repository that contains `directory`, or would
+/// contain it if it still existed. `None` if `directory` is relative or in no repository.
+///
+/// Reads files and may block.
 #[must_use]
 pub fn git_root(directory: &Path) -> Option<PathBuf> {
     match directory.is_absolute() {
-        true => git_root_of(&real(directory)),
+        true => find_git_root(&real_path(directory)),
         false => None,
     }
 }
 
-fn git_root_of(directory: &Path) -> Option<PathBuf> {
+fn find_git_root(directory: &Path) -> Option<PathBuf> {
     directory.ancestors().find_map(|ancestor| {
         let git = ancestor.join(".git");
         match fs::metadata(&git) {
-            Ok(about) if about.is_dir() => is_repository(&git).then(|| ancestor.to_owned()),
+            Ok(metadata) if metadata.is_dir() => is_git_dir(&git).then(|| ancestor.to_owned()),
             Ok(_) => {
-                let git_dir = linked(&git)?;
+                let git_dir = read_git_file(&git)?;
                 Some(main_repository(&git_dir).unwrap_or_else(|| ancestor.to_owned()))
             }
-            // Within a repository without a `.git`.
-            Err(_) => is_bare(ancestor).then(|| of_repository(ancestor)),
+            // The ancestor may be a bare repository.
+            Err(_) => is_bare(ancestor).then(|| project_of_git_dir(ancestor)),
         }
     })
 }
 
-/// The real path. Of a directory that is not there any more the part that is.
-fn real(path: &Path) -> PathBuf {
+/// Returns the real path; if the path does not exist, resolves the part of it that does.
+fn real_path(path: &Path) -> PathBuf {
     for ancestor in path.ancestors() {
         if let (Ok(real), Ok(rest)) = (ancestor.canonicalize(), path.strip_prefix(ancestor)) {
-            return normal(&real.join(rest));
+            return normalize(&real.join(rest));
         }
     }
-    normal(path)
+    normalize(path)
 }
 
-/// Git passes over a `.git` directory that is none.
-fn is_repository(git_dir: &Path) -> bool {
-    // A symbolic link that leads nowhere is a HEAD too.
+/// Returns true if this is a valid git directory; git ignores a `.git` directory that is not.
+fn is_git_dir(git_dir: &Path) -> bool {
+    // A HEAD that is a dangling symbolic link is valid too.
     fs::symlink_metadata(git_dir.join("HEAD")).is_ok()
 }
 
-/// Whether this is the directory of a repository, by what git asks of one that is not
-/// called `.git`.
+/// Returns true if this is a bare repository, by the checks that git applies to a directory
+/// that is not named `.git`.
 fn is_bare(directory: &Path) -> bool {
-    is_repository(directory)
-        && directory.join("objects").is_dir()
-        && directory.join("refs").is_dir()
+    is_git_dir(directory) && directory.join("objects").is_dir() && directory.join("refs").is_dir()
 }
 
-/// The git directory that a `.git` file leads to. A relative one is relative to the file's
-/// place, as git has it; and, where no repository is there, to the file that a link in its
-/// place leads to.
-fn linked(git: &Path) -> Option<PathBuf> {
+/// Returns the git directory that a `.git` file names. A relative path is relative to the
+/// directory of the file, as in git. If no git directory is there and the file is a symbolic
+/// link, it is relative to the directory of the link's target.
+fn read_git_file(git: &Path) -> Option<PathBuf> {
     let line = read_line(git)?;
-    let to = Path::new(line.strip_prefix("gitdir:")?.trim());
-    let from = |file: &Path| Some(real(&file.parent()?.join(to)));
-    let git_dir = from(git)?;
-    if !is_repository(&git_dir)
-        && let Some(other) = git.canonicalize().ok().as_deref().and_then(from)
-        && is_repository(&other)
+    let path = Path::new(line.strip_prefix("gitdir:")?.trim());
+    let relative_to = |file: &Path| Some(real_path(&file.parent()?.join(path)));
+    let git_dir = relative_to(git)?;
+    if !is_git_dir(&git_dir)
+        && let Some(other) = git.canonicalize().ok().as_deref().and_then(relative_to)
+        && is_git_dir(&other)
     {
         return Some(other);
     }
     Some(git_dir)
 }
 
-/// For the git directory of a linked worktree, its main repository. Only such a
-/// directory has a `commondir`; a submodule's has not.
+/// Returns the project of the main repository of a linked worktree with this git directory.
+/// `None` for a submodule: only the git directory of a worktree has a `commondir`.
 fn main_repository(git_dir: &Path) -> Option<PathBuf> {
-    let common = real(&git_dir.join(read_line(&git_dir.join("commondir"))?.trim()));
-    is_repository(&common).then(|| of_repository(&common))
+    let common = real_path(&git_dir.join(read_line(&git_dir.join("commondir"))?.trim()));
+    is_git_dir(&common).then(|| project_of_git_dir(&common))
 }
 
-/// The project of a repository: the directory that has it as `.git`, or has a `.git` file
-/// that leads to it, as a bare repository beside its worktrees often is; else the
-/// repository.
-fn of_repository(common: &Path) -> PathBuf {
-    let Some(parent) = common.parent() else {
-        return common.to_owned();
+/// Returns the project of a git directory: its parent if the git directory is named `.git`,
+/// or if the parent has a `.git` file that names it, as often with a bare repository next to
+/// its worktrees; else the git directory itself.
+fn project_of_git_dir(git_dir: &Path) -> PathBuf {
+    let Some(parent) = git_dir.parent() else {
+        return git_dir.to_owned();
     };
-    let is_git = common.file_name().is_some_and(|name| name == ".git");
-    let leads_here = || linked(&parent.join(".git")).is_some_and(|to| to == common);
-    match is_git || leads_here() {
+    let is_dot_git = git_dir.file_name().is_some_and(|name| name == ".git");
+    let is_named_by_file =
+        || read_git_file(&parent.join(".git")).is_some_and(|named| named == git_dir);
+    match is_dot_git || is_named_by_file() {
         true => parent.to_owned(),
-        false => common.to_owned(),
+        false => git_dir.to_owned(),
     }
 }
 
-/// The first line of a small ordinary file.
+/// Returns the first line of a regular file, within its first 8 KiB.
 fn read_line(path: &Path) -> Option<String> {
     // Opening a FIFO would block.
     if !fs::metadata(path).ok()?.is_file() {
@@ -251,26 +253,26 @@ fn read_line(path: &Path) -> Option<String> {
     let mut text = String::new();
     File::open(path)
         .ok()?
-        .take(SMALL_FILE)
+        .take(MAX_FILE_BYTES)
         .read_to_string(&mut text)
         .ok()?;
     text.lines().next().map(str::to_owned)
 }
 
-/// The path without `.` and `..`, by its letters alone.
+/// Removes `.` and `..` from a path, without accessing the disk.
 #[must_use]
-pub fn normal(path: &Path) -> PathBuf {
-    let mut normal = PathBuf::new();
+pub fn normalize(path: &Path) -> PathBuf {
+    let mut normalized = PathBuf::new();
     for component in path.components() {
         match component {
             Component::CurDir => {}
             Component::ParentDir => {
-                normal.pop();
+                normalized.pop();
             }
-            component => normal.push(component),
+            component => normalized.push(component),
         }
     }
-    normal
+    normalized
 }
 
 #[cfg(test)]
@@ -296,7 +298,7 @@ mod tests {
     fn bare_repository_with_worktrees_is_one_project() {
         let place = tempfile::tempdir().unwrap();
         let root = place.path().canonicalize().unwrap();
-        // Beside its worktrees, where a `.git` file leads to it, and elsewhere.
+        // Next to its worktrees, with a `.git` file that names it; and elsewhere.
         for (bare, git) in [("a/.bare", Some("a/.git")), ("b/repo.git", None)] {
             put(&root.join(bare).join("HEAD"), "ref: refs/heads/main\n");
             put(&root.join(bare).join("worktrees/one/commondir"), "../..\n");
@@ -341,12 +343,12 @@ mod tests {
             "../..\n",
         );
         fs::create_dir_all(root.join("real/plain")).unwrap();
-        // Relative to the worktree's real place, wherever a link to it is.
+        // Relative to the real path of the worktree, also through a link to it.
         put(
             &root.join("real/worktrees/w/.git"),
             "gitdir: ../../repo/.git/worktrees/w\n",
         );
-        // A link in the place of the file: relative to what it leads to.
+        // The `.git` file is a link: relative to the target of the link.
         put(
             &root.join("real/files/dot-git"),
             "gitdir: ../repo/.git/worktrees/w\n",
@@ -379,12 +381,12 @@ mod tests {
             assert_eq!(found.is_gone, !is_there, "{directory}");
             let projects = Projects::new();
             let place = place_of(&format!("{}/{directory}", root.display()));
-            projects.look([&place], Instant::now() + Duration::from_secs(60));
+            projects.resolve([&place], Instant::now() + Duration::from_secs(60));
             let project = root.join(project).to_str().unwrap().to_owned();
             assert_eq!(projects.of(&place), (Some(project), !is_there));
         }
-        // Of another machine there are only letters.
-        let projects = Projects::of_another_machine();
+        // Paths on another machine are normalized without accessing the disk.
+        let projects = Projects::remote();
         assert_eq!(projects.of(&place_of("/a//b/./c/")).0.unwrap(), "/a/b/c");
         let mut place = place_of("/a");
         place.worktree = Some("/x//y/".to_owned());
@@ -392,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_directories_as_there_are_sessions_are_found() {
+    fn projects_of_many_directories_are_found() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path().canonicalize().unwrap();
         let places: Vec<_> = (0..2000)
@@ -406,7 +408,7 @@ mod tests {
             })
             .collect();
         let projects = Projects::new();
-        projects.look(&places, Instant::now() + Duration::from_secs(60));
+        projects.resolve(&places, Instant::now() + Duration::from_secs(60));
         for place in &places {
             let project = projects.of(place).0.unwrap();
             assert_eq!(
@@ -417,22 +419,22 @@ mod tests {
     }
 
     #[test]
-    fn last_known_project_stays_while_a_disk_does_not_answer() {
+    fn last_known_project_stays_while_a_disk_blocks() {
         let (dead, fine) = ("/nowhere/dead/repo", "/nowhere/fine");
-        let held = finder::tests::Held::at(dead, "/nowhere/dead");
+        let blocked = finder::tests::BlockedThread::at(dead, "/nowhere/dead");
         let projects = Projects::new();
         let places = [place_of(dead), place_of(fine)];
         for _ in 0..3 {
             let started = Instant::now();
-            projects.look(&places, started + Duration::from_secs(60));
+            projects.resolve(&places, started + Duration::from_secs(60));
             assert_eq!(projects.of(&places[0]).0.unwrap(), "/nowhere/dead");
             assert_eq!(projects.of(&places[1]).0.unwrap(), fine);
-            assert!(started.elapsed() < PATIENCE, "{:?}", started.elapsed());
+            assert!(started.elapsed() < TIMEOUT, "{:?}", started.elapsed());
         }
-        assert!(Finders::lock().stuck(PATIENCE) >= 1);
-        drop(held);
-        // It is asked for again.
-        projects.look(&places, Instant::now() + Duration::from_secs(60));
+        assert!(FinderPool::lock().blocked_threads(TIMEOUT) >= 1);
+        drop(blocked);
+        // The directory is inspected again.
+        projects.resolve(&places, Instant::now() + Duration::from_secs(60));
         assert_eq!(projects.of(&places[0]).0.unwrap(), dead);
     }
 }

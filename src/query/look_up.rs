@@ -101,7 +101,7 @@ impl LookUpJob {
                     _ => None,
                 });
                 let found: Vec<_> = found.collect();
-                projects.look(&found, until);
+                projects.resolve(&found, until);
                 OfSource {
                     name: &source_lister.source.name,
                     is_only: sources.len() == 1,

@@ -37,7 +37,7 @@ impl SourceLister {
     pub fn projects(&self) -> Projects {
         match self.source.place {
             Place::Database(_) => Projects::new(),
-            Place::Remote(_) => Projects::of_another_machine(),
+            Place::Remote(_) => Projects::remote(),
         }
     }
 }
@@ -54,7 +54,7 @@ pub fn lists_archived(sources: usize) -> bool {
 #[must_use]
 pub fn listed(listing: Listing, projects: &Projects, until: Instant) -> Listed {
     let mut rows = listing.rows;
-    projects.look(rows.iter().map(|row| &**row.place()), until);
+    projects.resolve(rows.iter().map(|row| &**row.place()), until);
     // Rows share their places, and so their projects.
     let mut projects_of: HashMap<*const SessionPlace, (Option<Arc<str>>, bool)> = HashMap::new();
     for row in &mut rows {

@@ -18,7 +18,7 @@ use super::interrupt::Interrupt;
 use super::lock;
 use super::log::{IndexHeader, WalIndex, WalPosition};
 use super::stamp::FileStamp;
-use crate::locate::{DatabaseFiles, says_wal};
+use crate::locate::{DatabaseFiles, is_wal_header};
 
 /// Options for opening a database.
 #[derive(Debug, Clone)]
@@ -351,7 +351,7 @@ fn access_file(conn: &Connection) -> rusqlite::Result<()> {
 fn is_in_wal_mode(file: &File) -> io::Result<bool> {
     let mut header = [0; 20];
     file.read_exact_at(&mut header, 0)?;
-    Ok(says_wal(&header))
+    Ok(is_wal_header(&header))
 }
 
 /// Returns true if SQLite could not create or open the wal-index, or could not recover

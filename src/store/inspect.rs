@@ -22,7 +22,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::time::{Duration, SystemTime};
 
 use super::StoreError;
-use crate::locate::{DatabaseFiles, says_wal};
+use crate::locate::{DatabaseFiles, is_wal_header};
 
 /// How long a file that looks incomplete must have been unchanged before it is opened.
 const SETTLE_TIME: Duration = Duration::from_secs(2);
@@ -114,7 +114,7 @@ fn page_size_bytes(header: &[u8]) -> u64 {
 /// Returns true if the first page is complete and says WAL mode
 /// (<https://sqlite.org/fileformat2.html>, sections 1.3.2 and 1.3.3).
 fn is_in_wal_mode(header: &[u8], size_bytes: u64) -> bool {
-    header.len() == HEADER_BYTES && says_wal(header) && size_bytes >= page_size_bytes(header)
+    header.len() == HEADER_BYTES && is_wal_header(header) && size_bytes >= page_size_bytes(header)
 }
 
 /// Returns true if the database is complete and its schema is not empty (section 1.6).

@@ -14,10 +14,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::{self, command, example, sessions};
 use opencode_sessions::config;
 use opencode_sessions::guide::{TOPICS, Topic};
 use serde_json::Value;
-use crate::support::{self, command, example, sessions};
 
 /// The lines that no test can run, exactly as they are written, but for their comments.
 const CANNOT_RUN: [(&str, &str); 6] = [
