@@ -58,6 +58,151 @@ pub fn append_json(value: &impl Serialize, text: &mut Vec<u8>) {
     to_json(value, text).expect("a type of this crate serializes");
 }
 
+/// The field names that [`append_short_json`] writes as one byte: the first as 1, and so on up to
+/// 31. JSON text has no other byte below 32, since strings escape them.
+const SHORT_KEYS: [&str; 31] = [
+    "directory",
+    "worktree",
+    "projectId",
+    "parentId",
+    "title",
+    "untitled",
+    "firstPrompt",
+    "timeCreated",
+    "timeUpdated",
+    "timeArchived",
+    "lastMessageAt",
+    "marked",
+    "store",
+    "agent",
+    "version",
+    "slug",
+    "model",
+    "providerId",
+    "variant",
+    "cost",
+    "tokens",
+    "input",
+    "output",
+    "reasoning",
+    "cacheRead",
+    "cacheWrite",
+    "summary",
+    "additions",
+    "deletions",
+    "files",
+    "id",
+];
+
+fn short_key(name: &str) -> Option<u8> {
+    let at = SHORT_KEYS.iter().position(|key| *key == name)?;
+    u8::try_from(at + 1).ok()
+}
+
+/// As [`TerminalSafe`], with one byte in place of each of the [`SHORT_KEYS`] and its colon.
+#[derive(Default)]
+struct ShortKeys {
+    is_key: bool,
+    is_short: bool,
+}
+
+impl Formatter for ShortKeys {
+    fn begin_object_key<W: ?Sized + Write>(&mut self, out: &mut W, first: bool) -> io::Result<()> {
+        self.is_key = true;
+        if first { Ok(()) } else { out.write_all(b",") }
+    }
+
+    fn end_object_key<W: ?Sized + Write>(&mut self, _out: &mut W) -> io::Result<()> {
+        self.is_key = false;
+        Ok(())
+    }
+
+    fn begin_object_value<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        if std::mem::take(&mut self.is_short) {
+            Ok(())
+        } else {
+            out.write_all(b":")
+        }
+    }
+
+    fn begin_string<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        if self.is_key {
+            Ok(())
+        } else {
+            out.write_all(b"\"")
+        }
+    }
+
+    fn end_string<W: ?Sized + Write>(&mut self, out: &mut W) -> io::Result<()> {
+        if self.is_key {
+            Ok(())
+        } else {
+            out.write_all(b"\"")
+        }
+    }
+
+    fn write_string_fragment<W: ?Sized + Write>(
+        &mut self,
+        out: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        match short_key(fragment).filter(|_| self.is_key) {
+            Some(key) => {
+                self.is_short = true;
+                out.write_all(&[key])
+            }
+            None if self.is_key => write!(out, "\"{fragment}\""),
+            None => TerminalSafe.write_string_fragment(out, fragment),
+        }
+    }
+}
+
+/// Appends the value as compact JSON whose most frequent field names are one byte each. The keys
+/// of the value must be identifiers.
+///
+/// # Panics
+///
+/// As [`append_json`].
+pub(crate) fn append_short_json(value: &impl Serialize, text: &mut Vec<u8>) {
+    let mut serializer = Serializer::with_formatter(text, ShortKeys::default());
+    #[expect(clippy::expect_used, reason = "see append_json")]
+    value
+        .serialize(&mut serializer)
+        .expect("a type of this crate serializes");
+}
+
+/// Writes a text of [`append_short_json`], or a part of one, as JSON.
+///
+/// # Errors
+///
+/// Returns the errors of `out`.
+pub(crate) fn write_long_keys(mut text: &[u8], mut out: impl Write) -> io::Result<()> {
+    while let Some(at) = text.iter().position(|byte| *byte < 32) {
+        out.write_all(&text[..at])?;
+        if let Some(name) = SHORT_KEYS.get(usize::from(text[at]).wrapping_sub(1)) {
+            write!(out, "\"{name}\":")?;
+        }
+        text = &text[at + 1..];
+    }
+    out.write_all(text)
+}
+
+/// Returns where the field begins with its comma in a text of [`append_short_json`]; the end of
+/// the text if the field is not there.
+pub(crate) fn short_key_start(text: &[u8], name: &str) -> usize {
+    let at = short_key(name).and_then(|key| memchr::memchr(key, text));
+    at.map_or(text.len(), |at| at.saturating_sub(1))
+}
+
+/// Returns where the value of a field that has no fields itself is in a text of
+/// [`append_short_json`], or `None` if the field is not there. Another short field must follow.
+pub(crate) fn short_value(text: &[u8], name: &str) -> Option<std::ops::Range<usize>> {
+    let start = memchr::memchr(short_key(name)?, text)? + 1;
+    let next = text[start..].iter().position(|byte| *byte < 32)?;
+    // The comma before the next field.
+    Some(start..start + next - 1)
+}
+
 /// Returns the value as one line of JSON, with its line feed.
 ///
 /// # Panics

@@ -261,6 +261,14 @@ pub struct Session {
 }
 
 impl Session {
+    /// Returns true if the session ran in a workspace: its directory is one in a container or on
+    /// another machine.
+    #[must_use]
+    pub fn is_in_workspace(&self) -> bool {
+        let id = self.workspace_id.as_deref();
+        id.is_some_and(|id| !id.trim().is_empty())
+    }
+
     /// Returns a session of which nothing but the id is known.
     #[must_use]
     pub fn new(id: SessionId, store: Store) -> Self {
@@ -350,21 +358,9 @@ impl SessionPlace {
         Self {
             directory: session.directory.clone(),
             worktree: session.worktree.clone(),
-            is_in_workspace: is_in_workspace(session),
+            is_in_workspace: session.is_in_workspace(),
         }
     }
-
-    /// Returns true if this is the place of `session`.
-    pub(crate) fn is_of(&self, session: &Session) -> bool {
-        self.directory == session.directory
-            && self.worktree == session.worktree
-            && self.is_in_workspace == is_in_workspace(session)
-    }
-}
-
-fn is_in_workspace(session: &Session) -> bool {
-    let id = session.workspace_id.as_deref();
-    id.is_some_and(|id| !id.trim().is_empty())
 }
 
 /// Returns true if a title is missing, has no visible character, or is the placeholder that

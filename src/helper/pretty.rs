@@ -32,7 +32,7 @@ pub fn print(job: &ListJob, mut out: impl Write, mut err: impl Write) -> io::Res
         }
         Verdict::Whole(listing) => {
             let projects = Projects::new();
-            let places = listing.rows.iter().map(|row| &**row.place());
+            let places = listing.rows.iter().map(|row| row.place());
             projects.resolve(places, Instant::now() + PROJECT_TIMEOUT);
             let sessions = listing.rows.iter().map(|row| Sourced {
                 entry: projects.entry(row.entry().session),

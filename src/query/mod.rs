@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
+use crate::entry::RowPlace;
 use crate::index::Listed;
 use crate::lister::{FailureReason, ListRequest, Lister, Outcome};
 use crate::locate;
 use crate::project::Projects;
-use crate::session::SessionPlace;
 use crate::source::{Place, Source};
 use crate::text::DisplayPath;
 use crate::wire::{DatabaseState, Listing, other_tables_line};
@@ -54,15 +54,14 @@ pub fn lists_archived(sources: usize) -> bool {
 #[must_use]
 pub fn listed(listing: Listing, projects: &Projects, until: Instant) -> Listed {
     let mut rows = listing.rows;
-    projects.resolve(rows.iter().map(|row| &**row.place()), until);
+    projects.resolve(rows.iter().map(|row| row.place()), until);
     // Rows share their places, and so their projects.
-    let mut projects_of: HashMap<*const SessionPlace, (Option<Arc<str>>, bool)> = HashMap::new();
+    let mut projects_of: HashMap<*const RowPlace, (Option<Arc<str>>, bool)> = HashMap::new();
     for row in &mut rows {
-        let place = Arc::clone(row.place());
         let (project, is_gone) = projects_of
-            .entry(Arc::as_ptr(&place))
+            .entry(row.place_key())
             .or_insert_with(|| {
-                let (project, is_gone) = projects.of(&place);
+                let (project, is_gone) = projects.of(row.place());
                 (project.map(Into::into), is_gone)
             })
             .clone();

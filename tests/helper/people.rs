@@ -49,7 +49,7 @@ fn without_db_the_environment_says_which_database_is_listed() {
         assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert!(
-            stderr.contains("there are several databases, "),
+            stderr.contains("several databases found, "),
             "{args:?}: {stderr}"
         );
         assert!(
