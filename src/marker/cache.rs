@@ -426,7 +426,6 @@ pub(super) struct SqlState {
     pub(super) last_rowid: Option<i64>,
     /// The marked sessions that were found.
     pub(super) marked: BTreeSet<String>,
-    /// Whether all passes are done.
     pub(super) is_complete: bool,
 }
 

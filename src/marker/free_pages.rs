@@ -39,7 +39,6 @@ struct FreelistState {
     trunks: BTreeMap<u32, u32>,
     /// Requested pages that are b-tree pages.
     tree_pages: BTreeSet<u32>,
-    /// Whether there were too many trunk pages.
     has_too_many_trunks: bool,
 }
 

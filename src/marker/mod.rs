@@ -13,7 +13,7 @@
 //!
 //! `LIKE` folds ASCII case, stops at a NUL, and reads BLOBs as text. The scan may find
 //! candidate rows in other ways, but `LIKE` or an exact equivalent confirms each row, so
-//! the result is that of the definition. [`scan`] is the only entry point.
+//! the result is that of the definition. [`scan()`] is the only entry point.
 
 mod cache;
 mod confirm;

@@ -51,7 +51,6 @@ impl OverflowLinks {
         self.is_sorted = false;
     }
 
-    /// Returns true if some links have been dropped.
     pub(super) fn has_dropped_links(&self) -> bool {
         self.has_dropped
     }

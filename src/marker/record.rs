@@ -101,7 +101,6 @@ impl<'a> RecordSearch<'a> {
 struct RowSearch<'a> {
     conn: &'a Connection,
     table: &'a Table,
-    /// The index of the content column.
     content_index: usize,
     needle: &'a Needle,
     halves: &'a Halves,

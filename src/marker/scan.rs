@@ -128,7 +128,6 @@ pub(super) struct Scanner<'a, 'o> {
     pub(super) marker: &'o MarkerText,
     pub(super) needle: Needle,
     pub(super) halves: Halves,
-    /// The end of the budget.
     pub(super) budget_end: Option<Instant>,
     pub(super) frames_read: u64,
     pub(super) bytes_read: u64,
@@ -145,7 +144,6 @@ pub(super) struct SnapshotView<'a> {
     pub(super) stamp: Option<FileStamp>,
     pub(super) layout: Layout,
     pub(super) auto_vacuum: bool,
-    /// The number of pages of the snapshot.
     pub(super) page_count: u32,
 }
 

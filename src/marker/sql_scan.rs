@@ -38,7 +38,6 @@ const MIN_BUDGET: Duration = Duration::from_millis(5);
 /// The result of a scan by SQL.
 pub(super) struct SqlScan {
     pub(super) state: SqlState,
-    /// Whether this scan has read anything.
     pub(super) has_read: bool,
     /// Whether the state of the database can be identified, so that the result may be
     /// cached.

@@ -25,7 +25,6 @@ impl<'c> CellLimit<'c> {
         })
     }
 
-    /// Runs `work` without the limit.
     pub(crate) fn run_unlimited<T, E: From<rusqlite::Error>>(
         &self,
         work: impl FnOnce() -> Result<T, E>,

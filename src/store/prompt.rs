@@ -85,7 +85,6 @@ impl PromptQuery {
         }
     }
 
-    /// Returns the SQL of each statement.
     pub(super) fn statements(&self) -> impl Iterator<Item = &str> {
         let all = self.messages.iter().flatten().chain(&self.inputs);
         all.map(|rows| rows.sql.as_str())
@@ -231,7 +230,6 @@ struct Cell<'r> {
     rowid: i64,
     /// The content, if it is not large.
     loaded: Option<&'r [u8]>,
-    /// The size in bytes.
     size_bytes: u64,
 }
 
@@ -298,7 +296,6 @@ fn parse_text_start(start: &[u8]) -> Option<String> {
 }
 
 impl<'a> Prompts<'a> {
-    /// Creates a finder that finds nothing.
     pub(super) fn empty() -> Self {
         Self {
             messages: None,

@@ -178,7 +178,6 @@ struct Key {
     id_offset: u32,
     /// The length of the id in bytes, or [`NO_ID`].
     id_len_bytes: u16,
-    /// The index of the table.
     table: u8,
     is_wanted: bool,
 }

@@ -108,7 +108,6 @@ pub(super) struct SessionLoader<'a> {
     prompts: Prompts<'a>,
     prompt_limit: usize,
     deleted: Option<DeletedSessions<'a>>,
-    /// The optional parts that could not be read.
     pub(super) degraded: DegradedParts,
     limit: CellLimit<'a>,
 }

@@ -50,7 +50,6 @@ impl WorktreeQuery {
         }
     }
 
-    /// Returns the SQL of the statement.
     pub(super) fn statement(&self) -> Option<&str> {
         self.sql.as_deref()
     }
@@ -63,7 +62,6 @@ pub(super) struct Worktrees<'a> {
 }
 
 impl<'a> Worktrees<'a> {
-    /// Creates a finder that finds nothing.
     pub(super) fn empty() -> Self {
         Self {
             by_id: None,
