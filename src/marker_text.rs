@@ -12,6 +12,7 @@ pub struct MarkerText(String);
 
 /// Why a text cannot be a marker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum InvalidMarker {
     /// The text has a character outside U+0020 to U+007E.
     #[error("invalid marker: expected printable ASCII characters only")]

@@ -23,6 +23,7 @@ pub struct SessionId(Arc<str>);
 
 /// Why a text is not a valid [`SessionId`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum InvalidId {
     /// The text is empty.
     #[error("session id is empty")]
@@ -115,6 +116,7 @@ impl Millis {
 /// The generation of OpenCode's tables that a session was read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Store {
     /// The table `session`, of OpenCode 1.2 and later.
     V1,
@@ -167,6 +169,7 @@ pub struct Summary {
 /// another meaning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Session {
     /// OpenCode's id of the session.
     pub id: SessionId,

@@ -63,6 +63,7 @@ pub struct Source {
 
 /// The location of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Place {
     /// The canonical path of a database on this machine. Components that do not exist yet
     /// are as given.

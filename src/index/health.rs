@@ -7,6 +7,7 @@ use crate::session::Millis;
 /// How a source is doing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Health {
     /// Nothing is known yet.
     Starting,
@@ -25,6 +26,7 @@ pub enum Health {
 /// Since when and why listings fail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Failing {
     /// When it began.
     pub since: Millis,
@@ -36,6 +38,20 @@ pub struct Failing {
     pub attempts: u32,
     /// When the next one is due.
     pub next_try: Option<Millis>,
+}
+
+impl Failing {
+    /// Returns a first failure.
+    #[must_use]
+    pub fn new(kind: &'static str, reason: impl Into<String>, since: Millis) -> Self {
+        Self {
+            since,
+            kind,
+            reason: reason.into(),
+            attempts: 1,
+            next_try: None,
+        }
+    }
 }
 
 impl Health {

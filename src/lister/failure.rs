@@ -10,6 +10,7 @@ use crate::wire::{Progress, Violation};
 
 /// A failed run of the helper.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub struct Failure {
     /// What failed.
     pub reason: FailureReason,
@@ -48,6 +49,7 @@ pub(crate) fn write_stderr_tail(stderr: &str, f: &mut fmt::Formatter<'_>) -> fmt
 
 /// What failed in a run of the helper.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum FailureReason {
     /// No file exists at the helper's path.
     NotFound(PathBuf),

@@ -9,6 +9,7 @@ use crate::wire::{ErrorKind, HelperError, Listing, PROTOCOL, Progress, VERSION, 
 
 /// The outcome of a listing or a look-up.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Outcome<T = Listing> {
     /// The whole, valid answer.
     Complete(T),
@@ -36,11 +37,23 @@ impl<T> fmt::Display for Outcome<T> {
 
 /// An error that the helper reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Refusal {
     /// The helper's `error` line.
     pub error: HelperError,
     /// The helper's version.
     pub helper_version: String,
+}
+
+impl Refusal {
+    /// Creates the refusal of a helper of this version.
+    #[must_use]
+    pub fn new(error: HelperError, helper_version: impl Into<String>) -> Self {
+        Self {
+            error,
+            helper_version: helper_version.into(),
+        }
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -70,6 +83,7 @@ impl fmt::Display for Refusal {
 
 /// A helper that had not finished at its deadline and was killed.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Timeout {
     /// The deadline.
     pub deadline: Duration,

@@ -14,6 +14,7 @@ use crate::wire::{LookUp, limits};
 
 /// A request for one listing.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct ListRequest {
     /// The database; `None` for the one that the helper finds on its own machine.
     pub db: Option<PathBuf>,
@@ -36,11 +37,12 @@ pub struct ListRequest {
     /// Cancels the listing.
     pub cancel: Cancel,
     /// The rows of the listing before. A row that did not change shares its memory.
-    pub known: Option<Arc<Rows>>,
+    pub(crate) known: Option<Arc<Rows>>,
 }
 
 /// The location of the scan cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ScanCache {
     /// This file.
     At(PathBuf),
@@ -112,6 +114,66 @@ impl ListRequest {
         }
     }
 
+    /// Sets the database; `None` for the one that the helper finds on its own machine.
+    #[must_use]
+    pub fn db(self, db: Option<PathBuf>) -> Self {
+        Self { db, ..self }
+    }
+
+    /// Sets the marker to search for.
+    #[must_use]
+    pub fn marker(self, marker: Option<MarkerText>) -> Self {
+        Self { marker, ..self }
+    }
+
+    /// Sets whether to list child sessions as well as roots.
+    #[must_use]
+    pub fn children(self, children: bool) -> Self {
+        Self { children, ..self }
+    }
+
+    /// Sets whether to list archived sessions too.
+    #[must_use]
+    pub fn archived(self, archived: bool) -> Self {
+        Self { archived, ..self }
+    }
+
+    /// Sets how long the listing may take, from spawn to exit.
+    #[must_use]
+    pub fn deadline(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
+    }
+
+    /// Sets the cache of the marker scan.
+    #[must_use]
+    pub fn scan_cache(self, scan_cache: Option<ScanCache>) -> Self {
+        Self { scan_cache, ..self }
+    }
+
+    /// Sets how long the marker scan may take.
+    #[must_use]
+    pub fn scan_budget(self, scan_budget: Option<Duration>) -> Self {
+        Self {
+            scan_budget,
+            ..self
+        }
+    }
+
+    /// Sets the maximum length of a first prompt in characters.
+    #[must_use]
+    pub fn first_prompt_limit(self, first_prompt_limit: usize) -> Self {
+        Self {
+            first_prompt_limit,
+            ..self
+        }
+    }
+
+    /// Sets the handle that cancels the listing.
+    #[must_use]
+    pub fn cancel(self, cancel: Cancel) -> Self {
+        Self { cancel, ..self }
+    }
+
     /// Returns how long the marker scan may take if `left` remains until the deadline: the
     /// budget, but at most half of `left`, so that the other half remains for reading the
     /// sessions. The result is clamped to 1 millisecond to 10 minutes, the range of the
@@ -151,6 +213,7 @@ const MAX_BUSY_TIMEOUT: Duration = Duration::from_millis(600_000);
 
 /// A request for one look-up.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct LookUpRequest {
     /// The database; `None` for the one that the helper finds on its own machine.
     pub db: Option<PathBuf>,
@@ -181,6 +244,33 @@ impl LookUpRequest {
             first_prompt_limit: limits::FIRST_PROMPT,
             cancel: Cancel::default(),
         }
+    }
+
+    /// Sets the database; `None` for the one that the helper finds on its own machine.
+    #[must_use]
+    pub fn db(self, db: Option<PathBuf>) -> Self {
+        Self { db, ..self }
+    }
+
+    /// Sets how long the look-up may take, from spawn to exit.
+    #[must_use]
+    pub fn deadline(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
+    }
+
+    /// Sets the maximum length of a first prompt in characters.
+    #[must_use]
+    pub fn first_prompt_limit(self, first_prompt_limit: usize) -> Self {
+        Self {
+            first_prompt_limit,
+            ..self
+        }
+    }
+
+    /// Sets the handle that cancels the look-up.
+    #[must_use]
+    pub fn cancel(self, cancel: Cancel) -> Self {
+        Self { cancel, ..self }
     }
 
     pub(crate) fn bounded_first_prompt_limit(&self) -> usize {

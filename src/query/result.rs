@@ -10,6 +10,7 @@ use crate::wire::Answer;
 /// What was found of an id, or that nobody could look.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum LookUpResult {
     /// Nobody could look.
     Failed {

@@ -33,6 +33,7 @@ impl CommandId {
 
 /// Something a service is told to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Command {
     /// Make sure that what is known is what there is now: list what may have changed.
     Refresh,

@@ -13,6 +13,7 @@ use crate::source::Source;
 pub type MakeLister = dyn Fn(&Source) -> Arc<dyn Lister + Send + Sync> + Send;
 
 /// What a service is to do. Begin with [`Config::new`].
+#[non_exhaustive]
 pub struct Config {
     /// The sources, each with a name of its own.
     pub sources: Vec<Source>,
@@ -83,11 +84,23 @@ impl Config {
 }
 
 /// Who hears from the loop itself, and how often.
+#[non_exhaustive]
 pub struct Supervisor {
     /// The time between two signs of life.
     pub every: Duration,
     /// Called by the loop. Must not block.
     pub notify: Box<dyn FnMut(Notice<'_>) + Send>,
+}
+
+impl Supervisor {
+    /// Returns a supervisor that hears from the loop this often.
+    #[must_use]
+    pub fn new(every: Duration, notify: impl FnMut(Notice<'_>) + Send + 'static) -> Self {
+        Self {
+            every,
+            notify: Box::new(notify),
+        }
+    }
 }
 
 /// What the loop has to say to a supervisor.

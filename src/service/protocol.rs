@@ -35,6 +35,7 @@ pub fn capabilities(view: View) -> Vec<String> {
 
 /// Something a service says.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum Event {
     /// Who speaks; first.
     Hello(Hello),
@@ -287,6 +288,7 @@ pub struct Reply {
 /// What a command came to.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Answer {
     /// The refresh has ended; its events came before.
     Refreshed(Vec<Refreshed>),
@@ -315,6 +317,7 @@ pub struct Refreshed {
 /// How a listing went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum RefreshOutcome {
     /// It was complete.
     Ok,
@@ -327,8 +330,9 @@ pub enum RefreshOutcome {
 }
 
 /// How a service is doing.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Status {
     /// Its version.
     pub version: String,
@@ -362,6 +366,7 @@ pub struct Status {
 /// One source.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct SourceStatus {
     /// Its name and health.
     #[serde(flatten)]
@@ -377,6 +382,21 @@ pub struct SourceStatus {
     pub scan: Option<Scan>,
     /// Helpers that were killed and do not die.
     pub stuck: usize,
+}
+
+impl SourceStatus {
+    /// Returns the status of a source that was never listed.
+    #[must_use]
+    pub fn new(health: SourceHealth) -> Self {
+        Self {
+            health,
+            sessions: 0,
+            watch: String::new(),
+            listing: false,
+            scan: None,
+            stuck: 0,
+        }
+    }
 }
 
 /// How long the last listings took, in milliseconds.

@@ -33,6 +33,7 @@ pub struct Hold(#[expect(dead_code, reason = "it is held")] Arc<File>);
 
 /// A state directory is not to be had.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StateError {
     /// Another service has it.
     #[error("{} already keeps an index in {directory}", holder_of(*.pid))]

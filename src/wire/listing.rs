@@ -11,6 +11,7 @@ use crate::session::{Session, SessionId};
 
 /// A complete listing.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Listing {
     /// The helper's version.
     pub lister: String,

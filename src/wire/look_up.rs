@@ -29,6 +29,7 @@ pub enum LookUp {
 /// The answer for one requested id. `S` is the type of a session.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Answer<S = Session> {
     /// The session with this id.
     Session(Box<S>),
@@ -58,6 +59,7 @@ pub enum Answer<S = Session> {
 /// Why a session has no root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Unresolved {
     /// No session has this id.
     Absent,

@@ -44,6 +44,7 @@ impl Hello {
 /// The state of the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum DatabaseState {
     /// The database has session tables.
     Ready,
@@ -72,6 +73,7 @@ impl DatabaseState {
 /// The last line of a complete listing.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct End {
     /// The number of session lines before this line.
     pub sessions: u64,
@@ -113,6 +115,23 @@ pub struct End {
 }
 
 impl End {
+    /// Creates the `end` line of a listing without a marker.
+    #[must_use]
+    pub fn new(sessions: u64, database: DatabaseState) -> Self {
+        Self {
+            sessions,
+            database,
+            tables: Vec::new(),
+            flat: false,
+            skipped: Skipped::default(),
+            scan: Scan::NONE,
+            degraded: Vec::new(),
+            log_elsewhere: false,
+            other_tables: Vec::new(),
+            elapsed_ms: 0,
+        }
+    }
+
     /// Describes for people what the listing lacks: one sentence per item, without the name
     /// of the database.
     #[must_use]
@@ -178,6 +197,7 @@ impl Degraded {
 /// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub enum OptionalPart {
     /// The time of the newest message.
     LastMessageAt,
@@ -226,6 +246,7 @@ pub struct Skipped {
 /// How the marker was searched for.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[non_exhaustive]
 pub struct Scan {
     /// What was read.
     #[serde(deserialize_with = "strict::name")]
@@ -243,6 +264,12 @@ pub struct Scan {
 }
 
 impl Scan {
+    /// Creates a finished scan that searched nothing.
+    #[must_use]
+    pub fn new(mode: ScanMode) -> Self {
+        Self { mode, ..Self::NONE }
+    }
+
     /// The scan of a listing without a marker, or without content to search.
     pub const NONE: Self = Self {
         mode: ScanMode::None,
@@ -256,6 +283,7 @@ impl Scan {
 /// What a scan read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum ScanMode {
     /// Nothing.
     None,
@@ -293,6 +321,7 @@ pub struct HelperError {
 /// Why a listing failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum ErrorKind {
     /// Another program held the database's lock for longer than the busy timeout.
     Busy,

@@ -6,6 +6,7 @@ use crate::text;
 
 /// A rule of the wire that an output broke.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Violation {
     /// The output has no line.
     #[error("no output")]
@@ -91,6 +92,7 @@ pub enum Violation {
 
 /// The progress of an output when it ended, for messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Progress {
     /// No line was received.
     Nothing,

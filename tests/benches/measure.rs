@@ -391,12 +391,9 @@ fn two_numbers(command: &mut Command) -> Result<(u64, u64)> {
 }
 
 fn request(db: &Path, marker: bool) -> ListRequest {
-    ListRequest {
-        marker: marker.then(MarkerText::default),
-        // A larger database takes as long as it takes.
-        deadline: Duration::from_secs(600),
-        ..ListRequest::of(db)
-    }
+    ListRequest::of(db)
+        .marker(marker.then(MarkerText::default))
+        .deadline(Duration::from_secs(600))
 }
 
 fn listing(outcome: Outcome) -> Result<Listing> {

@@ -231,15 +231,13 @@ fn library_host_follows_a_database_that_becomes_a_link() {
     let (place, made) = (Place::new(), Made::new());
     made.session("ses_1", 1);
     let db = place.path("opencode.db");
-    let service = Service::start(Config {
-        sources: opencode_sessions::source::sources_of(std::slice::from_ref(&db)),
-        marker: None,
-        view: opencode_sessions::index::View::default(),
-        deadline: Duration::from_secs(10),
-        lister: Box::new(|_| std::sync::Arc::new(ProcessLister::at(support::lister()))),
-        state: None,
-        supervisor: None,
-    });
+    let service = Service::start(
+        Config::new(
+            opencode_sessions::source::sources_of(std::slice::from_ref(&db)),
+            |_| std::sync::Arc::new(ProcessLister::at(support::lister())),
+        )
+        .deadline(Duration::from_secs(10)),
+    );
     let service = service.unwrap();
     let mut events = service.subscribe();
     let mut is_linked = false;

@@ -124,9 +124,10 @@ fn refusal_to_open_the_database_is_said_as_it_is() {
     for (errno, kinds) in OPENING {
         // To look at it, and then by SQLite, which tells less of why.
         for from in [1, 2] {
-            let refusal = Refusal {
-                from,
-                ..Refusal::of("open", "opencode.db", errno)
+            let refusal = {
+                let mut value = Refusal::of("open", "opencode.db", errno);
+                value.from = from;
+                value
             };
             let (kind, message) =
                 failure(&refusal.helper(&library, &made.db), &format!("{refusal:?}"));
@@ -216,9 +217,10 @@ fn refusal_to_read_the_database_is_said_as_it_is() {
         ] {
             // The header, what SQLite reads first, and later pages.
             for from in [1, 2, 3, 4] {
-                let refusal = Refusal {
-                    from,
-                    ..Refusal::of("read", "opencode.db", errno)
+                let refusal = {
+                    let mut value = Refusal::of("read", "opencode.db", errno);
+                    value.from = from;
+                    value
                 };
                 let output = refusal.helper(&library, &made.db);
                 // Only what is optional was read so late.
@@ -297,10 +299,11 @@ fn interrupted_call_is_made_again() {
             // Giving a lock back is not.
             let last = if call == "lock" { 2 } else { 3 };
             for from in 1..=last {
-                let refusal = Refusal {
-                    from,
-                    times: 1,
-                    ..Refusal::of(call, path, libc::EINTR)
+                let refusal = {
+                    let mut value = Refusal::of(call, path, libc::EINTR);
+                    value.from = from;
+                    value.times = 1;
+                    value
                 };
                 let output = refusal.output(&library, lister(), &["--busy-timeout=2000"], &made.db);
                 let (sessions, _) = complete(&output);

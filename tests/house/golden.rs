@@ -70,85 +70,58 @@ pub(crate) fn id(id: &str) -> SessionId {
 /// A session with every field.
 pub(crate) fn full() -> Session {
     let text = |text: &str| Some(text.to_owned());
-    Session {
-        id: id("ses_full"),
-        directory: text("/home/me/a \"b\"\t\u{1b}[0m"),
-        worktree: text("/home/me"),
-        project_id: text("43aa"),
-        parent_id: text("ses_parent"),
-        title: text("Naïve 日本 🚀"),
-        untitled: false,
-        first_prompt: None,
-        time_created: Some(Millis(1_795_338_894_119)),
-        time_updated: Some(Millis(-1)),
-        time_archived: Some(Millis(i64::MAX)),
-        last_message_at: Some(Millis(i64::MIN)),
-        marked: Some(true),
-        store: Store::V2,
-        agent: text("build"),
-        version: text("1.18.33"),
-        slug: text("kind-forest"),
-        share_url: text("https://opncd.ai/s/x"),
-        workspace_id: text("wrk_1"),
-        model: Some(Model {
+    {
+        let mut value = Session::new(id("ses_full"), Store::V2);
+        value.directory = text("/home/me/a \"b\"\t\u{1b}[0m");
+        value.worktree = text("/home/me");
+        value.project_id = text("43aa");
+        value.parent_id = text("ses_parent");
+        value.title = text("Naïve 日本 🚀");
+        value.time_created = Some(Millis(1_795_338_894_119));
+        value.time_updated = Some(Millis(-1));
+        value.time_archived = Some(Millis(i64::MAX));
+        value.last_message_at = Some(Millis(i64::MIN));
+        value.marked = Some(true);
+        value.agent = text("build");
+        value.version = text("1.18.33");
+        value.slug = text("kind-forest");
+        value.share_url = text("https://opncd.ai/s/x");
+        value.workspace_id = text("wrk_1");
+        value.model = Some(Model {
             id: "claude".to_owned(),
             provider_id: "anthropic".to_owned(),
             variant: text("high"),
-        }),
-        cost: Some(0.1 + 0.2),
-        tokens: Some(Tokens {
+        });
+        value.cost = Some(0.1 + 0.2);
+        value.tokens = Some(Tokens {
             input: 1,
             output: 300,
             reasoning: 70_000,
             cache_read: 5_000_000_000,
             cache_write: -5,
-        }),
-        summary: Some(Summary {
+        });
+        value.summary = Some(Summary {
             additions: 6,
             deletions: 7,
             files: 8,
-        }),
-        time_compacting: Some(Millis(11)),
-        time_suspended: Some(Millis(12)),
-        forked_from: text("ses_original"),
-        time_idle: Some(Millis(9)),
-        time_viewed: Some(Millis(10)),
-        idle_outcome: text("interrupted"),
+        });
+        value.time_compacting = Some(Millis(11));
+        value.time_suspended = Some(Millis(12));
+        value.forked_from = text("ses_original");
+        value.time_idle = Some(Millis(9));
+        value.time_viewed = Some(Millis(10));
+        value.idle_outcome = text("interrupted");
+        value
     }
 }
 
 /// A session with no field that can be absent, and a first prompt.
 pub(crate) fn untitled() -> Session {
-    Session {
-        id: id("ses_untitled"),
-        directory: None,
-        worktree: None,
-        project_id: None,
-        parent_id: None,
-        title: None,
-        untitled: true,
-        first_prompt: Some("Fix it".to_owned()),
-        time_created: None,
-        time_updated: None,
-        time_archived: None,
-        last_message_at: None,
-        marked: None,
-        store: Store::V1,
-        agent: None,
-        version: None,
-        slug: None,
-        share_url: None,
-        workspace_id: None,
-        model: None,
-        cost: None,
-        tokens: None,
-        summary: None,
-        time_compacting: None,
-        time_suspended: None,
-        forked_from: None,
-        time_idle: None,
-        time_viewed: None,
-        idle_outcome: None,
+    {
+        let mut value = Session::new(id("ses_untitled"), Store::V1);
+        value.untitled = true;
+        value.first_prompt = Some("Fix it".to_owned());
+        value
     }
 }
 
@@ -161,31 +134,31 @@ pub(crate) fn end() -> End {
         (OptionalPart::Marked, "the scan was interrupted"),
         (OptionalPart::Deleted, "the table \"kv\" is damaged"),
     ];
-    End {
-        sessions: 2,
-        database: DatabaseState::Ready,
-        tables: vec!["session".to_owned(), "session_v2".to_owned()],
-        flat: true,
-        skipped: Skipped {
+    {
+        let mut value = End::new(2, DatabaseState::Ready);
+        value.tables = vec!["session".to_owned(), "session_v2".to_owned()];
+        value.flat = true;
+        value.skipped = Skipped {
             invalid_id: 1,
             duplicate_id: 2,
             truncated: 3,
-        },
-        scan: Scan {
-            mode: ScanMode::Tail,
-            progress: 0.5,
-            frames: 7,
-            bytes: 8_000_000_000,
-            stalled: true,
-        },
-        degraded: degraded
+        };
+        value.scan = {
+            let mut value = Scan::new(ScanMode::Tail);
+            value.progress = 0.5;
+            value.frames = 7;
+            value.bytes = 8_000_000_000;
+            value.stalled = true;
+            value
+        };
+        value.degraded = degraded
             .map(|(what, reason)| Degraded {
                 what,
                 reason: reason.to_owned(),
             })
-            .into(),
-        log_elsewhere: true,
-        other_tables: Vec::new(),
-        elapsed_ms: 9,
+            .into();
+        value.log_elsewhere = true;
+        value.elapsed_ms = 9;
+        value
     }
 }

@@ -22,51 +22,56 @@ fn events() -> Vec<Event> {
     let index = index();
     let source = |at: usize| sources()[at].name.clone();
     let sessions = || index.sessions(View::ALL);
-    let failing = Health::Failing(Failing {
-        since: Millis(1_795_338_894_119),
-        kind: "timeout",
-        reason: "the helper was not done within 15s".to_owned(),
-        attempts: 3,
-        next_try: Some(Millis(1_795_338_898_119)),
+    let failing = Health::Failing({
+        let mut value = Failing::new(
+            "timeout",
+            "the helper was not done within 15s".to_owned(),
+            Millis(1_795_338_894_119),
+        );
+        value.attempts = 3;
+        value.next_try = Some(Millis(1_795_338_898_119));
+        value
     });
     let health = |at: usize, health: Health, as_of: Option<i64>| SourceHealth {
         source: source(at),
         health,
         as_of: as_of.map(Millis),
     };
-    let scan = Scan {
-        mode: ScanMode::Tail,
-        progress: 1.0,
-        frames: 7,
-        bytes: 28_672,
-        stalled: false,
+    let scan = {
+        let mut value = Scan::new(ScanMode::Tail);
+        value.progress = 1.0;
+        value.frames = 7;
+        value.bytes = 28_672;
+        value
     };
-    let status = Status {
-        version: "1.2.3".to_owned(),
-        pid: 1,
-        uptime_ms: 60_000,
-        revision: 2,
-        sessions: 2,
-        sources: vec![SourceStatus {
-            health: health(0, Health::Ok, Some(1_795_338_894_119)),
-            sessions: 2,
-            watch: "events".to_owned(),
-            listing: false,
-            scan: Some(scan),
-            stuck: 0,
-        }],
-        spawns: 5,
-        listings: 4,
-        failures: BTreeMap::from([("timeout", 1)]),
-        latency: Latency {
+    let status = {
+        let mut value = Status::default();
+        value.version = "1.2.3".to_owned();
+        value.pid = 1;
+        value.uptime_ms = 60_000;
+        value.revision = 2;
+        value.sessions = 2;
+        value.sources = vec![{
+            let mut value = SourceStatus::new(health(0, Health::Ok, Some(1_795_338_894_119)));
+            value.sessions = 2;
+            value.watch = "events".to_owned();
+            value.scan = Some(scan);
+            value.stuck = 0;
+            value
+        }];
+        value.spawns = 5;
+        value.listings = 4;
+        value.failures = BTreeMap::from([("timeout", 1)]);
+        value.latency = Latency {
             count: 4,
             p50: 8.5,
             p99: 9.5,
             max: 9.5,
-        },
-        bytes_read: 4096,
-        memory: Some(6 << 20),
-        subscribers: 1,
+        };
+        value.bytes_read = 4096;
+        value.memory = Some(6 << 20);
+        value.subscribers = 1;
+        value
     };
     let refreshed = |at: usize, outcome, reason: Option<&str>| Refreshed {
         source: source(at),

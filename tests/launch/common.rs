@@ -105,10 +105,7 @@ pub(crate) fn outcome(way: &str, deadline: Duration) -> Outcome {
 
 pub(crate) fn outcome_in(place: &Place, way: &str, deadline: Duration) -> Outcome {
     let lister = ProcessLister::at(support::misbehaving(place.0.path(), way));
-    let request = ListRequest {
-        deadline,
-        ..ListRequest::of("/nowhere/opencode.db")
-    };
+    let request = ListRequest::of("/nowhere/opencode.db").deadline(deadline);
     let outcome = timely(&lister, &request);
     assert_eq!(lister.stuck(), 0, "{way}: {outcome}");
     outcome

@@ -30,10 +30,8 @@ fn a_helper_that_does_not_read_its_request_is_listened_to() {
     let _limit = support::limit(60);
     let place = Place::new();
     let lister = ProcessLister::at(support::misbehaving(place.0.path(), "reads-no-stdin"));
-    let request = ListRequest {
-        marker: Some(MarkerText::new("another tool's marker").unwrap()),
-        ..ListRequest::of("/nowhere/opencode.db")
-    };
+    let request = ListRequest::of("/nowhere/opencode.db")
+        .marker(Some(MarkerText::new("another tool's marker").unwrap()));
     assert_eq!(listing(timely(&lister, &request)).rows.len(), 3);
     place.assert_no_process_is_left();
 }

@@ -52,10 +52,7 @@ fn listing_within_the_process_a_locked_database_ends_by_the_deadline() {
     let _limit = support::limit(60);
     let _turn = alone();
     let made = locked();
-    let request = ListRequest {
-        deadline: SHORT,
-        ..ListRequest::of(&made.db)
-    };
+    let request = ListRequest::of(&made.db).deadline(SHORT);
     match timely(&InProcessLister, &request) {
         Outcome::Refused(refusal) => assert_eq!(refusal.error.kind, ErrorKind::Busy),
         other => drop(timed_out(other)),
@@ -67,10 +64,7 @@ fn listing_within_the_process_an_endless_query_ends_by_the_deadline() {
     let _limit = support::limit(60);
     let _turn = alone();
     let made = endless();
-    let request = ListRequest {
-        deadline: SHORT,
-        ..ListRequest::of(&made.db)
-    };
+    let request = ListRequest::of(&made.db).deadline(SHORT);
     match timely(&InProcessLister, &request) {
         // What is interrupted is optional: the listing can also end without it.
         Outcome::Complete(listing) => {
@@ -86,10 +80,7 @@ fn listings_within_the_process_of_two_databases_do_not_wait_for_each_other() {
     let _turn = alone();
     let (slow, other) = (endless(), two_sessions(""));
     thread::scope(|scope| {
-        let slow = ListRequest {
-            deadline: Duration::from_secs(4),
-            ..ListRequest::of(&slow.db)
-        };
+        let slow = ListRequest::of(&slow.db).deadline(Duration::from_secs(4));
         let slow = scope.spawn(move || InProcessLister.list(&slow));
         thread::sleep(Duration::from_millis(200));
         assert!(!slow.is_finished());
@@ -104,10 +95,7 @@ fn listing_within_the_process_does_not_wait_past_its_deadline_for_another_thread
     let _limit = support::limit(60);
     let _turn = alone();
     let made = endless();
-    let request = |deadline| ListRequest {
-        deadline,
-        ..ListRequest::of(&made.db)
-    };
+    let request = |deadline| ListRequest::of(&made.db).deadline(deadline);
     thread::scope(|scope| {
         scope.spawn(|| timely(&InProcessLister, &request(Duration::from_secs(4))));
         thread::sleep(Duration::from_millis(200));

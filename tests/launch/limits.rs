@@ -41,10 +41,7 @@ fn a_launched_helper_keeps_to_its_limits_and_is_told_who_its_parent_is() {
     let _limit = support::limit(60);
     let made = locked();
     let us = std::process::id();
-    let request = ListRequest {
-        deadline: Duration::from_secs(30),
-        ..ListRequest::of(&made.db)
-    };
+    let request = ListRequest::of(&made.db).deadline(Duration::from_secs(30));
     thread::scope(|scope| {
         let listing = scope.spawn(|| ProcessLister::at(support::lister()).list(&request));
         let helper = helper_of(us, &made.db);

@@ -366,10 +366,8 @@ fn a_helper_that_hangs_is_ended_at_the_deadline_of_a_look_up() {
         ("exits-0-without-end", "no end"),
     ] {
         let lister = ProcessLister::at(support::misbehaving(directory.path(), way));
-        let request = LookUpRequest {
-            deadline: Duration::from_millis(300),
-            ..LookUpRequest::of(&made.db, LookUp::Get, vec![id("ses_a")])
-        };
+        let request = LookUpRequest::of(&made.db, LookUp::Get, vec![id("ses_a")])
+            .deadline(Duration::from_millis(300));
         let started = Instant::now();
         let outcome = lister.look_up(&request);
         assert!(started.elapsed() < Duration::from_millis(1300));

@@ -114,10 +114,7 @@ fn a_script_in_any_language_that_prints_a_listing_is_listened_to() {
         let path = directory.path().join(interpreter);
         support::script(&path, &text);
         let lister = ProcessLister::at(&path);
-        let request = ListRequest {
-            deadline: LONG,
-            ..ListRequest::of("/nowhere/opencode.db")
-        };
+        let request = ListRequest::of("/nowhere/opencode.db").deadline(LONG);
         let listing = listing(timely(&lister, &request));
         assert_eq!(listing.lister, "script", "{interpreter}");
         assert_eq!(listing.rows.len(), 1, "{interpreter}");
@@ -151,17 +148,14 @@ fn first_prompt_longer_than_requested_is_refused() {
     {
         let outcome = timely(
             &lister,
-            &ListRequest {
-                first_prompt_limit,
-                ..ListRequest::of("/nowhere/opencode.db")
-            },
+            &ListRequest::of("/nowhere/opencode.db").first_prompt_limit(first_prompt_limit),
         );
         let id = SessionId::new("ses_1").unwrap();
-        let looked_up = lister.look_up(&LookUpRequest {
-            first_prompt_limit,
-            deadline: LONG,
-            ..LookUpRequest::of("/nowhere/opencode.db", LookUp::Get, vec![id])
-        });
+        let looked_up = lister.look_up(
+            &LookUpRequest::of("/nowhere/opencode.db", LookUp::Get, vec![id])
+                .first_prompt_limit(first_prompt_limit)
+                .deadline(LONG),
+        );
         if is_valid {
             assert_eq!(listing(outcome).rows.len(), 1);
             assert!(matches!(looked_up, Outcome::Complete(_)), "{looked_up}");

@@ -72,21 +72,20 @@ fn what_is_asked_for_reaches_the_helper() {
         &InProcessLister,
     ] {
         let list = |children, archived| {
-            let listing = listing(lister.list(&ListRequest {
-                children,
-                archived,
-                ..ListRequest::of(&made.db)
-            }));
+            let listing = listing(
+                lister.list(
+                    &ListRequest::of(&made.db)
+                        .children(children)
+                        .archived(archived),
+                ),
+            );
             ids(&listing).join(" ")
         };
         assert_eq!(list(false, false), "ses_2");
         assert_eq!(list(true, false), "ses_child ses_2");
         assert_eq!(list(false, true), "ses_2 ses_1");
         assert_eq!(list(true, true), "ses_child ses_2 ses_1");
-        let unmarked = listing(lister.list(&ListRequest {
-            marker: None,
-            ..ListRequest::of(&made.db)
-        }));
+        let unmarked = listing(lister.list(&ListRequest::of(&made.db).marker(None)));
         assert_eq!(marked(&unmarked), [None]);
     }
 }
@@ -99,11 +98,9 @@ fn a_marker_that_is_not_the_default_goes_by_standard_input() {
     made.part("ses_2", text);
     let arguments = made.directory.path().join("arguments");
     let lister = ProcessLister::at(with_arguments_in(&arguments));
-    let request = ListRequest {
-        marker: Some(MarkerText::new(text).unwrap()),
-        deadline: LONG,
-        ..ListRequest::of(&made.db)
-    };
+    let request = ListRequest::of(&made.db)
+        .marker(Some(MarkerText::new(text).unwrap()))
+        .deadline(LONG);
     let listing = listing(timely(&lister, &request));
     // LIKE sees the JSON as it is stored, with its backslashes.
     assert_eq!(marked(&listing), [Some(true), Some(false)]);
@@ -153,10 +150,7 @@ fn a_locked_database_is_said_to_be_busy_before_the_deadline() {
     let _limit = support::limit(60);
     let made = locked();
     let lister = ProcessLister::at(support::lister());
-    let request = ListRequest {
-        deadline: Duration::from_secs(4),
-        ..ListRequest::of(&made.db)
-    };
+    let request = ListRequest::of(&made.db).deadline(Duration::from_secs(4));
     let outcome = timely(&lister, &request);
     let said = outcome.to_string();
     assert!(said.contains("database is locked by process"), "{said:?}");
@@ -238,10 +232,7 @@ fn the_longest_deadline_is_one() {
         .unwrap();
     assert_eq!(output.stdout, b"ses_2\nses_1\n", "{output:?}");
     for deadline in [Duration::from_secs(1_000_000), Duration::MAX] {
-        let request = ListRequest {
-            deadline,
-            ..ListRequest::of(&made.db)
-        };
+        let request = ListRequest::of(&made.db).deadline(deadline);
         let lister = ProcessLister::at(support::lister());
         assert_eq!(ids(&listing(lister.list(&request))).len(), 2);
         assert_eq!(ids(&listing(InProcessLister.list(&request))).len(), 2);
@@ -266,10 +257,7 @@ fn the_real_helper_in_an_endless_query_is_stopped_at_the_deadline() {
     let _limit = support::limit(60);
     let made = endless();
     let lister = ProcessLister::at(support::lister());
-    let request = ListRequest {
-        deadline: SHORT,
-        ..ListRequest::of(&made.db)
-    };
+    let request = ListRequest::of(&made.db).deadline(SHORT);
     let timeout = timed_out(timely(&lister, &request));
     assert_eq!(timeout.progress, Progress::Sessions(0));
     assert_eq!(lister.stuck(), 0);
@@ -287,11 +275,7 @@ fn a_helper_past_its_cpu_limit_is_told_as_such() {
         &format!("#!/bin/sh\nulimit -S -t 1\nexec '{helper}' \"$@\"\n"),
     );
     let lister = ProcessLister::at(wrapper);
-    let request = ListRequest {
-        // In the background a second of CPU can take long.
-        deadline: Duration::from_secs(90),
-        ..ListRequest::of(&made.db)
-    };
+    let request = ListRequest::of(&made.db).deadline(Duration::from_secs(90));
     let outcome = timely(&lister, &request);
     let said = outcome.to_string();
     assert!(said.contains("exceeded its CPU time limit"), "{said:?}");
@@ -320,10 +304,7 @@ fn threads_may_share_a_lister() {
             scope.spawn(|| {
                 for _ in 0..5 {
                     let deadline = Duration::from_millis(100);
-                    let request = ListRequest {
-                        deadline,
-                        ..ListRequest::of(&made.db)
-                    };
+                    let request = ListRequest::of(&made.db).deadline(deadline);
                     timed_out(timely(&hangs, &request));
                 }
             });

@@ -26,10 +26,7 @@ fn the_main_thread_stays_free_while_a_helper_sleeps() {
     let _limit = support::limit(60);
     let directory = tempfile::tempdir().unwrap();
     let lister = ProcessLister::at(support::misbehaving(directory.path(), "hangs-after-hello"));
-    let request = ListRequest {
-        deadline: Duration::from_millis(1500),
-        ..ListRequest::of("/nowhere/opencode.db")
-    };
+    let request = ListRequest::of("/nowhere/opencode.db").deadline(Duration::from_millis(1500));
     let mut ticks = 0;
     let mut largest = Duration::ZERO;
     let outcome = thread::scope(|scope| {
@@ -266,10 +263,7 @@ fn times_out() {
     let directory = tempfile::tempdir().unwrap();
     let lister = ProcessLister::at(support::misbehaving(directory.path(), "hangs-after-hello"));
     for _ in 0..5 {
-        let request = ListRequest {
-            deadline: Duration::from_millis(100),
-            ..ListRequest::of("/nowhere/opencode.db")
-        };
+        let request = ListRequest::of("/nowhere/opencode.db").deadline(Duration::from_millis(100));
         let outcome = lister.list(&request);
         assert!(matches!(outcome, Outcome::TimedOut(_)), "{outcome:?}");
         assert_eq!(lister.stuck(), 0);
@@ -320,10 +314,7 @@ fn lists_whoever_reaps() {
             Outcome::Failed(b) if matches!(b.reason, FailureReason::StatusUnavailable(_)) => {}
             other => panic!("{other:?}"),
         }
-        let request = ListRequest {
-            deadline: Duration::from_millis(50),
-            ..ListRequest::of("/nowhere/opencode.db")
-        };
+        let request = ListRequest::of("/nowhere/opencode.db").deadline(Duration::from_millis(50));
         let outcome = hangs.list(&request);
         assert!(matches!(outcome, Outcome::TimedOut(_)), "{outcome:?}");
     }
@@ -411,10 +402,7 @@ fn host_that_runs_out_of_descriptors_later() {
 fn times_out_without_descriptors() {
     let directory = tempfile::tempdir().unwrap();
     let lister = ProcessLister::at(support::misbehaving(directory.path(), "hangs-after-hello"));
-    let request = ListRequest {
-        deadline: Duration::from_millis(1500),
-        ..ListRequest::of("/nowhere/opencode.db")
-    };
+    let request = ListRequest::of("/nowhere/opencode.db").deadline(Duration::from_millis(1500));
     let before = getrlimit(Resource::Nofile);
     let outcome = thread::scope(|scope| {
         let listing = scope.spawn(|| lister.list(&request));

@@ -101,10 +101,7 @@ fn without_the_marker_nothing_is_searched_and_marked_is_null() {
         end["scan"],
         json!({"mode": "none", "progress": 1.0, "frames": 0, "bytes": 0})
     );
-    let outcome = InProcessLister.list(&ListRequest {
-        marker: None,
-        ..ListRequest::of(&made.db)
-    });
+    let outcome = InProcessLister.list(&ListRequest::of(&made.db).marker(None));
     let Outcome::Complete(listed) = outcome else {
         panic!("{outcome}");
     };

@@ -126,13 +126,13 @@ pub(crate) fn oracle(conn: &Connection, marker: &str) -> BTreeMap<String, bool> 
 
 /// What the library says, within this process.
 pub(crate) fn in_process(db: &Path, marker: &str) -> BTreeMap<String, bool> {
-    let outcome = InProcessLister.list(&ListRequest {
-        marker: Some(MarkerText::new(marker).unwrap()),
-        children: true,
-        archived: true,
-        deadline: Duration::from_secs(60),
-        ..ListRequest::of(db)
-    });
+    let outcome = InProcessLister.list(
+        &ListRequest::of(db)
+            .marker(Some(MarkerText::new(marker).unwrap()))
+            .children(true)
+            .archived(true)
+            .deadline(Duration::from_secs(60)),
+    );
     let Outcome::Complete(listing) = outcome else {
         panic!("{outcome}");
     };

@@ -80,15 +80,12 @@ impl Lister for Shared {
 
 fn serve(db: &Path, own: &Arc<Own>) -> Service {
     let own = Arc::clone(own);
-    Service::start(Config {
-        sources: sources_of(&[db.to_owned()]),
-        marker: None,
-        view: opencode_sessions::index::View::default(),
-        deadline: DEADLINE,
-        lister: Box::new(move |_| Arc::new(Shared(Arc::clone(&own)))),
-        state: None,
-        supervisor: None,
-    })
+    Service::start(
+        Config::new(sources_of(&[db.to_owned()]), move |_| {
+            Arc::new(Shared(Arc::clone(&own)))
+        })
+        .deadline(DEADLINE),
+    )
     .unwrap()
 }
 

@@ -263,17 +263,12 @@ fn stop_ends_the_service_for_all_and_shutdown_for_one() {
 fn a_loop_that_panics_is_a_fault_and_no_end() {
     use opencode_sessions::service::{Config, Service, Supervisor};
     let _limit = support::limit(60);
-    let service = Service::start(Config {
-        sources: Vec::new(),
-        marker: None,
-        view: opencode_sessions::index::View::default(),
-        deadline: Duration::from_secs(1),
-        lister: Box::new(|_| unreachable!("there is no source")),
-        state: None,
-        supervisor: Some(Supervisor {
-            every: Duration::from_secs(1),
-            notify: Box::new(|_| panic!("a fault")),
-        }),
-    });
+    let service = Service::start(
+        Config::new(Vec::new(), |_| unreachable!("there is no source"))
+            .deadline(Duration::from_secs(1))
+            .supervisor(Some(Supervisor::new(Duration::from_secs(1), |_| {
+                panic!("a fault")
+            }))),
+    );
     assert!(!service.unwrap().wait());
 }

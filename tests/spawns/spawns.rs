@@ -151,10 +151,7 @@ fn leave_the_caller_as_it_was(listings: usize) {
             |outcome| matches!(outcome, Outcome::Failed(b) if matches!(b.reason, FailureReason::NotFound(_))),
         ),
         Way {
-            request: ListRequest {
-                deadline: Duration::from_millis(50),
-                ..ListRequest::of(&made.db)
-            },
+            request: ListRequest::of(&made.db).deadline(Duration::from_millis(50)),
             ..way(place.bad("hangs-before-output"), 20, |outcome| {
                 matches!(outcome, Outcome::TimedOut(_))
             })
@@ -178,10 +175,7 @@ fn leave_the_caller_as_it_was(listings: usize) {
         // Of its own, since some of them are linked already.
         let place = Place(tempfile::tempdir().unwrap());
         let lister = place.bad(name);
-        let request = ListRequest {
-            deadline: Duration::from_millis(250),
-            ..ListRequest::of(&made.db)
-        };
+        let request = ListRequest::of(&made.db).deadline(Duration::from_millis(250));
         let started = Instant::now();
         let outcome = lister.list(&request);
         let took = started.elapsed();

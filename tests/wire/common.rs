@@ -3,9 +3,7 @@
 use std::process::Output;
 
 use opencode_sessions::session::{Session, SessionId, Store};
-use opencode_sessions::wire::{
-    Checker, DatabaseState, End, Listing, Scan, Skipped, Verdict, Violation,
-};
+use opencode_sessions::wire::{Checker, DatabaseState, End, Listing, Scan, Verdict, Violation};
 
 use crate::support::{helper, real_database};
 
@@ -50,9 +48,10 @@ pub(crate) fn accepted(output: &[u8]) -> Listing {
         Ok(Verdict::Whole(listing)) => {
             assert_eq!(listing.bytes, output.len() as u64);
             // What is compared is what was said, not in how many bytes.
-            Listing {
-                bytes: 0,
-                ..listing
+            {
+                let mut value = listing;
+                value.bytes = 0;
+                value
             }
         }
         other => panic!("no listing: {other:?}: {}", String::from_utf8_lossy(output)),
@@ -71,51 +70,20 @@ pub(crate) fn refused(output: &[u8]) -> Violation {
 }
 
 pub(crate) fn session(id: &str) -> Session {
-    Session {
-        id: SessionId::new(id).unwrap(),
-        directory: None,
-        worktree: None,
-        project_id: None,
-        parent_id: None,
-        title: None,
-        untitled: true,
-        first_prompt: None,
-        time_created: None,
-        time_updated: None,
-        time_archived: None,
-        last_message_at: None,
-        marked: None,
-        store: Store::V1,
-        agent: None,
-        version: None,
-        slug: None,
-        share_url: None,
-        workspace_id: None,
-        model: None,
-        cost: None,
-        tokens: None,
-        summary: None,
-        time_idle: None,
-        time_viewed: None,
-        time_compacting: None,
-        time_suspended: None,
-        forked_from: None,
-        idle_outcome: None,
+    {
+        let mut value = Session::new(SessionId::new(id).unwrap(), Store::V1);
+        value.untitled = true;
+        value
     }
 }
 
 pub(crate) fn end(sessions: u64) -> End {
-    End {
-        sessions,
-        database: DatabaseState::Ready,
-        tables: vec!["session".to_owned()],
-        flat: false,
-        skipped: Skipped::default(),
-        scan: Scan::NONE,
-        degraded: Vec::new(),
-        log_elsewhere: false,
-        other_tables: Vec::new(),
-        elapsed_ms: 1,
+    {
+        let mut value = End::new(sessions, DatabaseState::Ready);
+        value.tables = vec!["session".to_owned()];
+        value.scan = Scan::NONE;
+        value.elapsed_ms = 1;
+        value
     }
 }
 

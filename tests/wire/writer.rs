@@ -1,9 +1,9 @@
 //! The exact lines that are written.
 
-use opencode_sessions::session::{Millis, Model, Session, Store, Summary, Tokens, is_untitled};
+use opencode_sessions::session::{Millis, Model, Store, Summary, Tokens, is_untitled};
 use opencode_sessions::wire::{
-    Checker, Degraded, End, ErrorKind, HelperError, LookUp, LookUpContent, OptionalPart, Scan,
-    ScanMode, Skipped, Verdict, Violation, WriteError, Writer, limits, other_tables_line,
+    Checker, Degraded, ErrorKind, HelperError, LookUp, LookUpContent, OptionalPart, Scan, ScanMode,
+    Skipped, Verdict, Violation, WriteError, Writer, limits, other_tables_line,
 };
 use serde_json::{Value, json};
 
@@ -17,80 +17,84 @@ fn each_line_the_writer_writes_is_exactly_as_documented() {
     let mut writer = Writer::new(&mut out);
     writer.hello().unwrap();
     writer
-        .session(Session {
-            directory: Some("/home/me/a \"b\"".to_owned()),
-            worktree: Some("/home/me".to_owned()),
-            project_id: Some("43aa".to_owned()),
-            parent_id: Some("ses_parent".to_owned()),
-            title: Some("Naïve 日本 🚀".to_owned()),
-            untitled: false,
-            time_created: Some(Millis(1_795_338_894_119)),
-            time_updated: Some(Millis(-1)),
-            time_archived: Some(Millis(i64::MAX)),
-            last_message_at: Some(Millis(i64::MIN)),
-            marked: Some(true),
-            store: Store::V2,
-            agent: Some("build".to_owned()),
-            version: Some("1.18.33".to_owned()),
-            slug: Some("kind-forest".to_owned()),
-            share_url: Some("https://opncd.ai/s/x".to_owned()),
-            workspace_id: Some("wrk_1".to_owned()),
-            model: Some(Model {
+        .session({
+            let mut value = session("ses_full");
+            value.directory = Some("/home/me/a \"b\"".to_owned());
+            value.worktree = Some("/home/me".to_owned());
+            value.project_id = Some("43aa".to_owned());
+            value.parent_id = Some("ses_parent".to_owned());
+            value.title = Some("Naïve 日本 🚀".to_owned());
+            value.untitled = false;
+            value.time_created = Some(Millis(1_795_338_894_119));
+            value.time_updated = Some(Millis(-1));
+            value.time_archived = Some(Millis(i64::MAX));
+            value.last_message_at = Some(Millis(i64::MIN));
+            value.marked = Some(true);
+            value.store = Store::V2;
+            value.agent = Some("build".to_owned());
+            value.version = Some("1.18.33".to_owned());
+            value.slug = Some("kind-forest".to_owned());
+            value.share_url = Some("https://opncd.ai/s/x".to_owned());
+            value.workspace_id = Some("wrk_1".to_owned());
+            value.model = Some(Model {
                 id: "claude".to_owned(),
                 provider_id: "anthropic".to_owned(),
                 variant: None,
-            }),
-            cost: Some(0.25),
-            tokens: Some(Tokens {
+            });
+            value.cost = Some(0.25);
+            value.tokens = Some(Tokens {
                 input: 1,
                 output: 2,
                 reasoning: 3,
                 cache_read: 4,
                 cache_write: 5,
-            }),
-            summary: Some(Summary {
+            });
+            value.summary = Some(Summary {
                 additions: 6,
                 deletions: 7,
                 files: 8,
-            }),
-            time_idle: Some(Millis(9)),
-            time_viewed: Some(Millis(10)),
-            time_compacting: Some(Millis(7)),
-            time_suspended: Some(Millis(8)),
-            forked_from: Some("ses_of".to_owned()),
-            idle_outcome: Some("completed".to_owned()),
-            ..session("ses_full")
+            });
+            value.time_idle = Some(Millis(9));
+            value.time_viewed = Some(Millis(10));
+            value.time_compacting = Some(Millis(7));
+            value.time_suspended = Some(Millis(8));
+            value.forked_from = Some("ses_of".to_owned());
+            value.idle_outcome = Some("completed".to_owned());
+            value
         })
         .unwrap();
     writer
-        .session(Session {
-            first_prompt: Some("Fix it".to_owned()),
-            ..session("ses_min")
+        .session({
+            let mut value = session("ses_min");
+            value.first_prompt = Some("Fix it".to_owned());
+            value
         })
         .unwrap();
     assert_eq!(writer.sessions(), 2);
     writer
-        .end(End {
-            skipped: Skipped {
+        .end({
+            let mut value = end(2);
+            value.skipped = Skipped {
                 invalid_id: 1,
                 duplicate_id: 2,
                 truncated: 3,
-            },
-            flat: true,
-            scan: Scan {
-                mode: ScanMode::Full,
-                progress: 0.5,
-                frames: 7,
-                bytes: 8,
-                stalled: true,
-            },
-            degraded: vec![Degraded {
+            };
+            value.flat = true;
+            value.scan = {
+                let mut value = Scan::new(ScanMode::Full);
+                value.progress = 0.5;
+                value.frames = 7;
+                value.bytes = 8;
+                value.stalled = true;
+                value
+            };
+            value.degraded = vec![Degraded {
                 what: OptionalPart::LastMessageAt,
                 reason: "damaged".to_owned(),
-            }],
-            log_elsewhere: true,
-            elapsed_ms: 9,
-            ..end(2)
+            }];
+            value.log_elsewhere = true;
+            value.elapsed_ms = 9;
+            value
         })
         .unwrap();
     Writer::new(&mut out)
@@ -137,13 +141,14 @@ fn each_line_the_writer_writes_is_exactly_as_documented() {
 fn what_the_writer_wrote_the_checker_reads_back_the_same() {
     let _limit = support::limit(30);
     let hostile = "a\x1b[31m\u{7f}\u{9b}\u{202e}\u{2028}\u{feff}\"\\\n\0日本🚀";
-    let written = Session {
-        title: Some(hostile.to_owned()),
-        untitled: is_untitled(Some(hostile)),
-        directory: Some(hostile.to_owned()),
-        time_updated: Some(Millis(i64::MIN)),
-        cost: Some(0.1 + 0.2),
-        ..session("ses_é \u{301}")
+    let written = {
+        let mut value = session("ses_é \u{301}");
+        value.title = Some(hostile.to_owned());
+        value.untitled = is_untitled(Some(hostile));
+        value.directory = Some(hostile.to_owned());
+        value.time_updated = Some(Millis(i64::MIN));
+        value.cost = Some(0.1 + 0.2);
+        value
     };
     let mut out = Vec::new();
     let mut writer = Writer::new(&mut out);
@@ -190,12 +195,13 @@ fn reason_of_a_degraded_part_is_cut_at_a_character() {
     let mut writer = Writer::new(&mut out);
     writer.hello().unwrap();
     writer
-        .end(End {
-            degraded: vec![Degraded {
+        .end({
+            let mut value = end(0);
+            value.degraded = vec![Degraded {
                 what: OptionalPart::Marked,
                 reason: format!("x{}", "é".repeat(4096)),
-            }],
-            ..end(0)
+            }];
+            value
         })
         .unwrap();
     let [degraded] = &accepted(&out).end.degraded[..] else {
@@ -340,22 +346,24 @@ fn the_writer_refuses_what_the_checker_would_refuse_for_its_size() {
     writer.hello().unwrap();
     // Six bytes each on the wire, which is the quickest way to 256 MiB.
     let text = Some("\u{1}".repeat(limits::TEXT));
-    let large = Session {
-        title: text.clone(),
-        directory: text.clone(),
-        worktree: text.clone(),
-        project_id: text.clone(),
-        parent_id: text.clone(),
-        slug: text.clone(),
-        agent: text.clone(),
-        version: text.clone(),
-        share_url: text.clone(),
-        workspace_id: text.clone(),
-        ..session("ses_large")
+    let large = {
+        let mut value = session("ses_large");
+        value.title = text.clone();
+        value.directory = text.clone();
+        value.worktree = text.clone();
+        value.project_id = text.clone();
+        value.parent_id = text.clone();
+        value.slug = text.clone();
+        value.agent = text.clone();
+        value.version = text.clone();
+        value.share_url = text.clone();
+        value.workspace_id = text.clone();
+        value
     };
-    let medium = Session {
-        title: text,
-        ..session("ses_medium")
+    let medium = {
+        let mut value = session("ses_medium");
+        value.title = text;
+        value
     };
     // Down to the last byte that there is room for.
     for next in [large, medium, session("ses_small")] {
@@ -371,9 +379,10 @@ fn the_writer_refuses_what_the_checker_would_refuse_for_its_size() {
         reason: "\u{1}".repeat(limits::TEXT),
     };
     writer
-        .end(End {
-            degraded: vec![longest; limits::DEGRADED],
-            ..end(0)
+        .end({
+            let mut value = end(0);
+            value.degraded = vec![longest; limits::DEGRADED];
+            value
         })
         .unwrap();
     assert!(out.0 <= limits::TOTAL, "{}", out.0);
