@@ -1,129 +1,182 @@
-//! Lists the sessions of [OpenCode](https://opencode.ai), the terminal coding
-//! agent, from a process of their own, so that nothing else has to wait.
+//! Lists the sessions of [OpenCode](https://opencode.ai), the terminal coding agent, without
+//! getting in its way.
 //!
-//! OpenCode keeps every session in one SQLite database that grows to many
-//! gigabytes and is written to all the time. A program that shows a sidebar of
-//! sessions reads it every few seconds; done inside that program, each reading
-//! freezes it, and one stuck reading hangs it. Here the reading is done by a
-//! helper process, `opencode-lister`: it prints one JSON object a line, and the
-//! main process checks every byte of it and kills the helper at a deadline.
+//! OpenCode keeps all sessions in one SQLite database that grows to many gigabytes and is written
+//! to all the time. A program that shows a sidebar of sessions and reads that database itself
+//! freezes during each read, and hangs with a read that the disk does not answer. Here a helper
+//! process, `opencode-lister`, reads the database. The main process checks every byte that the
+//! helper prints, and kills it at a deadline.
 //!
-//! Three promises, in this order:
+//! # A host: all sessions, all the time
 //!
-//! 1. Nothing is lost: a failed listing is told apart from an empty one, and
-//!    says nothing about which sessions exist.
-//! 2. Nothing blocks: no database is opened in the main process (`doctor` reads the header
-//!    of one that its helper has just read).
-//! 3. OpenCode never notices: the database is opened read-only, only when that
-//!    cannot disturb its owner, and never checkpointed.
+//! [`service::Service`] keeps the index of sessions in your program and tells it what changes.
 //!
-//! # The rooms
+//! ```no_run
+//! use std::sync::Arc;
 //!
-//! ```text
-//! opencode.db → store, marker → helper → wire ⇒ pipe ⇒ wire → lister → gather → index → output
-//!               (in the helper process)                (in the main process)
+//! use opencode_sessions::launch::ProcessLister;
+//! use opencode_sessions::service::{Config, Event, Service};
+//! use opencode_sessions::source::sources_of;
+//!
+//! let helper = ProcessLister::beside_this_program()?;
+//! let sources = sources_of(&["/home/me/.local/share/opencode/opencode.db".into()]);
+//! let service = Service::start(Config::new(sources, move |source| Arc::new(helper.of(source))))?;
+//! for event in service.subscribe() {
+//!     match &*event {
+//!         Event::Snapshot(snapshot) => println!("{} sessions", snapshot.sessions.len()),
+//!         Event::Change(change) => println!("{} sessions changed", change.upserted.len()),
+//!         Event::Health(source) => println!("{}: {}", source.source, source.health.name()),
+//!         _ => {}
+//!     }
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! | module | holds |
-//! | --- | --- |
-//! | [`session`], [`source`] | the words of the domain: a session, its id, its times; where sessions come from |
-//! | [`wire`] | what crosses the pipe: messages, their encoding, their checking |
-//! | [`store`] | reading OpenCode's databases; used by the helper alone |
-//! | [`marker`] | which sessions carry the 3-views marker; used by the helper alone |
-//! | [`helper`] | what `opencode-lister` does: one listing, then exit |
-//! | [`lister`] | launching the helper: spawn, deadline, limits, outcome |
-//! | [`gather`] | asking several sources at once |
-//! | [`index`] | the known sessions: merge, difference, health, snapshot |
-//! | [`service`] | the long-lived loop: watch, schedule, list, tell |
-//! | [`config`], [`locate`] | the sources that are written down, and those that are found |
-//! | [`database_files`], [`aliases`] | the names of a database's files; one database under several names |
-//! | [`project`] | which project a session is of |
-//! | [`output`] | how people and programs see sessions |
-//! | [`codec`], [`packed`], [`mod@file`] | values as bytes; values that stay in memory so; files that are kept |
-//! | [`text`] | untrusted text on its way to a person |
-//! | [`cli`] | the arguments of both programs, and the commands |
-//! | [`guide`] | the pages of `opencode-sessions help`: sources, service, hosts, protocol and others |
+//! From any other thread, a [`service::Handle`] refreshes, looks sessions up and asks for the
+//! status; each call returns its value. A host with an event loop polls
+//! [`service::Subscription::ready_fd`] and takes events by
+//! [`try_next`](service::Subscription::try_next).
 //!
 //! # One listing
 //!
-//! A host lists from a thread that may wait; the deadline bounds how long.
+//! A host lists from a thread that may block; the deadline bounds how long.
 //!
 //! ```no_run
-//! use opencode_sessions::lister::{Lister, ListRequest, Outcome, ProcessLister};
+//! use opencode_sessions::launch::ProcessLister;
+//! use opencode_sessions::lister::{ListRequest, Lister, Outcome};
 //!
 //! let lister = ProcessLister::beside_this_program()?;
 //! let request = ListRequest::of("/home/me/.local/share/opencode/opencode.db");
 //! match lister.list(&request) {
 //!     Outcome::Complete(listing) => println!("{} sessions", listing.rows.len()),
-//!     failed => eprintln!("kept what was known: {failed}"),
+//!     failed => eprintln!("kept the known sessions: {failed}"),
 //! }
-//! # Ok::<(), opencode_sessions::lister::Breakage>(())
+//! # Ok::<(), opencode_sessions::lister::Failure>(())
 //! ```
 //!
-//! # All sessions, all the time
+//! # What it promises
 //!
-//! A host that wants to be told what changes runs the service within itself.
+//! 1. Every answer is right: what a listing says was true in one snapshot of the database. What is
+//!    not known is `None`.
+//! 2. Nothing is lost: a session disappears only when a complete, valid listing no longer has it.
+//! 3. Nothing blocks: the main process opens no database, and no client, source or disk holds up
+//!    another.
+//! 4. OpenCode never notices: the database is opened read-only, only when that cannot disturb
+//!    OpenCode, and never checkpointed.
 //!
+//! # Features
+//!
+//! | feature | what it adds |
+//! | --- | --- |
+//! | `in-process` | SQLite, and `in_process::InProcessLister`, which lists without a helper process |
+//! | `cli` | the two programs, `opencode-sessions` and `opencode-lister`; includes `in-process` |
+//!
+//! Both are on by default. A host that spawns the helper needs neither, and can then use another
+//! version of `rusqlite`.
+//!
+//! # How it is built
+//!
+//! ```text
+//! opencode.db → store, marker → helper → wire ⇒ pipe ⇒ wire → launch → lister → query → index → service
+//!               (in the helper process)                (in the main process)
 //! ```
-//! use std::sync::Arc;
-//! use std::time::Duration;
 //!
-//! use opencode_sessions::helper::InProcessLister;
-//! use opencode_sessions::service::{Config, Event, Service};
-//! use opencode_sessions::source::sources_of;
-//!
-//! let service = Service::start(Config {
-//!     sources: sources_of(&["/nowhere/opencode.db".into()]),
-//!     marker: None,
-//!     view: opencode_sessions::index::View::default(),
-//!     deadline: Duration::from_secs(5),
-//!     // A real host launches the helper: `ProcessLister::beside_this_program()`.
-//!     lister: Box::new(|_| Arc::new(InProcessLister)),
-//!     state: None,
-//!     pulse: None,
-//! })?;
-//! for event in service.subscribe() {
-//!     match &*event {
-//!         Event::Snapshot(snapshot) => assert!(snapshot.sessions.is_empty()),
-//!         Event::Change(change) => println!("{} sessions changed", change.upserted.len()),
-//!         Event::Health(source) => {
-//!             assert_eq!(source.health.name(), "missing");
-//!             break;
-//!         }
-//!         _ => {}
-//!     }
-//! }
-//! # Ok::<(), std::io::Error>(())
-//! ```
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`session`], [`entry`], [`source`], [`marker_text`] | the words of the domain |
+//! | [`lister`] | the trait, its requests and outcomes: what a host reads first |
+//! | [`launch`] | spawning the helper, bounding and killing it |
+//! | [`service`] | the index of sessions, kept up to date, and its subscribers |
+//! | [`guide`] | the long documentation |
+//! | `wire` (private) | what crosses the pipe: messages, their encoding and their checks |
+//! | `store`, `marker`, `helper` (private) | reading the databases, in the helper process only |
+//! | `query`, `index` (private) | several sources at once; the known sessions and their differences |
+//! | `locate`, `config`, `project` (private) | databases that are discovered, those that are configured, the projects of sessions |
+//! | `output`, `cli` (private) | tables and JSON for people and programs; the commands |
+//! | `codec`, `files`, `dirs`, `json`, `text`, `strict`, `signals` (private) | bytes with a checksum, atomic files, directories, safe JSON, untrusted text, strict parsing, signals |
+
+#![cfg_attr(
+    not(feature = "cli"),
+    allow(dead_code, unused_imports, reason = "only the programs use all of it")
+)]
 
 #[cfg(not(unix))]
 compile_error!(
     "opencode-sessions needs process groups and POSIX signals: build it for Linux or macOS"
 );
 
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod cli;
-pub mod codec;
-pub mod config;
-pub mod dirs;
+mod codec;
+#[cfg(feature = "cli")]
+mod config;
+mod dirs;
 pub mod entry;
-pub mod files;
+mod files;
 pub mod guide;
-pub mod helper;
-pub mod index;
-pub mod json;
+#[cfg(feature = "in-process")]
+mod helper;
+mod index;
+mod json;
 pub mod launch;
 pub mod lister;
-pub mod locate;
-pub mod marker;
+mod locate;
+#[cfg(feature = "in-process")]
+mod marker;
 pub mod marker_text;
-pub mod output;
-pub mod project;
-pub mod query;
+#[cfg(feature = "cli")]
+mod output;
+mod project;
+mod query;
 pub mod service;
 pub mod session;
 mod signals;
 pub mod source;
-pub mod store;
+#[cfg(feature = "in-process")]
+mod store;
 mod strict;
-pub mod text;
-pub mod wire;
+mod text;
+mod wire;
+
+/// Listing within this process, for programs that cannot spawn processes.
+#[cfg(feature = "in-process")]
+pub mod in_process {
+    pub use crate::helper::InProcessLister;
+}
+
+/// What the tests and benches of this crate need of its private modules. It can change in every
+/// release.
+#[doc(hidden)]
+pub mod internals {
+    pub mod client {
+        pub use crate::service::client::*;
+    }
+    pub mod codec {
+        pub use crate::codec::*;
+    }
+    #[cfg(feature = "cli")]
+    pub mod config {
+        pub use crate::config::*;
+    }
+    pub mod index {
+        pub use crate::index::*;
+    }
+    #[cfg(feature = "in-process")]
+    pub mod marker {
+        pub use crate::marker::*;
+    }
+    pub mod query {
+        pub use crate::query::*;
+    }
+    #[cfg(feature = "in-process")]
+    pub mod store {
+        pub use crate::store::*;
+    }
+    pub mod text {
+        pub use crate::text::*;
+    }
+    pub mod wire {
+        pub use crate::wire::*;
+    }
+}

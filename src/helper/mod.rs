@@ -4,12 +4,15 @@
 //! calls them too. [`process`] ties the process to its parent and limits its resources.
 //! [`explain`], [`verify`] and [`pretty`] print for people.
 
+#[cfg(feature = "cli")]
 pub mod explain;
 mod in_process;
 pub mod listing;
 pub mod look_up;
+#[cfg(feature = "cli")]
 pub mod pretty;
 pub mod process;
+#[cfg(feature = "cli")]
 pub mod verify;
 
 use std::io::{self, Write};

@@ -6,7 +6,7 @@
 //! sessions exist.
 //!
 //! Use [`ProcessLister`](crate::launch::ProcessLister), which spawns the helper.
-//! [`InProcessLister`](crate::helper::InProcessLister) is for tests and for embedders that
+//! `in_process::InProcessLister` is for tests and for embedders that
 //! cannot spawn processes and accept its limits.
 
 mod bounded;
@@ -16,14 +16,17 @@ mod request;
 
 use std::time::Duration;
 
-use crate::wire::Answers;
-
 pub(crate) use bounded::Bounded;
 pub use failure::{Failure, FailureReason};
 pub(crate) use outcome::outcome_of;
 pub use outcome::{Outcome, Refusal, Timeout};
 pub use request::{Cancel, ListRequest, LookUpRequest, SCAN_BUDGET, ScanCache, default_threads};
 pub(crate) use request::{MAX_THREADS, until};
+
+pub use crate::wire::{
+    Answer, Answers, AnswersEnd, DatabaseState, Degraded, End, ErrorKind, HelperError, Listing,
+    LookUp, OptionalPart, Progress, Scan, ScanMode, Skipped, Unresolved, Violation, limits,
+};
 
 /// The longest time after its deadline that a call of a [`Lister`] may take.
 pub(crate) const MAX_OVERRUN: Duration = Duration::from_secs(1);

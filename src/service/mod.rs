@@ -22,22 +22,22 @@
 //! [`Service::start`] runs it within any Rust program; `opencode-sessions serve`
 //! is a thin layer around that.
 
-pub mod client;
+pub(crate) mod client;
 mod command;
 mod config;
 mod counters;
 mod handle;
 mod heartbeat;
 mod inbox;
-pub mod lines;
+pub(crate) mod lines;
 mod look_ups;
 mod owner;
 mod peer;
 mod protocol;
 mod refreshes;
 mod saver;
-pub mod schedule;
-pub mod socket;
+mod schedule;
+pub(crate) mod socket;
 mod source_task;
 mod source_tasks;
 mod state;
@@ -45,6 +45,8 @@ mod subscriber;
 mod subscribers;
 mod watch;
 
+pub use crate::index::{Failing, Health, View};
+pub use crate::query::{LookUpResult, LookedUp};
 pub use command::{Command, CommandError, CommandId, CommandLine, ErrorCode};
 pub use config::{Config, MakeLister, Notice, Supervisor};
 pub use handle::{Handle, RequestError, Service};

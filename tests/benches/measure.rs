@@ -18,10 +18,10 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use opencode_sessions::internals::wire::Listing;
 use opencode_sessions::launch::ProcessLister;
 use opencode_sessions::lister::{ListRequest, Lister as _, Outcome};
 use opencode_sessions::marker_text::MarkerText;
-use opencode_sessions::wire::Listing;
 use rusqlite::{Connection, OpenFlags};
 
 use super::generate::{self, Database, Shape};

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use opencode_sessions::launch::ProcessLister;
 
+use opencode_sessions::internals::wire::STDIN_ENDED;
 use opencode_sessions::lister::{ListRequest, Lister, Outcome};
 use opencode_sessions::source::Remote;
-use opencode_sessions::wire::STDIN_ENDED;
 use rustix::process::{Pid, Signal};
 use serde_json::json;
 

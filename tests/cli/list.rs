@@ -95,7 +95,8 @@ fn nothing_that_a_terminal_acts_on_is_printed_in_any_format() {
     for format in ["table", "json", "ndjson", "tsv", "ids"] {
         let output = stdout(&list(&made.db, &["--format", format]));
         assert!(output.contains("ses_b'$(x)"), "{format}");
-        let bad = |c: &char| *c != '\n' && opencode_sessions::text::is_unsafe_on_terminal(*c);
+        let bad =
+            |c: &char| *c != '\n' && opencode_sessions::internals::text::is_unsafe_on_terminal(*c);
         let bad: Vec<char> = output
             .chars()
             .filter(|c| bad(c) && !(format == "tsv" && *c == '\t'))

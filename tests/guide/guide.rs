@@ -15,8 +15,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::{self, command, example, sessions};
-use opencode_sessions::config;
 use opencode_sessions::guide::{TOPICS, Topic};
+use opencode_sessions::internals::config;
 use serde_json::Value;
 
 /// The lines that no test can run, exactly as they are written, but for their comments.

@@ -185,7 +185,7 @@ fn a_text_that_is_no_text_is_repaired_and_no_failure() {
     assert!(
         !text
             .chars()
-            .any(|c| c != '\n' && opencode_sessions::text::is_unsafe_on_terminal(c))
+            .any(|c| c != '\n' && opencode_sessions::internals::text::is_unsafe_on_terminal(c))
     );
 }
 

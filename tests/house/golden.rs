@@ -8,11 +8,11 @@
 
 use std::fs;
 
-use opencode_sessions::codec::DecodeError;
-use opencode_sessions::session::{Millis, Model, Session, SessionId, Store, Summary, Tokens};
-use opencode_sessions::wire::{
+use opencode_sessions::internals::codec::DecodeError;
+use opencode_sessions::internals::wire::{
     DatabaseState, Degraded, End, OptionalPart, Scan, ScanMode, Skipped,
 };
+use opencode_sessions::session::{Millis, Model, Session, SessionId, Store, Summary, Tokens};
 
 use crate::support::{WRITE, directory, sample, samples, version};
 

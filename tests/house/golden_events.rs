@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::time::Duration;
 
-use opencode_sessions::index::{Failing, Health, View};
+use opencode_sessions::internals::client::{Client, ConnectError};
+use opencode_sessions::internals::index::{Failing, Health, View};
+use opencode_sessions::internals::wire::{Scan, ScanMode};
 use opencode_sessions::marker_text::MarkerText;
-use opencode_sessions::service::client::{Client, ConnectError};
 use opencode_sessions::service::{
     self, ByeCode, Change, CommandLine, Event, Hello, Latency, RefreshOutcome, Refreshed, Reply,
     Snapshot, SourceHealth, SourcePlace, SourceStatus, Status,
 };
 use opencode_sessions::session::Millis;
-use opencode_sessions::wire::{Scan, ScanMode};
 
 use crate::golden::{assert_is_sample, id};
 use crate::golden_index::{index, sources};

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use opencode_sessions::entry::{Entry, Row};
-use opencode_sessions::index::{Index, Listed, Moment, snapshot};
+use opencode_sessions::internals::index::{Index, Listed, Moment, snapshot};
+use opencode_sessions::internals::wire::DatabaseState;
 use opencode_sessions::marker_text::MarkerText;
 use opencode_sessions::session::Millis;
 use opencode_sessions::source::{Source, sources_of};
-use opencode_sessions::wire::DatabaseState;
 
 use crate::golden::{assert_is_pinned, full, untitled};
 use crate::support;
@@ -45,7 +45,7 @@ pub(crate) fn index() -> Index {
 }
 
 fn entries_of(index: &Index) -> Vec<Vec<Entry>> {
-    let entries = |known: &opencode_sessions::index::SourceState| {
+    let entries = |known: &opencode_sessions::internals::index::SourceState| {
         known.rows().values().map(Row::entry).collect()
     };
     index.sources().map(entries).collect()

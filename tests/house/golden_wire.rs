@@ -1,6 +1,6 @@
 //! What a helper prints, pinned.
 
-use opencode_sessions::wire::{
+use opencode_sessions::internals::wire::{
     Answer, AnswersEnd, Checker, Content, DatabaseState, ErrorKind, HelperError, LookUp,
     LookUpContent, PROTOCOL, Unresolved, VERSION, Verdict, Writer,
 };
@@ -51,7 +51,7 @@ fn wire_listing_is_pinned() {
     });
     assert_is_sample(&name, &encoded);
     let listing = whole(checked(
-        opencode_sessions::wire::ListingContent::default(),
+        opencode_sessions::internals::wire::ListingContent::default(),
         &sample(&name),
     ));
     assert!(listing.sessions().eq([full(), untitled()]));
@@ -70,7 +70,7 @@ fn wire_error_is_pinned() {
     let encoded = written(|writer| writer.error(failure.clone()).unwrap());
     assert_is_sample(&name, &encoded);
     let verdict = checked(
-        opencode_sessions::wire::ListingContent::default(),
+        opencode_sessions::internals::wire::ListingContent::default(),
         &sample(&name),
     );
     let lister = "1.2.3".to_owned();
@@ -147,7 +147,7 @@ fn wire_of_the_first_helper_is_read() {
     let _limit = support::limit(30);
     let name = wire_sample("first-listing");
     let listing = whole(checked(
-        opencode_sessions::wire::ListingContent::default(),
+        opencode_sessions::internals::wire::ListingContent::default(),
         &sample(&name),
     ));
     assert_eq!(listing.rows.len(), 19);

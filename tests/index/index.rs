@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use opencode_sessions::entry::Entry;
-use opencode_sessions::index::{Health, Index, Listed, Merged, Moment, View, snapshot};
+use opencode_sessions::internals::index::{Health, Index, Listed, Merged, Moment, View, snapshot};
+use opencode_sessions::internals::wire::DatabaseState;
 use opencode_sessions::session::{Millis, Session, SessionId};
 use opencode_sessions::source::{Place, Source, SourceName};
-use opencode_sessions::wire::DatabaseState;
 use proptest::prelude::*;
 use serde_json::json;
 

@@ -4,11 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use opencode_sessions::codec::DecodeError;
 use opencode_sessions::entry::Entry;
-use opencode_sessions::index::{Index, Listed, Moment, View, snapshot};
+use opencode_sessions::internals::codec::DecodeError;
+use opencode_sessions::internals::index::{Index, Listed, Moment, View, snapshot};
+use opencode_sessions::internals::wire::DatabaseState;
 use opencode_sessions::session::Millis;
-use opencode_sessions::wire::DatabaseState;
 use serde_json::json;
 
 use crate::support::{self, index_of};

@@ -5,11 +5,11 @@ use std::{fs, thread};
 
 use opencode_sessions::launch::ProcessLister;
 
+use opencode_sessions::internals::text::is_unsafe_on_terminal;
+use opencode_sessions::internals::wire::{Listing, Progress};
 use opencode_sessions::lister::{
     Failure, FailureReason, ListRequest, Lister, Outcome, Refusal, Timeout,
 };
-use opencode_sessions::text::is_unsafe_on_terminal;
-use opencode_sessions::wire::{Listing, Progress};
 use rustix::process::{Pid, Signal};
 
 use crate::support;

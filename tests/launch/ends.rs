@@ -1,7 +1,7 @@
 //! Helpers that end without a listing.
 
+use opencode_sessions::internals::wire::{Progress, Violation};
 use opencode_sessions::lister::FailureReason;
-use opencode_sessions::wire::{Progress, Violation};
 
 use crate::common::assert_breaks;
 use crate::support;

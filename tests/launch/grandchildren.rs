@@ -3,8 +3,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use opencode_sessions::internals::wire::Progress;
 use opencode_sessions::lister::{FailureReason, Outcome};
-use opencode_sessions::wire::Progress;
 
 use crate::common::{
     LONG, Place, SHORT, broken, is_child, is_running, listing, outcome, outcome_in, stat, timed_out,

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use opencode_sessions::launch::ProcessLister;
 
+use opencode_sessions::internals::wire::{Progress, VERSION};
 use opencode_sessions::lister::ListRequest;
 use opencode_sessions::marker_text::MarkerText;
-use opencode_sessions::wire::{Progress, VERSION};
 
 use crate::common::{LONG, Place, assert_times_out, listing, outcome, timed_out, timely};
 use crate::real::ids;

@@ -4,13 +4,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use opencode_sessions::helper::InProcessLister;
+use opencode_sessions::in_process::InProcessLister;
 
 use opencode_sessions::launch::ProcessLister;
 
+use opencode_sessions::internals::wire::{ErrorKind, OptionalPart, Progress};
 use opencode_sessions::lister::{ListRequest, Lister, Outcome};
 use opencode_sessions::marker_text::MarkerText;
-use opencode_sessions::wire::{ErrorKind, OptionalPart, Progress};
 
 use crate::common::{GRACE, SHORT, listing, refused, timed_out, timely};
 use crate::real::{endless, ids, locked, two_sessions};

@@ -7,9 +7,9 @@ use std::process::Command;
 
 use opencode_sessions::launch::ProcessLister;
 
+use opencode_sessions::internals::wire::LookUp;
 use opencode_sessions::lister::{FailureReason, ListRequest, Lister, LookUpRequest, Outcome};
 use opencode_sessions::session::SessionId;
-use opencode_sessions::wire::LookUp;
 
 use crate::common::{LONG, broken, listing, timely};
 use crate::support::{self, Made};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use opencode_sessions::internals::wire::{ErrorKind, PROTOCOL, Progress, VERSION, Violation};
 use opencode_sessions::lister::FailureReason;
-use opencode_sessions::wire::{ErrorKind, PROTOCOL, Progress, VERSION, Violation};
 
 use crate::common::{LONG, SHORT, assert_breaks, broken, listing, outcome, refused, timed_out};
 use crate::support;

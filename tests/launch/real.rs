@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, thread};
 
-use opencode_sessions::helper::InProcessLister;
+use opencode_sessions::in_process::InProcessLister;
 
 use opencode_sessions::launch::ProcessLister;
 
+use opencode_sessions::internals::text::is_unsafe_on_terminal;
+use opencode_sessions::internals::wire::{DatabaseState, ErrorKind, Listing, Progress, VERSION};
 use opencode_sessions::lister::{FailureReason, ListRequest, Lister};
 use opencode_sessions::marker_text::MarkerText;
-use opencode_sessions::text::is_unsafe_on_terminal;
-use opencode_sessions::wire::{DatabaseState, ErrorKind, Listing, Progress, VERSION};
 
 use crate::common::{LONG, Place, SHORT, broken, listing, refused, timed_out, timely};
 use crate::in_process::alone;

@@ -11,9 +11,9 @@ use std::{fs, thread};
 
 use opencode_sessions::launch::ProcessLister;
 
+use opencode_sessions::internals::wire::{LookUp, limits};
 use opencode_sessions::lister::{FailureReason, ListRequest, Lister, LookUpRequest, Outcome};
 use opencode_sessions::session::SessionId;
-use opencode_sessions::wire::{LookUp, limits};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use crate::processes::{Started, one_session, wait_for};

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use opencode_sessions::helper::InProcessLister;
+use opencode_sessions::in_process::InProcessLister;
 
+use opencode_sessions::internals::wire::ScanMode;
 use opencode_sessions::lister::{ListRequest, Lister, Outcome};
 use opencode_sessions::marker_text::MarkerText;
-use opencode_sessions::wire::ScanMode;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -241,7 +241,7 @@ fn every_listing_comes_further_however_small_its_budget() {
             // A file that changed just now could change again and look the same.
             std::thread::sleep(Duration::from_millis(3100));
         }
-        let options = opencode_sessions::marker::Options {
+        let options = opencode_sessions::internals::marker::Options {
             marker: Some(MarkerText::default()),
             cache: Some(directory.path().join("cache")),
             budget: Some(Duration::ZERO),
@@ -249,16 +249,16 @@ fn every_listing_comes_further_however_small_its_budget() {
         };
         let mut progress = vec![0.0];
         let marks = loop {
-            let open = opencode_sessions::store::OpenOptions {
+            let open = opencode_sessions::internals::store::OpenOptions {
                 busy_timeout: Duration::from_secs(5),
                 heap_limit: None,
                 deadline: None,
             };
-            let opened = opencode_sessions::store::Database::open(&db, &open).unwrap();
-            let opencode_sessions::store::Opened::Ready(database) = opened else {
+            let opened = opencode_sessions::internals::store::Database::open(&db, &open).unwrap();
+            let opencode_sessions::internals::store::Opened::Ready(database) = opened else {
                 panic!("{kind}");
             };
-            let found = opencode_sessions::marker::scan(&database, &options).unwrap();
+            let found = opencode_sessions::internals::marker::scan(&database, &options).unwrap();
             if let Some(cache_update) = &found.cache_update {
                 cache_update.save().unwrap();
             }

@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use opencode_sessions::helper::InProcessLister;
+use opencode_sessions::in_process::InProcessLister;
 
+use opencode_sessions::internals::wire::ScanMode;
 use opencode_sessions::lister::{ListRequest, Lister, Outcome};
 use opencode_sessions::marker_text::MarkerText;
-use opencode_sessions::wire::ScanMode;
 use rusqlite::Connection;
 use rusqlite::types::Value as Sql;
 use serde_json::{Value, json};

@@ -25,10 +25,10 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use opencode_sessions::marker::{self, MarkedSessions, Options};
+use opencode_sessions::internals::marker::{self, MarkedSessions, Options};
+use opencode_sessions::internals::store::{Database, OpenOptions, Opened};
+use opencode_sessions::internals::wire::ScanMode;
 use opencode_sessions::marker_text::MarkerText;
-use opencode_sessions::store::{Database, OpenOptions, Opened};
-use opencode_sessions::wire::ScanMode;
 use rusqlite::Connection;
 
 use crate::support::{self, preload};

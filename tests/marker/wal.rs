@@ -3,8 +3,8 @@
 use std::cell::Cell;
 use std::{fs, io};
 
-use opencode_sessions::marker::wal::{Log, LogGap, LogRead, Part, ReadAt};
-use opencode_sessions::store::WalPosition;
+use opencode_sessions::internals::marker::wal::{Log, LogGap, LogRead, Part, ReadAt};
+use opencode_sessions::internals::store::WalPosition;
 use rusqlite::Connection;
 
 use crate::support;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use opencode_sessions::index::snapshot;
+use opencode_sessions::internals::index::snapshot;
 use rustix::process::Signal;
 
 use crate::restarts::decode;

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 
-use opencode_sessions::text::is_unsafe_on_terminal;
+use opencode_sessions::internals::text::is_unsafe_on_terminal;
 use rustix::process::Signal;
 use serde_json::Value;
 

@@ -6,15 +6,15 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use opencode_sessions::index::Health;
+use opencode_sessions::internals::index::Health;
+use opencode_sessions::internals::query::LookUpResult;
+use opencode_sessions::internals::query::LookedUp;
+use opencode_sessions::internals::wire::Answers;
 use opencode_sessions::launch::ProcessLister;
 use opencode_sessions::lister::{ListRequest, Lister, LookUpRequest, Outcome};
-use opencode_sessions::query::LookUpResult;
-use opencode_sessions::query::LookedUp;
 use opencode_sessions::service::{Answer, Command, Config, Event, Service, Status, Subscription};
 use opencode_sessions::session::SessionId;
 use opencode_sessions::source::sources_of;
-use opencode_sessions::wire::Answers;
 
 use crate::support::{self, Made};
 

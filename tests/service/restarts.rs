@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use opencode_sessions::codec::DecodeError;
-use opencode_sessions::index::{View, snapshot};
+use opencode_sessions::internals::codec::DecodeError;
+use opencode_sessions::internals::index::{View, snapshot};
 use opencode_sessions::marker_text::MarkerText;
 use opencode_sessions::session::Millis;
 use rusqlite::Connection;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use opencode_sessions::index::Index;
+use opencode_sessions::internals::index::Index;
 use opencode_sessions::source::sources_of;
 
 /// The index of this database alone.

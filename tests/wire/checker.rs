@@ -1,7 +1,9 @@
 //! What is refused: every output that is not a whole listing.
 
+use opencode_sessions::internals::wire::{
+    Checker, ErrorKind, Progress, Verdict, Violation, limits,
+};
 use opencode_sessions::session::SessionId;
-use opencode_sessions::wire::{Checker, ErrorKind, Progress, Verdict, Violation, limits};
 
 use crate::common::{
     ERROR, HELLO, VERSION, accepted, check, end_line, lines, real_listing, refused, session_line,

@@ -2,8 +2,10 @@
 
 use std::process::Output;
 
+use opencode_sessions::internals::wire::{
+    Checker, DatabaseState, End, Listing, Scan, Verdict, Violation,
+};
 use opencode_sessions::session::{Session, SessionId, Store};
-use opencode_sessions::wire::{Checker, DatabaseState, End, Listing, Scan, Verdict, Violation};
 
 use crate::support::{helper, real_database};
 

@@ -1,6 +1,6 @@
 //! Values in another form than the one that is written.
 
-use opencode_sessions::wire::Violation;
+use opencode_sessions::internals::wire::Violation;
 use serde_json::{Value, json};
 
 use crate::common::lines;

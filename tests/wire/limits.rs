@@ -3,10 +3,10 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use opencode_sessions::session::SessionId;
-use opencode_sessions::wire::{
+use opencode_sessions::internals::wire::{
     Checker, Content, ListingContent, LookUp, LookUpContent, Verdict, Violation, limits,
 };
+use opencode_sessions::session::SessionId;
 
 use crate::common::{
     ERROR, HELLO, accepted, check, end_line, lines, refused, session_line, session_with,

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::{Output, Stdio};
 
-use opencode_sessions::wire::{ErrorKind, Verdict, limits};
+use opencode_sessions::internals::wire::{ErrorKind, Verdict, limits};
 
 use crate::common::{VERSION, accepted, check};
 use crate::support::{self, Made, helper};

@@ -1,7 +1,9 @@
 //! Samples of what a helper prints, and what the checker makes of them when they are changed.
 
+use opencode_sessions::internals::wire::{
+    Checker, Content, ListingContent, LookUp, LookUpContent, Violation,
+};
 use opencode_sessions::session::SessionId;
-use opencode_sessions::wire::{Checker, Content, ListingContent, LookUp, LookUpContent, Violation};
 
 use crate::support;
 

@@ -1,10 +1,10 @@
 //! The exact lines that are written.
 
-use opencode_sessions::session::{Millis, Model, Store, Summary, Tokens, is_untitled};
-use opencode_sessions::wire::{
+use opencode_sessions::internals::wire::{
     Checker, Degraded, ErrorKind, HelperError, LookUp, LookUpContent, OptionalPart, Scan, ScanMode,
     Skipped, Verdict, Violation, WriteError, Writer, limits, other_tables_line,
 };
+use opencode_sessions::session::{Millis, Model, Store, Summary, Tokens, is_untitled};
 use serde_json::{Value, json};
 
 use crate::common::{HELLO, VERSION, accepted, check, end, end_line, lines, session, stable};
@@ -159,7 +159,7 @@ fn what_the_writer_wrote_the_checker_reads_back_the_same() {
     assert!(
         !text
             .chars()
-            .any(|c| c != '\n' && opencode_sessions::text::is_unsafe_on_terminal(c)),
+            .any(|c| c != '\n' && opencode_sessions::internals::text::is_unsafe_on_terminal(c)),
         "a terminal would act on it: {text:?}"
     );
     let listing = accepted(&out);
