@@ -76,7 +76,7 @@ fn a_shell_on_the_way_changes_nothing() {
 fn a_source_through_a_real_sshd_is_like_any_other() {
     let _limit = support::limit(120);
     let Some(sshd) = Sshd::start() else {
-        eprintln!("skipped: there is no OpenSSH server here; the test with a shell stands for it");
+        support::skip("OpenSSH: there is no server here; a shell stands for it");
         return;
     };
     speaks(&sshd.client());

@@ -65,7 +65,7 @@ fn slow_reader_of_a_pipe_that_does_not_block_gets_everything() {
 fn output_that_cannot_be_written_is_an_error_that_says_so() {
     let _limit = support::limit(60);
     if !Path::new("/dev/full").exists() {
-        eprintln!("skipped: there is no /dev/full here");
+        support::skip("/dev/full: there is none");
         return;
     }
     let made = Made::new();

@@ -33,6 +33,8 @@ mod script;
 mod sessions;
 #[path = "../support/settle.rs"]
 mod settle;
+#[path = "../support/skip.rs"]
+mod skip;
 #[path = "../support/sshd.rs"]
 pub(crate) mod sshd;
 #[path = "../support/statements.rs"]
@@ -55,4 +57,5 @@ pub(crate) use real_database::real_database;
 pub(crate) use script::script;
 pub(crate) use sessions::sessions;
 pub(crate) use settle::settle;
+pub(crate) use skip::skip;
 pub(crate) use wait::{PATIENCE, wait_for};

@@ -6,8 +6,6 @@ use serde_json::{Value, json};
 use crate::common::{ALL, LOOSE, each, skipped};
 use crate::support::{self, Made, helper, listing};
 
-// Cells that hold anything.
-
 #[test]
 fn a_cell_of_another_type_is_null_and_no_failure() {
     let _limit = support::limit(30);

@@ -15,7 +15,7 @@ use crate::support::{
     settle,
 };
 
-// What became of the file.
+// ---- What became of the file.
 
 #[test]
 fn where_there_is_no_file_the_database_is_missing() {
@@ -294,7 +294,7 @@ fn damage_to_any_page_is_said_or_does_not_matter() {
     assert_eq!(error(&db, &[]).0, "not_a_database");
 }
 
-// Its owner does not notice.
+// ---- Its owner does not notice.
 
 #[test]
 fn a_file_without_tables_is_left_alone_until_it_has_settled() {

@@ -11,13 +11,11 @@ use serde_json::Value;
 use crate::common::{LOOSE, MARKER, ONE_SESSION, at_rest, each, skipped};
 use crate::support::{self, command, complete, error, helper, ids, lister};
 
-// Memory.
-
 /// The helper with at most so many KiB of address space, for everything: itself,
 /// its libraries, its heap and its stack.
 fn within(kib: u32, db: &Path, args: &[&str]) -> Option<Output> {
     if !cfg!(target_os = "linux") {
-        eprintln!("skipped: only Linux limits the address space");
+        support::skip("the address space: only Linux limits it");
         return None;
     }
     let output = command(Path::new("/bin/sh"))

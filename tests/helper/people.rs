@@ -9,8 +9,6 @@ use serde_json::{Value, json};
 use crate::common::{LOOSE, MARKER, ONE_SESSION, at_rest, beside};
 use crate::support::{self, Made, command, complete, helper, ids, lister, settle};
 
-// Run by hand.
-
 #[test]
 fn without_db_the_environment_says_which_database_is_listed() {
     let _limit = support::limit(60);

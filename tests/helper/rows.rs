@@ -6,8 +6,6 @@ use crate::common::{ALL, LOOSE, each, skipped};
 use crate::people::explained;
 use crate::support::{self, Made, ids, listing};
 
-// What is listed, and in which order.
-
 #[test]
 fn roots_that_are_not_archived_come_newest_first_and_ties_by_id() {
     let _limit = support::limit(30);

@@ -241,7 +241,7 @@ type Hold = (&'static str, fn(&Made));
 fn lock_is_said_to_be_held_by_its_process() {
     let _limit = support::limit(60);
     if !Path::new("/proc/locks").exists() {
-        eprintln!("skipped: the system does not tell of locks");
+        support::skip("locks: the system does not tell of them");
         return;
     }
     let process = std::process::id();

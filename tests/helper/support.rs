@@ -31,6 +31,8 @@ mod real_database;
 mod sessions;
 #[path = "../support/settle.rs"]
 mod settle;
+#[path = "../support/skip.rs"]
+mod skip;
 #[path = "../support/statements.rs"]
 mod statements;
 
@@ -46,3 +48,4 @@ pub(crate) use programs::{command, lister};
 pub(crate) use real_database::real_database;
 pub(crate) use sessions::sessions;
 pub(crate) use settle::settle;
+pub(crate) use skip::skip;

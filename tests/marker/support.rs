@@ -30,6 +30,8 @@ mod programs;
 pub(crate) mod read_only;
 #[path = "../support/settle.rs"]
 mod settle;
+#[path = "../support/skip.rs"]
+mod skip;
 #[path = "../support/statements.rs"]
 mod statements;
 
@@ -42,3 +44,4 @@ pub(crate) use made::Made;
 pub(crate) use output::{helper, lines};
 pub(crate) use programs::{command, lister};
 pub(crate) use settle::settle;
+pub(crate) use skip::skip;

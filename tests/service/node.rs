@@ -13,7 +13,7 @@ fn a_host_in_node_sees_what_changes_and_ends_its_service() {
     let _limit = support::limit(60);
     let node = Path::new("node");
     if command(node).arg("--version").output().is_err() {
-        eprintln!("skipped: there is no node here; .ci/run requires it");
+        support::skip("node: it is not installed");
         return;
     }
     let made = Made::new();

@@ -319,6 +319,7 @@ fn what_a_service_makes_is_its_users_alone() {
 fn a_program_of_another_user_is_turned_away() {
     let _limit = support::limit(60);
     if !rustix::process::geteuid().is_root() {
+        support::skip("another user: only root can be one");
         return;
     }
     let made = made(&["ses_1"]);
@@ -358,7 +359,7 @@ fn program_of_another_pid_namespace_is_answered() {
     };
     let can = unshared(&Command::new("true")).output();
     if !can.is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED: there are no pid namespaces of one's own here");
+        support::skip("a pid namespace: none can be made here");
         return;
     }
     let status = |is_inside: bool| {

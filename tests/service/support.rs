@@ -42,6 +42,8 @@ mod service_host;
 mod sessions;
 #[path = "../support/settle.rs"]
 mod settle;
+#[path = "../support/skip.rs"]
+mod skip;
 #[path = "../support/snapshots.rs"]
 mod snapshots;
 #[path = "../support/statements.rs"]
@@ -68,6 +70,7 @@ pub(crate) use samples::{samples, version};
 pub(crate) use script::script;
 pub(crate) use sessions::sessions;
 pub(crate) use settle::settle;
+pub(crate) use skip::skip;
 pub(crate) use snapshots::index_of;
 pub(crate) use touch::touch;
 pub(crate) use wait::{PATIENCE, wait_for};

@@ -217,6 +217,7 @@ fn a_loop_that_is_stuck_gives_no_sign_of_life() {
     let alive = |notified: &Notified| while notified.next().trim() != "WATCHDOG=1" {};
     alive(&notified);
     let Some(stuck) = Stopped::thread_of(daemon.child.id(), "owner") else {
+        support::skip("a thread that is stopped: it may not be traced here");
         return;
     };
     notified.0.set_nonblocking(true).unwrap();

@@ -137,7 +137,7 @@ fn two_hundred_thousand_sessions_are_kept_under_the_restrictions_of_the_unit() {
     let status = loop {
         if let Some(status) = running.0.try_wait().unwrap() {
             if status.code() == Some(99) || status.code() == Some(1) {
-                eprintln!("SKIPPED: there are no mounts of one's own here");
+                support::skip("private mounts: none can be made here");
                 return;
             }
             panic!("it ended: {status}");
@@ -197,7 +197,7 @@ impl Manager {
     /// `None`, and said why, where there is none to be had.
     fn start(home: tempfile::TempDir) -> Option<Self> {
         let skipped = |why: &str| {
-            eprintln!("SKIPPED: no systemd here: {why}");
+            support::skip(&format!("systemd: {why}"));
             None
         };
         let programs = ["/usr/lib/systemd/systemd", "/lib/systemd/systemd"];

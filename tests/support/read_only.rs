@@ -58,7 +58,10 @@ impl ReadOnly {
         }
         let works = made.is_read_only();
         if !works {
-            eprintln!("skipped: {directories:?} cannot be made read-only by {way:?}");
+            support::skip(match way {
+                Way::Mode => "a helper without rights: it can run or reach nothing here",
+                Way::Mount => "private mounts: none can be made here",
+            });
         }
         works.then_some(made)
     }
