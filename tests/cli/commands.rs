@@ -61,19 +61,19 @@ fn speaks(transport: &[String]) {
 }
 
 #[test]
-fn a_command_is_a_source_like_any_other() {
+fn command_source_lists_like_any_other() {
     let _limit = support::limit(60);
     speaks(&[]);
 }
 
 #[test]
-fn a_shell_on_the_way_changes_nothing() {
+fn command_source_works_through_a_shell() {
     let _limit = support::limit(60);
     speaks(&SHELL.map(str::to_owned));
 }
 
 #[test]
-fn a_source_through_a_real_sshd_is_like_any_other() {
+fn command_source_works_through_a_real_sshd() {
     let _limit = support::limit(120);
     let Some(sshd) = Sshd::start() else {
         support::skip("OpenSSH: there is no server here; a shell stands for it");
@@ -95,8 +95,9 @@ fn a_source_through_a_real_sshd_is_like_any_other() {
     );
 }
 
+/// A command that never reaches the helper fails with what stopped it and what to do about it.
 #[test]
-fn what_keeps_a_command_from_the_helper_is_said_with_the_way_out() {
+fn command_failure_names_its_cause_and_the_way_out() {
     let _limit = support::limit(60);
     let place = Place::new();
     let lister = support::lister().display();
@@ -215,7 +216,7 @@ fn locked() -> Made {
 }
 
 #[test]
-fn command_without_standard_input_is_said_to_be_one() {
+fn command_without_stdin_is_reported_as_such() {
     let _limit = support::limit(120);
     let sentence = "the command does not forward standard input, so the helper exited: use \
         `docker exec -i` or `kubectl exec -i`, or ssh without -n";
@@ -265,7 +266,7 @@ fn command_without_standard_input_is_said_to_be_one() {
 }
 
 #[test]
-fn helper_says_that_standard_input_ended_and_ends_at_once() {
+fn helper_ends_at_once_when_stdin_ends() {
     let _limit = support::limit(60);
     let made = locked();
     let start = |stderr: std::process::Stdio| {
@@ -295,7 +296,7 @@ fn helper_says_that_standard_input_ended_and_ends_at_once() {
 }
 
 #[test]
-fn what_a_command_says_in_utf16_is_readable() {
+fn command_stderr_in_utf16_is_readable() {
     let _limit = support::limit(60);
     let place = Place::new();
     let utf16 = |text: &str, bytes: fn(u16) -> [u8; 2]| {
@@ -363,7 +364,7 @@ fn what_a_command_says_in_utf16_is_readable() {
 }
 
 #[test]
-fn command_may_send_less_than_a_helper_of_this_machine() {
+fn command_may_send_less_than_a_local_helper() {
     let _limit = support::limit(120);
     let place = Place::new();
     // Each session has 900,000 bytes in a field that nobody knows.
@@ -403,8 +404,9 @@ echo '{{"type":"end","sessions":{count},"database":"ready","scan":{{"mode":"none
     }
 }
 
+/// No argument contains anything that a shell could interpret.
 #[test]
-fn nothing_that_a_shell_could_take_for_something_else_is_an_argument() {
+fn command_arguments_need_no_shell_quoting() {
     let _limit = support::limit(60);
     let place = Place::new();
     let program = place.program("never", "#!/bin/sh\ntouch \"${0%/*}/launched\"\n");
@@ -422,7 +424,7 @@ fn nothing_that_a_shell_could_take_for_something_else_is_an_argument() {
 }
 
 #[test]
-fn directories_of_another_machine_are_not_looked_at_here() {
+fn directories_of_another_machine_are_not_inspected() {
     let _limit = support::limit(60);
     let (place, machine) = (Place::new(), Machine::new(&["ses_1"]));
     fs::create_dir_all(place.path("repo/.git")).unwrap();
@@ -452,7 +454,7 @@ fn directories_of_another_machine_are_not_looked_at_here() {
 }
 
 #[test]
-fn a_session_with_a_workspace_has_no_local_git_root() {
+fn workspace_session_has_no_local_git_root() {
     let _limit = support::limit(60);
     let (place, made) = (Place::new(), Made::new());
     fs::create_dir_all(place.path("repo/.git")).unwrap();
@@ -496,7 +498,7 @@ fn a_session_with_a_workspace_has_no_local_git_root() {
 
 #[test]
 #[cfg_attr(not(target_os = "linux"), ignore = "there is no parent-death signal")]
-fn a_command_dies_with_the_service_however_that_ends() {
+fn command_dies_with_its_service_however_that_ends() {
     let _limit = support::limit(60);
     for signal in [Signal::KILL, Signal::TERM] {
         let place = Place::new();

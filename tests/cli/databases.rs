@@ -19,7 +19,7 @@ fn list_of_data(data: &Path, args: &[&str]) -> Output {
 }
 
 #[test]
-fn no_database_is_an_empty_list_a_hint_and_no_failure() {
+fn list_without_a_database_is_empty_with_a_hint() {
     let _limit = support::limit(60);
     let place = tempfile::tempdir().unwrap();
     let data = place.path().join("my data");
@@ -43,7 +43,7 @@ fn no_database_is_an_empty_list_a_hint_and_no_failure() {
 }
 
 #[test]
-fn database_that_was_named_and_is_missing_is_an_error() {
+fn named_database_that_is_missing_is_an_error() {
     let _limit = support::limit(60);
     let place = tempfile::tempdir().unwrap();
     let made = Made::new();
@@ -96,7 +96,7 @@ fn database_that_was_named_and_is_missing_is_an_error() {
 }
 
 #[test]
-fn database_of_another_program_is_an_error_that_names_its_tables() {
+fn foreign_database_is_an_error_that_names_its_tables() {
     let _limit = support::limit(60);
     let many: String = (0..20).map(|n| format!("CREATE TABLE t{n} (x);")).collect();
     for (sql, tables) in [
@@ -176,7 +176,7 @@ const ELSEWHERE: &str = "the newest sessions may be missing: the database is in 
      share its directory, not the file alone)";
 
 #[test]
-fn what_a_listing_lacks_is_said_and_is_no_failure() {
+fn incomplete_listing_warns_and_succeeds() {
     let _limit = support::limit(60);
     let place = tempfile::tempdir().unwrap();
     let helper = place.path().join("helper");
@@ -226,7 +226,7 @@ fn what_a_listing_lacks_is_said_and_is_no_failure() {
 /// As above, of a real database: one whose projects cannot be read, under a second name,
 /// beside which there is no log.
 #[test]
-fn each_program_says_what_a_listing_lacks() {
+fn each_program_warns_about_an_incomplete_listing() {
     let _limit = support::limit(60);
     let made = Made::new();
     made.session("ses_1", 1);
@@ -261,8 +261,9 @@ fn each_program_says_what_a_listing_lacks() {
     }
 }
 
+/// A failed listing prints one sentence on standard error and nothing on standard output.
 #[test]
-fn a_failed_listing_is_one_sentence_and_exit_1_and_nothing_on_standard_output() {
+fn failed_list_exits_1_with_one_sentence_and_no_stdout() {
     let _limit = support::limit(60);
     let place = tempfile::tempdir().unwrap();
     let noise = place.path().join("noise.db");
@@ -290,7 +291,7 @@ fn a_failed_listing_is_one_sentence_and_exit_1_and_nothing_on_standard_output() 
 /// Whatever is in the place of the helper's cache, it lists, and leaves there what is not
 /// its own.
 #[test]
-fn helper_lists_with_anything_in_place_of_its_scan_cache() {
+fn helper_lists_whatever_replaces_its_scan_cache() {
     let _limit = support::limit(60);
     let made = Made::new();
     made.session("ses_marked", 2);
@@ -332,7 +333,7 @@ fn helper_lists_with_anything_in_place_of_its_scan_cache() {
 }
 
 #[test]
-fn sessions_of_an_old_opencode_are_said_to_be_there() {
+fn sessions_of_an_old_opencode_are_mentioned() {
     let _limit = support::limit(60);
     let made = Made::of("");
     let directory = made.directory.path();

@@ -9,7 +9,7 @@ use crate::place::{Machine, Place, copy_of, database, remote};
 use crate::support;
 
 #[test]
-fn the_doctor_says_of_each_source_how_it_is_and_what_to_do() {
+fn doctor_reports_each_source_and_what_to_do() {
     let _limit = support::limit(60);
     let (place, well) = (Place::new(), Machine::new(&["ses_1"]));
     let old = place.path("old");
@@ -64,7 +64,7 @@ fn the_doctor_says_of_each_source_how_it_is_and_what_to_do() {
 }
 
 #[test]
-fn doctor_warns_where_the_log_can_be_elsewhere() {
+fn doctor_warns_where_the_log_may_be_elsewhere() {
     let _limit = support::limit(60);
     let place = Place::new();
     let machine = Machine::new(&["ses_1"]);

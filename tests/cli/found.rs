@@ -9,8 +9,9 @@ use serde_json::json;
 use crate::place::{Place, copy_of, database, ids, stderr, stdout};
 use crate::support::{self, Host, Made};
 
+/// Where OPENCODE_DB is set, that database alone is listed.
 #[test]
-fn every_channel_is_listed_and_opencode_db_alone_where_it_is_set() {
+fn every_channel_is_listed_unless_opencode_db_is_set() {
     let _limit = support::limit(60);
     let place = Place::new();
     let data = place.path("data/opencode");
@@ -69,7 +70,7 @@ fn every_channel_is_listed_and_opencode_db_alone_where_it_is_set() {
 }
 
 #[test]
-fn forks_are_listed_only_where_the_configuration_says_so() {
+fn forks_are_listed_only_if_configured() {
     let _limit = support::limit(60);
     let place = Place::new();
     let [opencode, kilo, mimo] = ["opencode", "kilo", "mimocode"].map(|program| {
@@ -174,7 +175,7 @@ fn forks_are_listed_only_where_the_configuration_says_so() {
 }
 
 #[test]
-fn a_channel_that_comes_later_is_found_by_a_running_service() {
+fn running_service_finds_a_new_channel() {
     let _limit = support::limit(90);
     let place = Place::new();
     let data = place.path("data/opencode");
@@ -206,8 +207,9 @@ fn a_channel_that_comes_later_is_found_by_a_running_service() {
     assert_eq!(host.model.health.len(), 2);
 }
 
+/// An invalid configuration is one sentence.
 #[test]
-fn invalid_configuration_is_reported_with_file_and_line() {
+fn invalid_config_error_names_file_and_line() {
     let _limit = support::limit(60);
     let place = Place::new();
     let path = place.config("discover = true\n\n[[source]]\nname = \"x\"\nevrey = \"5s\"\n");

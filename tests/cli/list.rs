@@ -9,8 +9,10 @@ use serde_json::Value;
 use crate::common::{json, list, stderr, stdout, texts};
 use crate::support::{self, Made, fixtures, real_database};
 
+/// The project is another than in the reference for sessions of the project "global": they show
+/// their own directories.
 #[test]
-fn a_real_database_lists_as_the_reference_but_the_global_project_shows_its_own_directories() {
+fn real_database_lists_as_its_reference() {
     let _limit = support::limit(60);
     for version in ["1.2.1", "1.14.34", "1.18.33", "1.18.33-v2api"] {
         let (_directory, db) = real_database(version);
@@ -42,7 +44,7 @@ fn a_real_database_lists_as_the_reference_but_the_global_project_shows_its_own_d
 }
 
 #[test]
-fn the_json_of_a_session_has_its_keys_and_the_details_the_database_has() {
+fn json_of_a_session_has_all_keys_and_details() {
     let _limit = support::limit(60);
     let made = Made::new();
     made.session("ses_a", 2000);
@@ -61,7 +63,7 @@ fn the_json_of_a_session_has_its_keys_and_the_details_the_database_has() {
 }
 
 #[test]
-fn tsv_and_ids_are_one_line_a_session_whatever_the_title_holds() {
+fn tsv_and_ids_are_one_line_whatever_the_title() {
     let _limit = support::limit(60);
     let made = Made::new();
     made.session("ses_a", 2000);
@@ -80,7 +82,7 @@ fn tsv_and_ids_are_one_line_a_session_whatever_the_title_holds() {
 }
 
 #[test]
-fn nothing_that_a_terminal_acts_on_is_printed_in_any_format() {
+fn no_format_prints_terminal_control_characters() {
     let _limit = support::limit(60);
     let made = Made::new();
     let hostile = "\u{1b}]0;x\u{7}\u{9b}31m\u{7f}\u{202e}\u{2028}\r\0end";
@@ -145,7 +147,7 @@ fn marked_sessions_are_hidden_in_the_table_only() {
 }
 
 #[test]
-fn sorting_limiting_and_filtering_do_what_they_say() {
+fn list_sorts_limits_and_filters() {
     let _limit = support::limit(60);
     let made = Made::new();
     for (id, updated) in [
@@ -242,7 +244,7 @@ fn repositories(at: &Path) {
 }
 
 #[test]
-fn the_project_is_the_worktree_else_the_git_root_else_the_directory() {
+fn project_is_worktree_else_git_root_else_directory() {
     let _limit = support::limit(60);
     let place = tempfile::tempdir().unwrap();
     let at = place.path().canonicalize().unwrap();

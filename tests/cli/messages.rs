@@ -16,7 +16,7 @@ use crate::support::{self, Made, command, sessions};
 // ---- Streams and messages.
 
 #[test]
-fn slow_reader_of_a_pipe_that_does_not_block_gets_everything() {
+fn slow_reader_of_a_nonblocking_pipe_gets_everything() {
     let _limit = support::limit(60);
     let made = Made::new();
     made.run("BEGIN");
@@ -62,7 +62,7 @@ fn slow_reader_of_a_pipe_that_does_not_block_gets_everything() {
 }
 
 #[test]
-fn output_that_cannot_be_written_is_an_error_that_says_so() {
+fn unwritable_output_is_reported_as_an_error() {
     let _limit = support::limit(60);
     if !Path::new("/dev/full").exists() {
         support::skip("/dev/full: there is none");
@@ -146,7 +146,7 @@ fn each_message_is_one_write_after_the_table() {
 }
 
 #[test]
-fn removed_current_directory_is_said_to_be_removed() {
+fn removed_current_directory_is_reported() {
     let _limit = support::limit(60);
     let made = Made::new();
     made.session("ses_a", 1);
@@ -173,7 +173,7 @@ fn removed_current_directory_is_said_to_be_removed() {
 
 /// A helper of version 0.1.0 names its own option.
 #[test]
-fn way_out_of_a_lock_names_options_of_this_program() {
+fn hint_for_a_locked_database_names_own_options() {
     let _limit = support::limit(60);
     let place = tempfile::tempdir().unwrap();
     let helper = place.path().join("helper");
@@ -261,7 +261,7 @@ fn said_by_a_slow(command: &str, is_terminal: bool) -> String {
 }
 
 #[test]
-fn what_is_waited_for_is_said_on_a_terminal_after_a_second() {
+fn terminal_shows_what_is_awaited_after_a_second() {
     let _limit = support::limit(120);
     let said = |command: &'static str, is_terminal| {
         thread::spawn(move || (command, said_by_a_slow(command, is_terminal)))

@@ -15,7 +15,7 @@ use crate::place::{Machine, Place, copy_of, database, ids, remote, stderr, stdou
 use crate::support::{self, Host, Made, list, preload, text};
 
 #[test]
-fn another_machines_clock_that_is_far_ahead_hides_no_session_of_this_one() {
+fn clock_ahead_on_another_machine_hides_no_session() {
     let _limit = support::limit(120);
     const HOUR: i64 = 3_600_000;
     let now = opencode_sessions::session::Millis::now().0;
@@ -97,7 +97,7 @@ fn another_machines_clock_that_is_far_ahead_hides_no_session_of_this_one() {
 }
 
 #[test]
-fn service_says_of_another_programs_database_what_list_says() {
+fn service_and_list_agree_on_a_foreign_database() {
     let _limit = support::limit(60);
     let place = Place::new();
     let made = Made::of("CREATE TABLE moz_places (id)");
@@ -159,7 +159,7 @@ fn turn(link: &Path, to: &Path) {
 }
 
 #[test]
-fn service_follows_a_link_that_is_turned() {
+fn service_follows_a_retargeted_link() {
     let _limit = support::limit(120);
     let (place, work, play) = (Place::new(), Made::new(), Made::new());
     work.session("ses_work", 1);
@@ -208,7 +208,7 @@ fn service_follows_a_link_that_is_turned() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn refresh_waits_for_where_a_slow_path_leads() {
+fn refresh_waits_for_a_slow_path_to_resolve() {
     let _limit = support::limit(60);
     let (place, work, play) = (Place::new(), Made::new(), Made::new());
     work.session("ses_work", 1);
@@ -225,7 +225,7 @@ fn refresh_waits_for_where_a_slow_path_leads() {
 }
 
 #[test]
-fn library_host_follows_a_database_that_becomes_a_link() {
+fn library_host_follows_a_database_turned_link() {
     use opencode_sessions::service::{Config, Event, Service};
     let _limit = support::limit(60);
     let (place, made) = (Place::new(), Made::new());
@@ -259,7 +259,7 @@ fn library_host_follows_a_database_that_becomes_a_link() {
 }
 
 #[test]
-fn service_sees_names_part_and_meet() {
+fn service_sees_names_split_and_merge() {
     let _limit = support::limit(120);
     let place = Place::new();
     let (one, other) = (Made::new(), Made::new());
@@ -336,7 +336,7 @@ pub(crate) fn mounted(from: &Path, to: &Path, program: &Command) -> Option<Comma
 }
 
 #[test]
-fn another_name_of_the_database_is_not_another_database() {
+fn second_name_of_a_database_is_not_a_second_source() {
     let _limit = support::limit(120);
     for kind in [
         "link",
@@ -419,7 +419,7 @@ fn another_name_of_the_database_is_not_another_database() {
 }
 
 #[test]
-fn the_hard_link_with_the_log_is_the_one_that_is_read() {
+fn hard_link_with_the_log_is_the_one_read() {
     let _limit = support::limit(60);
     let (place, machine) = (Place::new(), Machine::new(&["ses_1"]));
     // What is only in the log.
@@ -440,7 +440,7 @@ fn the_hard_link_with_the_log_is_the_one_that_is_read() {
 
 #[test]
 #[cfg_attr(not(target_os = "linux"), ignore = "file names must be UTF-8")]
-fn databases_that_differ_in_odd_bytes_are_all_listed() {
+fn databases_with_non_utf8_names_are_all_listed() {
     let _limit = support::limit(60);
     let place = Place::new();
     let names: [&[u8]; 3] = [b"a\xff.db", b"a\xfe.db", br"a\xff.db"];

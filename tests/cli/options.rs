@@ -9,7 +9,7 @@ use crate::support::{self, Made, command, sessions};
 use crate::table::on_terminal;
 
 #[test]
-fn wrong_usage_is_exit_2_and_says_the_right_usage() {
+fn usage_error_exits_2_and_shows_the_usage() {
     let _limit = support::limit(60);
     for args in [
         &["--nonsense"][..],
@@ -41,7 +41,7 @@ fn wrong_usage_is_exit_2_and_says_the_right_usage() {
 }
 
 #[test]
-fn without_db_the_environment_says_which_database() {
+fn opencode_db_variable_names_the_database() {
     let _limit = support::limit(60);
     let made = Made::new();
     made.session("ses_a", 1);
@@ -73,7 +73,7 @@ fn without_db_the_environment_says_which_database() {
 }
 
 #[test]
-fn a_reader_that_leaves_early_is_no_error() {
+fn closed_pipe_is_not_an_error() {
     let _limit = support::limit(60);
     let made = Made::new();
     for n in 0..5000 {
@@ -99,7 +99,7 @@ fn a_reader_that_leaves_early_is_no_error() {
 }
 
 #[test]
-fn repeated_option_counts_as_written_last() {
+fn last_of_a_repeated_option_counts() {
     let _limit = support::limit(60);
     let made = Made::new();
     for n in 1..=3 {
@@ -123,7 +123,7 @@ fn repeated_option_counts_as_written_last() {
 }
 
 #[test]
-fn help_fits_its_terminal_and_help_has_help() {
+fn help_fits_the_terminal_and_has_its_own_help() {
     let _limit = support::limit(60);
     for program in [sessions(), support::lister()] {
         let output = command(program).args(["help", "--help"]).output().unwrap();

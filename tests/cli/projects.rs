@@ -95,7 +95,7 @@ fn dead_directories_delay_only_themselves() {
 }
 
 #[test]
-fn many_sources_with_dead_directories_stay_within_one_deadline() {
+fn many_dead_directories_share_one_deadline() {
     let _limit = support::limit(60);
     let place = tempfile::tempdir().unwrap();
     let at = place.path().canonicalize().unwrap();
@@ -126,7 +126,7 @@ fn many_sources_with_dead_directories_stay_within_one_deadline() {
 
 /// Where there is a worktree, too, and whoever is asked.
 #[test]
-fn directories_that_are_gone_are_said_to_be() {
+fn missing_directories_are_reported_as_gone() {
     let _limit = support::limit(60);
     let place = tempfile::tempdir().unwrap();
     let at = place.path().canonicalize().unwrap();
@@ -193,7 +193,7 @@ fn output_within(command: &mut Command, patience: Duration) -> Output {
 }
 
 #[test]
-fn wanted_project_on_a_dead_disk_ends_at_the_deadline() {
+fn project_filter_on_a_dead_disk_ends_at_the_deadline() {
     let _limit = support::limit(60);
     let place = tempfile::tempdir().unwrap();
     let at = place.path().canonicalize().unwrap();
@@ -220,7 +220,7 @@ fn wanted_project_on_a_dead_disk_ends_at_the_deadline() {
 }
 
 #[test]
-fn wanted_project_on_a_slow_disk_is_waited_for() {
+fn project_filter_waits_for_a_slow_disk() {
     let _limit = support::limit(60);
     let place = tempfile::tempdir().unwrap();
     let at = place.path().canonicalize().unwrap();

@@ -13,7 +13,7 @@ use crate::support::{self, Host, list, preload, text};
 // ---- Several sources in a service.
 
 #[test]
-fn of_three_sources_one_hangs_one_lies_and_one_is_fine() {
+fn hanging_and_lying_sources_spare_the_third() {
     let _limit = support::limit(90);
     let (place, fine) = (Place::new(), Machine::new(&["ses_1"]));
     let config = [
@@ -123,7 +123,7 @@ fn of_three_sources_one_hangs_one_lies_and_one_is_fine() {
 }
 
 #[test]
-fn a_command_is_asked_at_its_pace() {
+fn command_is_asked_at_its_own_interval() {
     let _limit = support::limit(60);
     let (place, machine) = (Place::new(), Machine::new(&["ses_1"]));
     let launches = place.path("launches");
@@ -160,7 +160,7 @@ fn a_command_is_asked_at_its_pace() {
 }
 
 #[test]
-fn sighup_takes_a_new_configuration_and_refuses_a_bad_one() {
+fn sighup_loads_a_valid_config_and_rejects_a_bad_one() {
     let _limit = support::limit(60);
     let place = Place::new();
     let (one, two) = (
@@ -224,7 +224,7 @@ fn sighup_takes_a_new_configuration_and_refuses_a_bad_one() {
 }
 
 #[test]
-fn a_refresh_of_a_source_that_is_taken_away_is_answered() {
+fn refresh_of_a_removed_source_is_answered() {
     let _limit = support::limit(60);
     let (place, fine) = (Place::new(), Machine::new(&["ses_1"]));
     let hangs = remote("hangs", &[place.misbehaving("hangs-after-hello")], "1s");
@@ -270,8 +270,9 @@ fn a_refresh_of_a_source_that_is_taken_away_is_answered() {
     assert_eq!(status.code(), Some(0));
 }
 
+/// Another command of the same name is not taken for the old one.
 #[test]
-fn another_command_of_the_same_name_is_not_taken_for_the_old_one() {
+fn new_command_under_an_old_name_starts_afresh() {
     let _limit = support::limit(60);
     let (place, one) = (Place::new(), Machine::new(&["ses_old"]));
     place.config(&remote("devbox", &one.words(), "1s"));
@@ -299,7 +300,7 @@ fn another_command_of_the_same_name_is_not_taken_for_the_old_one() {
 }
 
 #[test]
-fn a_source_that_is_known_to_fail_delays_no_look_up() {
+fn failing_source_delays_no_look_up() {
     let _limit = support::limit(60);
     let (place, fine) = (Place::new(), Machine::new(&["ses_1"]));
     let hangs = remote("hangs", &[place.misbehaving("hangs-before-output")], "1s");
@@ -333,7 +334,7 @@ fn a_source_that_is_known_to_fail_delays_no_look_up() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_disk_that_does_not_answer_holds_up_its_own_source_only() {
+fn dead_disk_delays_only_its_own_source() {
     let _limit = support::limit(60);
     let (place, fine) = (Place::new(), Machine::new(&["ses_1"]));
     let disk = preload::Library::of("hanging_disk.c");
@@ -364,8 +365,9 @@ fn a_disk_that_does_not_answer_holds_up_its_own_source_only() {
     }
 }
 
+/// Among other sources, a database that was not named and is not there is none.
 #[test]
-fn a_database_that_nobody_named_and_that_is_not_there_is_no_source_among_others() {
+fn missing_unnamed_database_is_not_a_source() {
     let _limit = support::limit(60);
     let (place, fine) = (Place::new(), Machine::new(&["ses_1"]));
     place.config(&(format!("discover = true\n{}", remote("far", &fine.words(), "15s"))));
@@ -384,8 +386,10 @@ fn a_database_that_nobody_named_and_that_is_not_there_is_no_source_among_others(
     );
 }
 
+/// A copy that is not archived does not bring it back after a restart, though the source of the
+/// archived one is away.
 #[test]
-fn an_archived_session_stays_hidden_after_a_restart_without_its_source() {
+fn archived_session_stays_hidden_without_its_source() {
     let _limit = support::limit(60);
     let place = Place::new();
     let (live, copied) = (Machine::new(&["ses_1"]), Machine::new(&["ses_1"]));
@@ -427,8 +431,9 @@ fn an_archived_session_stays_hidden_after_a_restart_without_its_source() {
 
 // ---- One session in two places.
 
+/// The other source is named beside it.
 #[test]
-fn a_copied_database_shows_each_session_once_and_names_both() {
+fn copied_database_shows_each_session_once() {
     let _limit = support::limit(60);
     let (place, live) = (Place::new(), Machine::new(&["ses_1", "ses_2", "ses_3"]));
     live.made.run("PRAGMA wal_checkpoint(truncate)");

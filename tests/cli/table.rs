@@ -29,7 +29,7 @@ pub(crate) fn on_terminal(width: u16, run: &mut Command) -> String {
 }
 
 #[test]
-fn a_table_is_as_wide_as_its_terminal_and_coloured_only_there() {
+fn table_fits_the_terminal_and_is_coloured_only_there() {
     let _limit = support::limit(60);
     let made = Made::new();
     made.session("ses_0123456789012345678901234567", 2000);
@@ -63,7 +63,7 @@ fn a_table_is_as_wide_as_its_terminal_and_coloured_only_there() {
 }
 
 #[test]
-fn a_path_that_is_no_utf8_is_listed() {
+fn non_utf8_path_is_listed() {
     let _limit = support::limit(60);
     let made = Made::new();
     made.session("ses_a", 1);
@@ -83,7 +83,7 @@ fn a_path_that_is_no_utf8_is_listed() {
 }
 
 #[test]
-fn source_is_shown_wherever_there_can_be_several() {
+fn source_column_is_shown_with_several_sources() {
     let _limit = support::limit(60);
     let (old, new) = (Made::new(), Made::new());
     old.session("ses_old", 1);
@@ -110,7 +110,7 @@ fn source_is_shown_wherever_there_can_be_several() {
 }
 
 #[test]
-fn what_a_table_does_not_show_is_counted() {
+fn table_counts_what_it_hides() {
     let _limit = support::limit(60);
     let made = Made::new();
     for n in 1..=5 {
@@ -151,7 +151,7 @@ fn what_a_table_does_not_show_is_counted() {
 }
 
 #[test]
-fn rows_of_another_kind_and_the_sort_key_are_visible() {
+fn table_shows_kinds_of_rows_and_the_sort_key() {
     let _limit = support::limit(60);
     let made = Made::new();
     for id in ["ses_plain", "ses_old", "ses_child", "ses_marked"] {
@@ -195,8 +195,9 @@ fn rows_of_another_kind_and_the_sort_key_are_visible() {
     }
 }
 
+/// Invisible characters within a name are shown.
 #[test]
-fn invisible_title_is_none_and_names_show_what_is_hidden_in_them() {
+fn invisible_title_counts_as_none() {
     let _limit = support::limit(60);
     let made = Made::new();
     made.session("ses_a", 3);

@@ -7,7 +7,7 @@ use crate::common::{ALL, LOOSE, each, skipped};
 use crate::support::{self, Made, helper, listing};
 
 #[test]
-fn a_cell_of_another_type_is_null_and_no_failure() {
+fn cell_of_another_type_is_null() {
     let _limit = support::limit(30);
     let made = Made::of(LOOSE);
     let texts = [
@@ -63,7 +63,7 @@ fn a_cell_of_another_type_is_null_and_no_failure() {
 }
 
 #[test]
-fn numbers_are_taken_as_far_as_they_go() {
+fn numbers_are_parsed_as_far_as_they_go() {
     let _limit = support::limit(30);
     let made = Made::of(LOOSE);
     made.run(
@@ -92,7 +92,7 @@ fn numbers_are_taken_as_far_as_they_go() {
 }
 
 #[test]
-fn a_model_that_does_not_parse_is_null() {
+fn unparsable_model_is_null() {
     let _limit = support::limit(30);
     let made = Made::of(LOOSE);
     for (at, model) in [
@@ -137,7 +137,7 @@ fn a_model_that_does_not_parse_is_null() {
 }
 
 #[test]
-fn a_text_that_is_no_text_is_repaired_and_no_failure() {
+fn invalid_utf8_is_repaired() {
     let _limit = support::limit(30);
     let made = Made::of(LOOSE);
     for (at, bytes) in [
@@ -188,7 +188,7 @@ fn a_text_that_is_no_text_is_repaired_and_no_failure() {
 }
 
 #[test]
-fn a_row_without_a_valid_id_is_left_out_and_counted() {
+fn row_without_a_valid_id_is_omitted_and_counted() {
     let _limit = support::limit(30);
     for unique in ["", "CREATE UNIQUE INDEX i ON session (id)"] {
         let made = Made::of(LOOSE);
@@ -210,8 +210,9 @@ fn a_row_without_a_valid_id_is_left_out_and_counted() {
     }
 }
 
+/// The others are counted as skipped.
 #[test]
-fn of_rows_with_one_id_the_newest_is_kept_and_the_others_are_counted() {
+fn newest_of_rows_with_one_id_is_kept() {
     let _limit = support::limit(30);
     let made = Made::of(LOOSE);
     made.run(
@@ -238,7 +239,7 @@ fn of_rows_with_one_id_the_newest_is_kept_and_the_others_are_counted() {
 /// In UTF-16 two different texts can be the same text in UTF-8, so that what a
 /// unique index promises does not hold on the wire.
 #[test]
-fn ids_that_are_one_only_in_utf8_are_one_session() {
+fn ids_equal_only_in_utf8_are_one_session() {
     let _limit = support::limit(30);
     let directory = tempfile::tempdir().unwrap();
     let db = directory.path().join("opencode.db");
@@ -259,7 +260,7 @@ fn ids_that_are_one_only_in_utf8_are_one_session() {
 }
 
 #[test]
-fn a_text_longer_than_4_kib_is_cut_at_a_character_and_counted() {
+fn text_over_4_kib_is_cut_at_a_character_and_counted() {
     let _limit = support::limit(60);
     let made = Made::of(LOOSE);
     // The text, its start on the wire, and whether that is less.
@@ -326,7 +327,7 @@ fn a_text_longer_than_4_kib_is_cut_at_a_character_and_counted() {
 }
 
 #[test]
-fn a_large_worktree_is_cut_or_left_out_and_counted() {
+fn large_worktree_is_cut_or_omitted_and_counted() {
     let _limit = support::limit(30);
     let made = Made::of(LOOSE);
     made.run(

@@ -57,7 +57,7 @@ fn agrees(tables: &str, insert: &str) {
 }
 
 #[test]
-fn content_of_every_declared_type_is_judged_as_the_definition_says() {
+fn content_of_every_declared_type_is_marked_as_defined() {
     let _limit = support::limit(60);
     for kind in [
         "text NOT NULL",
@@ -81,7 +81,7 @@ fn content_of_every_declared_type_is_judged_as_the_definition_says() {
 }
 
 #[test]
-fn content_in_rows_without_a_rowid_is_judged_as_the_definition_says() {
+fn content_without_a_rowid_is_marked_as_defined() {
     let _limit = support::limit(60);
     for tables in [
         "CREATE TABLE part (session_id text, data, PRIMARY KEY (session_id, data)) WITHOUT ROWID",
@@ -96,7 +96,7 @@ fn content_in_rows_without_a_rowid_is_judged_as_the_definition_says() {
 }
 
 #[test]
-fn computed_content_is_judged_as_the_definition_says() {
+fn computed_content_is_marked_as_defined() {
     let _limit = support::limit(60);
     for kind in ["VIRTUAL", "STORED"] {
         agrees(
@@ -111,7 +111,7 @@ fn computed_content_is_judged_as_the_definition_says() {
 /// SQLite's incremental blob I/O refuses tables with a computed column, also for
 /// the other columns.
 #[test]
-fn large_content_beside_a_computed_column_is_judged_as_the_definition_says() {
+fn large_cell_with_computed_column_is_marked_as_defined() {
     let _limit = support::limit(60);
     for kind in ["VIRTUAL", "STORED"] {
         agrees(
@@ -125,7 +125,7 @@ fn large_content_beside_a_computed_column_is_judged_as_the_definition_says() {
 }
 
 #[test]
-fn content_in_a_utf16_database_is_judged_as_the_definition_says() {
+fn content_in_utf16_is_marked_as_defined() {
     let _limit = support::limit(60);
     for encoding in ["UTF-16le", "UTF-16be"] {
         let directory = tempfile::tempdir().unwrap();
@@ -145,7 +145,7 @@ fn content_in_a_utf16_database_is_judged_as_the_definition_says() {
 }
 
 #[test]
-fn content_under_a_collation_of_its_own_is_judged_as_the_definition_says() {
+fn content_with_own_collation_is_marked_as_defined() {
     let _limit = support::limit(60);
     for (session, part) in [
         ("text COLLATE NOCASE", "text"),
@@ -164,7 +164,7 @@ fn content_under_a_collation_of_its_own_is_judged_as_the_definition_says() {
 }
 
 #[test]
-fn content_at_both_ends_of_the_rowids_is_judged_as_the_definition_says() {
+fn content_at_extreme_rowids_is_marked_as_defined() {
     let _limit = support::limit(60);
     agrees(
         &format!(

@@ -383,7 +383,7 @@ fn objects(whole: &Whole) -> Vec<(String, bool, &'static [&'static str])> {
 }
 
 #[test]
-fn undamaged_database_has_all_that_can_be_lost() {
+fn undamaged_database_has_every_optional_part() {
     let _limit = support::limit(60);
     for mode in MODES {
         let sessions = Whole::new(mode).sessions;
@@ -450,7 +450,7 @@ fn swapped_pages_of_an_optional_part_fail_no_listing() {
 }
 
 #[test]
-fn root_that_is_another_tables_fails_no_listing() {
+fn root_of_another_table_fails_no_listing() {
     let _limit = support::limit(120);
     for mode in MODES {
         let whole = Whole::new(mode);
@@ -476,7 +476,7 @@ fn root_that_is_another_tables_fails_no_listing() {
 
 /// That is no damage: the part is not there, as in other versions of OpenCode.
 #[test]
-fn missing_optional_part_is_null_and_no_damage() {
+fn missing_optional_part_is_null_and_not_degraded() {
     let _limit = support::limit(120);
     for mode in MODES {
         let whole = Whole::new(mode);
@@ -519,7 +519,7 @@ fn view_in_place_of_an_optional_table_fails_no_listing() {
 }
 
 #[test]
-fn damaged_table_of_sessions_fails_the_listing_as_corrupt() {
+fn damaged_session_table_fails_the_listing() {
     let _limit = support::limit(60);
     for mode in MODES {
         let whole = Whole::new(mode);

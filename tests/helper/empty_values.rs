@@ -113,7 +113,7 @@ fn is_a_count(column: &str, value: &str) -> bool {
 }
 
 #[test]
-fn empty_value_in_any_column_is_none() {
+fn empty_value_in_any_column_is_null() {
     let _limit = support::limit(60);
     for table in ["session", "session_v2"] {
         let made = made_of(table);
@@ -146,7 +146,7 @@ fn empty_value_in_any_column_is_none() {
 }
 
 #[test]
-fn empty_value_is_none_in_look_ups_too() {
+fn empty_value_is_null_in_look_ups_too() {
     let _limit = support::limit(60);
     for table in ["session", "session_v2"] {
         let made = made_of(table);
@@ -170,7 +170,7 @@ fn empty_value_is_none_in_look_ups_too() {
 }
 
 #[test]
-fn times_of_creation_and_update_keep_a_zero() {
+fn created_and_updated_times_keep_a_zero() {
     let _limit = support::limit(60);
     for table in ["session", "session_v2"] {
         let made = Made::of(&format!(
@@ -201,7 +201,7 @@ fn times_of_creation_and_update_keep_a_zero() {
 }
 
 #[test]
-fn times_that_can_be_null_are_null_where_zero() {
+fn optional_times_are_null_where_zero() {
     let _limit = support::limit(60);
     let columns = [
         ("time_archived", "timeArchived"),

@@ -18,7 +18,7 @@ use crate::support::{
 // ---- What became of the file.
 
 #[test]
-fn where_there_is_no_file_the_database_is_missing() {
+fn database_without_a_file_is_missing() {
     let _limit = support::limit(30);
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
@@ -36,7 +36,7 @@ fn where_there_is_no_file_the_database_is_missing() {
 }
 
 #[test]
-fn a_file_of_zero_bytes_is_young_and_then_empty() {
+fn zero_byte_file_is_young_then_empty() {
     let _limit = support::limit(30);
     let directory = tempfile::tempdir().unwrap();
     let db = directory.path().join("opencode.db");
@@ -49,7 +49,7 @@ fn a_file_of_zero_bytes_is_young_and_then_empty() {
 }
 
 #[test]
-fn a_database_without_tables_is_empty() {
+fn database_without_tables_is_empty() {
     let _limit = support::limit(30);
     let made = Made::of("");
     assert_eq!(state(&made.db), "empty");
@@ -60,7 +60,7 @@ fn a_database_without_tables_is_empty() {
 }
 
 #[test]
-fn the_log_beside_a_file_of_zero_bytes_is_left_alone() {
+fn log_beside_a_zero_byte_file_is_left_alone() {
     let _limit = support::limit(30);
     let (_directory, db) = real_database("1.2.1");
     let log = beside(&db, "-wal");
@@ -80,7 +80,7 @@ fn the_log_beside_a_file_of_zero_bytes_is_left_alone() {
 
 /// SQLite takes a file of one byte for one of none (`unixFileSize`).
 #[test]
-fn the_log_beside_a_file_of_one_byte_is_left_alone() {
+fn log_beside_a_one_byte_file_is_left_alone() {
     let _limit = support::limit(30);
     let (_directory, db) = real_database("1.2.1");
     let log = beside(&db, "-wal");
@@ -95,7 +95,7 @@ fn the_log_beside_a_file_of_one_byte_is_left_alone() {
 }
 
 #[test]
-fn a_file_that_is_no_database_is_said_to_be_none_and_is_not_changed() {
+fn file_that_is_not_a_database_is_reported_unchanged() {
     let _limit = support::limit(60);
     let directory = tempfile::tempdir().unwrap();
     let db = directory.path().join("opencode.db");
@@ -128,7 +128,7 @@ fn a_file_that_is_no_database_is_said_to_be_none_and_is_not_changed() {
 }
 
 #[test]
-fn something_else_in_the_place_of_the_file_is_no_database_and_nothing_hangs() {
+fn irregular_file_is_not_a_database_and_hangs_nothing() {
     let _limit = support::limit(30);
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name);
@@ -150,8 +150,9 @@ fn something_else_in_the_place_of_the_file_is_no_database_and_nothing_hangs() {
     }
 }
 
+/// Also names that SQLite itself would read as something else.
 #[test]
-fn a_link_to_a_database_and_a_name_that_sqlite_would_read_otherwise_are_the_database() {
+fn links_and_uri_like_names_open_the_database() {
     let _limit = support::limit(30);
     let made = Made::new();
     made.session("ses_a", 1);
@@ -190,7 +191,7 @@ fn several_pages() -> (tempfile::TempDir, PathBuf) {
 }
 
 #[test]
-fn a_database_cut_off_anywhere_is_never_listed_in_part() {
+fn truncated_database_is_never_listed_in_part() {
     let _limit = support::limit(120);
     let (_directory, db) = several_pages();
     let whole = fs::read(&db).unwrap();
@@ -254,7 +255,7 @@ fn assert_same_but_degraded(expected: &[Value], sessions: &[Value], end: &Value)
 }
 
 #[test]
-fn damage_to_any_page_is_said_or_does_not_matter() {
+fn damage_to_any_page_is_reported_or_harmless() {
     let _limit = support::limit(180);
     let (_directory, db) = several_pages();
     let whole = fs::read(&db).unwrap();
@@ -297,7 +298,7 @@ fn damage_to_any_page_is_said_or_does_not_matter() {
 // ---- Its owner does not notice.
 
 #[test]
-fn a_file_without_tables_is_left_alone_until_it_has_settled() {
+fn file_without_tables_is_young_until_it_settles() {
     let _limit = support::limit(30);
     // Not even opened: who holds a lock does not matter.
     let made = rollback_mode("CREATE TABLE x (y); DROP TABLE x; VACUUM");
@@ -316,7 +317,7 @@ fn a_file_without_tables_is_left_alone_until_it_has_settled() {
 }
 
 #[test]
-fn a_file_that_changed_in_the_future_is_not_young_for_ever() {
+fn file_changed_in_the_future_is_not_young_forever() {
     let _limit = support::limit(30);
     let made = rollback_mode(ONE_SESSION);
     File::options()

@@ -103,7 +103,7 @@ const NEWER: [&str; 4] = [
 ];
 
 #[test]
-fn part_is_passed_over_only_if_exactly_true() {
+fn part_is_skipped_only_if_flag_is_exactly_true() {
     let _limit = support::limit(60);
     let made = made();
     let values = [
@@ -147,7 +147,7 @@ fn part_is_passed_over_only_if_exactly_true() {
 }
 
 #[test]
-fn prompt_comes_after_messages_that_are_not_the_persons() {
+fn prompt_is_the_first_message_of_the_user() {
     let _limit = support::limit(60);
     let made = made();
     for (n, before) in [
@@ -293,7 +293,7 @@ fn role_of_a_large_message_is_known() {
 }
 
 #[test]
-fn prompt_that_waits_is_of_a_person() {
+fn pending_prompt_is_of_the_user() {
     let _limit = support::limit(60);
     for table in ["session_inbox", "session_pending"] {
         let made = made();
@@ -334,7 +334,7 @@ fn prompt_that_waits_is_of_a_person() {
 }
 
 #[test]
-fn odd_row_that_waits_means_no_prompt() {
+fn invalid_pending_row_means_no_prompt() {
     let _limit = support::limit(60);
     let made = made();
     for table in ["session_inbox", "session_pending"] {

@@ -21,7 +21,7 @@ fn locked(db: &Path) -> Connection {
 }
 
 #[test]
-fn a_locked_database_is_busy_after_the_busy_timeout() {
+fn locked_database_is_busy_after_the_timeout() {
     let _limit = support::limit(60);
     let (_directory, db) = at_rest(ONE_SESSION);
     let holder = locked(&db);
@@ -47,7 +47,7 @@ fn a_locked_database_is_busy_after_the_busy_timeout() {
 }
 
 #[test]
-fn a_lock_that_is_released_in_time_is_waited_for() {
+fn lock_released_in_time_is_waited_for() {
     let _limit = support::limit(60);
     let (_directory, db) = at_rest(ONE_SESSION);
     let holder = locked(&db);
@@ -61,7 +61,7 @@ fn a_lock_that_is_released_in_time_is_waited_for() {
 }
 
 #[test]
-fn only_what_is_committed_is_seen_while_another_writes() {
+fn uncommitted_rows_of_a_writer_are_not_listed() {
     let _limit = support::limit(30);
     let made = Made::new();
     made.session("ses_a", 1);
@@ -78,7 +78,7 @@ fn only_what_is_committed_is_seen_while_another_writes() {
 }
 
 #[test]
-fn a_listing_leaves_the_log_the_file_and_no_lock() {
+fn listing_keeps_log_and_file_and_leaves_no_lock() {
     let _limit = support::limit(30);
     let made = Made::new();
     made.session("ses_a", 1);
@@ -108,7 +108,7 @@ fn a_listing_leaves_the_log_the_file_and_no_lock() {
 }
 
 #[test]
-fn a_log_that_a_dead_owner_left_is_read_and_stays() {
+fn log_of_a_dead_owner_is_read_and_kept() {
     let _limit = support::limit(30);
     // Version 1.2.1 left everything in the log: the main file has no tables.
     for version in ["1.2.1", "1.18.33"] {

@@ -117,7 +117,7 @@ fn memory_does_not_grow_with_the_number_of_sessions() {
 }
 
 #[test]
-fn more_than_200000_sessions_are_an_error_and_not_a_shorter_listing() {
+fn over_200000_sessions_are_an_error_not_a_short_list() {
     let _limit = support::limit(180);
     let (_directory, db) = many(200_001, "CREATE UNIQUE INDEX u ON session (id)");
     let output = helper(&db, &["--no-marker"]);
@@ -135,7 +135,7 @@ fn more_than_200000_sessions_are_an_error_and_not_a_shorter_listing() {
 }
 
 #[test]
-fn a_memory_limit_that_is_too_low_is_an_error_of_that_kind() {
+fn memory_limit_too_low_is_a_memory_error() {
     let _limit = support::limit(60);
     // SQLite needs as much of the schema in memory as there is.
     let tables: String = (0..20)

@@ -73,7 +73,7 @@ fn in_a_read_only_directory(db: &Path) -> Option<Output> {
 }
 
 #[test]
-fn in_a_read_only_directory_a_database_without_a_log_is_listed() {
+fn read_only_database_without_a_log_is_listed() {
     let _limit = support::limit(60);
     let (directory, db) = at_rest(ONE_SESSION);
     let before = fs::read(&db).unwrap();
@@ -96,7 +96,7 @@ fn in_a_read_only_directory_a_database_without_a_log_is_listed() {
 }
 
 #[test]
-fn in_a_read_only_directory_a_database_with_a_log_is_listed_whole_or_not_at_all() {
+fn read_only_database_with_a_log_lists_all_or_nothing() {
     let _limit = support::limit(60);
     for version in ["1.2.1", "1.18.33"] {
         let (_directory, db) = real_database(version);
@@ -147,8 +147,9 @@ fn with_a_hot_journal() -> (tempfile::TempDir, PathBuf) {
     (directory, db)
 }
 
+/// The file holds pages of a transaction that was never committed.
 #[test]
-fn a_database_that_must_be_rolled_back_first_is_not_listed_as_it_lies_there() {
+fn hot_journal_database_is_not_listed_as_it_is() {
     let _limit = support::limit(30);
     let (_directory, db) = with_a_hot_journal();
     let before = fs::read(&db).unwrap();
@@ -158,7 +159,7 @@ fn a_database_that_must_be_rolled_back_first_is_not_listed_as_it_lies_there() {
 }
 
 #[test]
-fn in_a_read_only_directory_a_database_that_must_be_rolled_back_is_not_listed_either() {
+fn read_only_hot_journal_database_is_not_listed() {
     let _limit = support::limit(30);
     let (_directory, db) = with_a_hot_journal();
     let Some(output) = in_a_read_only_directory(&db) else {
@@ -170,7 +171,7 @@ fn in_a_read_only_directory_a_database_that_must_be_rolled_back_is_not_listed_ei
 }
 
 #[test]
-fn a_file_that_may_not_be_read_is_an_error_of_that_kind() {
+fn unreadable_file_is_a_permission_error() {
     let _limit = support::limit(30);
     let (_directory, db) = at_rest(ONE_SESSION);
     fs::set_permissions(&db, Permissions::from_mode(0o000)).unwrap();

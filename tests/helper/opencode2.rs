@@ -182,7 +182,7 @@ fn database_after_a_resumed_import_lists_as_its_reference() {
 
 /// The main process finds the project: nothing of these directories is there.
 #[test]
-fn projects_are_those_of_the_references() {
+fn projects_match_the_references() {
     let _limit = support::limit(60);
     for version in ["2.0-fresh", "2.0-upgraded", "2.0-importing", "2.0-resumed"] {
         let (_directory, db) = real_database(version);
@@ -205,7 +205,7 @@ fn projects_are_those_of_the_references() {
 
 /// Its directory is a path at the place of execution, and says nothing here.
 #[test]
-fn session_of_a_workspace_keeps_its_directory_as_project() {
+fn workspace_session_keeps_its_directory_as_project() {
     let _limit = support::limit(60);
     let (_directory, db) = real_database("2.0-fresh");
     let place = tempfile::tempdir().unwrap();
@@ -407,7 +407,7 @@ const NEXT: &str = "CREATE TABLE session (id text PRIMARY KEY, project_id text N
   time_suspended integer)";
 
 #[test]
-fn session_table_of_a_beta_is_one_of_opencode_2() {
+fn session_table_of_a_beta_counts_as_opencode_2() {
     let _limit = support::limit(60);
     let directory = tempfile::tempdir().unwrap();
     let db = directory.path().join("opencode-next.db");

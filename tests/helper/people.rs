@@ -10,7 +10,7 @@ use crate::common::{LOOSE, MARKER, ONE_SESSION, at_rest, beside};
 use crate::support::{self, Made, command, complete, helper, ids, lister, settle};
 
 #[test]
-fn without_db_the_environment_says_which_database_is_listed() {
+fn helper_without_db_reads_the_opencode_db_variable() {
     let _limit = support::limit(60);
     let home = tempfile::tempdir().unwrap();
     let place = |path: &str, id: &str| {
@@ -87,7 +87,7 @@ fn without_db_the_environment_says_which_database_is_listed() {
 }
 
 #[test]
-fn pretty_prints_a_table_in_which_no_text_of_the_database_moves_the_cursor() {
+fn pretty_table_lets_no_text_move_the_cursor() {
     let _limit = support::limit(30);
     let made = Made::of(LOOSE);
     made.run(
@@ -129,7 +129,7 @@ fn pretty_prints_a_table_in_which_no_text_of_the_database_moves_the_cursor() {
 }
 
 #[test]
-fn pretty_says_what_failed_and_where_there_is_nothing() {
+fn pretty_reports_failures_and_empty_results() {
     let _limit = support::limit(30);
     let directory = tempfile::tempdir().unwrap();
     let db = directory.path().join("opencode.db");
@@ -168,7 +168,7 @@ pub(crate) fn explained(db: &Path) -> String {
 }
 
 #[test]
-fn explain_shows_the_state_the_tables_the_log_the_plan_and_the_phases() {
+fn explain_shows_state_tables_log_plan_and_phases() {
     let _limit = support::limit(30);
     let made = Made::new();
     made.session("ses_a", 1);
@@ -201,7 +201,7 @@ fn explain_shows_the_state_the_tables_the_log_the_plan_and_the_phases() {
 }
 
 #[test]
-fn explain_shows_what_there_is_instead_of_a_database_of_opencode() {
+fn explain_shows_what_replaces_the_database() {
     let _limit = support::limit(30);
     let directory = tempfile::tempdir().unwrap();
     let db = directory.path().join("opencode.db");
@@ -227,7 +227,7 @@ fn explain_shows_what_there_is_instead_of_a_database_of_opencode() {
 }
 
 #[test]
-fn explain_prints_no_name_of_the_database_that_moves_the_cursor() {
+fn explain_lets_no_name_move_the_cursor() {
     let _limit = support::limit(30);
     let made = Made::new();
     made.session("ses_a", 1);
@@ -245,7 +245,7 @@ fn explain_prints_no_name_of_the_database_that_moves_the_cursor() {
 /// Whoever reads `-shm` of an open database in a process that has it open, too,
 /// loses its locks when it closes it.
 #[test]
-fn explain_leaves_the_locks_of_others_alone() {
+fn explain_leaves_other_locks_alone() {
     let _limit = support::limit(30);
     let made = Made::new();
     made.session("ses_a", 1);

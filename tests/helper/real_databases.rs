@@ -5,8 +5,9 @@ use serde_json::Value;
 
 use crate::support::{self, fixtures, listing, real_database};
 
+/// The ids, their order, the titles, the times and the marks.
 #[test]
-fn every_version_lists_the_ids_order_titles_times_and_marker_of_the_reference() {
+fn every_version_lists_as_its_reference() {
     let _limit = support::limit(60);
     for version in ["1.2.1", "1.14.34", "1.18.33", "1.18.33-v2api"] {
         let (_directory, db) = real_database(version);

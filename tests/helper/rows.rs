@@ -7,7 +7,7 @@ use crate::people::explained;
 use crate::support::{self, Made, ids, listing};
 
 #[test]
-fn roots_that_are_not_archived_come_newest_first_and_ties_by_id() {
+fn unarchived_roots_come_newest_first_then_by_id() {
     let _limit = support::limit(30);
     let made = Made::of(LOOSE);
     made.run(
@@ -63,7 +63,7 @@ fn roots_that_are_not_archived_come_newest_first_and_ties_by_id() {
 }
 
 #[test]
-fn times_are_integers_reals_are_floored_and_other_types_are_null() {
+fn real_times_are_floored_and_other_types_are_null() {
     let _limit = support::limit(30);
     let made = Made::of(LOOSE);
     let times = [
@@ -111,8 +111,9 @@ fn times_are_integers_reals_are_floored_and_other_types_are_null() {
     assert_eq!(end["skipped"], skipped(0, 0, 0));
 }
 
+/// The one of the project "global" always is.
 #[test]
-fn a_worktree_that_means_nothing_is_null_and_always_for_the_project_global() {
+fn meaningless_worktree_is_null() {
     let _limit = support::limit(30);
     let made = Made::of(LOOSE);
     let worktrees = [
@@ -158,7 +159,7 @@ fn a_worktree_that_means_nothing_is_null_and_always_for_the_project_global() {
 }
 
 #[test]
-fn a_session_without_a_directory_is_not_listed() {
+fn session_without_a_directory_is_not_listed() {
     let _limit = support::limit(30);
     let made = Made::of(LOOSE);
     made.run(
@@ -173,7 +174,7 @@ fn a_session_without_a_directory_is_not_listed() {
 }
 
 #[test]
-fn only_the_exact_placeholder_or_no_title_is_untitled() {
+fn only_placeholder_or_missing_titles_are_untitled() {
     let _limit = support::limit(30);
     let made = Made::of(LOOSE);
     made.run(
@@ -194,7 +195,7 @@ fn only_the_exact_placeholder_or_no_title_is_untitled() {
 }
 
 #[test]
-fn the_newest_message_is_of_either_table_and_found_by_a_seek() {
+fn newest_message_of_either_table_is_found_by_a_seek() {
     let _limit = support::limit(30);
     let made = Made::new();
     for id in ["ses_a", "ses_b", "ses_c", "ses_d"] {

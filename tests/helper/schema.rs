@@ -221,7 +221,7 @@ fn lacking(session: &Value, column: &str) -> Value {
 }
 
 #[test]
-fn any_column_of_session_may_be_missing() {
+fn any_session_column_may_be_missing() {
     let _limit = support::limit(120);
     let (full, _) = listing(&made_with(&SESSION).db, &ALL);
     assert_eq!(full.len(), 5);
@@ -264,7 +264,7 @@ fn any_column_of_session_may_be_missing() {
 }
 
 #[test]
-fn a_session_table_of_ids_alone_is_listed() {
+fn session_table_of_ids_alone_is_listed() {
     let _limit = support::limit(30);
     let made = made_with(&SESSION[..1]);
     let (sessions, end) = listing(&made.db, &[]);
@@ -283,7 +283,7 @@ fn a_session_table_of_ids_alone_is_listed() {
 }
 
 #[test]
-fn without_a_session_table_the_database_is_empty() {
+fn database_without_a_session_table_is_empty() {
     let _limit = support::limit(30);
     for sql in [
         "DROP TABLE session",
@@ -299,8 +299,9 @@ fn without_a_session_table_the_database_is_empty() {
     }
 }
 
+/// Or the table is missing.
 #[test]
-fn without_a_project_table_or_its_columns_there_is_no_worktree() {
+fn missing_project_columns_mean_no_worktree() {
     let _limit = support::limit(30);
     for sql in [
         "ALTER TABLE project RENAME COLUMN worktree TO tree",
@@ -320,8 +321,9 @@ fn without_a_project_table_or_its_columns_there_is_no_worktree() {
     }
 }
 
+/// Or a whole table of content is missing.
 #[test]
-fn without_a_content_table_or_its_columns_nothing_in_it_is_marked() {
+fn missing_content_columns_mean_no_marks() {
     let _limit = support::limit(60);
     let all = ["ses_a", "ses_b", "ses_c", "ses_child"];
     let marked = |made: &Made| -> Vec<String> {
@@ -364,7 +366,7 @@ fn without_a_content_table_or_its_columns_nothing_in_it_is_marked() {
 }
 
 #[test]
-fn the_order_of_columns_changes_not_one_byte() {
+fn column_order_changes_no_byte() {
     let _limit = support::limit(60);
     let expected = session_lines(&made_with(&SESSION).db, &ALL);
     assert_eq!(expected.len(), 5);
@@ -395,7 +397,7 @@ fn the_order_of_columns_changes_not_one_byte() {
 }
 
 #[test]
-fn names_in_upper_case_are_the_same_names() {
+fn upper_case_names_are_the_same_names() {
     let _limit = support::limit(30);
     let expected = session_lines(&made_with(&SESSION).db, &ALL);
     let names: Vec<_> = SESSION
@@ -415,7 +417,7 @@ fn names_in_upper_case_are_the_same_names() {
 }
 
 #[test]
-fn columns_that_nobody_knows_do_no_harm() {
+fn unknown_columns_are_ignored() {
     let _limit = support::limit(30);
     let expected = session_lines(&made_with(&SESSION).db, &[]);
     let mut columns = SESSION.to_vec();
@@ -472,7 +474,7 @@ const UPGRADE: [&str; 33] = [
 ];
 
 #[test]
-fn every_schema_on_the_way_from_the_oldest_to_the_newest_lists_the_same_sessions() {
+fn every_intermediate_schema_lists_the_same_sessions() {
     let _limit = support::limit(120);
     let (_directory, db) = real_database("1.2.1");
     let stable = |sessions: &[Value]| -> Vec<Value> {
@@ -518,7 +520,7 @@ fn every_schema_on_the_way_from_the_oldest_to_the_newest_lists_the_same_sessions
 }
 
 #[test]
-fn a_session_table_whose_rows_have_no_rowid_is_a_schema_error_that_says_so() {
+fn session_table_without_rowid_is_a_schema_error() {
     let _limit = support::limit(30);
     let columns = "id text PRIMARY KEY, directory text, time_updated integer";
     for sql in [
@@ -537,7 +539,7 @@ fn a_session_table_whose_rows_have_no_rowid_is_a_schema_error_that_says_so() {
 }
 
 #[test]
-fn a_column_called_rowid_is_not_taken_for_the_rowid() {
+fn column_named_rowid_is_not_taken_for_the_rowid() {
     let _limit = support::limit(60);
     let expected = session_lines(&made_with(&SESSION).db, &[]);
     let names = ["rowid", "_rowid_", "oid"];
@@ -577,7 +579,7 @@ fn a_column_called_rowid_is_not_taken_for_the_rowid() {
 }
 
 #[test]
-fn tables_of_others_do_no_harm_even_where_they_are_broken() {
+fn broken_tables_of_others_are_ignored() {
     let _limit = support::limit(30);
     let made = made_with(&SESSION);
     let expected = session_lines(&made.db, &[]);
@@ -608,7 +610,7 @@ fn newest(sql: &str) -> Value {
 }
 
 #[test]
-fn the_newest_message_is_looked_up_only_through_an_index_that_fits() {
+fn newest_message_needs_a_fitting_index() {
     let _limit = support::limit(60);
     let columns = "id text PRIMARY KEY, session_id text, time_created integer, data text";
     for index in [
@@ -641,7 +643,7 @@ fn the_newest_message_is_looked_up_only_through_an_index_that_fits() {
 }
 
 #[test]
-fn an_index_that_its_own_column_cannot_use_is_no_failure() {
+fn unusable_index_fails_no_listing() {
     let _limit = support::limit(30);
     let time = newest(
         "CREATE TABLE message (id text PRIMARY KEY, session_id text COLLATE NOCASE,

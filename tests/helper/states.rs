@@ -78,7 +78,7 @@ fn settle_apart(path: &Path) {
 // ---- Busy is not young.
 
 #[test]
-fn database_that_is_always_being_written_is_listed() {
+fn constantly_written_database_is_listed() {
     let _limit = support::limit(60);
     let made = rollback_mode(&["ses_a", "ses_b"]);
     let Made {
@@ -201,7 +201,7 @@ fn new_file_with_its_log_is_listed_whatever_its_length() {
 // ---- What is in the way.
 
 #[test]
-fn log_in_a_read_only_directory_is_read_or_named_as_the_cause() {
+fn read_only_log_is_read_or_named_as_the_cause() {
     let _limit = support::limit(60);
     for way in WAYS {
         let made = Made::new();
@@ -238,7 +238,7 @@ type Hold = (&'static str, fn(&Made));
 /// The system's table of locks tells who holds one.
 #[cfg(target_os = "linux")]
 #[test]
-fn lock_is_said_to_be_held_by_its_process() {
+fn lock_error_names_the_process_that_holds_it() {
     let _limit = support::limit(60);
     if !Path::new("/proc/locks").exists() {
         support::skip("locks: the system does not tell of them");
@@ -302,7 +302,7 @@ fn lock_is_said_to_be_held_by_its_process() {
 
 /// Of an index that promises that there are none, where one byte was flipped.
 #[test]
-fn id_twice_despite_its_index_is_listed_once() {
+fn id_stored_twice_despite_its_index_is_listed_once() {
     let _limit = support::limit(60);
     for (journal, tables) in [
         ("delete", "session"),
@@ -366,7 +366,7 @@ fn peak(status: &Path) -> u64 {
 /// As where a supervisor lets the program write nowhere.
 #[cfg(target_os = "linux")]
 #[test]
-fn many_sessions_are_listed_without_a_temporary_file() {
+fn many_sessions_are_listed_without_temporary_files() {
     let _limit = support::limit(240);
     let library = preload::Library::of("failing_calls.c");
     for tables in [&["session"][..], &["session", "session_v2"]] {

@@ -54,7 +54,7 @@ fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_sessions_of_both_tables_are_one_list() {
+fn sessions_of_both_tables_are_one_list() {
     let _limit = support::limit(60);
     let made = both();
     for (id, v1_updated, v2_updated) in [
@@ -87,7 +87,7 @@ fn the_sessions_of_both_tables_are_one_list() {
 }
 
 #[test]
-fn what_the_newer_row_says_decides_whether_a_session_is_listed() {
+fn newer_row_decides_whether_a_session_is_listed() {
     let _limit = support::limit(60);
     let made = both();
     for id in ["ses_archived", "ses_restored", "ses_child", "ses_lost"] {
@@ -107,7 +107,7 @@ fn what_the_newer_row_says_decides_whether_a_session_is_listed() {
 }
 
 #[test]
-fn a_database_of_opencode_2_alone_is_listed() {
+fn database_of_opencode_2_alone_is_listed() {
     let _limit = support::limit(60);
     let made = both();
     made.run("DROP TABLE session");
@@ -134,7 +134,7 @@ fn a_database_of_opencode_2_alone_is_listed() {
 /// The import from `session` is one transaction; before it and after it the list is
 /// the same.
 #[test]
-fn in_the_middle_of_an_import_no_session_is_missing() {
+fn no_session_is_missing_amid_an_import() {
     let _limit = support::limit(60);
     let made = Made::new();
     for n in 0..30 {
@@ -156,8 +156,9 @@ fn in_the_middle_of_an_import_no_session_is_missing() {
     assert_eq!(stores(&made.db, &[])[1].1, "v2");
 }
 
+/// No shorter listing comes of it.
 #[test]
-fn a_table_that_cannot_be_read_fails_the_listing_and_shortens_none() {
+fn unreadable_table_fails_the_listing_as_a_whole() {
     let _limit = support::limit(60);
     let made = Made::new();
     made.session("ses_a", 1);
@@ -168,7 +169,7 @@ fn a_table_that_cannot_be_read_fails_the_listing_and_shortens_none() {
 }
 
 #[test]
-fn the_marker_is_found_in_what_was_said_in_a_session_of_either_table() {
+fn marker_is_found_in_content_of_either_table() {
     let _limit = support::limit(60);
     for keeps_v1 in [true, false] {
         let made = both();
@@ -262,7 +263,7 @@ fn prompt_of(made: &Made, id: &str) -> Value {
 }
 
 #[test]
-fn a_session_without_a_title_shows_how_its_first_prompt_begins() {
+fn untitled_session_shows_its_first_prompt() {
     let _limit = support::limit(60);
     let made = Made::new();
     untitled(&made, "ses_a");
@@ -302,7 +303,7 @@ fn a_session_without_a_title_shows_how_its_first_prompt_begins() {
 }
 
 #[test]
-fn what_is_odd_about_a_prompt_means_none_and_fails_no_listing() {
+fn invalid_prompt_is_null_and_fails_no_listing() {
     let _limit = support::limit(60);
     let made = Made::new();
     let odd = [
@@ -351,7 +352,7 @@ fn what_is_odd_about_a_prompt_means_none_and_fails_no_listing() {
 
 /// Also while OpenCode upgrades.
 #[test]
-fn without_the_columns_that_a_prompt_needs_there_is_none() {
+fn missing_prompt_columns_mean_no_prompt() {
     let _limit = support::limit(60);
     for message in [
         "session_id, time_created, data",
@@ -368,7 +369,7 @@ fn without_the_columns_that_a_prompt_needs_there_is_none() {
 }
 
 #[test]
-fn the_newer_routes_keep_prompts_elsewhere() {
+fn prompts_of_the_newer_routes_are_found() {
     let _limit = support::limit(60);
     let made = both();
     let input = |session: &str, seq: i64, text: &str| {
@@ -415,7 +416,7 @@ fn the_newer_routes_keep_prompts_elsewhere() {
 }
 
 #[test]
-fn real_databases_show_the_prompts_of_their_untitled_sessions() {
+fn real_untitled_sessions_show_their_prompts() {
     let _limit = support::limit(60);
     for (version, expected) in [
         ("1.2.1", &["unnamed: only a noReply user message"][..]),
@@ -439,7 +440,7 @@ fn real_databases_show_the_prompts_of_their_untitled_sessions() {
 
 /// Look-ups in indexes, in the order that they have: nothing is read for nothing.
 #[test]
-fn prompts_and_activity_are_found_without_a_scan_or_a_sort() {
+fn prompts_and_activity_need_no_scan_or_sort() {
     let _limit = support::limit(60);
     for (version, statements) in [
         ("1.2.1", 2),

@@ -117,7 +117,7 @@ const OPENING: [(i32, &[&str]); 13] = [
 ];
 
 #[test]
-fn refusal_to_open_the_database_is_said_as_it_is() {
+fn refused_open_of_the_database_names_the_cause() {
     let _limit = support::limit(120);
     let library = Library::of("failing_calls.c");
     let made = database();
@@ -138,8 +138,9 @@ fn refusal_to_open_the_database_is_said_as_it_is() {
     }
 }
 
+/// Or its directory, where that is the cause.
 #[test]
-fn refusal_to_open_the_wal_index_names_it_or_its_directory() {
+fn refused_open_of_the_wal_index_names_it() {
     let _limit = support::limit(120);
     let library = Library::of("failing_calls.c");
     let made = database();
@@ -168,7 +169,7 @@ fn refusal_to_open_the_wal_index_names_it_or_its_directory() {
 }
 
 #[test]
-fn refusal_to_open_the_log_names_it() {
+fn refused_open_of_the_log_names_it() {
     let _limit = support::limit(120);
     let library = Library::of("failing_calls.c");
     let made = database();
@@ -198,7 +199,7 @@ fn path_through_a_file_is_a_missing_database() {
 }
 
 #[test]
-fn refusal_to_read_the_database_is_said_as_it_is() {
+fn refused_read_of_the_database_names_the_cause() {
     let _limit = support::limit(120);
     let library = Library::of("failing_calls.c");
     for journal in ["wal", "delete"] {
@@ -240,7 +241,7 @@ fn refusal_to_read_the_database_is_said_as_it_is() {
 }
 
 #[test]
-fn refusal_of_a_lock_is_said_as_it_is() {
+fn refused_lock_names_the_cause() {
     let _limit = support::limit(120);
     let places = [
         ("wal", "opencode.db"),
@@ -290,7 +291,7 @@ fn refused_lock(journal: &str, path: &'static str, errno: i32, kinds: &[&str]) {
 
 /// A signal came meanwhile: it is tried again.
 #[test]
-fn interrupted_call_is_made_again() {
+fn interrupted_call_is_retried() {
     let _limit = support::limit(120);
     let library = Library::of("failing_calls.c");
     let made = database();
@@ -314,7 +315,7 @@ fn interrupted_call_is_made_again() {
 }
 
 #[test]
-fn way_out_names_options_that_the_program_has() {
+fn hints_name_only_existing_options() {
     let _limit = support::limit(180);
     let library = Library::of("failing_calls.c");
     let made = database();

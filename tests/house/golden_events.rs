@@ -186,7 +186,7 @@ fn events_are_pinned() {
 /// What the release before said. Its service is told apart from one that does not answer,
 /// and from none.
 #[test]
-fn a_service_of_the_protocol_before_is_known_as_one() {
+fn service_of_the_previous_protocol_is_recognized() {
     let _limit = support::limit(30);
     let place = tempfile::tempdir().unwrap();
     let socket = place.path().join("socket");

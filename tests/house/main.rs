@@ -1,5 +1,5 @@
-//! The project itself: which room of `src` may import which, and the formats that outlive the program
-//! that wrote them.
+//! The project itself: which room of `src` may import which, how tests are named, and the formats that
+//! outlive the program that wrote them.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,9 +9,11 @@
 )]
 
 mod architecture;
+mod files;
 mod golden;
 mod golden_cache;
 mod golden_events;
 mod golden_index;
 mod golden_wire;
+mod names;
 mod support;

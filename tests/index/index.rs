@@ -327,7 +327,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_index_does_what_the_rules_say(steps in prop::collection::vec((0_usize..3, step()), 0..40)) {
+    fn index_agrees_with_the_model(steps in prop::collection::vec((0_usize..3, step()), 0..40)) {
         run(&steps);
     }
 }
@@ -349,8 +349,9 @@ fn at(ms: u64) -> Moment {
     }
 }
 
+/// By a second look.
 #[test]
-fn a_source_that_is_gone_is_believed_after_a_second_look_a_second_later() {
+fn missing_source_is_confirmed_after_a_second() {
     let _limit = support::limit(30);
     let [source, ..] = sources();
     for state in [DatabaseState::Missing, DatabaseState::Empty] {
@@ -377,7 +378,7 @@ fn a_source_that_is_gone_is_believed_after_a_second_look_a_second_later() {
 }
 
 #[test]
-fn a_complete_listing_without_sessions_is_believed_at_once() {
+fn complete_empty_listing_counts_at_once() {
     let _limit = support::limit(30);
     let [source, other, _] = sources();
     let mut index = Index::new(&[source.clone(), other.clone()]);
@@ -393,8 +394,9 @@ fn a_complete_listing_without_sessions_is_believed_at_once() {
     assert_eq!(rows(&index, &other.name).len(), 1, "only of that source");
 }
 
+/// It keeps the sessions.
 #[test]
-fn a_snapshot_of_another_marker_keeps_the_sessions_and_forgets_their_marks() {
+fn snapshot_of_another_marker_drops_the_marks() {
     let _limit = support::limit(30);
     let [source, ..] = sources();
     let mut index = Index::new(std::slice::from_ref(&source));
@@ -411,7 +413,7 @@ fn a_snapshot_of_another_marker_keeps_the_sessions_and_forgets_their_marks() {
 }
 
 #[test]
-fn an_archived_session_stays_hidden_where_an_older_copy_is_not_archived() {
+fn archived_session_hides_its_older_unarchived_copy() {
     let _limit = support::limit(30);
     let [copy, live, _] = sources();
     let mut index = Index::new(&[copy.clone(), live.clone()]);
@@ -459,7 +461,7 @@ fn two_sources_of_one_database_keep_their_own_sessions() {
 }
 
 #[test]
-fn other_sources_keep_what_is_known_of_those_that_stay() {
+fn new_source_set_keeps_the_sources_that_stay() {
     let _limit = support::limit(30);
     let [one, two, three] = sources();
     let mut index = Index::new(&[one.clone(), two.clone()]);
@@ -489,7 +491,7 @@ fn other_sources_keep_what_is_known_of_those_that_stay() {
 }
 
 #[test]
-fn a_source_that_is_too_large_for_a_snapshot_costs_no_other_its_part() {
+fn oversized_source_costs_no_other_its_snapshot() {
     let _limit = support::limit(60);
     let [large, small, _] = sources();
     let mut index = Index::new(&[large.clone(), small.clone()]);

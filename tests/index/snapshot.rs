@@ -48,8 +48,9 @@ fn seen(index: &Index) -> (u64, String) {
     (index.revision(), format!("{index:?}"))
 }
 
+/// It is refused.
 #[test]
-fn a_snapshot_damaged_at_any_byte_is_not_taken_and_changes_nothing() {
+fn snapshot_damaged_at_any_byte_changes_nothing() {
     let _limit = support::limit(60);
     let (index, _) = known(5);
     let bytes = snapshot::Snapshot::of(&index, None).to_bytes().unwrap();
@@ -101,7 +102,7 @@ fn memory() -> Option<[u64; 2]> {
 /// A checksum holds off what happens by chance, not what a bug or a person
 /// writes: the decoder itself takes anything.
 #[test]
-fn the_decoder_takes_any_bytes_without_panic_and_in_bounded_memory() {
+fn decoder_survives_any_bytes_in_bounded_memory() {
     let _limit = support::limit(120);
     let seed = 41;
     println!("seed {seed}");
@@ -177,7 +178,7 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut fastrand::Rng) {
 }
 
 #[test]
-fn random_bytes_of_any_length_are_no_snapshot() {
+fn random_bytes_are_not_a_snapshot() {
     let _limit = support::limit(60);
     let mut random = fastrand::Rng::with_seed(7);
     for round in 0..20_000 {

@@ -7,7 +7,7 @@ use crate::common::assert_breaks;
 use crate::support;
 
 #[test]
-fn a_listing_without_its_end_is_none_though_the_helper_exited_with_0() {
+fn listing_without_its_end_fails_despite_exit_0() {
     let _limit = support::limit(60);
     for (way, violation, saying) in [
         ("exits-0-without-output", Violation::NoOutput, "no output"),
@@ -27,7 +27,7 @@ fn a_listing_without_its_end_is_none_though_the_helper_exited_with_0() {
 }
 
 #[test]
-fn a_helper_that_exits_with_another_status_before_its_end_is_told_by_that_status() {
+fn early_exit_is_reported_by_its_status() {
     let _limit = support::limit(60);
     for (way, status, output, saying) in [
         (
@@ -54,7 +54,7 @@ fn a_helper_that_exits_with_another_status_before_its_end_is_told_by_that_status
 }
 
 #[test]
-fn a_helper_that_a_signal_kills_is_told_by_the_signal_and_how_far_it_came() {
+fn killed_helper_is_reported_by_signal_and_progress() {
     let _limit = support::limit(60);
     for (way, signal, progress, saying) in [
         (
@@ -86,8 +86,9 @@ fn a_helper_that_a_signal_kills_is_told_by_the_signal_and_how_far_it_came() {
     }
 }
 
+/// It is neither a listing nor a refusal.
 #[test]
-fn a_status_that_does_not_go_with_the_last_line_is_neither_a_listing_nor_a_refusal() {
+fn status_that_contradicts_the_last_line_is_a_failure() {
     let _limit = support::limit(60);
     for (way, status, last_line, saying) in [
         (

@@ -12,7 +12,7 @@ use crate::common::{
 use crate::support;
 
 #[test]
-fn a_grandchild_dies_with_the_group() {
+fn grandchild_dies_with_the_group() {
     let _limit = support::limit(60);
     let held = outcome("grandchild-holds-the-pipe", LONG);
     let said = held.to_string();
@@ -22,8 +22,9 @@ fn a_grandchild_dies_with_the_group() {
     assert_eq!(timed_out(hanging).progress, Progress::Sessions(0));
 }
 
+/// It is in a process group of its own, so that it is not killed.
 #[test]
-fn a_grandchild_of_another_group_that_holds_the_pipe_holds_nobody_up() {
+fn grandchild_holding_the_pipe_delays_nothing() {
     let _limit = support::limit(60);
     let place = Place::new();
     let way = "grandchild-of-another-group-holds-the-pipe";
@@ -39,7 +40,7 @@ fn a_grandchild_of_another_group_that_holds_the_pipe_holds_nobody_up() {
 }
 
 #[test]
-fn a_pipe_that_is_still_held_at_the_deadline_is_a_timeout() {
+fn pipe_held_at_the_deadline_is_a_timeout() {
     let _limit = support::limit(60);
     let place = Place::new();
     let way = "grandchild-of-another-group-holds-the-pipe";
@@ -50,14 +51,14 @@ fn a_pipe_that_is_still_held_at_the_deadline_is_a_timeout() {
 }
 
 #[test]
-fn a_grandchild_that_holds_only_standard_error_takes_nothing_from_the_listing() {
+fn grandchild_holding_stderr_spares_the_listing() {
     let _limit = support::limit(60);
     let listing = listing(outcome("grandchild-holds-only-stderr", LONG));
     assert_eq!(listing.rows.len(), 3);
 }
 
 #[test]
-fn an_output_that_ends_a_moment_after_the_helper_is_waited_for() {
+fn output_ending_after_the_helper_is_waited_for() {
     let _limit = support::limit(60);
     let listing = listing(outcome("grandchild-prints-the-end", LONG));
     assert_eq!(listing.rows.len(), 3);
@@ -65,7 +66,7 @@ fn an_output_that_ends_a_moment_after_the_helper_is_waited_for() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn the_group_is_killed_before_its_leader_is_reaped() {
+fn group_is_killed_before_its_leader_is_reaped() {
     let _limit = support::limit(60);
     let place = Place::new();
     thread::scope(|scope| {

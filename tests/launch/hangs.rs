@@ -15,7 +15,7 @@ use crate::support;
 // ---- A helper that is listened to.
 
 #[test]
-fn a_helper_that_behaves_is_listened_to() {
+fn well_behaved_helper_is_accepted() {
     let _limit = support::limit(60);
     for way in ["behaves", "exits-late"] {
         let listing = listing(outcome(way, LONG));
@@ -26,7 +26,7 @@ fn a_helper_that_behaves_is_listened_to() {
 }
 
 #[test]
-fn a_helper_that_does_not_read_its_request_is_listened_to() {
+fn helper_that_ignores_its_request_is_accepted() {
     let _limit = support::limit(60);
     let place = Place::new();
     let lister = ProcessLister::at(support::misbehaving(place.0.path(), "reads-no-stdin"));
@@ -38,8 +38,9 @@ fn a_helper_that_does_not_read_its_request_is_listened_to() {
 
 // ---- A helper that does not come to an end.
 
+/// Wherever it hangs.
 #[test]
-fn a_helper_that_hangs_is_stopped_at_the_deadline_wherever_it_hangs() {
+fn hanging_helper_is_killed_at_the_deadline() {
     let _limit = support::limit(60);
     assert_times_out(
         "hangs-before-output",
@@ -58,8 +59,9 @@ fn a_helper_that_hangs_is_stopped_at_the_deadline_wherever_it_hangs() {
     );
 }
 
+/// Also one that stops itself.
 #[test]
-fn a_helper_that_ignores_signals_or_stops_itself_is_stopped_at_the_deadline() {
+fn signal_ignoring_helper_is_killed_at_the_deadline() {
     let _limit = support::limit(60);
     for way in ["ignores-every-signal", "stops-itself"] {
         assert_times_out(way, Progress::Sessions(0), "after 0 sessions");
@@ -67,7 +69,7 @@ fn a_helper_that_ignores_signals_or_stops_itself_is_stopped_at_the_deadline() {
 }
 
 #[test]
-fn a_helper_that_uses_all_cpu_or_drips_is_stopped_at_the_deadline() {
+fn spinning_or_dripping_helper_is_killed_at_the_deadline() {
     let _limit = support::limit(60);
     for way in ["uses-all-cpu", "drips"] {
         assert_times_out(way, Progress::Sessions(0), "after 0 sessions");
@@ -75,7 +77,7 @@ fn a_helper_that_uses_all_cpu_or_drips_is_stopped_at_the_deadline() {
 }
 
 #[test]
-fn a_helper_that_stays_alive_after_its_listing_is_stopped_and_its_listing_does_not_count() {
+fn listing_of_a_helper_that_stays_alive_is_a_timeout() {
     let _limit = support::limit(60);
     for way in [
         "prints-end-and-stays-alive",
@@ -86,7 +88,7 @@ fn a_helper_that_stays_alive_after_its_listing_is_stopped_and_its_listing_does_n
 }
 
 #[test]
-fn a_helper_that_leaves_its_process_group_is_stopped_all_the_same() {
+fn helper_outside_its_process_group_is_killed_too() {
     let _limit = support::limit(60);
     assert_times_out(
         "leaves-its-group",
@@ -96,7 +98,7 @@ fn a_helper_that_leaves_its_process_group_is_stopped_all_the_same() {
 }
 
 #[test]
-fn a_deadline_that_is_over_at_once_is_a_timeout() {
+fn zero_deadline_is_a_timeout() {
     let _limit = support::limit(60);
     for deadline in [Duration::ZERO, Duration::from_nanos(1)] {
         timed_out(outcome("hangs-before-output", deadline));

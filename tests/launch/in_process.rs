@@ -23,7 +23,7 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
 }
 
 #[test]
-fn listing_within_the_process_gives_what_the_helper_gives() {
+fn in_process_listing_equals_the_helpers() {
     let _limit = support::limit(60);
     let _turn = alone();
     let made = two_sessions(MarkerText::DEFAULT);
@@ -48,7 +48,7 @@ fn listing_within_the_process_gives_what_the_helper_gives() {
 }
 
 #[test]
-fn listing_within_the_process_a_locked_database_ends_by_the_deadline() {
+fn in_process_locked_database_ends_by_the_deadline() {
     let _limit = support::limit(60);
     let _turn = alone();
     let made = locked();
@@ -60,7 +60,7 @@ fn listing_within_the_process_a_locked_database_ends_by_the_deadline() {
 }
 
 #[test]
-fn listing_within_the_process_an_endless_query_ends_by_the_deadline() {
+fn in_process_endless_query_ends_by_the_deadline() {
     let _limit = support::limit(60);
     let _turn = alone();
     let made = endless();
@@ -75,7 +75,7 @@ fn listing_within_the_process_an_endless_query_ends_by_the_deadline() {
 }
 
 #[test]
-fn listings_within_the_process_of_two_databases_do_not_wait_for_each_other() {
+fn in_process_listings_of_two_databases_run_in_parallel() {
     let _limit = support::limit(60);
     let _turn = alone();
     let (slow, other) = (endless(), two_sessions(""));
@@ -90,8 +90,9 @@ fn listings_within_the_process_of_two_databases_do_not_wait_for_each_other() {
     });
 }
 
+/// A listing waits for that of another thread no longer than its own deadline.
 #[test]
-fn listing_within_the_process_does_not_wait_past_its_deadline_for_another_threads_listing() {
+fn in_process_wait_for_another_thread_ends_in_time() {
     let _limit = support::limit(60);
     let _turn = alone();
     let made = endless();

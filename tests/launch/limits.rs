@@ -37,7 +37,7 @@ fn io_priority(pid: u32) -> i64 {
 const BEST_EFFORT: i64 = 2 << 13;
 
 #[test]
-fn a_launched_helper_keeps_to_its_limits_and_is_told_who_its_parent_is() {
+fn launched_helper_has_its_limits_and_knows_its_parent() {
     let _limit = support::limit(60);
     let made = locked();
     let us = std::process::id();
@@ -70,7 +70,7 @@ fn a_launched_helper_keeps_to_its_limits_and_is_told_who_its_parent_is() {
 }
 
 #[test]
-fn a_helper_run_by_hand_has_no_limits_but_its_own_memory() {
+fn helper_run_by_hand_has_only_a_memory_limit() {
     let _limit = support::limit(60);
     let made = locked();
     let (helper, _stdin) = waiting(&made, &[]);
@@ -83,7 +83,7 @@ fn a_helper_run_by_hand_has_no_limits_but_its_own_memory() {
 }
 
 #[test]
-fn a_limit_that_is_lower_already_stays() {
+fn lower_inherited_limit_is_kept() {
     let _limit = support::limit(60);
     let made = locked();
     let mut helper = support::command(Path::new("/bin/sh"));
@@ -111,7 +111,7 @@ fn a_limit_that_is_lower_already_stays() {
 }
 
 #[test]
-fn a_helper_past_its_cpu_limit_is_killed() {
+fn helper_past_its_cpu_limit_is_killed() {
     let _limit = support::limit(60);
     let made = endless();
     let output = support::helper(&made.db, &["--cpu-limit", "1"]);
@@ -121,7 +121,7 @@ fn a_helper_past_its_cpu_limit_is_killed() {
 
 /// What is optional costs only itself, whatever limit it comes to.
 #[test]
-fn optional_part_past_a_memory_limit_is_left_out() {
+fn optional_part_past_a_memory_limit_is_omitted() {
     let _limit = support::limit(60);
     let is_left_out = |end: &serde_json::Value| {
         let degraded = end["degraded"].as_array().unwrap();

@@ -98,7 +98,7 @@ fn any_session_can_be_looked_up_by_its_id() {
 
 /// Such an id is passed on after `--`, as `xargs` does.
 #[test]
-fn id_that_begins_like_an_option_is_listed_and_looked_up() {
+fn id_that_looks_like_an_option_is_found() {
     let _limit = support::limit(60);
     let made = Made::new();
     for odd in ["-rf", "--help", "--lister=/nowhere/x", "ses_a"] {
@@ -126,7 +126,7 @@ fn id_that_begins_like_an_option_is_listed_and_looked_up() {
 }
 
 #[test]
-fn no_such_session_and_nobody_could_look_are_two_things() {
+fn missing_session_differs_from_a_failed_look_up() {
     let _limit = support::limit(60);
     let made = Made::new();
     made.session("ses_a", 1);
@@ -176,7 +176,7 @@ fn no_such_session_and_nobody_could_look_are_two_things() {
 }
 
 #[test]
-fn the_newer_row_of_both_tables_is_the_session() {
+fn newer_row_of_both_tables_is_the_session() {
     let _limit = support::limit(60);
     let made = Made::new();
     made.run(
@@ -203,7 +203,7 @@ fn the_newer_row_of_both_tables_is_the_session() {
 }
 
 #[test]
-fn a_root_is_found_from_any_depth_and_a_cycle_is_no_hang() {
+fn root_is_found_at_any_depth_and_cycles_end() {
     let _limit = support::limit(60);
     let made = Made::new();
     made.run("BEGIN");
@@ -279,7 +279,7 @@ fn a_root_is_found_from_any_depth_and_a_cycle_is_no_hang() {
 
 /// The directory is that of the session that was asked for, not its root's.
 #[test]
-fn root_has_the_directory_of_the_session_asked_for() {
+fn root_has_the_directory_of_the_requested_session() {
     let _limit = support::limit(60);
     let made = Made::new();
     made.session("ses_root", 1);
@@ -313,7 +313,7 @@ fn root_has_the_directory_of_the_session_asked_for() {
 }
 
 #[test]
-fn the_library_looks_up_by_a_process_and_within_this_one() {
+fn library_looks_up_by_a_process_and_in_process() {
     let _limit = support::limit(60);
     let made = Made::new();
     made.session("ses_a", 1);
@@ -356,7 +356,7 @@ fn the_library_looks_up_by_a_process_and_within_this_one() {
 }
 
 #[test]
-fn a_helper_that_hangs_is_ended_at_the_deadline_of_a_look_up() {
+fn hanging_look_up_is_killed_at_the_deadline() {
     let _limit = support::limit(60);
     let directory = tempfile::tempdir().unwrap();
     let made = Made::new();
@@ -386,7 +386,7 @@ fn a_helper_that_hangs_is_ended_at_the_deadline_of_a_look_up() {
 }
 
 #[test]
-fn an_answer_counts_only_to_what_was_asked_and_in_order() {
+fn answers_count_only_if_requested_and_in_order() {
     let _limit = support::limit(30);
     const HELLO: &str = r#"{"type":"hello","protocol":1,"lister":"x"}"#;
     let end = |answers: u64| {

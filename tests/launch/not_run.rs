@@ -23,7 +23,7 @@ fn breakage_of(lister: &Path) -> FailureReason {
 }
 
 #[test]
-fn a_helper_that_is_not_there_is_told_with_its_path() {
+fn missing_helper_is_reported_with_its_path() {
     let _limit = support::limit(60);
     let directory = tempfile::tempdir().unwrap();
     let here = |name: &str| directory.path().join(name);
@@ -39,7 +39,7 @@ fn a_helper_that_is_not_there_is_told_with_its_path() {
 }
 
 #[test]
-fn a_helper_that_may_not_be_executed_is_told_as_such() {
+fn helper_without_execute_permission_is_reported() {
     let _limit = support::limit(60);
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("opencode-lister");
@@ -56,7 +56,7 @@ fn a_helper_that_may_not_be_executed_is_told_as_such() {
 }
 
 #[test]
-fn a_file_that_is_no_program_is_told_with_the_systems_reason() {
+fn invalid_program_is_reported_with_the_os_error() {
     let _limit = support::limit(60);
     let directory = tempfile::tempdir().unwrap();
     let here = |name: &str| directory.path().join(name);
@@ -78,8 +78,9 @@ fn a_file_that_is_no_program_is_told_with_the_systems_reason() {
     }
 }
 
+/// No program can be given such a path.
 #[test]
-fn a_database_path_that_no_program_can_be_given_is_a_typed_error() {
+fn database_path_with_a_nul_is_a_typed_error() {
     let _limit = support::limit(60);
     let made = Made::new();
     let nul = made.directory.path().join("a\0b");
@@ -91,8 +92,9 @@ fn a_database_path_that_no_program_can_be_given_is_a_typed_error() {
     }
 }
 
+/// In any language.
 #[test]
-fn a_script_in_any_language_that_prints_a_listing_is_listened_to() {
+fn script_that_prints_a_listing_is_accepted() {
     let _limit = support::limit(60);
     let directory = tempfile::tempdir().unwrap();
     let lines = [
@@ -172,7 +174,7 @@ fn first_prompt_longer_than_requested_is_refused() {
 // ---- Where the helper is found.
 
 #[test]
-fn the_helper_is_the_one_beside_the_running_program() {
+fn helper_is_found_beside_the_running_program() {
     let _limit = support::limit(60);
     let lister = ProcessLister::beside_this_program().unwrap();
     let beside = std::env::current_exe()
@@ -182,7 +184,7 @@ fn the_helper_is_the_one_beside_the_running_program() {
 }
 
 #[test]
-fn the_helper_is_never_found_by_path() {
+fn helper_is_never_searched_in_path() {
     let _limit = support::limit(60);
     let made = Made::new();
     made.session("ses_1", 1);

@@ -11,7 +11,7 @@ use crate::support;
 // ---- A helper that says something else.
 
 #[test]
-fn an_output_that_breaks_the_wire_is_told_by_the_rule_it_breaks() {
+fn invalid_output_is_reported_by_the_broken_rule() {
     let _limit = support::limit(60);
     for (way, violation, saying) in [
         (
@@ -57,7 +57,7 @@ fn an_output_that_breaks_the_wire_is_told_by_the_rule_it_breaks() {
 }
 
 #[test]
-fn another_programs_output_is_shown_without_its_escape_sequences() {
+fn foreign_output_is_shown_without_escape_sequences() {
     let _limit = support::limit(60);
     let outcome = outcome("not-a-listing", LONG);
     assert!(outcome.to_string().contains("opencode-lister"), "{outcome}");
@@ -68,7 +68,7 @@ fn another_programs_output_is_shown_without_its_escape_sequences() {
 }
 
 #[test]
-fn a_flood_of_sessions_ends_at_the_limit() {
+fn flood_of_sessions_ends_at_the_limit() {
     let _limit = support::limit(180);
     // The checker of an unoptimised build takes its time.
     let outcome = outcome("floods-stdout-with-sessions", Duration::from_secs(120));
@@ -83,7 +83,7 @@ fn a_flood_of_sessions_ends_at_the_limit() {
 }
 
 #[test]
-fn a_usage_error_of_another_version_names_both_versions() {
+fn usage_error_of_another_version_names_both() {
     let _limit = support::limit(60);
     let outcome = outcome("usage-error-of-another-version", LONG);
     let said = outcome.to_string();
@@ -101,7 +101,7 @@ fn a_usage_error_of_another_version_names_both_versions() {
 }
 
 #[test]
-fn a_refusal_comes_through_with_its_kind() {
+fn refusal_keeps_its_kind() {
     let _limit = support::limit(60);
     for kind in [
         ErrorKind::Busy,
@@ -123,7 +123,7 @@ fn a_refusal_comes_through_with_its_kind() {
 }
 
 #[test]
-fn a_refusal_without_a_message_still_has_a_sentence() {
+fn refusal_without_a_message_has_a_sentence() {
     let _limit = support::limit(60);
     let outcome = outcome("refuses-without-a-word", LONG);
     assert!(outcome.to_string().contains("corrupt"), "{outcome}");
@@ -133,7 +133,7 @@ fn a_refusal_without_a_message_still_has_a_sentence() {
 // ---- Standard error.
 
 #[test]
-fn a_flood_of_standard_error_holds_nothing_up_and_is_not_kept() {
+fn flood_of_stderr_delays_nothing_and_is_dropped() {
     let _limit = support::limit(60);
     listing(outcome("floods-stderr-then-behaves", LONG));
     let outcome = outcome("floods-stderr", SHORT);
@@ -147,8 +147,9 @@ fn a_flood_of_standard_error_holds_nothing_up_and_is_not_kept() {
     );
 }
 
+/// The last line of it is shown.
 #[test]
-fn the_last_8_kib_of_standard_error_are_kept_and_its_last_line_is_shown_safely() {
+fn last_8_kib_of_stderr_are_kept_and_shown_safely() {
     let _limit = support::limit(60);
     let outcome = outcome("says-much-and-exits-3", LONG);
     let said = outcome.to_string();

@@ -13,7 +13,7 @@ use crate::support::{self, Made};
 const SOON: Duration = Duration::from_secs(2);
 
 #[test]
-fn a_helper_dies_when_the_program_that_lists_is_killed() {
+fn helper_dies_when_the_listing_program_is_killed() {
     let _limit = support::limit(60);
     let made = endless();
     let mut list = support::command(support::sessions());
@@ -44,7 +44,7 @@ pub(crate) fn waiting(made: &Made, arguments: &[&str]) -> (Started, Option<Child
 }
 
 #[test]
-fn a_helper_with_a_parent_pipe_dies_when_it_ends() {
+fn helper_dies_when_its_parent_pipe_ends() {
     let _limit = support::limit(60);
     let made = locked();
     let (helper, stdin) = waiting(&made, &["--parent-pipe"]);
@@ -56,7 +56,7 @@ fn a_helper_with_a_parent_pipe_dies_when_it_ends() {
 }
 
 #[test]
-fn a_helper_without_a_parent_pipe_does_not_look_at_its_standard_input() {
+fn helper_without_a_parent_pipe_ignores_stdin() {
     let _limit = support::limit(60);
     let made = locked();
     let (helper, stdin) = waiting(&made, &[]);
@@ -66,7 +66,7 @@ fn a_helper_without_a_parent_pipe_does_not_look_at_its_standard_input() {
 }
 
 #[test]
-fn a_helper_with_a_parent_dies_when_that_is_killed() {
+fn helper_dies_when_its_parent_is_killed() {
     let _limit = support::limit(60);
     let made = locked();
     let mut parent = support::command(Path::new("/bin/sh"));
@@ -85,7 +85,7 @@ fn a_helper_with_a_parent_dies_when_that_is_killed() {
 }
 
 #[test]
-fn a_helper_whose_parent_is_already_gone_lists_nothing() {
+fn helper_whose_parent_is_gone_lists_nothing() {
     let _limit = support::limit(60);
     let made = one_session();
     let us = std::process::id().to_string();

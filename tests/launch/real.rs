@@ -48,7 +48,7 @@ pub(crate) fn locked() -> Made {
 }
 
 #[test]
-fn the_real_helper_lists_a_database() {
+fn real_helper_lists_a_database() {
     let _limit = support::limit(60);
     let made = two_sessions(MarkerText::DEFAULT);
     let lister = ProcessLister::at(support::lister());
@@ -60,7 +60,7 @@ fn the_real_helper_lists_a_database() {
 }
 
 #[test]
-fn what_is_asked_for_reaches_the_helper() {
+fn request_options_reach_the_helper() {
     let _limit = support::limit(60);
     let _turn = alone();
     let made = two_sessions(MarkerText::DEFAULT);
@@ -91,7 +91,7 @@ fn what_is_asked_for_reaches_the_helper() {
 }
 
 #[test]
-fn a_marker_that_is_not_the_default_goes_by_standard_input() {
+fn custom_marker_is_sent_on_stdin() {
     let _limit = support::limit(60);
     let text = "it's $(another) \"marker\"";
     let made = two_sessions(r#"it's $(another) \"marker\""#);
@@ -123,7 +123,7 @@ fn with_arguments_in(file: &Path) -> PathBuf {
 /// Else a listing whose deadline is shorter than the two seconds of the scan fails each
 /// time, and what it has found out by then is lost.
 #[test]
-fn list_gives_the_scan_at_most_half_of_its_deadline() {
+fn list_gives_the_scan_at_most_half_its_deadline() {
     let _limit = support::limit(60);
     let made = two_sessions(MarkerText::DEFAULT);
     let arguments = made.directory.path().join("arguments");
@@ -146,7 +146,7 @@ fn list_gives_the_scan_at_most_half_of_its_deadline() {
 }
 
 #[test]
-fn a_locked_database_is_said_to_be_busy_before_the_deadline() {
+fn locked_database_is_busy_before_the_deadline() {
     let _limit = support::limit(60);
     let made = locked();
     let lister = ProcessLister::at(support::lister());
@@ -160,7 +160,7 @@ fn a_locked_database_is_said_to_be_busy_before_the_deadline() {
 }
 
 #[test]
-fn what_the_real_helper_refuses_comes_through() {
+fn refusals_of_the_real_helper_come_through() {
     let _limit = support::limit(60);
     let made = Made::new();
     let text = made.directory.path().join("text.db");
@@ -177,7 +177,7 @@ fn what_the_real_helper_refuses_comes_through() {
 }
 
 #[test]
-fn the_path_of_a_database_may_hold_anything() {
+fn database_path_may_hold_any_bytes() {
     let _limit = support::limit(60);
     let directory = tempfile::tempdir().unwrap();
     let plain = two_sessions("");
@@ -221,7 +221,7 @@ fn the_path_of_a_database_may_hold_anything() {
 }
 
 #[test]
-fn the_longest_deadline_is_one() {
+fn longest_deadline_is_accepted() {
     let _limit = support::limit(60);
     let _turn = alone();
     let made = two_sessions("");
@@ -253,7 +253,7 @@ pub(crate) fn endless() -> Made {
 }
 
 #[test]
-fn the_real_helper_in_an_endless_query_is_stopped_at_the_deadline() {
+fn endless_query_is_killed_at_the_deadline() {
     let _limit = support::limit(60);
     let made = endless();
     let lister = ProcessLister::at(support::lister());
@@ -264,7 +264,7 @@ fn the_real_helper_in_an_endless_query_is_stopped_at_the_deadline() {
 }
 
 #[test]
-fn a_helper_past_its_cpu_limit_is_told_as_such() {
+fn exceeded_cpu_limit_is_reported_as_such() {
     let _limit = support::limit(120);
     let made = endless();
     // A limit lower than the launcher's comes from outside.
@@ -315,7 +315,7 @@ fn threads_may_share_a_lister() {
 }
 
 #[test]
-fn a_failed_listing_is_one_sentence_on_standard_error_and_exit_status_1() {
+fn failed_listing_exits_1_with_one_sentence() {
     let _limit = support::limit(60);
     for way in [
         "exits-0-without-end",

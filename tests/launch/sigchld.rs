@@ -22,7 +22,7 @@ use crate::support;
 // ---- The host goes on.
 
 #[test]
-fn the_main_thread_stays_free_while_a_helper_sleeps() {
+fn main_thread_stays_free_while_a_helper_sleeps() {
     let _limit = support::limit(60);
     let directory = tempfile::tempdir().unwrap();
     let lister = ProcessLister::at(support::misbehaving(directory.path(), "hangs-after-hello"));
@@ -110,7 +110,7 @@ fn has_signal(signal: libc::c_int, thread: &str, mask: &str) -> bool {
 }
 
 #[test]
-fn a_supervisor_that_ignores_or_blocks_sigchld_does_no_harm() {
+fn list_works_with_sigchld_ignored_or_blocked() {
     let _limit = support::limit(90);
     let made = one_session();
     for sigchld in [Sigchld::Ignored, Sigchld::Blocked] {
@@ -125,7 +125,7 @@ fn a_supervisor_that_ignores_or_blocks_sigchld_does_no_harm() {
 }
 
 #[test]
-fn a_timeout_under_a_supervisor_that_ignores_or_blocks_sigchld_is_one() {
+fn timeout_works_with_sigchld_ignored_or_blocked() {
     let _limit = support::limit(60);
     let directory = tempfile::tempdir().unwrap();
     let lister = support::misbehaving(directory.path(), "hangs-after-hello");
@@ -153,7 +153,7 @@ fn a_timeout_under_a_supervisor_that_ignores_or_blocks_sigchld_is_one() {
 }
 
 #[test]
-fn the_program_ignores_and_blocks_sigchld_no_more() {
+fn program_resets_sigchld() {
     let _limit = support::limit(60);
     let directory = tempfile::tempdir().unwrap();
     for sigchld in [Sigchld::Ignored, Sigchld::Blocked] {
@@ -463,7 +463,7 @@ fn host_that_has_sigpipe_at_its_default() {
 }
 
 #[test]
-fn host_that_has_sigpipe_at_its_default_survives_helpers_that_die() {
+fn host_with_default_sigpipe_survives_dying_helpers() {
     let _limit = support::limit(60);
     assert_passes(&host(
         "host_that_has_sigpipe_at_its_default",
@@ -472,7 +472,7 @@ fn host_that_has_sigpipe_at_its_default_survives_helpers_that_die() {
 }
 
 #[test]
-fn a_host_that_ignores_sigchld_gets_a_typed_error() {
+fn host_that_ignores_sigchld_gets_a_typed_error() {
     let _limit = support::limit(60);
     assert_passes(&host("host_that_inherits_sigchld", Sigchld::Ignored));
     assert_passes(&host("host_that_ignores_sigchld_itself", Sigchld::Default));
@@ -483,7 +483,7 @@ fn a_host_that_ignores_sigchld_gets_a_typed_error() {
 }
 
 #[test]
-fn a_host_that_blocks_sigchld_lists_all_the_same() {
+fn host_that_blocks_sigchld_can_list() {
     let _limit = support::limit(60);
     assert_passes(&host("host_that_inherits_sigchld", Sigchld::Blocked));
     assert_passes(&host(
@@ -493,7 +493,7 @@ fn a_host_that_blocks_sigchld_lists_all_the_same() {
 }
 
 #[test]
-fn a_host_that_reaps_every_child_itself_does_not_crash() {
+fn host_that_reaps_every_child_does_not_crash() {
     let _limit = support::limit(60);
     assert_passes(&host("host_that_reaps_every_child", Sigchld::Default));
     assert_passes(&host(
@@ -503,7 +503,7 @@ fn a_host_that_reaps_every_child_itself_does_not_crash() {
 }
 
 #[test]
-fn a_host_that_runs_out_of_descriptors_is_rid_of_its_helper_all_the_same() {
+fn helper_is_killed_when_descriptors_run_out() {
     let _limit = support::limit(60);
     for name in [
         "host_that_runs_out_of_descriptors_later",

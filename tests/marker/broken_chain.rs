@@ -59,7 +59,7 @@ fn put(state: &Path, db: &Path) {
 
 /// That the tests below break logs as SQLite does.
 #[test]
-fn broken_chain_is_made_as_an_older_sqlite_makes_it() {
+fn broken_chain_equals_that_of_an_older_sqlite() {
     let _limit = support::limit(30);
     let states = written_by_3_40_1();
     let written = Log::of(&states.path().join("broken.db"));
@@ -177,7 +177,7 @@ fn transaction_without_checksums_is_remembered() {
 /// Recovery ends the log before the frame without a checksum, and a position behind it
 /// is one of a log that is not there any more, though its frame still is.
 #[test]
-fn position_behind_a_broken_chain_does_not_outlive_a_crash() {
+fn position_past_a_broken_chain_is_lost_in_a_crash() {
     let _limit = support::limit(60);
     for which in [Break::First, Break::All] {
         let mut made = restarted();

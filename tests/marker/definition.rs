@@ -17,7 +17,7 @@ use crate::support::{self, Made, listing};
 /// A marker at each place around each border between pieces, one cell of one
 /// session after the other.
 #[test]
-fn a_marker_across_the_border_of_two_pieces_is_found_wherever_it_stands() {
+fn marker_across_two_pieces_is_found_at_any_offset() {
     let _limit = support::limit(120);
     let place = Place::new();
     let marker = MarkerText::DEFAULT;
@@ -66,7 +66,7 @@ fn a_marker_across_the_border_of_two_pieces_is_found_wherever_it_stands() {
 /// What a search is anchored on can overlap itself, so that it stands before the
 /// marker, too, where the marker does not.
 #[test]
-fn a_marker_after_a_part_of_itself_is_found() {
+fn marker_after_a_part_of_itself_is_found() {
     let _limit = support::limit(30);
     let made = Made::new();
     made.session("ses_a", 1);
@@ -90,7 +90,7 @@ fn a_marker_after_a_part_of_itself_is_found() {
 }
 
 #[test]
-fn without_the_marker_nothing_is_searched_and_marked_is_null() {
+fn without_a_marker_nothing_is_searched() {
     let _limit = support::limit(30);
     let made = Made::new();
     made.session("ses_a", 1);
@@ -111,7 +111,7 @@ fn without_the_marker_nothing_is_searched_and_marked_is_null() {
 }
 
 #[test]
-fn a_full_scan_says_how_many_bytes_it_searched() {
+fn full_scan_reports_the_bytes_it_searched() {
     let _limit = support::limit(30);
     let made = Made::new();
     made.session("ses_a", 1);
@@ -138,7 +138,7 @@ fn a_full_scan_says_how_many_bytes_it_searched() {
 }
 
 #[test]
-fn what_is_written_deleted_and_rolled_back_is_marked_as_it_stands() {
+fn marks_follow_writes_deletes_and_rollbacks() {
     let _limit = support::limit(60);
     let made = Made::new();
     made.session("ses_a", 1);
@@ -179,8 +179,9 @@ fn what_is_written_deleted_and_rolled_back_is_marked_as_it_stands() {
     }
 }
 
+/// Children and archived ones, too.
 #[test]
-fn each_content_table_marks_its_own_sessions_also_children_and_archived_ones() {
+fn each_content_table_marks_its_own_sessions() {
     let _limit = support::limit(30);
     let made = Made::new();
     for id in ["ses_1", "ses_2", "ses_3", "ses_4", "ses_5"] {
@@ -203,7 +204,7 @@ fn each_content_table_marks_its_own_sessions_also_children_and_archived_ones() {
 /// A listing makes some progress however little time it has, with every kind of database:
 /// the time was up before the first page.
 #[test]
-fn every_listing_comes_further_however_small_its_budget() {
+fn every_listing_progresses_however_small_its_budget() {
     const PARTS: usize = 3000;
     let _limit = support::limit(120);
     for (kind, prepare) in [

@@ -144,7 +144,7 @@ fn reserve(conn: &Connection, mut bytes: std::ffi::c_int) {
 }
 
 #[test]
-fn reserve_that_only_the_log_has_keeps_the_marks() {
+fn reserved_bytes_only_in_the_log_keep_the_marks() {
     let _limit = support::limit(60);
     let made = Database::new(4096);
     for id in 1..60 {
@@ -244,7 +244,7 @@ fn padded_commit_whose_sync_failed_keeps_the_marks() {
 /// A key that is not the rowid is stored in the record like any other column, and
 /// text can lie on both sides of it.
 #[test]
-fn integer_keys_are_part_of_the_record_that_is_searched() {
+fn integer_keys_are_part_of_the_searched_record() {
     let _limit = support::limit(60);
     for (column, constraint) in [
         ("n INTEGER", ", PRIMARY KEY (id, n)"),
@@ -324,7 +324,7 @@ fn wal_index_older_than_its_log_keeps_the_marks() {
 /// freelist, keeps half a marker behind its few numbers, and is written again with each
 /// page that is freed or taken.
 #[test]
-fn page_that_became_a_trunk_of_the_freelist_costs_no_full_scan() {
+fn page_turned_freelist_trunk_needs_no_full_scan() {
     let _limit = support::limit(60);
     // On each of its pages, whichever is freed first.
     let long = MARKER.repeat(500);
@@ -395,7 +395,7 @@ fn page_that_became_a_trunk_of_the_freelist_costs_no_full_scan() {
 /// A text of the same length is written over the old one, and only on the pages that
 /// differ: nothing in the log leads from the row to its page.
 #[test]
-fn page_that_was_written_without_its_row_keeps_the_marks() {
+fn page_written_without_its_row_keeps_the_marks() {
     let _limit = support::limit(60);
     let made = restarted();
     let text = |middle: &str| format!("{}{middle}{}", "x".repeat(3000), "y".repeat(20_000));

@@ -473,7 +473,7 @@ impl Expected {
 }
 
 #[test]
-fn the_marks_of_random_content_are_those_of_the_definition() {
+fn random_content_is_marked_as_defined() {
     let _limit = support::limit(120);
     let place = Place::new();
     let mut counted = Expected::default();
@@ -494,7 +494,7 @@ fn the_marks_of_random_content_are_those_of_the_definition() {
 }
 
 #[test]
-fn the_marks_of_large_random_content_are_those_of_the_definition() {
+fn large_random_content_is_marked_as_defined() {
     let _limit = support::limit(120);
     let place = Place::new();
     let mut counted = Expected::default();
@@ -514,7 +514,7 @@ fn the_marks_of_large_random_content_are_those_of_the_definition() {
 }
 
 #[test]
-fn the_helper_marks_the_same_however_it_is_asked() {
+fn helper_marks_the_same_by_request_and_argument() {
     let _limit = support::limit(120);
     let place = Place::new();
     for seed in seeds(2000, 25) {

@@ -58,7 +58,7 @@ pub(crate) fn expected() -> BTreeMap<String, Option<bool>> {
 }
 
 #[test]
-fn a_cache_of_no_use_is_no_failure_and_no_wrong_answer() {
+fn useless_cache_changes_no_answer() {
     use std::os::unix::fs::PermissionsExt;
     let _limit = support::limit(120);
     let (directory, db) = at_rest(20, 3000);
@@ -151,7 +151,7 @@ fn scan_resumes_across_budgets() {
 }
 
 #[test]
-fn without_a_log_only_a_file_that_is_the_same_is_not_read_again() {
+fn database_without_a_log_is_reread_unless_unchanged() {
     let _limit = support::limit(60);
     let (directory, db) = at_rest(5, 100);
     let cache = format!("--scan-cache={}", directory.path().join("cache").display());
@@ -206,7 +206,7 @@ fn marked_past_sqlite(db: &Path) -> u64 {
 }
 
 #[test]
-fn verify_says_whether_the_scan_and_the_definition_are_the_same() {
+fn verify_compares_the_scan_with_the_definition() {
     let _limit = support::limit(60);
     let (directory, db) = at_rest(20, 3000);
     let conn = Connection::open(&db).unwrap();
@@ -244,7 +244,7 @@ fn verify_says_whether_the_scan_and_the_definition_are_the_same() {
 /// The log does not show that pages were put in the file past SQLite.
 #[cfg(target_os = "linux")]
 #[test]
-fn once_a_day_all_is_read_again_while_somebody_writes() {
+fn busy_database_is_fully_scanned_once_a_day() {
     let _limit = support::limit(60);
     let (directory, db) = at_rest(20, 3000);
     let conn = Connection::open(&db).unwrap();
@@ -285,7 +285,7 @@ fn once_a_day_all_is_read_again_while_somebody_writes() {
 
 /// What a row reads as is not always stored in it.
 #[test]
-fn a_column_whose_default_is_the_marker_marks_the_rows_of_before() {
+fn added_column_with_marker_default_marks_old_rows() {
     let _limit = support::limit(60);
     let directory = tempfile::tempdir().unwrap();
     let db = directory.path().join("opencode.db");

@@ -584,7 +584,7 @@ fn seed() -> u64 {
 }
 
 #[test]
-fn every_cached_listing_is_the_definition() {
+fn every_cached_listing_equals_the_definition() {
     let _limit = support::limit(300);
     let modes = rounds(900, seed(), None);
     println!("{modes:#?}");
@@ -599,7 +599,7 @@ fn every_cached_listing_is_the_definition() {
 
 #[test]
 #[ignore = "takes as long as it is told: run by ./scripts/soak scan"]
-fn for_minutes_every_listing_with_a_cache_is_the_definition() {
+fn soak_cached_listings_equal_the_definition() {
     let minutes: u64 = std::env::var("SCAN_MINUTES").unwrap().parse().unwrap();
     let _limit = support::limit(minutes * 60 + 300);
     let until = Instant::now() + Duration::from_secs(minutes * 60);

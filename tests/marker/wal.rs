@@ -113,7 +113,7 @@ const INSERT: &str = "INSERT INTO t VALUES (randomblob(3000)), (randomblob(100))
 const RESTART: &str = "PRAGMA wal_checkpoint(RESTART)";
 
 #[test]
-fn from_any_commit_to_any_later_one_every_frame_is_handed_over_once() {
+fn every_frame_between_two_commits_is_read_once() {
     let _limit = support::limit(60);
     for page_size in [512, 1024, 4096, 65536] {
         let log = written(page_size, &[INSERT; 6]);
@@ -136,7 +136,7 @@ fn from_any_commit_to_any_later_one_every_frame_is_handed_over_once() {
 }
 
 #[test]
-fn a_log_that_differs_in_any_byte_is_lost() {
+fn log_changed_at_any_byte_is_a_gap() {
     let _limit = support::limit(120);
     let log = written(512, &[INSERT; 2]);
     let (from, to) = (log.place(0), log.place(log.frames()));
@@ -164,8 +164,9 @@ fn a_log_that_differs_in_any_byte_is_lost() {
     assert!(longer.read(from, to).is_ok());
 }
 
+/// After a restart of the log.
 #[test]
-fn after_a_restart_the_rest_of_the_generation_before_comes_first() {
+fn rest_of_the_old_generation_comes_first() {
     let _limit = support::limit(60);
     // A long generation, so that the file goes on behind what is read; then one
     // with a transaction that was rolled back at its end; then a short one.
@@ -240,7 +241,7 @@ fn after_a_restart_the_rest_of_the_generation_before_comes_first() {
 }
 
 #[test]
-fn the_other_byte_order_of_checksums_is_read_too() {
+fn either_byte_order_of_checksums_is_read() {
     let _limit = support::limit(30);
     let log = written(1024, &[INSERT; 2]);
     let mut other = Written {
@@ -289,7 +290,7 @@ fn the_other_byte_order_of_checksums_is_read_too() {
 }
 
 #[test]
-fn what_was_stopped_goes_on_where_it_stopped() {
+fn stopped_read_resumes_where_it_stopped() {
     let _limit = support::limit(60);
     let log = written(4096, &[INSERT; 200]);
     let to = log.place(log.frames());
@@ -333,7 +334,7 @@ impl ReadAt for Overtaken<'_> {
 /// At whatever read a writer overtakes the reader: what is handed over is all of it
 /// and exact, or it is lost.
 #[test]
-fn a_writer_that_overtakes_the_reader_at_any_moment_is_noticed() {
+fn writer_that_overtakes_the_reader_is_noticed() {
     let _limit = support::limit(60);
     let directory = tempfile::tempdir().unwrap();
     let db = directory.path().join("x.db");

@@ -46,7 +46,7 @@ fn assert_is_set_aside(what: &str, put: impl FnOnce(&Path, &[u8])) {
 }
 
 #[test]
-fn a_damaged_snapshot_is_set_aside_and_rebuilt() {
+fn damaged_snapshot_is_set_aside_and_rebuilt() {
     let _limit = support::limit(60);
     let flip = |at: usize| {
         move |file: &Path, valid: &[u8]| {
@@ -62,8 +62,9 @@ fn a_damaged_snapshot_is_set_aside_and_rebuilt() {
     });
 }
 
+/// It is rebuilt, as one that is not a snapshot at all is.
 #[test]
-fn what_is_no_snapshot_of_this_version_is_set_aside_and_rebuilt() {
+fn snapshot_of_another_version_is_set_aside() {
     let _limit = support::limit(60);
     assert_is_set_aside("a newer format", |file, valid| {
         let mut newer = valid.to_vec();
@@ -77,7 +78,7 @@ fn what_is_no_snapshot_of_this_version_is_set_aside_and_rebuilt() {
 }
 
 #[test]
-fn a_directory_in_the_place_of_the_snapshot_is_set_aside() {
+fn directory_in_place_of_the_snapshot_is_set_aside() {
     let _limit = support::limit(60);
     assert_is_set_aside("a directory", |file, _| {
         fs::remove_file(file).unwrap();

@@ -11,7 +11,7 @@ use crate::schedule::Scripted;
 use crate::support::{self, Helper, Host, Made, list, listed, serve, text};
 
 #[test]
-fn an_idle_database_costs_no_launch() {
+fn idle_database_launches_no_helper() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     settle(&made);
@@ -36,7 +36,7 @@ fn an_idle_database_costs_no_launch() {
 
 /// As a reader does it that SQLite has make a log, or set the owner of one.
 #[test]
-fn an_empty_log_and_another_time_of_the_inode_are_no_change() {
+fn empty_log_and_new_inode_time_are_not_a_change() {
     let _limit = support::limit(60);
     let plain = made(&["ses_1"]);
     plain.run("PRAGMA wal_checkpoint(TRUNCATE)");
@@ -63,7 +63,7 @@ fn an_empty_log_and_another_time_of_the_inode_are_no_change() {
 }
 
 #[test]
-fn a_directory_that_is_made_later_is_found() {
+fn directory_created_later_is_found() {
     let _limit = support::limit(60);
     let place = tempfile::tempdir().unwrap();
     let directory = place.path().join("not/yet.d");
@@ -100,7 +100,7 @@ fn a_directory_that_is_made_later_is_found() {
 }
 
 #[test]
-fn one_sources_trouble_does_not_delay_anothers() {
+fn failing_source_delays_no_other() {
     let _limit = support::limit(60);
     let (good, bad) = (made(&["ses_1"]), made(&["ses_1"]));
     let helper = Helper::new();

@@ -34,8 +34,9 @@ fn held(pid: u32) -> (usize, u64, u64) {
     (descriptors, least(|look| look.1), least(|look| look.2))
 }
 
+/// Descriptors, threads and memory are as they were.
 #[test]
-fn a_day_of_refreshes_leaves_descriptors_threads_and_memory_as_they_were() {
+fn day_of_refreshes_leaks_nothing() {
     let _limit = support::limit(300);
     let made = Made::new();
     for n in 0..100 {

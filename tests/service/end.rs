@@ -13,7 +13,7 @@ use crate::support::{self, Helper, Host, exit_of, serve, wait_for};
 use crate::systemd::full_pipe;
 
 #[test]
-fn the_end_of_standard_input_ends_it_with_a_bye() {
+fn end_of_stdin_ends_the_service_with_a_bye() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     let mut host = start(&made);
@@ -32,7 +32,7 @@ fn the_end_of_standard_input_ends_it_with_a_bye() {
 }
 
 #[test]
-fn a_shutdown_is_replied_to_and_ends_it() {
+fn shutdown_is_answered_and_ends_the_service() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     let mut host = start(&made);
@@ -47,7 +47,7 @@ fn a_shutdown_is_replied_to_and_ends_it() {
 }
 
 #[test]
-fn a_signal_ends_it_in_time_also_while_a_helper_hangs() {
+fn signal_ends_the_service_while_a_helper_hangs() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     let hanging = [
@@ -87,7 +87,7 @@ fn a_signal_ends_it_in_time_also_while_a_helper_hangs() {
 }
 
 #[test]
-fn it_ends_in_time_also_where_nobody_reads_its_output() {
+fn service_ends_in_time_with_unread_output() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     for n in 0..500 {
@@ -115,7 +115,7 @@ fn it_ends_in_time_also_where_nobody_reads_its_output() {
 }
 
 #[test]
-fn it_ends_in_time_also_where_nobody_reads_either_output() {
+fn service_ends_in_time_with_unread_stdout_and_stderr() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     for n in 0..500 {
@@ -141,7 +141,7 @@ fn it_ends_in_time_also_where_nobody_reads_either_output() {
 }
 
 #[test]
-fn a_host_that_closes_its_output_ends_it() {
+fn host_that_closes_stdout_ends_the_service() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     let mut child = serve(&made.db, &state(&made))

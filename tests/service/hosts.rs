@@ -576,7 +576,7 @@ fn seed() -> u64 {
 }
 
 #[test]
-fn whatever_happens_to_hosts_somebody_who_is_left_shows_what_is() {
+fn surviving_host_shows_the_truth() {
     let _limit = support::limit(240);
     for most in [2, 3, 10] {
         rounds(12, most, seed());
@@ -599,7 +599,7 @@ fn supervised_rounds(count: usize, most: usize, protocol: Protocol) -> (Vec<Dura
 
 #[cfg(target_os = "linux")]
 #[test]
-fn hosts_show_what_is_beside_a_service_of_another_protocol() {
+fn hosts_work_beside_a_service_of_another_protocol() {
     let _limit = support::limit(240);
     let mut beside = 0;
     for protocol in Protocol::ALL {
@@ -608,10 +608,11 @@ fn hosts_show_what_is_beside_a_service_of_another_protocol() {
     assert!(beside > 0, "they were never beside each other");
 }
 
+/// For 300 rounds.
 #[cfg(target_os = "linux")]
 #[test]
 #[ignore = "takes minutes: run by ./scripts/soak hosts"]
-fn for_300_rounds_hosts_show_what_is_beside_a_service_of_another_protocol() {
+fn soak_hosts_beside_a_service_of_another_protocol() {
     let _limit = support::limit(1800);
     let (mut took, mut beside) = (Vec::new(), [0; 2]);
     for (count, most) in [(50, 2), (50, 4), (50, 8)] {
@@ -627,7 +628,7 @@ fn for_300_rounds_hosts_show_what_is_beside_a_service_of_another_protocol() {
 
 #[test]
 #[ignore = "takes minutes: run by ./scripts/soak hosts"]
-fn for_500_rounds_somebody_who_is_left_shows_what_is() {
+fn soak_surviving_host_shows_the_truth() {
     let _limit = support::limit(1800);
     let mut took = Vec::new();
     for (count, most) in [(100, 2), (150, 3), (250, 10)] {

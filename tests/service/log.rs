@@ -69,8 +69,9 @@ fn assert_keeps_secrets(log: &str, made: &Made) {
     }
 }
 
+/// Titles and paths are secrets.
 #[test]
-fn a_log_in_json_is_one_object_a_line_without_titles_and_paths() {
+fn json_log_is_one_object_a_line_without_secrets() {
     let _limit = support::limit(60);
     let (log, made) = eventful(&["--log-format", "json"]);
     for line in log.lines() {
@@ -85,7 +86,7 @@ fn a_log_in_json_is_one_object_a_line_without_titles_and_paths() {
 }
 
 #[test]
-fn a_log_for_people_names_the_source_and_each_state_once() {
+fn text_log_names_the_source_and_each_state_once() {
     let _limit = support::limit(60);
     let (log, made) = eventful(&[]);
     assert_keeps_secrets(&log, &made);
@@ -126,14 +127,14 @@ fn assert_is_served(name: &[u8]) {
 }
 
 #[test]
-fn a_database_whose_name_would_break_a_line_breaks_none() {
+fn database_name_with_a_newline_breaks_no_line() {
     let _limit = support::limit(60);
     assert_is_served(b"two words.db");
     assert_is_served(b"line\nend \x1b[31m \xc2\x9b.db");
 }
 
 #[test]
-fn a_database_whose_name_is_no_text_is_served() {
+fn database_with_a_non_utf8_name_is_served() {
     let _limit = support::limit(60);
     assert_is_served(b"caf\xe9.db");
 }

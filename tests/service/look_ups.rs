@@ -10,7 +10,7 @@ use crate::common::{END, made, settle, socket, state};
 use crate::support::{self, Helper, Host, list, quick_status, serve, wait_for};
 
 #[test]
-fn sessions_are_looked_up_in_all_sources_at_once() {
+fn look_up_asks_all_sources_at_once() {
     let _limit = support::limit(60);
     let (one, other) = (
         made(&["ses_one", "ses_both"]),
@@ -73,7 +73,7 @@ fn sessions_are_looked_up_in_all_sources_at_once() {
 }
 
 #[test]
-fn look_ups_by_a_helper_that_hangs_end_and_hold_up_nothing() {
+fn hanging_look_ups_end_and_delay_nothing() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     let helper = Helper::new();
@@ -112,7 +112,7 @@ fn look_ups_by_a_helper_that_hangs_end_and_hold_up_nothing() {
 /// A listing does not wait for the marker: what it did not find out in its budget,
 /// the next ones do, and each mark is told when it is known.
 #[test]
-fn a_mark_that_becomes_known_later_is_told_as_a_change() {
+fn mark_known_later_is_sent_as_a_change() {
     let _limit = support::limit(90);
     let made = made(&["ses_marked", "ses_other"]);
     made.run("BEGIN");

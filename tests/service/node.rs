@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::{self, Made, command, sessions};
 
 #[test]
-fn a_host_in_node_sees_what_changes_and_ends_its_service() {
+fn node_host_sees_changes_and_ends_its_service() {
     let _limit = support::limit(60);
     let node = Path::new("node");
     if command(node).arg("--version").output().is_err() {

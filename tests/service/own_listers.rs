@@ -135,7 +135,7 @@ fn made() -> Made {
 }
 
 #[test]
-fn source_whose_lister_panics_fails_and_recovers() {
+fn panicking_lister_fails_and_recovers() {
     let _limit = support::limit(60);
     let (made, own) = (made(), Own::new(Way::Panics));
     let service = serve(&made.db, &own);
@@ -162,7 +162,7 @@ fn source_whose_lister_panics_fails_and_recovers() {
 
 /// It returns late in the end, and what it says then does not count any more.
 #[test]
-fn source_whose_lister_blocks_fails_and_recovers_when_it_returns() {
+fn blocking_lister_fails_and_recovers_on_return() {
     let _limit = support::limit(60);
     let (made, own) = (made(), Own::new(Way::Blocks));
     let service = serve(&made.db, &own);
@@ -180,8 +180,9 @@ fn source_whose_lister_blocks_fails_and_recovers_when_it_returns() {
     drop(service);
 }
 
+/// They are answered.
 #[test]
-fn look_ups_by_a_lister_that_blocks_are_answered_and_leave_one_thread() {
+fn look_ups_of_a_blocking_lister_leave_one_thread() {
     let _limit = support::limit(60);
     let (made, own) = (made(), Own::new(Way::Behaves));
     let service = serve(&made.db, &own);

@@ -8,7 +8,7 @@ use crate::common::{assert_keys, made, start, state};
 use crate::support::{self, Helper, Host, expected, list, serve, text};
 
 #[test]
-fn a_service_says_who_it_is_and_then_all_it_knows() {
+fn service_starts_with_hello_and_snapshot() {
     let _limit = support::limit(60);
     let made = made(&["ses_1", "ses_2"]);
     let host = Host::greeted(&mut serve(&made.db, &state(&made)));
@@ -48,7 +48,7 @@ fn a_service_says_who_it_is_and_then_all_it_knows() {
 }
 
 #[test]
-fn a_change_is_told_as_a_difference_of_what_a_list_shows() {
+fn change_event_is_the_difference_of_two_lists() {
     let _limit = support::limit(60);
     let made = made(&["ses_1", "ses_2", "ses_3"]);
     let mut host = start(&made);
@@ -96,7 +96,7 @@ fn a_change_is_told_as_a_difference_of_what_a_list_shows() {
 }
 
 #[test]
-fn a_health_says_its_state_and_why_it_fails() {
+fn health_event_has_state_and_reason() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     let helper = Helper::new();
@@ -134,7 +134,7 @@ fn a_health_says_its_state_and_why_it_fails() {
 }
 
 #[test]
-fn a_reply_has_the_id_of_its_command_whatever_that_is() {
+fn reply_has_the_id_of_its_command() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     let mut host = start(&made);
@@ -183,7 +183,7 @@ fn a_reply_has_the_id_of_its_command_whatever_that_is() {
 }
 
 #[test]
-fn a_status_has_the_health_and_the_counts() {
+fn status_has_health_and_counts() {
     let _limit = support::limit(60);
     let made = made(&["ses_1", "ses_2"]);
     let mut host = start(&made);
@@ -228,7 +228,7 @@ fn a_status_has_the_health_and_the_counts() {
 }
 
 #[test]
-fn the_events_that_a_refresh_causes_come_before_its_reply() {
+fn events_of_a_refresh_precede_its_reply() {
     let _limit = support::limit(60);
     let made = made(&[]);
     let mut host = start(&made);
@@ -246,7 +246,7 @@ fn the_events_that_a_refresh_causes_come_before_its_reply() {
 }
 
 #[test]
-fn a_line_that_is_no_command_is_told_why_and_changes_nothing() {
+fn invalid_command_is_explained_and_changes_nothing() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     let mut host = start(&made);
@@ -288,7 +288,7 @@ fn a_line_that_is_no_command_is_told_why_and_changes_nothing() {
 }
 
 #[test]
-fn an_over_long_line_is_refused_as_a_whole() {
+fn overlong_line_is_rejected_as_a_whole() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     let mut host = start(&made);

@@ -132,8 +132,9 @@ fn assert_shows(model: &Model, before: &BTreeMap<String, Value>, written: &Writt
     }
 }
 
+/// It is killed at any moment.
 #[test]
-fn a_service_that_is_killed_at_any_moment_comes_back_with_its_last_snapshot() {
+fn killed_service_restarts_with_its_last_snapshot() {
     let _limit = support::limit(150);
     let seed = 20_261_122;
     println!("seed {seed}");
@@ -235,7 +236,7 @@ impl Drop for Done<'_> {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn no_helper_survives_a_service_that_is_killed() {
+fn no_helper_survives_a_killed_service() {
     let _limit = support::limit(60);
     // Its listing never ends: it looks for a project that is none of endlessly
     // many.
@@ -263,7 +264,7 @@ fn no_helper_survives_a_service_that_is_killed() {
 }
 
 #[test]
-fn a_snapshot_is_written_at_most_every_five_seconds() {
+fn snapshot_is_written_at_most_every_five_seconds() {
     let _limit = support::limit(60);
     let made = Made::new();
     made.session("ses_1", 1);
@@ -295,7 +296,7 @@ fn a_snapshot_is_written_at_most_every_five_seconds() {
 }
 
 #[test]
-fn a_snapshot_that_could_not_be_written_is_written_at_the_end() {
+fn failed_snapshot_is_written_at_the_end() {
     let _limit = support::limit(60);
     let made = Made::new();
     let place = tempfile::tempdir().unwrap();

@@ -66,8 +66,9 @@ impl Scripted {
     }
 }
 
+/// There is one listing at a time.
 #[test]
-fn there_is_one_listing_at_a_time_and_a_request_during_it_makes_one_more_follow() {
+fn request_during_a_listing_makes_one_more_follow() {
     let _limit = support::limit(60);
     let made = made(&[]);
     settle(&made);
@@ -118,7 +119,7 @@ fn there_is_one_listing_at_a_time_and_a_request_during_it_makes_one_more_follow(
 }
 
 #[test]
-fn a_change_during_a_listing_makes_one_more_follow() {
+fn change_during_a_listing_makes_one_more_follow() {
     let _limit = support::limit(60);
     let made = made(&[]);
     let scripted = Scripted::new();
@@ -147,7 +148,7 @@ fn a_change_during_a_listing_makes_one_more_follow() {
 /// All that there is to see of the change is seen while the listing runs, also the
 /// look at files that have come to rest.
 #[test]
-fn a_change_long_before_the_end_of_a_listing_makes_one_more_follow() {
+fn change_early_in_a_listing_makes_one_more_follow() {
     let _limit = support::limit(60);
     let made = made(&[]);
     let scripted = Scripted::new();
@@ -173,7 +174,7 @@ fn a_change_long_before_the_end_of_a_listing_makes_one_more_follow() {
 /// Its files look again as they did when they were last listed, and what was listed
 /// meanwhile is another's.
 #[test]
-fn a_database_that_is_another_one_only_while_it_is_listed_is_listed_again() {
+fn database_replaced_during_a_listing_is_listed_again() {
     let _limit = support::limit(60);
     let made = made(&[]);
     made.run("PRAGMA wal_checkpoint(TRUNCATE)");
@@ -205,7 +206,7 @@ fn a_database_that_is_another_one_only_while_it_is_listed_is_listed_again() {
 
 /// The pauses after four failures are twelve seconds together, at the least.
 #[test]
-fn a_refresh_that_is_asked_for_does_not_wait_for_the_pause_after_a_failure() {
+fn requested_refresh_ignores_the_backoff() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     let helper = Helper::new();
@@ -228,7 +229,7 @@ fn a_refresh_that_is_asked_for_does_not_wait_for_the_pause_after_a_failure() {
 /// SQLite writes to the log, may wait for the disk, and only then lets readers see
 /// it, in a file that nobody watches.
 #[test]
-fn a_commit_that_shows_a_moment_after_the_file_has_changed_is_not_overlooked() {
+fn commit_visible_after_the_file_change_is_noticed() {
     let _limit = support::limit(60);
     let made = made(&[]);
     let scripted = Scripted::new();
@@ -242,7 +243,7 @@ fn a_commit_that_shows_a_moment_after_the_file_has_changed_is_not_overlooked() {
 }
 
 #[test]
-fn a_change_is_told_soon_and_a_busy_database_is_listed_at_a_pace() {
+fn change_is_sent_soon_and_busy_database_is_paced() {
     let _limit = support::limit(60);
     let made = made(&[]);
     let mut host = start(&made);

@@ -18,7 +18,7 @@ use crate::common::{Daemon, made, plain, settle, socket, start, state, until_lis
 use crate::support::{self, Host, Made, ask_at, serve, wait_for};
 
 #[test]
-fn a_second_host_with_the_same_sources_gets_the_first_ones_events() {
+fn second_host_gets_the_events_of_the_first() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     let mut first = start(&made);
@@ -67,7 +67,7 @@ fn a_second_host_with_the_same_sources_gets_the_first_ones_events() {
 }
 
 #[test]
-fn hosts_that_start_at_once_are_all_served() {
+fn hosts_started_at_once_are_all_served() {
     let _limit = support::limit(90);
     for round in 0..15 {
         let made = made(&["ses_1"]);
@@ -95,7 +95,7 @@ fn hosts_that_start_at_once_are_all_served() {
 /// Between taking the index and answering there is a moment. Here the first
 /// service is this test, which takes its time.
 #[test]
-fn a_second_host_waits_for_a_first_one_that_is_just_starting() {
+fn second_host_waits_for_a_starting_one() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     fs::create_dir(state(&made)).unwrap();
@@ -120,7 +120,7 @@ fn a_second_host_waits_for_a_first_one_that_is_just_starting() {
 }
 
 #[test]
-fn a_host_beside_a_system_service_gets_that_ones_events() {
+fn host_beside_a_daemon_gets_its_events() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     let daemon = Daemon::start(&mut plain(&made.db, &state(&made)));
@@ -139,7 +139,7 @@ fn a_host_beside_a_system_service_gets_that_ones_events() {
 /// SIGHUP means the same to a host whoever keeps the index; a configuration that is wrong
 /// ends nobody, then or when the other one has ended.
 #[test]
-fn a_host_that_passes_on_reads_its_configuration_again_and_keeps_the_old_one() {
+fn relaying_host_reloads_its_config_or_keeps_the_old() {
     let _limit = support::limit(60);
     let (made, other) = (made(&["ses_1"]), Made::new());
     other.session("ses_other", 1);
@@ -183,7 +183,7 @@ fn a_host_that_passes_on_reads_its_configuration_again_and_keeps_the_old_one() {
 }
 
 #[test]
-fn a_second_service_that_is_no_hosts_says_who_holds_the_index_and_exits_75() {
+fn second_daemon_names_the_first_and_exits_75() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     let mut first = start(&made);
@@ -204,7 +204,7 @@ fn a_second_service_that_is_no_hosts_says_who_holds_the_index_and_exits_75() {
 }
 
 #[test]
-fn a_host_of_another_configuration_has_an_index_of_its_own() {
+fn host_with_another_config_has_its_own_index() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     let mut first = start(&made);

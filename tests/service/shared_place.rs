@@ -63,7 +63,7 @@ impl Usual {
 }
 
 #[test]
-fn a_list_shows_every_commit_that_came_before_it() {
+fn list_shows_every_earlier_commit() {
     let _limit = support::limit(120);
     let usual = Usual::start();
     let db = usual.made.db.to_str().unwrap();
@@ -84,7 +84,7 @@ fn a_list_shows_every_commit_that_came_before_it() {
 }
 
 #[test]
-fn a_refresh_that_has_nothing_to_do_launches_nothing() {
+fn refresh_without_changes_launches_nothing() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     settle(&made);
@@ -104,7 +104,7 @@ fn a_refresh_that_has_nothing_to_do_launches_nothing() {
 }
 
 #[test]
-fn a_service_that_stands_still_is_told_apart_from_none() {
+fn stopped_service_differs_from_none() {
     let _limit = support::limit(60);
     let usual = Usual::start();
     let db = usual.made.db.to_str().unwrap();
@@ -138,7 +138,7 @@ fn a_service_that_stands_still_is_told_apart_from_none() {
 }
 
 #[test]
-fn a_service_that_is_full_says_so() {
+fn full_service_says_so() {
     let _limit = support::limit(60);
     let usual = Usual::start();
     let connect = || UnixStream::connect(usual.socket()).unwrap();
@@ -158,7 +158,7 @@ fn a_service_that_is_full_says_so() {
 }
 
 #[test]
-fn a_socket_that_was_swept_comes_back_and_anothers_is_left_alone() {
+fn removed_socket_comes_back_but_a_foreign_one_stays() {
     let _limit = support::limit(60);
     let mut usual = Usual::start();
     fs::remove_dir_all(usual.home.path().join("run")).unwrap();
@@ -174,7 +174,7 @@ fn a_socket_that_was_swept_comes_back_and_anothers_is_left_alone() {
 }
 
 #[test]
-fn a_directory_that_others_can_write_to_is_not_used() {
+fn directory_writable_by_others_is_not_used() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     let victim = made.directory.path().join("victim");
@@ -194,7 +194,7 @@ fn a_directory_that_others_can_write_to_is_not_used() {
 }
 
 #[test]
-fn a_supervisor_that_blocks_or_ignores_signals_is_obeyed_all_the_same() {
+fn signals_inherited_as_blocked_or_ignored_still_work() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     for ignored in [false, true] {
@@ -260,7 +260,7 @@ fn stop_ends_the_service_for_all_and_shutdown_for_one() {
 }
 
 #[test]
-fn a_loop_that_panics_is_a_fault_and_no_end() {
+fn panicking_loop_exits_with_a_fault() {
     use opencode_sessions::service::{Config, Service, Supervisor};
     let _limit = support::limit(60);
     let service = Service::start(

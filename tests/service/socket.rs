@@ -52,7 +52,7 @@ pub(crate) fn link_or_copy(program: &Path, directory: &Path) -> PathBuf {
 
 /// A list is not worse for what is in a service's place.
 #[test]
-fn a_service_that_does_not_answer_is_passed_over() {
+fn service_that_does_not_answer_is_bypassed() {
     let _limit = support::limit(60);
     let home = tempfile::tempdir().unwrap();
     let run = home.path().join("run/opencode-sessions");
@@ -101,7 +101,7 @@ fn a_service_that_does_not_answer_is_passed_over() {
 
 /// A command has one deadline, whatever it asks one after the other.
 #[test]
-fn what_a_service_took_is_missing_to_the_listing() {
+fn list_subtracts_the_time_a_service_took() {
     let _limit = support::limit(60);
     let home = tempfile::tempdir().unwrap();
     let run = home.path().join("run/opencode-sessions");
@@ -132,7 +132,7 @@ fn what_a_service_took_is_missing_to_the_listing() {
 }
 
 #[test]
-fn a_list_is_answered_by_a_service_where_that_knows_exactly_what_was_asked() {
+fn service_answers_a_list_it_fully_knows() {
     let _limit = support::limit(90);
     let home = tempfile::tempdir().unwrap();
     fs::create_dir(home.path().join("run")).unwrap();
@@ -213,7 +213,7 @@ fn a_list_is_answered_by_a_service_where_that_knows_exactly_what_was_asked() {
 
 /// What it knows is of before its restart.
 #[test]
-fn a_list_is_not_answered_by_a_service_that_has_not_listed_yet() {
+fn service_that_has_not_listed_answers_no_list() {
     let _limit = support::limit(60);
     let home = tempfile::tempdir().unwrap();
     fs::create_dir(home.path().join("run")).unwrap();
@@ -244,7 +244,7 @@ fn a_list_is_not_answered_by_a_service_that_has_not_listed_yet() {
 }
 
 #[test]
-fn the_status_command_shows_how_the_service_is_doing() {
+fn status_command_shows_the_state_of_the_service() {
     let _limit = support::limit(60);
     let home = tempfile::tempdir().unwrap();
     let made = made(&["ses_1"]);
@@ -286,7 +286,7 @@ fn assert_mode(path: &Path, mode: u32) {
 }
 
 #[test]
-fn what_a_service_makes_is_its_users_alone() {
+fn files_of_a_service_are_private_to_its_user() {
     let _limit = support::limit(60);
     let home = tempfile::tempdir().unwrap();
     fs::create_dir(home.path().join("run")).unwrap();
@@ -316,7 +316,7 @@ fn what_a_service_makes_is_its_users_alone() {
 }
 
 #[test]
-fn a_program_of_another_user_is_turned_away() {
+fn program_of_another_user_is_rejected() {
     let _limit = support::limit(60);
     if !rustix::process::geteuid().is_root() {
         support::skip("another user: only root can be one");
@@ -384,7 +384,7 @@ fn program_of_another_pid_namespace_is_answered() {
 }
 
 #[test]
-fn the_socket_of_a_dead_service_is_replaced() {
+fn socket_of_a_dead_service_is_replaced() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     let host = start(&made);
@@ -395,7 +395,7 @@ fn the_socket_of_a_dead_service_is_replaced() {
 }
 
 #[test]
-fn the_socket_of_another_program_is_left_alone() {
+fn socket_of_another_program_is_left_alone() {
     let _limit = support::limit(60);
     let home = tempfile::tempdir().unwrap();
     let run = home.path().join("run/opencode-sessions");
@@ -413,7 +413,7 @@ fn the_socket_of_another_program_is_left_alone() {
 }
 
 #[test]
-fn a_connection_that_is_closed_is_forgotten_though_nothing_happens() {
+fn closed_connection_is_released_without_any_event() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     let mut host = start(&made);
@@ -431,7 +431,7 @@ fn a_connection_that_is_closed_is_forgotten_though_nothing_happens() {
 }
 
 #[test]
-fn a_peer_that_only_ends_its_commands_still_gets_events() {
+fn half_closed_client_still_gets_events() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     let _host = start(&made);

@@ -14,7 +14,7 @@ use crate::support::{self, Host, Made, ask_at, expected, list, quick_status, ser
 // ---- A reader that stops reading.
 
 #[test]
-fn a_reader_that_stops_reading_holds_up_nobody_and_is_brought_up_again() {
+fn slow_subscriber_delays_nobody_and_catches_up() {
     let _limit = support::limit(90);
     let made = made(&["ses_1", "ses_2"]);
     for n in 0..100 {
@@ -66,7 +66,7 @@ fn a_reader_that_stops_reading_holds_up_nobody_and_is_brought_up_again() {
 /// Nothing is lost of what a slow reader asks, and nothing piles up: what it has not read
 /// the replies to is not taken.
 #[test]
-fn a_reader_that_does_not_read_its_replies_is_not_read_from_and_loses_none() {
+fn subscriber_with_unread_replies_is_paused_not_dropped() {
     const COMMANDS: usize = 20_000;
     let _limit = support::limit(120);
     let made = made(&["ses_1"]);
@@ -120,7 +120,7 @@ fn family() -> Made {
 const FAMILY: [&str; 4] = ["ses_child", "ses_old", "ses_old_child", "ses_root"];
 
 #[test]
-fn each_reader_sees_what_it_subscribed_to_and_each_change_of_that() {
+fn each_subscriber_sees_what_it_subscribed_to() {
     let _limit = support::limit(60);
     let made = family();
     let mut command = serve(&made.db, &state(&made));
@@ -175,7 +175,7 @@ fn each_reader_sees_what_it_subscribed_to_and_each_change_of_that() {
 }
 
 #[test]
-fn what_a_service_does_not_list_cannot_be_subscribed_to() {
+fn unlisted_sessions_cannot_be_subscribed_to() {
     let _limit = support::limit(60);
     let made = family();
     let mut first = start(&made);

@@ -55,7 +55,7 @@ fn as_user(command: &mut Command, uid: u32) -> &mut Command {
 }
 
 #[test]
-fn a_supervisor_that_ignores_sigchld_does_no_harm() {
+fn service_works_with_sigchld_ignored() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     let helper = Helper::new();
@@ -92,7 +92,7 @@ fn with_closed(command: &Command, closed: &str) -> Command {
 }
 
 #[test]
-fn a_service_without_standard_input_or_anything_else_open_works() {
+fn service_works_without_open_descriptors() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     for closed in ["<&-", "<&- >&-", "<&- >&- 2>&-"] {
@@ -107,7 +107,7 @@ fn a_service_without_standard_input_or_anything_else_open_works() {
 }
 
 #[test]
-fn a_host_that_closed_standard_input_is_one_that_is_gone() {
+fn closed_stdin_means_the_host_is_gone() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     let host = Host::greeted(&mut with_closed(&serve(&made.db, &state(&made)), "<&-"));
@@ -117,7 +117,7 @@ fn a_host_that_closed_standard_input_is_one_that_is_gone() {
 }
 
 #[test]
-fn without_a_home_a_database_must_be_named() {
+fn user_without_a_home_must_name_a_database() {
     let _limit = support::limit(60);
     if !rustix::process::geteuid().is_root() {
         // A user that the system knows always has a home.
@@ -151,7 +151,7 @@ fn without_a_home_a_database_must_be_named() {
 }
 
 #[test]
-fn where_opencode_keeps_no_file_there_is_nothing_to_serve() {
+fn database_in_memory_leaves_nothing_to_serve() {
     let _limit = support::limit(60);
     let home = tempfile::tempdir().unwrap();
     let mut command = support::command(support::sessions());
@@ -163,8 +163,9 @@ fn where_opencode_keeps_no_file_there_is_nothing_to_serve() {
     assert_eq!(fs::read_dir(home.path()).unwrap().count(), 0);
 }
 
+/// It is no obstacle.
 #[test]
-fn a_state_directory_too_deep_for_a_socket_is_said_and_no_obstacle() {
+fn state_directory_too_deep_for_a_socket_is_reported() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     let deep = made.directory.path().join("deep".repeat(40));
@@ -176,7 +177,7 @@ fn a_state_directory_too_deep_for_a_socket_is_said_and_no_obstacle() {
 }
 
 #[test]
-fn a_user_without_a_home_directory_is_served() {
+fn user_without_a_home_directory_is_served() {
     let _limit = support::limit(60);
     let (place, program) = for_anybody();
     let db = database_of(NOBODY, place.path());
@@ -197,7 +198,7 @@ fn a_user_without_a_home_directory_is_served() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_written_to_is_no_obstacle() {
+fn unwritable_directory_does_not_stop_the_service() {
     let _limit = support::limit(60);
     let (place, program) = for_anybody();
     let db = database_of(NOBODY, place.path());
@@ -224,7 +225,7 @@ fn a_directory_that_cannot_be_written_to_is_no_obstacle() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_clock_that_is_set_back_holds_up_nothing() {
+fn clock_set_back_delays_nothing() {
     const DAY: i64 = 24 * 60 * 60;
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);

@@ -11,7 +11,7 @@ use crate::sidebar::{KEPT, OTHERS, Sidebar, database, with_suffix};
 use crate::support::{self, Made, REAL, expected, list, quick_status, text};
 
 #[test]
-fn the_sidebar_survives_a_database_that_is_locked() {
+fn sidebar_survives_a_locked_database() {
     let _limit = support::limit(60);
     let made = Made::new();
     made.session("ses_a", 1);
@@ -34,7 +34,7 @@ fn the_sidebar_survives_a_database_that_is_locked() {
 }
 
 #[test]
-fn the_sidebar_survives_a_database_that_is_cut_off_or_overwritten() {
+fn sidebar_survives_a_truncated_or_overwritten_database() {
     let _limit = support::limit(60);
     let mut sidebar = Sidebar::closed();
     let db = sidebar.db.clone();
@@ -75,7 +75,7 @@ fn the_sidebar_survives_a_database_that_is_cut_off_or_overwritten() {
 }
 
 #[test]
-fn the_sidebar_survives_a_database_that_cannot_be_read() {
+fn sidebar_survives_an_unreadable_database() {
     let _limit = support::limit(60);
     let mut sidebar = Sidebar::closed();
     let (db, away) = (sidebar.db.clone(), with_suffix(&sidebar.db, ".away"));
@@ -114,7 +114,7 @@ fn the_sidebar_survives_a_database_that_cannot_be_read() {
 /// What is moved away is back before a second look could have confirmed that it
 /// is gone.
 #[test]
-fn a_database_that_comes_back_within_a_second_is_not_missed() {
+fn database_back_within_a_second_is_not_missed() {
     let _limit = support::limit(90);
     let mut sidebar = Sidebar::closed();
     let before = sidebar.host.model.events.len();
@@ -197,7 +197,7 @@ fn assert_goes(sidebar: &mut Sidebar, health: &str, earliest: Duration, harm: im
 }
 
 #[test]
-fn a_database_that_is_deleted_for_good_is_believed_to_be_after_a_second() {
+fn deleted_database_is_confirmed_after_a_second() {
     let _limit = support::limit(60);
     let mut sidebar = Sidebar::closed();
     let files = sidebar.files();
@@ -214,7 +214,7 @@ fn a_database_that_is_deleted_for_good_is_believed_to_be_after_a_second() {
 }
 
 #[test]
-fn a_database_that_is_emptied_is_believed_to_be_when_it_is_not_young_any_more() {
+fn emptied_database_counts_once_it_is_not_young() {
     let _limit = support::limit(60);
     let mut sidebar = Sidebar::closed();
     let db = sidebar.db.clone();
@@ -247,7 +247,7 @@ fn a_database_that_is_emptied_is_believed_to_be_when_it_is_not_young_any_more() 
 }
 
 #[test]
-fn a_database_in_the_place_of_another_is_listed_instead() {
+fn replaced_database_is_listed_instead() {
     let _limit = support::limit(60);
     let mut sidebar = Sidebar::closed();
     let before = sidebar.host.model.events.len();
@@ -263,7 +263,7 @@ fn a_database_in_the_place_of_another_is_listed_instead() {
 }
 
 #[test]
-fn a_failure_between_two_looks_confirms_nothing() {
+fn failure_between_two_looks_confirms_nothing() {
     let _limit = support::limit(60);
     let mut sidebar = Sidebar::closed();
     let files = sidebar.files();

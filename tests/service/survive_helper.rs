@@ -71,7 +71,7 @@ const FAILS: [(&str, &str); 47] = [
 ];
 
 #[test]
-fn no_way_to_misbehave_is_forgotten() {
+fn every_way_to_misbehave_is_tested() {
     let _limit = support::limit(30);
     let place = tempfile::tempdir().unwrap();
     let all = support::misbehaving(place.path(), "all");
@@ -155,7 +155,7 @@ fn a_sidebar_survives<'a>(ways: impl Iterator<Item = &'a (&'a str, &'a str)>) {
 }
 
 #[test]
-fn a_helper_costs_no_session_however_it_fails() {
+fn failing_helper_costs_no_session() {
     let _limit = support::limit(120);
     // Most of the time is waiting.
     const AT_A_TIME: usize = 12;
@@ -168,7 +168,7 @@ fn a_helper_costs_no_session_however_it_fails() {
 
 /// There is nothing that could wake it but its own clock.
 #[test]
-fn what_failed_is_tried_again_though_no_file_changes() {
+fn failed_listing_is_retried_without_a_file_change() {
     let _limit = support::limit(60);
     let place = tempfile::tempdir().unwrap();
     let db = place.path().join("opencode.db");
@@ -189,7 +189,7 @@ fn what_failed_is_tried_again_though_no_file_changes() {
 }
 
 #[test]
-fn a_helper_that_lists_however_oddly_is_believed() {
+fn odd_but_valid_listings_are_accepted() {
     let _limit = support::limit(90);
     let made = Made::new();
     made.session("ses_a", 1);
@@ -208,7 +208,7 @@ fn a_helper_that_lists_however_oddly_is_believed() {
 }
 
 #[test]
-fn a_helper_that_is_away_for_a_moment_is_missed_and_found_again() {
+fn missing_helper_is_reported_and_found_again() {
     let _limit = support::limit(60);
     let mut sidebar = Sidebar::closed();
     let (program, away) = (

@@ -61,7 +61,7 @@ fn notifying(command: &Command, notify: &Path, watchdog: &str) -> Command {
 }
 
 #[test]
-fn systemd_is_told_of_the_start_the_state_a_reload_and_the_end() {
+fn systemd_is_notified_of_start_state_reload_and_end() {
     let _limit = support::limit(60);
     let made = made(&["ses_1", "ses_2"]);
     let helper = Helper::new();
@@ -121,7 +121,7 @@ fn systemd_is_told_of_the_start_the_state_a_reload_and_the_end() {
 }
 
 #[test]
-fn a_supervisor_that_does_not_read_what_it_is_told_holds_up_nothing() {
+fn unread_notifications_delay_nothing() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     let command = plain(&made.db, &state(&made));
@@ -139,7 +139,7 @@ fn a_supervisor_that_does_not_read_what_it_is_told_holds_up_nothing() {
 
 /// What is said of the state is no sign of life to systemd.
 #[test]
-fn a_busy_database_does_not_starve_the_watchdog() {
+fn busy_database_does_not_starve_the_watchdog() {
     let _limit = support::limit(60);
     let made = made(&["ses_0"]);
     let command = plain(&made.db, &state(&made));
@@ -207,7 +207,7 @@ impl Drop for Stopped {
 /// that answers nobody any more.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_loop_that_is_stuck_gives_no_sign_of_life() {
+fn stuck_loop_does_not_feed_the_watchdog() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     let command = plain(&made.db, &state(&made));
@@ -238,7 +238,7 @@ fn a_loop_that_is_stuck_gives_no_sign_of_life() {
 }
 
 #[test]
-fn a_watchdog_of_another_process_or_none_is_not_fed() {
+fn watchdog_of_another_process_is_not_fed() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     for watchdog in ["WATCHDOG_PID=1 WATCHDOG_USEC=100000", ""] {
@@ -262,7 +262,7 @@ pub(crate) fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
 }
 
 #[test]
-fn a_supervisor_that_does_not_read_standard_error_holds_up_nothing() {
+fn unread_stderr_delays_nothing() {
     let _limit = support::limit(60);
     let made = made(&["ses_1"]);
     let (_unread, full) = full_pipe();

@@ -28,7 +28,7 @@ fn settings(unit: &str) -> BTreeMap<&str, &str> {
 }
 
 #[test]
-fn the_unit_restarts_what_can_be_mended_by_that_and_nothing_else() {
+fn unit_restarts_only_what_a_restart_can_mend() {
     let unit = script("systemd/opencode-sessions.service");
     let settings = settings(&unit);
     for (setting, value) in [
@@ -57,8 +57,9 @@ fn the_unit_restarts_what_can_be_mended_by_that_and_nothing_else() {
     );
 }
 
+/// It finds the commands of sources by that.
 #[test]
-fn the_agent_for_launchd_waits_before_it_starts_again_and_finds_the_commands() {
+fn launchd_agent_waits_before_a_restart_and_has_a_path() {
     let plist = script("launchd/io.github.opencode-sessions.plist");
     let after = |key: &str| {
         let (_, rest) = plist.split_once(&format!("<key>{key}</key>")).unwrap();
@@ -96,7 +97,7 @@ impl Drop for Running {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn two_hundred_thousand_sessions_are_kept_under_the_restrictions_of_the_unit() {
+fn unit_restrictions_allow_200000_sessions() {
     const SESSIONS: u64 = 200_000;
     let _limit = support::limit(180);
     // Mostly not in /tmp, which is another one there.

@@ -59,7 +59,7 @@ fn serve_all(place: &Path, directories: &[PathBuf]) -> Command {
 }
 
 #[test]
-fn twenty_sources_share_one_inotify_instance_and_few_threads() {
+fn twenty_sources_share_one_inotify_and_few_threads() {
     let _limit = support::limit(120);
     let place = tempfile::tempdir().unwrap();
     let directories: Vec<_> = (0..20)
@@ -109,7 +109,7 @@ fn twenty_sources_share_one_inotify_instance_and_few_threads() {
 /// Of the threads that a service starts with, whichever the system refuses: it ends and says
 /// why, or goes on. Without the one for events there is polling.
 #[test]
-fn service_without_one_of_its_threads_ends_in_order_or_polls() {
+fn service_that_lacks_a_thread_ends_cleanly_or_polls() {
     let _limit = support::limit(240);
     let place = tempfile::tempdir().unwrap();
     let db = database(&place.path().join("db"), "ses_1");
@@ -212,7 +212,7 @@ fn service_that_gets_no_more_threads_goes_on() {
 /// SQLite writes to the log, waits for the disk, here for seconds, and only then lets
 /// readers see it, by a write to mapped memory that no event tells of.
 #[test]
-fn commit_published_long_after_its_log_was_written_is_noticed() {
+fn commit_published_long_after_its_write_is_noticed() {
     let _limit = support::limit(60);
     let made = Made::new();
     let place = tempfile::tempdir().unwrap();

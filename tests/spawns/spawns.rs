@@ -97,15 +97,17 @@ impl Drop for Place {
     }
 }
 
+/// Nor does any way to fail.
 #[test]
-fn a_thousand_listings_and_every_failure_leave_the_caller_as_it_was() {
+fn thousand_listings_leak_nothing() {
     let _limit = support::limit(600);
     leave_the_caller_as_it_was(1_000);
 }
 
+/// Nor does any way to fail.
 #[test]
 #[ignore = "takes minutes: ./scripts/soak spawns"]
-fn ten_thousand_listings_and_every_failure_leave_the_caller_as_it_was() {
+fn soak_ten_thousand_listings_leak_nothing() {
     let _limit = support::limit(3_600);
     leave_the_caller_as_it_was(10_000);
 }

@@ -13,7 +13,7 @@ use crate::samples::{SAMPLES, golden};
 use crate::support;
 
 #[test]
-fn a_real_listing_cut_at_any_byte_is_no_listing() {
+fn real_listing_cut_at_any_byte_is_rejected() {
     let _limit = support::limit(120);
     let whole = real_listing();
     let count = accepted(&whole).rows.len();
@@ -34,7 +34,7 @@ fn a_real_listing_cut_at_any_byte_is_no_listing() {
 }
 
 #[test]
-fn a_real_listing_without_any_one_line_or_with_one_twice_is_no_listing() {
+fn real_listing_with_a_line_missing_or_twice_is_rejected() {
     let _limit = support::limit(60);
     let whole = real_listing();
     let all: Vec<_> = whole.split_inclusive(|byte| *byte == b'\n').collect();
@@ -49,7 +49,7 @@ fn a_real_listing_without_any_one_line_or_with_one_twice_is_no_listing() {
 }
 
 #[test]
-fn a_listing_is_the_same_in_pieces_of_every_size() {
+fn listing_is_the_same_in_pieces_of_every_size() {
     let _limit = support::limit(120);
     let whole = real_listing();
     let expected = check(&whole);
@@ -66,7 +66,7 @@ fn a_listing_is_the_same_in_pieces_of_every_size() {
 }
 
 #[test]
-fn how_far_an_output_has_come_is_known_at_every_line() {
+fn progress_is_known_at_every_line() {
     let _limit = support::limit(30);
     let mut checker = Checker::new();
     assert_eq!(checker.progress(), Progress::Nothing);
@@ -92,7 +92,7 @@ fn how_far_an_output_has_come_is_known_at_every_line() {
 }
 
 #[test]
-fn a_wrong_count_is_refused_and_both_numbers_are_said() {
+fn wrong_count_is_rejected_with_both_numbers() {
     let _limit = support::limit(30);
     for (sent, said) in [(0, 1), (2, 1), (2, 3)] {
         let sessions: Vec<_> = (0..sent)
@@ -113,7 +113,7 @@ fn a_wrong_count_is_refused_and_both_numbers_are_said() {
 }
 
 #[test]
-fn two_sessions_with_one_id_are_refused() {
+fn two_sessions_with_one_id_are_rejected() {
     let _limit = support::limit(30);
     let violation = refused(&lines(&[
         HELLO,
@@ -128,7 +128,7 @@ fn two_sessions_with_one_id_are_refused() {
 }
 
 #[test]
-fn a_first_line_that_is_no_hello_is_refused() {
+fn first_line_must_be_a_hello() {
     let _limit = support::limit(30);
     for first in [
         &session_line("a"),
@@ -164,7 +164,7 @@ fn a_first_line_that_is_no_hello_is_refused() {
 }
 
 #[test]
-fn another_protocol_is_refused_and_both_versions_are_named() {
+fn other_protocol_is_rejected_with_both_versions() {
     let _limit = support::limit(30);
     for protocol in [0, 2, u32::MAX] {
         let hello =
@@ -188,7 +188,7 @@ fn another_protocol_is_refused_and_both_versions_are_named() {
 }
 
 #[test]
-fn an_unknown_type_is_refused_and_both_versions_are_named() {
+fn unknown_type_is_rejected_with_both_versions() {
     let _limit = support::limit(30);
     let hello = r#"{"type":"hello","protocol":1,"lister":"7.8.9"}"#;
     let unknown = r#"{"type":"sing\u001b","id":"x"}"#;
@@ -230,7 +230,7 @@ fn nothing_may_follow_the_last_line() {
 }
 
 #[test]
-fn a_second_hello_is_refused() {
+fn second_hello_is_rejected() {
     let _limit = support::limit(30);
     assert_eq!(
         refused(&lines(&[HELLO, HELLO, &end_line(0)])),
@@ -255,7 +255,7 @@ fn sessions_before_an_error_do_not_count() {
 }
 
 #[test]
-fn invalid_utf8_is_refused_wherever_it_stands() {
+fn invalid_utf8_is_rejected_anywhere() {
     let _limit = support::limit(30);
     // A stray byte, an overlong `/`, a surrogate, a cut character, Latin-1.
     for bad in [
@@ -293,7 +293,7 @@ fn invalid_utf8_is_refused_wherever_it_stands() {
 }
 
 #[test]
-fn a_line_that_is_not_one_valid_message_is_refused() {
+fn line_that_is_not_one_valid_message_is_rejected() {
     let _limit = support::limit(30);
     let long_id = format!(
         r#"{{"type":"session","id":"{}","store":"v1"}}"#,
@@ -366,7 +366,7 @@ fn a_line_that_is_not_one_valid_message_is_refused() {
 }
 
 #[test]
-fn an_end_or_an_error_that_is_not_valid_is_no_last_line() {
+fn invalid_end_or_error_is_not_a_last_line() {
     let _limit = support::limit(30);
     let end = end_line(0);
     let broken = |from: &str, to: &str| {
@@ -404,7 +404,7 @@ fn an_end_or_an_error_that_is_not_valid_is_no_last_line() {
 }
 
 #[test]
-fn a_line_is_an_object_and_never_an_array_of_its_values() {
+fn array_of_values_is_not_a_line() {
     let _limit = support::limit(30);
     let session = session_line("a");
     let array = r#"["session",{"id":"a","store":"v1"}]"#;
@@ -425,7 +425,7 @@ fn a_line_is_an_object_and_never_an_array_of_its_values() {
 /// Every line, of a listing and of a look-up, with something around it that JSON
 /// ignores.
 #[test]
-fn line_is_one_object_from_its_first_byte_to_its_last() {
+fn line_is_one_object_from_first_to_last_byte() {
     let _limit = support::limit(60);
     for sample in SAMPLES {
         let output = golden(sample.name);

@@ -56,7 +56,7 @@ fn other_forms(value: &Value, line: &str) -> Vec<Value> {
 /// The samples have every struct and every enum of the wire, so a new one that is read
 /// from another form as well fails here.
 #[test]
-fn value_in_another_form_is_refused_in_every_field() {
+fn value_in_another_form_is_rejected_in_every_field() {
     let _limit = support::limit(60);
     let mut tried = 0;
     for sample in SAMPLES {

@@ -14,7 +14,7 @@ use crate::common::{
 use crate::support;
 
 #[test]
-fn a_line_has_at_most_one_mebibyte() {
+fn line_has_at_most_one_mebibyte() {
     let _limit = support::limit(60);
     let line = |bytes: usize| {
         let empty = session_with(r#""new":"""#);
@@ -42,7 +42,7 @@ fn a_line_has_at_most_one_mebibyte() {
 }
 
 #[test]
-fn a_text_has_at_most_four_kibibytes() {
+fn text_has_at_most_four_kibibytes() {
     let _limit = support::limit(30);
     let exact = "é".repeat(limits::TEXT / 2);
     let longer = format!("{exact}x");
@@ -82,7 +82,7 @@ fn a_text_has_at_most_four_kibibytes() {
 
 /// In a listing and in a look-up.
 #[test]
-fn first_prompt_is_one_line_within_the_limit_of_the_request() {
+fn first_prompt_is_one_line_within_the_requested_limit() {
     let _limit = support::limit(60);
     let check = |limit: Option<usize>, fields: &str| {
         fn verdict<C: Content>(content: C, output: &[u8]) -> Result<(), Violation> {
@@ -138,7 +138,7 @@ fn first_prompt_is_one_line_within_the_limit_of_the_request() {
 }
 
 #[test]
-fn fields_that_this_version_does_not_know_are_ignored_in_every_line() {
+fn unknown_fields_are_ignored_in_every_line() {
     let _limit = support::limit(30);
     let plain = [HELLO, &session_line("a"), &end_line(1)];
     let more: Vec<_> = plain
@@ -207,7 +207,7 @@ fn endless(mut next: impl FnMut(usize) -> Vec<u8>) -> (Violation, usize, usize) 
 const MIB: usize = 1 << 20;
 
 #[test]
-fn an_endless_line_is_refused_after_one_mebibyte() {
+fn endless_line_is_rejected_after_one_mebibyte() {
     let _limit = support::limit(60);
     for byte in [b'x', b' ', 0] {
         let (violation, taken, held) = endless(|_| vec![byte; 8192]);
@@ -221,8 +221,9 @@ fn an_endless_line_is_refused_after_one_mebibyte() {
     assert!(held <= 4 * MIB, "{held}");
 }
 
+/// Little of them is kept.
 #[test]
-fn endless_lines_are_refused_after_256_mebibytes_of_which_little_is_kept() {
+fn endless_lines_are_rejected_after_256_mebibytes() {
     let _limit = support::limit(120);
     let filler = "x".repeat(limits::LINE - 200);
     let first = format!(r#"{{"type":"session","new":"{filler}","#).into_bytes();
@@ -240,7 +241,7 @@ fn endless_lines_are_refused_after_256_mebibytes_of_which_little_is_kept() {
 }
 
 #[test]
-fn the_200001st_session_is_refused() {
+fn session_200001_is_rejected() {
     let _limit = support::limit(120);
     let (violation, _, held) = endless(|count| lines(&[&session_line(&format!("ses_{count}"))]));
     assert_eq!(violation, Violation::TooMany);
@@ -257,7 +258,7 @@ fn the_200001st_session_is_refused() {
 }
 
 #[test]
-fn an_unknown_field_of_many_small_values_takes_bounded_memory() {
+fn unknown_field_of_many_values_takes_bounded_memory() {
     let _limit = support::limit(60);
     let values = "0,".repeat((limits::LINE - 200) / 2);
     let line = session_with(&format!(r#""new":[{values}0]"#));

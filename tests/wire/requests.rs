@@ -29,8 +29,9 @@ fn usage_error(output: &Output) -> (String, String) {
     (failure.message, stderr)
 }
 
+/// The right usage is on standard error.
 #[test]
-fn wrong_usage_is_a_hello_and_an_error_and_says_the_right_usage_on_standard_error() {
+fn usage_error_is_a_hello_and_an_error() {
     let _limit = support::limit(60);
     let made = Made::new();
     let cases: &[(&[&str], &str)] = &[
@@ -83,7 +84,7 @@ fn wrong_usage_is_a_hello_and_an_error_and_says_the_right_usage_on_standard_erro
 }
 
 #[test]
-fn help_and_version_are_for_people_and_no_wrong_usage() {
+fn help_and_version_are_not_usage_errors() {
     let _limit = support::limit(30);
     for (args, text) in [
         (["--help"], "Usage: opencode-lister"),
@@ -168,7 +169,7 @@ pub(crate) fn asked(made: &Made, args: &[&str], request: &[u8]) -> Output {
 }
 
 #[test]
-fn a_request_on_standard_input_is_obeyed() {
+fn request_on_stdin_is_used() {
     let _limit = support::limit(60);
     let made = Made::new();
     made.session("ses_default", 2);
@@ -207,7 +208,7 @@ fn a_request_on_standard_input_is_obeyed() {
 }
 
 #[test]
-fn a_request_that_is_not_understood_is_wrong_usage_and_nothing_is_listed() {
+fn invalid_request_is_a_usage_error_and_lists_nothing() {
     let _limit = support::limit(60);
     let made = Made::new();
     made.session("ses_a", 1);

@@ -11,7 +11,7 @@ use crate::common::{HELLO, VERSION, accepted, check, end, end_line, lines, sessi
 use crate::support::{self, Made, helper};
 
 #[test]
-fn each_line_the_writer_writes_is_exactly_as_documented() {
+fn writer_lines_are_exactly_as_documented() {
     let _limit = support::limit(30);
     let mut out = Vec::new();
     let mut writer = Writer::new(&mut out);
@@ -138,7 +138,7 @@ fn each_line_the_writer_writes_is_exactly_as_documented() {
 }
 
 #[test]
-fn what_the_writer_wrote_the_checker_reads_back_the_same() {
+fn checker_reads_back_what_the_writer_wrote() {
     let _limit = support::limit(30);
     let hostile = "a\x1b[31m\u{7f}\u{9b}\u{202e}\u{2028}\u{feff}\"\\\n\0日本🚀";
     let written = {
@@ -169,7 +169,7 @@ fn what_the_writer_wrote_the_checker_reads_back_the_same() {
 }
 
 #[test]
-fn an_error_message_is_cut_at_a_character_to_what_the_wire_carries() {
+fn error_message_is_cut_at_a_character() {
     let _limit = support::limit(30);
     let mut out = Vec::new();
     let mut writer = Writer::new(&mut out);
@@ -189,7 +189,7 @@ fn an_error_message_is_cut_at_a_character_to_what_the_wire_carries() {
 }
 
 #[test]
-fn reason_of_a_degraded_part_is_cut_at_a_character() {
+fn degraded_reason_is_cut_at_a_character() {
     let _limit = support::limit(30);
     let mut out = Vec::new();
     let mut writer = Writer::new(&mut out);
@@ -329,7 +329,7 @@ fn degraded_parts_of_an_end_are_checked() {
 }
 
 #[test]
-fn the_writer_refuses_what_the_checker_would_refuse_for_its_size() {
+fn writer_rejects_what_the_checker_would_for_its_size() {
     let _limit = support::limit(120);
     struct Counted(usize);
     impl std::io::Write for Counted {
@@ -389,7 +389,7 @@ fn the_writer_refuses_what_the_checker_would_refuse_for_its_size() {
 }
 
 #[test]
-fn the_helper_prints_exactly_these_lines() {
+fn helper_prints_exactly_these_lines() {
     let _limit = support::limit(30);
     let made = Made::new();
     made.run(
