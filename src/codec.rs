@@ -45,7 +45,7 @@ pub enum DecodeError {
     #[error("unknown file type")]
     Foreign,
     /// The format has another version.
-    #[error("unsupported format version {found}; this version reads version {known}")]
+    #[error("unsupported format {found}; this version reads format {known}")]
     Version {
         /// The version of the bytes.
         found: u32,
