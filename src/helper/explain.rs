@@ -111,23 +111,35 @@ fn explain_open(
     phases: &mut Phases,
     out: &mut impl Write,
 ) -> Result<(), ExplainError> {
-    let ScanResult {
-        snapshot,
-        schema,
-        marked_sessions,
-        scan,
-        full_scan_reason,
-        degraded,
-        cache_update: _,
-    } = marker::scan(database, &job.marker)?;
+    let found = marker::scan(database, &job.marker)?;
     phases.end("marker");
-    let query = ListQuery::new(&schema, job.filter)?;
+    let query = ListQuery::new(&found.schema, job.filter)?;
     let state = match (&query, database.is_immutable()) {
         (None, _) => "empty (no session tables)",
         (Some(_), false) => "ready",
         (Some(_), true) => "ready (its directory is not writable: opened as immutable)",
     };
     writeln!(out, "state:    {state}")?;
+    print_files(database, &found, out)?;
+    for table in found.schema.tables() {
+        print_table(table, out)?;
+    }
+    let Some(query) = query else { return Ok(()) };
+    if job.marker.marker.is_some() {
+        print_scan(&found, out)?;
+    }
+    print_plans(&query, &found.snapshot, out)?;
+    phases.end("explain");
+    print_rows(&query, &found, job, phases, database, out)
+}
+
+/// Prints the journal mode, the sizes and the state of the log.
+fn print_files(
+    database: &Database,
+    found: &ScanResult<'_>,
+    out: &mut impl Write,
+) -> Result<(), ExplainError> {
+    let snapshot = &found.snapshot;
     let pragma = |name: &str| {
         snapshot.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0))
     };
@@ -140,46 +152,51 @@ fn explain_open(
     ] {
         writeln!(out, "{label:<9} {}", plain(&pragma(name)?))?;
     }
-    match database.open_log()? {
-        None => writeln!(out, "log:      none")?,
-        Some(log) => {
-            write!(out, "log:      {} bytes", log.metadata()?.len())?;
-            if let Some(WalPosition {
-                frames,
-                salts: [first, second],
-                ..
-            }) = snapshot.wal_position()
-            {
-                write!(
-                    out,
-                    ", {frames} frames committed, salts {first:08x} {second:08x}"
-                )?;
-            }
-            writeln!(out)?;
-        }
-    }
-    for table in schema.tables() {
-        print_table(table, out)?;
-    }
-    let Some(query) = query else { return Ok(()) };
-
-    if job.marker.marker.is_some() {
-        writeln!(
+    let Some(log) = database.open_log()? else {
+        return Ok(writeln!(out, "log:      none")?);
+    };
+    write!(out, "log:      {} bytes", log.metadata()?.len())?;
+    if let Some(WalPosition {
+        frames,
+        salts: [first, second],
+        ..
+    }) = snapshot.wal_position()
+    {
+        write!(
             out,
-            "\nmarker:   {} scan, {} frames of the log, {} bytes searched, {:.0} % known",
-            scan.mode.as_str(),
-            scan.frames,
-            scan.bytes,
-            scan.progress * 100.0
+            ", {frames} frames committed, salts {first:08x} {second:08x}"
         )?;
-        for reason in full_scan_reason.into_iter().chain(degraded.as_deref()) {
-            writeln!(out, "          {}", one_line(reason))?;
-        }
     }
+    Ok(writeln!(out)?)
+}
+
+/// Prints how the marker was searched for.
+fn print_scan(found: &ScanResult<'_>, out: &mut impl Write) -> io::Result<()> {
+    let scan = &found.scan;
+    writeln!(
+        out,
+        "\nmarker:   {} scan, {} frames of the log, {} bytes searched, {:.0} % known",
+        scan.mode.as_str(),
+        scan.frames,
+        scan.bytes,
+        scan.progress * 100.0
+    )?;
+    for reason in found
+        .full_scan_reason
+        .into_iter()
+        .chain(found.degraded.as_deref())
+    {
+        writeln!(out, "          {}", one_line(reason))?;
+    }
+    Ok(())
+}
+
+/// Prints each query with its plan.
+fn print_plans(query: &ListQuery<'_>, conn: &Connection, out: &mut impl Write) -> io::Result<()> {
     for (name, sql) in query.statements() {
         writeln!(out, "\n{name}:\n  {}", one_line(sql))?;
         // The query of an optional part may fail; the listing then omits the part.
-        match plan_of(&snapshot, sql) {
+        match plan_of(conn, sql) {
             Ok(steps) => {
                 for step in steps {
                     writeln!(out, "    {}", one_line(&step))?;
@@ -188,14 +205,25 @@ fn explain_open(
             Err(error) => writeln!(out, "    {}", one_line(&error.to_string()))?,
         }
     }
-    phases.end("explain");
+    Ok(())
+}
+
+/// Reads the rows and prints their number and what they lack.
+fn print_rows(
+    query: &ListQuery<'_>,
+    found: &ScanResult<'_>,
+    job: &ListJob,
+    phases: &mut Phases,
+    database: &Database,
+    out: &mut impl Write,
+) -> Result<(), ExplainError> {
     let (mut sessions, mut marked) = (0_u64, 0_u64);
     let listed = query.run(
-        &snapshot,
+        &found.snapshot,
         job.first_prompt_limit,
         |session| -> Result<(), StoreError> {
             sessions += 1;
-            marked += u64::from(marked_sessions.is_marked(&session.id) == Some(true));
+            marked += u64::from(found.marked_sessions.is_marked(&session.id) == Some(true));
             Ok(())
         },
     )?;

@@ -48,14 +48,24 @@ pub(crate) fn write_stderr_tail(stderr: &str, f: &mut fmt::Formatter<'_>) -> fmt
 }
 
 /// What failed in a run of the helper.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FailureReason {
     /// No file exists at the helper's path.
+    #[error(
+        "helper not found at {}: install both programs in one directory, or name the helper with \
+         --lister",
+        DisplayPath(.0)
+    )]
     NotFound(PathBuf),
     /// The file at this path may not be executed.
+    #[error(
+        "cannot execute the helper {}: permission denied (check its execute permission)",
+        DisplayPath(.0)
+    )]
     NotExecutable(PathBuf),
     /// The system could not spawn the helper.
+    #[error("cannot start the helper {}: {message}", DisplayPath(.helper))]
     Spawn {
         /// The path of the helper.
         helper: PathBuf,
@@ -63,10 +73,16 @@ pub enum FailureReason {
         message: String,
     },
     /// SIGCHLD is ignored in this process, so its children cannot be waited for.
+    #[error(
+        "SIGCHLD is ignored in this process, so its children cannot be waited for: reset it to \
+         its default before listing"
+    )]
     SigchldIgnored,
     /// A thread for the call could not be spawned, or it panicked. Holds the whole message.
+    #[error("{0}")]
     Thread(String),
     /// The system could not spawn the command.
+    #[error("cannot start the command {}: {message}", DisplayPath(Path::new(.program)))]
     CommandSpawn {
         /// The command's program.
         program: String,
@@ -75,31 +91,60 @@ pub enum FailureReason {
     },
     /// This argument could be interpreted by another machine's shell, so it is not sent to a
     /// remote helper.
+    #[error(
+        "argument {} may not be sent to a remote helper: only letters, digits and _ . / = : - are \
+         allowed",
+        DisplayPath(Path::new(.0))
+    )]
     UnsafeArgument(OsString),
     /// The command printed this line before the helper's first line.
+    #[error(
+        "the command printed \"{0}\" before the helper's output: only the helper may write to \
+         standard output; if a shell's start-up file prints a greeting, let it do so on a terminal \
+         only (`[ -t 1 ] || return`)"
+    )]
     Banner(String),
     /// The command printed this line in UTF-16, which the helper never writes.
+    #[error("the command failed before the helper printed anything: {0}")]
     CommandMessage(String),
     /// The command does not forward standard input: the helper read its end while this
     /// process held it open.
+    #[error(
+        "the command does not forward standard input, so the helper exited: use \
+         `docker exec -i` or `kubectl exec -i`, or ssh without -n"
+    )]
     StdinNotForwarded,
     /// The command exited before the helper printed a line.
+    #[error(
+        "the command exited with status {status} before the helper printed anything{}",
+        command_exit_advice(*.status)
+    )]
     CommandExited {
         /// The exit status.
         status: i32,
     },
     /// A signal that this process did not send killed the command before the helper printed
     /// a line.
+    #[error(
+        "the command was killed by {} before the helper printed anything",
+        Signal(*.signal)
+    )]
     CommandKilled {
         /// The signal.
         signal: i32,
     },
     /// A killed helper has not exited, because it is in an uninterruptible system call. No
     /// other helper is spawned until it exits.
+    #[error(
+        "a previous helper is stuck in an uninterruptible system call (does the disk not \
+         respond?); not starting another until it exits"
+    )]
     Stuck,
     /// The helper's output broke a rule of the wire.
+    #[error("invalid helper output: {0}")]
     Wire(Violation),
     /// The helper's exit status contradicts its last line.
+    #[error("the helper exited with status {status} after {last_line}")]
     StatusMismatch {
         /// The exit status.
         status: i32,
@@ -107,6 +152,7 @@ pub enum FailureReason {
         last_line: &'static str,
     },
     /// The helper exited with a status other than 0 before its output was complete.
+    #[error("the helper exited with status {status}: {output}")]
     Exited {
         /// The exit status.
         status: i32,
@@ -114,6 +160,7 @@ pub enum FailureReason {
         output: Violation,
     },
     /// A signal that this process did not send killed the helper.
+    #[error("the helper was killed by {} {progress}", Signal(*.signal))]
     Killed {
         /// The signal.
         signal: i32,
@@ -122,18 +169,27 @@ pub enum FailureReason {
     },
     /// The helper exited, but half a second later another process still held its output
     /// open.
+    #[error("the helper exited, but another process still holds its output open")]
     OutputHeld,
     /// The helper's pipes could not be read; holds the system's error.
+    #[error("cannot read the helper's output: {0}")]
     Pipe(String),
     /// The helper ended, but its exit status is unavailable; holds the system's error.
+    #[error(
+        "cannot get the helper's exit status: {0} (does other code in this process wait for child \
+         processes?)"
+    )]
     StatusUnavailable(String),
     /// A host's implementation of [`Lister`](super::Lister) panicked.
+    #[error("the lister panicked (see standard error)")]
     Panicked,
     /// A host's implementation of [`Lister`](super::Lister) had not returned two seconds
     /// after this deadline.
+    #[error("the lister did not return by its deadline of {0:?}")]
     DeadlineIgnored(Duration),
     /// An earlier call of a host's implementation of [`Lister`](super::Lister) has not
     /// returned. No other call is made until it does.
+    #[error("a previous call of the lister has not returned; not starting another until it does")]
     PreviousCallPending,
 }
 
@@ -168,116 +224,15 @@ impl FailureReason {
     }
 }
 
-impl fmt::Display for FailureReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotFound(path) => write!(
-                f,
-                "helper not found at {}: install both programs in one directory, or name the \
-                 helper with --lister",
-                DisplayPath(path)
-            ),
-            Self::NotExecutable(path) => write!(
-                f,
-                "cannot execute the helper {}: permission denied (check its execute permission)",
-                DisplayPath(path)
-            ),
-            Self::Spawn { helper, message } => {
-                write!(
-                    f,
-                    "cannot start the helper {}: {message}",
-                    DisplayPath(helper)
-                )
-            }
-            Self::SigchldIgnored => f.write_str(
-                "SIGCHLD is ignored in this process, so its children cannot be waited for: reset \
-                 it to its default before listing",
-            ),
-            Self::Thread(message) => f.write_str(message),
-            Self::CommandSpawn { program, message } => write!(
-                f,
-                "cannot start the command {}: {message}",
-                DisplayPath(Path::new(program))
-            ),
-            Self::UnsafeArgument(argument) => write!(
-                f,
-                "argument {} may not be sent to a remote helper: only letters, digits and \
-                 _ . / = : - are allowed",
-                DisplayPath(Path::new(argument))
-            ),
-            Self::Banner(line) => write!(
-                f,
-                "the command printed \"{line}\" before the helper's output: only the helper may \
-                 write to standard output; if a shell's start-up file prints a greeting, let it \
-                 do so on a terminal only (`[ -t 1 ] || return`)"
-            ),
-            Self::CommandMessage(line) => {
-                write!(
-                    f,
-                    "the command failed before the helper printed anything: {line}"
-                )
-            }
-            Self::StdinNotForwarded => f.write_str(
-                "the command does not forward standard input, so the helper exited: use \
-                 `docker exec -i` or `kubectl exec -i`, or ssh without -n",
-            ),
-            Self::CommandExited { status } => {
-                write!(
-                    f,
-                    "the command exited with status {status} before the helper printed anything"
-                )?;
-                match status {
-                    0 => {
-                        f.write_str(": check that it runs opencode-lister and forwards its output")
-                    }
-                    126 | 127 => f.write_str(
-                        ": check that opencode-lister is installed there and in the PATH of a \
-                         non-interactive shell, or give its full path",
-                    ),
-                    _ => Ok(()),
-                }
-            }
-            Self::CommandKilled { signal } => write!(
-                f,
-                "the command was killed by {} before the helper printed anything",
-                Signal(*signal)
-            ),
-            Self::Stuck => f.write_str(
-                "a previous helper is stuck in an uninterruptible system call (does the disk not \
-                 respond?); not starting another until it exits",
-            ),
-            Self::Wire(violation) => write!(f, "invalid helper output: {violation}"),
-            Self::StatusMismatch { status, last_line } => {
-                write!(
-                    f,
-                    "the helper exited with status {status} after {last_line}"
-                )
-            }
-            Self::Exited { status, output } => {
-                write!(f, "the helper exited with status {status}: {output}")
-            }
-            Self::Killed { signal, progress } => {
-                write!(f, "the helper was killed by {} {progress}", Signal(*signal))
-            }
-            Self::OutputHeld => {
-                f.write_str("the helper exited, but another process still holds its output open")
-            }
-            Self::Pipe(message) => write!(f, "cannot read the helper's output: {message}"),
-            Self::StatusUnavailable(message) => write!(
-                f,
-                "cannot get the helper's exit status: {message} (does other code in this process \
-                 wait for child processes?)"
-            ),
-            Self::Panicked => f.write_str("the lister panicked (see standard error)"),
-            Self::DeadlineIgnored(deadline) => write!(
-                f,
-                "the lister did not return by its deadline of {deadline:?}"
-            ),
-            Self::PreviousCallPending => f.write_str(
-                "a previous call of the lister has not returned; not starting another until it \
-                 does",
-            ),
+/// Returns how to fix a command that exited with this status before the helper's first line.
+fn command_exit_advice(status: i32) -> &'static str {
+    match status {
+        0 => ": check that it runs opencode-lister and forwards its output",
+        126 | 127 => {
+            ": check that opencode-lister is installed there and in the PATH of a non-interactive \
+             shell, or give its full path"
         }
+        _ => "",
     }
 }
 

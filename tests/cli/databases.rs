@@ -204,7 +204,7 @@ fn incomplete_listing_warns_and_succeeds() {
         run(&one, &degraded),
         [
             "opencode-sessions: opencode.db: lastMessageAt is missing: the index is \u{fffd} damaged",
-            "opencode-sessions: opencode.db: deleted sessions can be listed: no table",
+            "opencode-sessions: opencode.db: deleted sessions may be listed: no table",
         ]
     );
     assert_eq!(

@@ -43,7 +43,7 @@ fn hanging_and_lying_sources_spare_the_third() {
         "{said}"
     );
     assert!(
-        said.contains("opencode-sessions: lies: the helper's output is not valid"),
+        said.contains("opencode-sessions: lies: invalid helper output"),
         "{said}"
     );
     assert_eq!(said.lines().count(), 2, "{said}");
