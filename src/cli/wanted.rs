@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::cannot;
 use crate::entry::Sourced;
+use crate::locate;
 use crate::project;
 use crate::text::{DisplayPath, format_duration};
 
@@ -38,7 +39,7 @@ impl Wanted {
         let (to, projects) = mpsc::channel();
         let thread = thread::Builder::new().name("project".into());
         let thread = thread.spawn(move || {
-            let mut wanted = vec![project::normalize(&absolute)];
+            let mut wanted = vec![locate::normalize(&absolute)];
             wanted.extend(std::fs::canonicalize(path));
             let roots = wanted.iter().filter_map(|path| project::git_root(path));
             let roots: Vec<_> = roots.collect();

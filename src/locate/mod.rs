@@ -26,7 +26,7 @@ use crate::text::DisplayPath;
 
 use aliases::Database;
 pub use database_files::DatabaseFiles;
-pub(crate) use database_files::{is_missing, is_wal_header};
+pub(crate) use database_files::{is_missing, is_wal_header, normalize};
 
 /// A program that stores its sessions in OpenCode's tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -19,11 +19,11 @@ mod finder;
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::Read;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::entry::Entry;
-use crate::locate::is_missing;
+use crate::locate::{is_missing, normalize};
 use crate::session::{Session, SessionPlace};
 use finder::FinderPool;
 
@@ -257,22 +257,6 @@ fn read_line(path: &Path) -> Option<String> {
         .read_to_string(&mut text)
         .ok()?;
     text.lines().next().map(str::to_owned)
-}
-
-/// Removes `.` and `..` from a path, without accessing the disk.
-#[must_use]
-pub fn normalize(path: &Path) -> PathBuf {
-    let mut normalized = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::CurDir => {}
-            Component::ParentDir => {
-                normalized.pop();
-            }
-            component => normalized.push(component),
-        }
-    }
-    normalized
 }
 
 #[cfg(test)]

@@ -15,5 +15,8 @@ mod golden_cache;
 mod golden_events;
 mod golden_index;
 mod golden_wire;
+mod messages;
 mod names;
+mod sizes;
+mod source;
 mod support;
