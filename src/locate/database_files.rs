@@ -10,7 +10,6 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
-
 /// The paths of a database, its write-ahead log and its wal-index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseFiles {

@@ -119,16 +119,23 @@ fn command_failure_names_its_cause_and_the_way_out() {
         (
             "newer",
             "echo '{\"type\":\"hello\",\"protocol\":2,\"lister\":\"9.9.9\"}'".to_owned(),
-            "invalid helper output: the helper is version 9.9.9 (protocol 2) and this program is \
-             version 0.1.0 (protocol 1): install both programs from one version",
+            concat!(
+                "invalid helper output: the helper is version 9.9.9 (protocol 2) and this program \
+                 is version ",
+                env!("CARGO_PKG_VERSION"),
+                " (protocol 1): install both programs from one version"
+            ),
         ),
         (
             "older",
             "echo '{\"type\":\"hello\",\"protocol\":1,\"lister\":\"0.0.1\"}'\n\
              echo '{\"type\":\"error\",\"kind\":\"usage\",\"message\":\"unexpected argument\"}'; exit 2"
                 .to_owned(),
-            "unexpected argument; the helper is version 0.0.1 and this program is version 0.1.0 \
-             (protocol 1): install both programs from one version",
+            concat!(
+                "unexpected argument; the helper is version 0.0.1 and this program is version ",
+                env!("CARGO_PKG_VERSION"),
+                " (protocol 1): install both programs from one version"
+            ),
         ),
         (
             "silent",

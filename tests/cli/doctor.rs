@@ -20,7 +20,7 @@ fn doctor_reports_each_source_and_what_to_do() {
     place.config(&(database("well", &well.made.db) + &database("old", &old.join("opencode.db"))));
     let said = doctor(&place, 1);
     for expected in [
-        "program   version 0.1.0\n",
+        concat!("program   version ", env!("CARGO_PKG_VERSION"), "\n"),
         "service   none is running\n",
         "source    well\n",
         "ok        1 session, archived ones and children too, read in ",

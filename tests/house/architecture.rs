@@ -17,12 +17,30 @@ const NEVER: &[(&str, &[&str])] = &[
     ("store", &["crate::helper", "crate::output"]),
     ("marker", MAIN_PROCESS),
     ("marker", &["crate::helper", "crate::output"]),
-    ("launch", &["crate::store", "crate::marker", "crate::helper", "rusqlite"]),
-    ("lister", &["crate::store", "crate::marker", "crate::helper", "rusqlite"]),
-    ("query", &["crate::store", "crate::marker", "crate::helper", "rusqlite"]),
-    ("index", &["crate::store", "crate::marker", "crate::helper", "rusqlite"]),
-    ("service", &["crate::store", "crate::marker", "crate::helper", "rusqlite"]),
-    ("output", &["crate::store", "crate::marker", "crate::helper", "rusqlite"]),
+    (
+        "launch",
+        &["crate::store", "crate::marker", "crate::helper", "rusqlite"],
+    ),
+    (
+        "lister",
+        &["crate::store", "crate::marker", "crate::helper", "rusqlite"],
+    ),
+    (
+        "query",
+        &["crate::store", "crate::marker", "crate::helper", "rusqlite"],
+    ),
+    (
+        "index",
+        &["crate::store", "crate::marker", "crate::helper", "rusqlite"],
+    ),
+    (
+        "service",
+        &["crate::store", "crate::marker", "crate::helper", "rusqlite"],
+    ),
+    (
+        "output",
+        &["crate::store", "crate::marker", "crate::helper", "rusqlite"],
+    ),
     // Data goes one way: lister, query, index, service, cli.
     ("launch", &["query", "index", "service", "cli"]),
     ("lister", &["launch", "query", "index", "service", "cli"]),
@@ -58,7 +76,10 @@ const PURE: &[&str] = &[
 /// The only files that may name this: one owner for each thing.
 const OWNERS: &[(&str, &[&str])] = &[
     // Spawning, bounding, killing.
-    ("std::process::Command", &["launch/guard.rs", "launch/process.rs"]),
+    (
+        "std::process::Command",
+        &["launch/guard.rs", "launch/process.rs"],
+    ),
     ("wait_timeout", &["launch/guard.rs"]),
     // A connection is opened in one place.
     ("Connection::open_with_flags", &["store/connect.rs"]),
@@ -67,7 +88,16 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("tempfile", &["files.rs"]),
     // How people and programs see sessions.
     ("crate::output", &["cli/", "helper/pretty.rs"]),
-    ("bincode", &["codec.rs", "index/snapshot.rs", "marker/cache.rs", "store/log.rs", "store/stamp.rs"]),
+    (
+        "bincode",
+        &[
+            "codec.rs",
+            "index/snapshot.rs",
+            "marker/cache.rs",
+            "store/log.rs",
+            "store/stamp.rs",
+        ],
+    ),
     ("clap", &["cli/"]),
     ("toml", &["config.rs", "config/document.rs"]),
     ("sd_notify", &["cli/"]),
@@ -131,7 +161,9 @@ fn edges<'a>(
         let module: Vec<_> = source.module.iter().map(String::as_str).collect();
         let Some(from) = node(&module) else { continue };
         for path in source.paths() {
-            let Some(path) = path.strip_prefix("crate::") else { continue };
+            let Some(path) = path.strip_prefix("crate::") else {
+                continue;
+            };
             let to: Vec<_> = path.split("::").collect();
             if let Some(to) = node(&to).filter(|to| *to != from) {
                 edges.entry(from.clone()).or_default().insert(to);
@@ -190,7 +222,9 @@ fn rooms_form_no_circle() {
 fn files_of_a_room_form_no_circle() {
     let _limit = support::limit(60);
     let sources = sources();
-    for room in ["cli", "service", "index", "wire", "launch", "lister", "query", "helper", "marker", "store"] {
+    for room in [
+        "cli", "service", "index", "wire", "launch", "lister", "query", "helper", "marker", "store",
+    ] {
         let files: BTreeSet<_> = sources
             .iter()
             .filter(|source| source.room() == room && source.module.len() > 1)

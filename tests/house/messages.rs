@@ -29,9 +29,11 @@ impl Texts {
     fn text(&mut self, text: &str) {
         let is_word = |word: &&str| word.chars().filter(|c| c.is_alphabetic()).count() > 1;
         let words = text.split_whitespace().filter(is_word).count();
-        let is_sql = ["SELECT", "WITH ", "PRAGMA", " FROM ", "WHERE", "ORDER BY", "LIKE", "INSERT"]
-            .iter()
-            .any(|word| text.contains(word));
+        let is_sql = [
+            "SELECT", "WITH ", "PRAGMA", " FROM ", "WHERE", "ORDER BY", "LIKE", "INSERT",
+        ]
+        .iter()
+        .any(|word| text.contains(word));
         if words >= 2 && !is_sql {
             self.0.insert(text.to_owned());
         }
@@ -129,7 +131,12 @@ const IDIOMS: &[(&str, &str)] = &[
 ];
 
 /// What only looks like one.
-const PLAIN: [&str; 4] = ["there is no ", "there are no ", "is no longer", "are no longer"];
+const PLAIN: [&str; 4] = [
+    "there is no ",
+    "there are no ",
+    "is no longer",
+    "are no longer",
+];
 
 /// Of a message, which names the thing itself.
 const IMPERSONAL: [(&str, &str); 2] = [
@@ -142,7 +149,10 @@ fn idiom_in(text: &str) -> Option<(&'static str, &'static str)> {
     for plain in PLAIN {
         text = text.replace(plain, "");
     }
-    IDIOMS.iter().copied().find(|(idiom, _)| text.contains(idiom))
+    IDIOMS
+        .iter()
+        .copied()
+        .find(|(idiom, _)| text.contains(idiom))
 }
 
 #[test]
@@ -152,7 +162,10 @@ fn messages_have_no_private_idioms() {
     for (file, texts) in messages() {
         for text in texts {
             let spaced = format!(" {text}");
-            let impersonal = IMPERSONAL.iter().copied().find(|(idiom, _)| spaced.contains(idiom));
+            let impersonal = IMPERSONAL
+                .iter()
+                .copied()
+                .find(|(idiom, _)| spaced.contains(idiom));
             if let Some((idiom, instead)) = idiom_in(&text).or(impersonal) {
                 found.push(format!("{file}: \"{text}\": {idiom}: {instead}"));
             }
@@ -167,15 +180,32 @@ fn comments_have_no_private_idioms() {
     let mut found = Vec::new();
     for file in rust_files("src") {
         for (line, text) in text_of(&file).lines().enumerate() {
-            let Some((_, comment)) = text.split_once("//") else { continue };
+            let Some((_, comment)) = text.split_once("//") else {
+                continue;
+            };
             let is_doc = comment.starts_with(['/', '!']);
-            let starts = comment.trim_start_matches(['/', '!', ' ']).starts_with("Where ");
+            let starts = comment
+                .trim_start_matches(['/', '!', ' '])
+                .starts_with("Where ");
             if let Some((idiom, instead)) = idiom_in(comment) {
-                found.push(format!("{}:{}: {idiom}: {instead}", file.display(), line + 1));
+                found.push(format!(
+                    "{}:{}: {idiom}: {instead}",
+                    file.display(),
+                    line + 1
+                ));
             } else if starts && is_doc {
-                found.push(format!("{}:{}: Where …: Returns an error if …", file.display(), line + 1));
+                found.push(format!(
+                    "{}:{}: Where …: Returns an error if …",
+                    file.display(),
+                    line + 1
+                ));
             }
         }
     }
-    assert!(found.is_empty(), "{} lines:\n{}", found.len(), found.join("\n"));
+    assert!(
+        found.is_empty(),
+        "{} lines:\n{}",
+        found.len(),
+        found.join("\n")
+    );
 }

@@ -78,7 +78,9 @@ struct Paths {
 
 impl Paths {
     fn add(&mut self, segments: &[String]) {
-        let Some(first) = segments.first() else { return };
+        let Some(first) = segments.first() else {
+            return;
+        };
         let mut absolute = vec!["crate".to_owned()];
         let rest = match first.as_str() {
             "crate" => &segments[1..],

@@ -15,6 +15,7 @@ mod cost;
 mod day;
 mod end;
 mod half_clients;
+mod handle;
 mod hosts;
 mod log;
 mod look_ups;
