@@ -194,15 +194,13 @@ fn running_service_finds_a_new_channel() {
     made.run("PRAGMA wal_checkpoint(truncate)");
     fs::copy(&made.db, data.join("opencode.db")).unwrap();
     // It is looked for every five seconds.
-    for _ in 0..60 {
-        if host.model.sessions.contains_key("ses_2") {
-            break;
-        }
-        host.take_for(Duration::from_secs(1));
-    }
+    host.until_within(Duration::from_secs(60), "the copy", |model| {
+        model.sessions.contains_key("ses_2")
+    });
     assert_eq!(host.model.sessions["ses_1"]["also"], json!(["opencode.db"]));
     // A directory that is away takes no source with it.
     fs::rename(&data, place.path("away")).unwrap();
+    // Longer than it takes to look again.
     host.take_for(Duration::from_secs(6));
     assert_eq!(host.model.health.len(), 2);
 }

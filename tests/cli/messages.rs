@@ -45,8 +45,9 @@ fn slow_reader_of_a_nonblocking_pipe_gets_everything() {
         let (mut reader, writer) = io::pipe().unwrap();
         rustix::fs::fcntl_setfl(&writer, rustix::fs::OFlags::NONBLOCK).unwrap();
         let child = run(OwnedFd::from(writer).into());
-        // The pipe fills.
-        thread::sleep(Duration::from_millis(1500));
+        support::eventually(Duration::from_secs(30), "a full pipe", || {
+            rustix::io::ioctl_fionread(&reader).unwrap() > 60_000
+        });
         let mut all = Vec::new();
         reader.read_to_end(&mut all).unwrap();
         let output = child.wait_with_output().unwrap();

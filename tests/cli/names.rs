@@ -183,11 +183,9 @@ fn service_follows_a_retargeted_link() {
     assert!(since.elapsed() < Duration::from_secs(10));
     // And by itself it is noticed within a minute.
     turn(&link, play.directory.path());
-    let since = Instant::now();
-    while host.model.ids() != ["ses_late", "ses_play"] {
-        assert!(since.elapsed() < Duration::from_secs(70));
-        host.take_for(Duration::from_secs(1));
-    }
+    host.until_within(Duration::from_secs(70), "the one", |model| {
+        model.ids() == ["ses_late", "ses_play"]
+    });
     host.until("its listing", |model| model.state() == "ok");
     // What the one has was never shown with what the other has.
     let mut model = support::Model::default();
@@ -290,8 +288,9 @@ fn service_sees_names_split_and_merge() {
         tokens_cache_read, tokens_cache_write, revert, permission, agent, model, time_created, \
         time_updated, time_compacting, time_archived FROM session";
     conn.execute(insert, ()).unwrap();
-    host.take_for(Duration::from_secs(6));
-    host.until("what is new", |model| model.sessions.len() == 4);
+    host.until("what is new", |model| {
+        model.sessions.len() == 4 && model.health.len() == 3
+    });
     assert_eq!(
         host.model.ids(),
         ["ses_loud", "ses_one", "ses_other", "ses_quiet"]
@@ -299,7 +298,6 @@ fn service_sees_names_split_and_merge() {
     assert_eq!(sources(&host), ["linked", "one", "quiet"]);
 
     turn(&link, one.directory.path());
-    host.take_for(Duration::from_secs(6));
     host.until("one name less", |model| model.health.len() == 2);
     assert_eq!(sources(&host), ["one", "quiet"]);
     assert_eq!(host.model.ids(), ["ses_loud", "ses_one", "ses_quiet"]);

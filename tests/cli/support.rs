@@ -2,6 +2,8 @@
 
 #[path = "../support/complete.rs"]
 mod complete;
+#[path = "../support/eventually.rs"]
+mod eventually;
 #[path = "../support/example.rs"]
 mod example;
 #[path = "../support/exit_of.rs"]
@@ -41,8 +43,11 @@ pub(crate) mod sshd;
 mod statements;
 #[path = "../support/wait.rs"]
 mod wait;
+#[path = "../support/within.rs"]
+mod within;
 
 pub(crate) use complete::complete;
+pub(crate) use eventually::eventually;
 pub(crate) use example::example;
 pub(crate) use exit_of::exit_of;
 pub(crate) use fixtures::fixtures;
@@ -59,3 +64,4 @@ pub(crate) use sessions::sessions;
 pub(crate) use settle::settle;
 pub(crate) use skip::skip;
 pub(crate) use wait::{PATIENCE, wait_for};
+pub(crate) use within::within;

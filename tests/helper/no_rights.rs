@@ -1,13 +1,10 @@
 //! Databases that cannot be written to, or not be read.
 
 use std::fs::{self, File, Permissions};
-use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::thread;
-use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -33,15 +30,12 @@ fn without_rights(directory: &Path) -> Option<(Command, tempfile::TempDir)> {
         command
     };
     fs::set_permissions(directory, Permissions::from_mode(0o555)).unwrap();
-    // A child that another test is just starting may hold the copy open.
-    while matches!(prepared().arg("--version").output(), Err(error) if error.kind() == ErrorKind::ExecutableFileBusy)
-    {
-        thread::sleep(Duration::from_millis(5));
-    }
-    let runs = prepared()
-        .arg("--version")
-        .output()
-        .is_ok_and(|output| output.status.success());
+    let version = || {
+        let mut command = prepared();
+        command.arg("--version");
+        command
+    };
+    let runs = support::output_when_free(version).is_ok_and(|output| output.status.success());
     let reaches = prepared()
         .arg("--db")
         .arg(directory.join("nothing.db"))

@@ -35,6 +35,10 @@ mod settle;
 mod skip;
 #[path = "../support/statements.rs"]
 mod statements;
+#[path = "../support/when_free.rs"]
+mod when_free;
+#[path = "../support/within.rs"]
+mod within;
 
 pub(crate) use complete::complete;
 pub(crate) use error::error;
@@ -49,3 +53,5 @@ pub(crate) use real_database::real_database;
 pub(crate) use sessions::sessions;
 pub(crate) use settle::settle;
 pub(crate) use skip::skip;
+pub(crate) use when_free::output_when_free;
+pub(crate) use within::within;

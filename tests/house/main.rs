@@ -1,5 +1,5 @@
-//! The project itself: which room of `src` may import which, how tests are named, and the formats that
-//! outlive the program that wrote them.
+//! The project itself: which room of `src` may import which, how tests are named, where they sleep,
+//! and the formats that outlive the program that wrote them.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,5 +18,6 @@ mod golden_wire;
 mod messages;
 mod names;
 mod sizes;
+mod sleeps;
 mod source;
 mod support;

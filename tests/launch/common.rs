@@ -1,7 +1,7 @@
 //! The launcher with a helper that misbehaves, and what must be left of it: nothing.
 
+use std::fs;
 use std::time::{Duration, Instant};
-use std::{fs, thread};
 
 use opencode_sessions::launch::ProcessLister;
 
@@ -45,11 +45,8 @@ impl Place {
         let pids = self.pids();
         for (at, pid) in pids.into_iter().enumerate() {
             assert!(at > 0 || !is_child(pid), "the helper is not reaped");
-            let until = Instant::now() + Duration::from_secs(5);
-            while is_running(pid) {
-                assert!(Instant::now() < until, "process {at} of {pid} runs on");
-                thread::sleep(Duration::from_millis(5));
-            }
+            let what = format!("the end of process {at}, {pid}");
+            support::eventually(Duration::from_secs(5), &what, || !is_running(pid));
         }
     }
 }

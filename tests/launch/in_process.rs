@@ -1,8 +1,9 @@
 //! Listing within this process.
 
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use opencode_sessions::in_process::InProcessLister;
 
@@ -20,6 +21,22 @@ use crate::support::{self, Made};
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How often this process has a database open.
+fn times_open(db: &Path) -> usize {
+    let db = db.canonicalize().unwrap();
+    let open = fs::read_dir("/proc/self/fd").unwrap();
+    open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+        .filter(|file| *file == db)
+        .count()
+}
+
+/// Waits until a listing within this process has opened it, too.
+fn until_more_open(db: &Path, before: usize) {
+    support::eventually(Duration::from_secs(10), "an open database", || {
+        !cfg!(target_os = "linux") || times_open(db) > before
+    });
 }
 
 #[test]
@@ -79,10 +96,12 @@ fn in_process_listings_of_two_databases_run_in_parallel() {
     let _limit = support::limit(60);
     let _turn = alone();
     let (slow, other) = (endless(), two_sessions(""));
+    let slow_db = slow.db.as_path();
     thread::scope(|scope| {
-        let slow = ListRequest::of(&slow.db).deadline(Duration::from_secs(4));
+        let slow = ListRequest::of(slow_db).deadline(Duration::from_secs(4));
+        let before = times_open(slow_db);
         let slow = scope.spawn(move || InProcessLister.list(&slow));
-        thread::sleep(Duration::from_millis(200));
+        until_more_open(slow_db, before);
         assert!(!slow.is_finished());
         let listed = listing(timely(&InProcessLister, &ListRequest::of(&other.db)));
         assert_eq!(ids(&listed), ["ses_2", "ses_1"]);
@@ -98,8 +117,9 @@ fn in_process_wait_for_another_thread_ends_in_time() {
     let made = endless();
     let request = |deadline| ListRequest::of(&made.db).deadline(deadline);
     thread::scope(|scope| {
+        let before = times_open(&made.db);
         scope.spawn(|| timely(&InProcessLister, &request(Duration::from_secs(4))));
-        thread::sleep(Duration::from_millis(200));
+        until_more_open(&made.db, before);
         let started = Instant::now();
         let outcome = InProcessLister.list(&request(SHORT));
         let took = started.elapsed();

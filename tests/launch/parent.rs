@@ -49,6 +49,7 @@ fn helper_dies_when_its_parent_pipe_ends() {
     let made = locked();
     let (helper, stdin) = waiting(&made, &["--parent-pipe"]);
     let helper_seen = Seen(helper.pid());
+    // It goes on.
     thread::sleep(Duration::from_millis(200));
     assert!(helper_seen.is_running(), "its parent lives");
     drop(stdin);
@@ -61,6 +62,7 @@ fn helper_without_a_parent_pipe_ignores_stdin() {
     let made = locked();
     let (helper, stdin) = waiting(&made, &[]);
     drop(stdin);
+    // It goes on.
     thread::sleep(Duration::from_millis(200));
     assert!(Seen(helper.pid()).is_running());
 }

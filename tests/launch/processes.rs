@@ -1,9 +1,9 @@
 //! Processes that a test starts or watches, and the databases they list.
 
+use std::fs;
 use std::path::Path;
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
-use std::{fs, thread};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 
@@ -43,11 +43,7 @@ impl Seen {
 
     #[track_caller]
     pub(crate) fn assert_is_gone_within(&self, limit: Duration) {
-        let until = Instant::now() + limit;
-        while self.is_running() {
-            assert!(Instant::now() < until, "the helper runs on");
-            thread::sleep(Duration::from_millis(5));
-        }
+        support::eventually(limit, "the end of the helper", || !self.is_running());
     }
 }
 
@@ -105,14 +101,7 @@ pub(crate) fn wait_until_it_reads(helper: u32, db: &Path) {
 
 #[track_caller]
 pub(crate) fn wait_for<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
-    let until = Instant::now() + Duration::from_secs(10);
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < until, "waited too long for {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
+    support::within(Duration::from_secs(10), what, look)
 }
 
 // ---- Databases.

@@ -4,6 +4,8 @@
 mod complete;
 #[path = "../support/error.rs"]
 mod error;
+#[path = "../support/eventually.rs"]
+mod eventually;
 #[path = "../support/example.rs"]
 mod example;
 #[path = "../support/fixtures.rs"]
@@ -30,9 +32,12 @@ mod sessions;
 mod settle;
 #[path = "../support/statements.rs"]
 mod statements;
+#[path = "../support/within.rs"]
+mod within;
 
 pub(crate) use complete::complete;
 pub(crate) use error::error;
+pub(crate) use eventually::eventually;
 pub(crate) use example::example;
 pub(crate) use fixtures::fixtures;
 pub(crate) use limit::limit;
@@ -45,3 +50,4 @@ pub(crate) use real_database::real_database;
 pub(crate) use script::script;
 pub(crate) use sessions::sessions;
 pub(crate) use settle::settle;
+pub(crate) use within::within;

@@ -34,6 +34,10 @@ mod settle;
 mod skip;
 #[path = "../support/statements.rs"]
 mod statements;
+#[path = "../support/when_free.rs"]
+mod when_free;
+#[path = "../support/within.rs"]
+mod within;
 
 pub(crate) use complete::complete;
 pub(crate) use example::example;
@@ -45,3 +49,5 @@ pub(crate) use output::{helper, lines};
 pub(crate) use programs::{command, lister};
 pub(crate) use settle::settle;
 pub(crate) use skip::skip;
+pub(crate) use when_free::output_when_free;
+pub(crate) use within::within;

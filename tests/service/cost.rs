@@ -16,6 +16,7 @@ fn idle_database_launches_no_helper() {
     let made = made(&["ses_1"]);
     settle(&made);
     let mut host = start(&made);
+    // Nothing happens in all these waits.
     host.take_for(Duration::from_secs(1));
     assert_eq!(host.status()["spawns"], 1, "the first listing says it all");
     // A reader of the database is no change, though it touches the files beside it.
@@ -47,6 +48,7 @@ fn empty_log_and_new_inode_time_are_not_a_change() {
     let scripted = Scripted::new();
     let mut command = serve(&db, &place.path().join("state"));
     let mut host = Host::well(command.arg("--lister").arg(scripted.helper.program()));
+    // Nothing happens, neither here nor after each of what follows.
     host.take_for(Duration::from_millis(500));
     assert_eq!(host.status()["spawns"], 1);
     let log = place.path().join("opencode.db-wal");
@@ -87,7 +89,7 @@ fn directory_created_later_is_found() {
     fs::rename(directory.join("new"), &db).unwrap();
     host.until("the database", |model| model.state() == "ok");
     assert_eq!(host.model.ids(), ["ses_1"]);
-    // And gone again, when nothing else happens.
+    // And gone again, when nothing else happens: not before its listing is settled.
     host.take_for(Duration::from_secs(2));
     let away = place.path().join("away");
     fs::rename(&directory, &away).unwrap();

@@ -1,9 +1,9 @@
 //! What ends a service, and how soon.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::process::{Pid, Signal};
 use serde_json::json;
@@ -99,8 +99,13 @@ fn service_ends_in_time_with_unread_output() {
         for _ in 0..20 {
             host.tell("snapshot");
         }
-        // It has all that it can read.
-        thread::sleep(Duration::from_millis(300));
+        // It has all that it can read, and what it answers does not fit into the pipe.
+        #[cfg(target_os = "linux")]
+        wait_for("a full pipe", || {
+            let stdout = fs::File::open(format!("/proc/{}/fd/1", host.pid())).unwrap();
+            let held = rustix::io::ioctl_fionread(stdout).unwrap();
+            (held > 60_000).then_some(())
+        });
         let asked = Instant::now();
         if leaves {
             host.leave();
@@ -133,7 +138,12 @@ fn service_ends_in_time_with_unread_stdout_and_stderr() {
     for _ in 0..20 {
         stdin.write_all(b"{\"type\":\"snapshot\"}\n").unwrap();
     }
-    thread::sleep(Duration::from_millis(300));
+    // More than that fits into no pipe, and nobody reads it.
+    let stdout = child.stdout.as_ref().unwrap();
+    wait_for("a full pipe", || {
+        let held = rustix::io::ioctl_fionread(stdout).unwrap();
+        (held > 60_000).then_some(())
+    });
     let asked = Instant::now();
     rustix::process::kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     assert_eq!(exit_of(&mut child).code(), Some(0));

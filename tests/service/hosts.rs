@@ -163,14 +163,8 @@ impl Drop for Host {
 }
 
 fn exit_of(child: &mut Child) -> ExitStatus {
-    let until = Instant::now() + Duration::from_secs(15);
-    loop {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status;
-        }
-        assert!(Instant::now() < until, "it does not end");
-        thread::sleep(Duration::from_millis(2));
-    }
+    let limit = Duration::from_secs(15);
+    support::within(limit, "its end", || child.try_wait().unwrap())
 }
 
 /// A service that a supervisor keeps running. Nothing of it is left when this is dropped.
@@ -292,11 +286,9 @@ impl Hosts {
     fn begin_anew(&mut self, protocol: Protocol) {
         self.end_all();
         self.service = Some(Service::start(self.serve(protocol), protocol));
-        let until = Instant::now() + Duration::from_secs(15);
-        while !self.service_keeps_the_index() {
-            assert!(Instant::now() < until, "the service does not start");
-            thread::sleep(Duration::from_millis(2));
-        }
+        support::eventually(Duration::from_secs(15), "the service", || {
+            self.service_keeps_the_index()
+        });
         self.start_one(protocol.other());
     }
 
@@ -527,11 +519,9 @@ impl Hosts {
     /// All end, and nothing is left of them.
     fn end(mut self) -> Vec<Duration> {
         self.end_all();
-        let until = Instant::now() + Duration::from_secs(15);
-        while let Some(line) = running_on(&self.made.db) {
-            assert!(Instant::now() < until, "it is left: {line}");
-            thread::sleep(Duration::from_millis(20));
-        }
+        support::eventually(Duration::from_secs(15), "the end of all", || {
+            running_on(&self.made.db).is_none()
+        });
         let mut left = vec![self.state.path().to_owned()];
         while let Some(directory) = left.pop() {
             for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {

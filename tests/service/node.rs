@@ -58,7 +58,5 @@ fn node_host_sees_changes_and_ends_its_service() {
         let lock = std::fs::File::open(state.path().join("lock")).unwrap();
         lock.try_lock().is_ok()
     };
-    while !gone() {
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+    support::eventually(support::PATIENCE, "its end", gone);
 }

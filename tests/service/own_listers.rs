@@ -170,6 +170,7 @@ fn blocking_lister_fails_and_recovers_on_return() {
     until(&mut events, "timeout");
     // While that call does not return there is no other.
     until(&mut events, "stuck");
+    // Time for a call that must not come.
     thread::sleep(Duration::from_secs(1));
     assert_eq!(own.most.load(Ordering::SeqCst), 1);
     let stuck = status(&service, &mut events).sources[0].stuck;
@@ -199,9 +200,7 @@ fn look_ups_of_a_blocking_lister_leave_one_thread() {
     // The first, and perhaps a listing.
     assert!(own.most.load(Ordering::SeqCst) <= 2);
     own.becomes(Way::Behaves);
-    let until = Instant::now() + Duration::from_secs(20);
-    while !matches!(get(&service, &mut events)[0].found, LookUpResult::Answer(_)) {
-        assert!(Instant::now() < until, "it is never asked again");
-        thread::sleep(Duration::from_millis(20));
-    }
+    support::eventually(Duration::from_secs(20), "an answer", || {
+        matches!(get(&service, &mut events)[0].found, LookUpResult::Answer(_))
+    });
 }

@@ -17,7 +17,7 @@ use rusqlite::Connection;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{self, Host, Made, Model, helpers_of, index_of, serve, wait_for};
+use crate::support::{self, Host, Made, Model, eventually, helpers_of, index_of, serve, wait_for};
 
 /// The sessions in this snapshot, as events have them.
 pub(crate) fn decode(db: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Value>, DecodeError> {
@@ -183,15 +183,10 @@ fn killed_service_restarts_with_its_last_snapshot() {
             }
             saved += usize::from(fs::read(&file).ok() != before);
             assert!(!state.join("index.set-aside").exists(), "life {life}");
-            let killed = Instant::now();
-            while !helpers_of(&made.db).is_empty() {
-                let alone = killed.elapsed();
-                assert!(
-                    alone < Duration::from_secs(2),
-                    "a helper survives its parent"
-                );
-                thread::sleep(Duration::from_millis(5));
-            }
+            // A helper does not survive its parent.
+            eventually(Duration::from_secs(2), "the end of the helpers", || {
+                helpers_of(&made.db).is_empty()
+            });
         }
     });
     println!(
@@ -255,11 +250,9 @@ fn no_helper_survives_a_killed_service() {
             (!helpers_of(&made.db).is_empty()).then_some(())
         });
         let _ = host.kill();
-        let killed = Instant::now();
-        while !helpers_of(&made.db).is_empty() {
-            assert!(killed.elapsed() < Duration::from_secs(2));
-            thread::sleep(Duration::from_millis(5));
-        }
+        eventually(Duration::from_secs(2), "the end of the helper", || {
+            helpers_of(&made.db).is_empty()
+        });
     }
 }
 

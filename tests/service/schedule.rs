@@ -1,7 +1,6 @@
 //! When a service lists: one listing at a time, soon after a change, and at a pace.
 
 use std::fs::{self, File};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -21,7 +20,7 @@ impl Scripted {
         let scripted = Self { helper, place };
         scripted.prints(&[]);
         scripted.helper.becomes_script(&format!(
-            "#!/bin/sh\ncd '{}'\necho begin >> log\ncat listing\nwhile [ -e hold ]; do sleep 0.02; done\necho end >> log\n",
+            "#!/bin/sh\ncd '{}'\necho begin >> log\ncat listing\necho >> printed\nwhile [ -e hold ]; do sleep 0.02; done\necho end >> log\n",
             scripted.place.path().display()
         ));
         scripted
@@ -61,6 +60,14 @@ impl Scripted {
         log.lines().map(str::to_owned).collect()
     }
 
+    /// Waits until so many launches have printed their listing.
+    pub(crate) fn until_printed(&self, launches: usize) {
+        wait_for("a listing", || {
+            let printed = fs::read(self.place.path().join("printed")).unwrap_or_default();
+            (printed.len() >= launches).then_some(())
+        });
+    }
+
     pub(crate) fn begun(&self) -> usize {
         self.log().iter().filter(|line| *line == "begin").count()
     }
@@ -81,13 +88,11 @@ fn request_during_a_listing_makes_one_more_follow() {
     // Else there is nothing to list.
     support::touch(&made.db);
     let first = host.tell("refresh");
-    wait_for("the first launch", || {
-        (scripted.begun() > before).then_some(())
-    });
     // What the helper in flight has printed is older than these requests.
-    thread::sleep(Duration::from_millis(200));
+    scripted.until_printed(before + 1);
     scripted.prints(&["ses_new"]);
     let second: Vec<_> = (0..10).map(|_| host.tell("refresh")).collect();
+    // Time for a second launch that must not come.
     host.take_for(Duration::from_millis(300));
     assert_eq!(scripted.begun(), before + 1, "one at a time");
     assert_eq!(host.model.of_type("reply", 0).len(), 0);
@@ -131,12 +136,10 @@ fn change_during_a_listing_makes_one_more_follow() {
         scripted.prints(&[&old]);
         scripted.hold(true);
         made.session(&old, round);
-        wait_for("the first launch", || {
-            (scripted.begun() > before).then_some(())
-        });
-        thread::sleep(Duration::from_millis(200));
+        scripted.until_printed(before + 1);
         scripted.prints(&[&new]);
         made.session(&new, round);
+        // As above.
         host.take_for(Duration::from_millis(200));
         assert_eq!(scripted.begun(), before + 1, "one at a time");
         scripted.hold(false);
@@ -158,12 +161,10 @@ fn change_early_in_a_listing_makes_one_more_follow() {
     scripted.prints(&["ses_old"]);
     scripted.hold(true);
     made.session("ses_old", 1);
-    wait_for("the first launch", || {
-        (scripted.begun() > before).then_some(())
-    });
-    thread::sleep(Duration::from_millis(200));
+    scripted.until_printed(before + 1);
     scripted.prints(&["ses_new"]);
     made.session("ses_new", 2);
+    // Longer than the time of a file is too young to be sure of.
     host.take_for(Duration::from_secs(4));
     assert_eq!(scripted.begun(), before + 1, "one at a time");
     scripted.hold(false);
@@ -194,10 +195,10 @@ fn database_replaced_during_a_listing_is_listed_again() {
     scripted.prints(&["ses_other"]);
     scripted.hold(true);
     fs::rename(&other, &made.db).unwrap();
-    wait_for("a launch", || (scripted.begun() > before).then_some(()));
-    thread::sleep(Duration::from_millis(200));
+    scripted.until_printed(before + 1);
     scripted.prints(&["ses_own"]);
     fs::rename(&own, &made.db).unwrap();
+    // It notices nothing while it lists.
     host.take_for(Duration::from_millis(500));
     scripted.hold(false);
     host.until("the other one", |model| model.ids() == ["ses_other"]);

@@ -102,6 +102,7 @@ fn second_host_waits_for_a_starting_one() {
     let lock = File::create(state(&made).join("lock")).unwrap();
     lock.try_lock().unwrap();
     let mut host = Host::start(&mut serve(&made.db, &state(&made)));
+    // It goes on waiting, and starts nothing.
     thread::sleep(Duration::from_millis(300));
     let listener = UnixListener::bind(socket(&made)).unwrap();
     let path = made.db.canonicalize().unwrap();

@@ -86,6 +86,7 @@ impl Sidebar {
             let said = text(&health["reason"]);
             assert!(said.contains(reason), "{said:?}");
         }
+        // Time for a second word that must not come.
         self.host.take_for(Duration::from_millis(100));
         let model = &self.host.model;
         assert_eq!(model.of_type("health", before).len(), 1, "said once");

@@ -5,6 +5,8 @@ mod ask_at;
 #[cfg(target_os = "linux")]
 #[path = "../support/clock.rs"]
 pub(crate) mod clock;
+#[path = "../support/eventually.rs"]
+mod eventually;
 #[path = "../support/example.rs"]
 mod example;
 #[path = "../support/exchanged.rs"]
@@ -52,8 +54,11 @@ mod statements;
 mod touch;
 #[path = "../support/wait.rs"]
 mod wait;
+#[path = "../support/within.rs"]
+mod within;
 
 pub(crate) use ask_at::{ask_at, quick_status};
+pub(crate) use eventually::eventually;
 pub(crate) use example::example;
 pub(crate) use exchanged::{Helper, REAL};
 pub(crate) use exit_of::exit_of;
@@ -74,3 +79,4 @@ pub(crate) use skip::skip;
 pub(crate) use snapshots::index_of;
 pub(crate) use touch::touch;
 pub(crate) use wait::{PATIENCE, wait_for};
+pub(crate) use within::within;

@@ -163,6 +163,7 @@ fn database_back_within_a_second_is_not_missed() {
         sidebar.host.until_status("a listing after that", |status| {
             status["listings"].as_u64() > listings
         });
+        // Longer than a second look takes to confirm.
         sidebar.host.take_for(Duration::from_millis(1500));
         assert_eq!(sidebar.host.model.ids(), KEPT);
         assert_eq!(sidebar.source()["health"]["state"], "ok");
@@ -182,6 +183,7 @@ fn assert_goes(sidebar: &mut Sidebar, health: &str, earliest: Duration, harm: im
     harm();
     sidebar.host.until(health, |model| model.state() == health);
     assert!(harmed.elapsed() >= earliest, "{:?}", harmed.elapsed());
+    // Nothing more happens.
     sidebar.host.take_for(Duration::from_millis(1500));
     let model = &sidebar.host.model;
     let changes = model.of_type("change", before);
@@ -273,6 +275,7 @@ fn failure_between_two_looks_confirms_nothing() {
     assert_eq!(sidebar.host.refresh()["outcome"], "unconfirmed");
     sidebar.helper.becomes("exits-with-error-io");
     assert_eq!(sidebar.host.refresh()["outcome"], "failed");
+    // Longer than two looks must be apart to confirm.
     thread::sleep(Duration::from_millis(1200));
     sidebar.helper.becomes(REAL);
     // The first look after the failure is a first look.

@@ -116,6 +116,7 @@ fn a_sidebar_survives<'a>(ways: impl Iterator<Item = &'a (&'a str, &'a str)>) {
         sidebar.host.until_status(way, |status| {
             status["sources"][0]["health"]["attempts"].as_u64() >= Some(2)
         });
+        // Time for events that must not come.
         sidebar.host.take_for(Duration::from_millis(50));
         let source = sidebar.source();
         assert_eq!(source["stuck"], 0, "{way}");

@@ -10,7 +10,7 @@ use std::{fs, thread};
 use rustix::process::{Pid, Signal};
 
 use crate::common::{Daemon, END, made, plain, socket, state, until_listed};
-use crate::support::{self, Helper, Made, PATIENCE, REAL, ask_at, exit_of, quick_status};
+use crate::support::{self, Helper, Made, PATIENCE, REAL, ask_at, exit_of, quick_status, wait_for};
 
 /// Where systemd would listen.
 struct Notified(UnixDatagram);
@@ -127,9 +127,16 @@ fn unread_notifications_delay_nothing() {
     let command = plain(&made.db, &state(&made));
     // A sign of life every five milliseconds: more than any queue holds.
     let watchdog = "WATCHDOG_PID=$$ WATCHDOG_USEC=10000";
-    let (_unread, daemon) = under_systemd(&made, &command, watchdog);
+    let (unread, daemon) = under_systemd(&made, &command, watchdog);
     until_listed(&socket(&made));
-    thread::sleep(Duration::from_secs(1));
+    // Nobody can send any more.
+    let other = UnixDatagram::unbound().unwrap();
+    other.set_nonblocking(true).unwrap();
+    let queue = unread.0.local_addr().unwrap();
+    wait_for("a full queue", || {
+        let sent = other.send_to_addr(b"WATCHDOG=1", &queue);
+        sent.is_err().then_some(())
+    });
     quick_status(&socket(&made));
     let asked = Instant::now();
     let (status, log) = daemon.end_by(Signal::TERM);
@@ -223,6 +230,7 @@ fn stuck_loop_does_not_feed_the_watchdog() {
     notified.0.set_nonblocking(true).unwrap();
     let mut buffer = [0; 4096];
     while notified.0.recv(&mut buffer).is_ok() {}
+    // Five times as long as it may be silent.
     thread::sleep(Duration::from_secs(1));
     let said = notified.0.recv(&mut buffer);
     assert!(
@@ -246,6 +254,7 @@ fn watchdog_of_another_process_is_not_fed() {
         let (notified, daemon) = under_systemd(&made, &command, watchdog);
         assert_eq!(notified.next().trim(), "READY=1");
         assert_eq!(notified.next().trim(), "STATUS=1 sessions");
+        // Seven times as long as a watchdog would have it say something.
         thread::sleep(Duration::from_millis(700));
         daemon.end_by(Signal::TERM);
         assert_eq!(notified.next().trim(), "STOPPING=1");

@@ -134,35 +134,33 @@ fn unit_restrictions_allow_200000_sessions() {
         .stderr(Stdio::piped());
     let mut running = Running(command.spawn().unwrap());
     let socket = at("state/socket");
-    let until = Instant::now() + Duration::from_secs(120);
-    let status = loop {
+    let limit = Duration::from_secs(120);
+    let ended_or_listed = support::within(limit, "the sessions", || {
         if let Some(status) = running.0.try_wait().unwrap() {
-            if status.code() == Some(99) || status.code() == Some(1) {
-                support::skip("private mounts: none can be made here");
-                return;
-            }
-            panic!("it ended: {status}");
+            return Some(Err(status));
         }
-        if socket.exists() {
-            let (reply, _) = ask_at(&socket, "status");
-            let source = &reply["status"]["sources"][0];
-            assert_ne!(source["health"]["state"], "failing", "{source}");
-            if reply["status"]["sessions"].as_u64() == Some(SESSIONS) {
-                break reply["status"].clone();
-            }
+        let (reply, _) = socket.exists().then(|| ask_at(&socket, "status"))?;
+        let source = &reply["status"]["sources"][0];
+        assert_ne!(source["health"]["state"], "failing", "{source}");
+        let is_listed = reply["status"]["sessions"].as_u64() == Some(SESSIONS);
+        is_listed.then(|| Ok(reply["status"].clone()))
+    });
+    let status = match ended_or_listed {
+        Ok(status) => status,
+        Err(status) if status.code() == Some(99) || status.code() == Some(1) => {
+            support::skip("private mounts: none can be made here");
+            return;
         }
-        assert!(Instant::now() < until, "it does not list them");
-        std::thread::sleep(Duration::from_millis(100));
+        Err(status) => panic!("it ended: {status}"),
     };
     let memory = status["memory"].as_u64().unwrap() >> 20;
     println!("{memory} MiB");
     assert!(memory < 256, "{memory} MiB are more than the unit allows");
     // And they are kept for the next start.
     let index = at("state/index");
-    while fs::metadata(&index).map_or(0, |about| about.len()) < 1 << 20 {
-        assert!(Instant::now() < until, "the index is not kept");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    support::eventually(limit, "the index", || {
+        fs::metadata(&index).is_ok_and(|about| about.len() >= 1 << 20)
+    });
 }
 
 /// A manager of user units in namespaces of its own, so that nothing of it is left when its
@@ -228,13 +226,16 @@ impl Manager {
         let child = command.spawn().unwrap();
         let mut manager = Self { home, child };
         let until = Instant::now() + Duration::from_secs(20);
-        while !["running", "degraded"].contains(&manager.ctl(&["is-system-running"]).1.as_str()) {
-            let is_over = manager.child.try_wait().unwrap().is_some();
-            if is_over || Instant::now() > until {
-                let log = fs::read_to_string(manager.home.path().join("manager.log")).unwrap();
-                return skipped(&format!("it does not start: {log}"));
-            }
-            std::thread::sleep(Duration::from_millis(50));
+        let runs = support::wait_for("the manager", || {
+            let state = manager.ctl(&["is-system-running"]).1;
+            let runs = ["running", "degraded"].contains(&state.as_str());
+            let is_over = manager.child.try_wait().unwrap().is_some() || Instant::now() > until;
+            (runs || is_over).then_some(runs)
+        });
+        if !runs {
+            let log = fs::read_to_string(manager.home.path().join("manager.log")).unwrap();
+            eprintln!("{log}");
+            return skipped("it does not start");
         }
         Some(manager)
     }
@@ -305,6 +306,7 @@ impl Manager {
             (self.show("ActiveState") == "failed").then_some(())
         });
         assert_eq!(self.show("ExecMainStatus"), exit_status);
+        // Four times as long as the manager waits before a restart.
         std::thread::sleep(Duration::from_secs(2));
         assert_eq!(self.show("ActiveState"), "failed", "{}", self.log());
         assert_eq!(self.show("NRestarts"), "0");

@@ -256,6 +256,7 @@ fn changes_of_unrelated_files_cost_little() {
     let directory = place.path().join("db");
     let db = database(&directory, "ses_1");
     let mut host = Host::well(&mut serve(&db, &place.path().join("state")));
+    // Until it is at rest.
     host.take_for(Duration::from_secs(1));
     let before = (
         host.status()["spawns"].clone(),
@@ -270,6 +271,7 @@ fn changes_of_unrelated_files_cost_little() {
         fs::rename(&one, &other).unwrap();
         fs::rename(&other, &one).unwrap();
     }
+    // Time for a listing that must not come.
     thread::sleep(Duration::from_millis(500));
     assert_eq!(host.status()["spawns"], before.0);
     let cost = processor_time_of(host.pid()) - before.1;

@@ -6,13 +6,13 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
-use crate::support::{self, Model, PATIENCE, exit_of, list};
+use crate::support::{self, Model, PATIENCE, eventually, exit_of, list};
 
 /// `serve --stdio` with this database and state directory.
 pub(crate) fn serve(db: &Path, state: &Path) -> Command {
@@ -31,6 +31,8 @@ pub(crate) struct Host {
     pub(crate) events: Receiver<Value>,
     pub(crate) model: Model,
     log: Arc<Mutex<String>>,
+    /// Ends with the standard error of the service.
+    logging: Option<JoinHandle<()>>,
     /// Held by whoever does not want the events to be read.
     pub(crate) gate: Arc<Mutex<()>>,
     asked: i64,
@@ -47,12 +49,13 @@ impl Host {
             .unwrap();
         let (to, events) = mpsc::channel();
         let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-        let host = Self {
+        let mut host = Self {
             stdin: child.stdin.take(),
             child,
             events,
             model: Model::default(),
             log: Arc::default(),
+            logging: None,
             gate: Arc::default(),
             asked: 0,
         };
@@ -72,13 +75,13 @@ impl Host {
             }
         });
         let lines = Arc::clone(&host.log);
-        thread::spawn(move || {
+        host.logging = Some(thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 let mut log = lines.lock().unwrap();
                 log.push_str(&line);
                 log.push('\n');
             }
-        });
+        }));
         host
     }
 
@@ -108,7 +111,18 @@ impl Host {
     /// Takes events until it is so.
     #[track_caller]
     pub(crate) fn until(&mut self, what: &str, done: impl Fn(&Model) -> bool) {
-        let until = Instant::now() + PATIENCE;
+        self.until_within(PATIENCE, what, done);
+    }
+
+    /// Takes events until it is so, for so long at most.
+    #[track_caller]
+    pub(crate) fn until_within(
+        &mut self,
+        limit: Duration,
+        what: &str,
+        done: impl Fn(&Model) -> bool,
+    ) {
+        let until = Instant::now() + limit;
         while !done(&self.model) {
             let left = until.saturating_duration_since(Instant::now());
             match self.events.recv_timeout(left) {
@@ -210,8 +224,10 @@ impl Host {
             }
         }
         let status = exit_of(&mut self.child);
-        // The log's last lines are on their way through a thread.
-        thread::sleep(Duration::from_millis(50));
+        let logging = self.logging.take();
+        eventually(PATIENCE, "the end of the log", || {
+            logging.as_ref().is_none_or(JoinHandle::is_finished)
+        });
         (status, std::mem::take(&mut self.model), self.log())
     }
 }

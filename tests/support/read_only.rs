@@ -2,15 +2,12 @@
 //! in them. There are two ways, and a machine may have one of them or none.
 
 use std::fs::{self, Permissions};
-use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::thread;
-use std::time::Duration;
 
-use crate::support;
+use crate::support::{self, output_when_free};
 
 /// How directories are made such that cannot be written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,17 +66,12 @@ impl ReadOnly {
     /// What the helper prints.
     pub(crate) fn helper(&self, db: &Path, args: &[&str]) -> Output {
         let program = self.place.path().join("opencode-lister");
-        loop {
+        let command = || {
             let mut command = self.command(&program);
             command.arg("--db").arg(db).args(args);
-            match command.output() {
-                // A child that another test is just starting has the copy open.
-                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => {
-                    thread::sleep(Duration::from_millis(5));
-                }
-                output => return output.unwrap(),
-            }
-        }
+            command
+        };
+        output_when_free(command).unwrap()
     }
 
     fn is_read_only(&self) -> bool {

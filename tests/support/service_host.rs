@@ -3,12 +3,11 @@
 use std::process::ExitStatus;
 use std::sync::{Arc, MutexGuard, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{Host, Model, PATIENCE, list};
+use crate::support::{Host, Model, list, wait_for};
 
 impl Model {
     /// How many sessions were said to be removed, ever.
@@ -32,15 +31,7 @@ impl Host {
     /// Asks for the status until it is so.
     #[track_caller]
     pub(crate) fn until_status(&mut self, what: &str, done: impl Fn(&Value) -> bool) -> Value {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let status = self.status();
-            if done(&status) {
-                return status;
-            }
-            assert!(Instant::now() < until, "waited for {what}: {status:#}");
-            thread::sleep(Duration::from_millis(20));
-        }
+        wait_for(what, || Some(self.status()).filter(|status| done(status)))
     }
 
     /// Nothing is read of its standard output for as long as this lives, but a

@@ -1,12 +1,12 @@
 //! A real OpenSSH server on this machine, for as long as a test runs.
 
+use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-use std::{fs, thread};
+use std::time::Duration;
 
-use crate::support;
+use crate::support::{self, within};
 
 /// Where it is installed: it must be called by its whole path.
 const PROGRAM: &str = "/usr/sbin/sshd";
@@ -59,17 +59,16 @@ impl Sshd {
             .spawn()
             .unwrap();
         let mut sshd = Self { place, child, port };
-        let until = Instant::now() + Duration::from_secs(10);
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        let listens = within(Duration::from_secs(10), "the OpenSSH server", || {
+            let listens = TcpStream::connect(("127.0.0.1", port)).is_ok();
             let ended = sshd.child.try_wait().unwrap().is_some();
-            if ended || Instant::now() > until {
-                let log = fs::read_to_string(sshd.path("log")).unwrap_or_default();
-                eprintln!("the OpenSSH server does not start: {log}");
-                return None;
-            }
-            thread::sleep(Duration::from_millis(20));
+            (listens || ended).then_some(listens)
+        });
+        if !listens {
+            let log = fs::read_to_string(sshd.path("log")).unwrap_or_default();
+            eprintln!("the OpenSSH server does not start: {log}");
         }
-        Some(sshd)
+        listens.then_some(sshd)
     }
 
     fn path(&self, name: &str) -> PathBuf {
