@@ -1,4 +1,4 @@
-//! The helper; see `opencode_sessions::helper`.
+//! The helper program; see `opencode_sessions::helper`.
 
 fn main() -> std::process::ExitCode {
     opencode_sessions::cli::opencode_lister()

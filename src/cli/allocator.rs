@@ -1,14 +1,15 @@
-//! How the C library's allocator keeps memory.
+//! The settings of the C library's allocator.
 
-/// One arena for all threads, to be called before there are any. glibc gives each
-/// thread its own and never moves free memory from one to another, so that a
-/// service whose listings each have a thread holds several times what it needs.
-/// Elsewhere there is nothing to do.
+/// Makes all threads allocate from one arena. Call this before any thread is spawned.
+///
+/// glibc gives each thread an arena of its own and never moves free memory between arenas. A
+/// service, which spawns a thread for each listing, would hold several times the memory that
+/// it needs. Does nothing on systems without glibc.
 pub(super) fn use_one_arena() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: it takes two numbers and locks for itself. It may refuse, which costs
-    // memory only.
-    #[expect(unsafe_code, reason = "std has no call for the allocator's options")]
+    // SAFETY: mallopt takes two integers and does its own locking. If it fails, the program
+    // only uses more memory.
+    #[expect(unsafe_code, reason = "std cannot set the allocator's options")]
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
     }

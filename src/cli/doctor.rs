@@ -1,21 +1,22 @@
-//! `opencode-sessions doctor`: what there is, whether it can be read, and what to do
-//! where it cannot.
+//! `opencode-sessions doctor`: checks the programs, the configuration, the service and every
+//! source, and prints what to do about each problem.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::sources::{Chosen, NoSources, SourceArgs, WhyEmpty, source_lister, written_of};
-use super::status::places;
+use super::sources::{
+    EmptyReason, SelectionError, SourceArgs, SourceSelection, paths_of, source_listers,
+};
 use super::streams::results;
-use super::waiting::Waiting;
-use super::{DeadlineArgs, FAILED, process_lister};
+use super::wait_notice::WaitNotice;
+use super::{FAILED, parse_deadline, process_lister, service_sockets};
 use crate::lister::{Cancel, ListRequest, Outcome, until};
 use crate::locate::DatabaseFiles;
 use crate::locate::aliases;
 use crate::locate::{self, Program};
-use crate::query::{self, LOG_ELSEWHERE, OLD_STORE};
+use crate::query::{self, LOG_ELSEWHERE_WARNING, OLD_STORE_NOTE};
 use crate::service::SourcePlace;
 use crate::service::client::{self, Client, ConnectError};
 use crate::source::{self, Place, Source};
@@ -27,51 +28,51 @@ pub(super) struct DoctorArgs {
     #[command(flatten)]
     sources: SourceArgs,
 
-    #[command(flatten)]
-    deadline: DeadlineArgs,
+    /// Time limit for the listing of each source, such as 500ms, 15s or 2m
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = parse_deadline)]
+    deadline: Duration,
 
-    /// The helper [default: the opencode-lister beside this program]
+    /// The helper program [default: the opencode-lister beside this program]
     #[arg(long, value_name = "PATH")]
     lister: Option<PathBuf>,
 }
 
-pub(super) fn run(args: &DoctorArgs) -> io::Result<u8> {
+pub(super) fn run(args: &DoctorArgs) -> anyhow::Result<u8> {
     let mut report = Report {
         out: results(),
-        is_ill: false,
+        has_problem: false,
     };
-    report.programs(args)?;
-    match args.sources.choose() {
-        Ok(chosen) => {
-            report.sources(args, &chosen)?;
+    report.write_programs(args)?;
+    match args.sources.select() {
+        Ok(selection) => {
+            report.check_sources(args, &selection)?;
             if args.sources.uses_config() {
-                report.forks(&chosen)?;
+                report.write_unlisted_forks(&selection)?;
             }
         }
-        Err(none @ NoSources::InMemory) => report.line("note", none.why())?,
-        Err(none) => report.wrong(none.why())?,
+        Err(error @ SelectionError::InMemory) => report.line("note", &error.to_string())?,
+        Err(error) => report.problem(&error.to_string())?,
     }
     report.out.flush()?;
-    Ok(if report.is_ill { FAILED } else { 0 })
+    Ok(if report.has_problem { FAILED } else { 0 })
 }
 
 struct Report<W> {
     out: W,
-    /// Something is wrong.
-    is_ill: bool,
+    has_problem: bool,
 }
 
 impl<W: Write> Report<W> {
-    fn line(&mut self, what: &str, text: &str) -> io::Result<()> {
-        writeln!(self.out, "{what:<9} {}", name_line(text))
+    fn line(&mut self, label: &str, text: &str) -> io::Result<()> {
+        writeln!(self.out, "{label:<9} {}", name_line(text))
     }
 
-    fn wrong(&mut self, text: &str) -> io::Result<()> {
-        self.is_ill = true;
+    fn problem(&mut self, text: &str) -> io::Result<()> {
+        self.has_problem = true;
         self.line("WRONG", text)
     }
 
-    fn programs(&mut self, args: &DoctorArgs) -> io::Result<()> {
+    fn write_programs(&mut self, args: &DoctorArgs) -> io::Result<()> {
         self.line("program", &format!("version {VERSION}"))?;
         match process_lister(args.lister.as_deref()) {
             Ok(helper) => {
@@ -80,90 +81,92 @@ impl<W: Write> Report<W> {
                     .map(|program| DisplayPath(program).to_string());
                 self.line("helper", &program.unwrap_or_default())?;
             }
-            Err(failure) => self.wrong(&failure.to_string())?,
+            Err(failure) => self.problem(&failure.to_string())?,
         }
         match args.sources.config_file() {
             Some(path) if path.exists() => self.line("config", &DisplayPath(&path).to_string()),
             Some(path) => self.line("config", &format!("none at {}", DisplayPath(&path))),
-            None => self.line("config", "none: there is no home directory"),
+            None => self.line("config", "none: no home directory"),
         }
     }
 
-    fn service(&mut self, sources: &[Source]) -> io::Result<()> {
+    fn write_service(&mut self, sources: &[Source]) -> io::Result<()> {
         let until = Instant::now() + client::PATIENCE;
-        let service = match Client::find(&places(None), until) {
+        let service = match Client::find(&service_sockets(None), until) {
             Ok(service) => service,
             Err(ConnectError::None) => return self.line("service", "none is running"),
-            Err(why) => return self.wrong(&why.to_string()),
+            Err(error) => return self.problem(&error.to_string()),
         };
         let hello = service.hello();
-        let which = match SourcePlace::are(&hello.sources, sources) {
+        let state = match SourcePlace::are(&hello.sources, sources) {
             true => "with these sources",
             false => "with other sources; SIGHUP makes it read the configuration again",
         };
-        let sentence = format!(
-            "version {} is running as process {}, {which}",
+        let text = format!(
+            "version {} is running as process {}, {state}",
             hello.version, hello.pid
         );
-        self.line("service", &sentence)
+        self.line("service", &text)
     }
 
-    fn sources(&mut self, args: &DoctorArgs, chosen: &Chosen) -> io::Result<()> {
-        let sources = &chosen.sources;
-        self.service(sources)?;
+    fn check_sources(&mut self, args: &DoctorArgs, selection: &SourceSelection) -> io::Result<()> {
+        let sources = &selection.sources;
+        self.write_service(sources)?;
+        // A missing helper is among the programs that are reported already.
         let Ok(helper) = process_lister(args.lister.as_deref()) else {
             return Ok(());
         };
-        let source_lister = source_lister(sources, &helper);
-        // A source can take its time, and what is known is of use until then.
+        let source_listers = source_listers(sources, &helper);
+        // The report so far appears before a slow source answers.
         self.out.flush()?;
-        let until = until(args.deadline.deadline);
-        let waiting = Waiting::begin(sources.iter().map(|source| &source.name), until);
+        let until = until(args.deadline);
+        let waiting = WaitNotice::start(sources.iter().map(|source| &source.name), until);
         let request = |source: &Source| ListRequest {
             db: source.db(),
             marker: None,
             children: true,
             archived: true,
-            deadline: args.deadline.deadline,
+            deadline: args.deadline,
             scan_cache: None,
             scan_budget: None,
             first_prompt_limit: crate::wire::limits::FIRST_PROMPT,
             cancel: Cancel::default(),
             known: None,
         };
-        let outcomes = query::list(&source_lister, request, |source| {
-            waiting.is_there(&source.name)
+        let outcomes = query::list(&source_listers, request, |source| {
+            waiting.answered(&source.name);
         });
         drop(waiting);
-        let programs = chosen.config.programs.iter();
+        let programs = selection.config.programs.iter();
         let located: Vec<_> = programs
             .map(|program| locate::databases_of(*program))
             .collect();
-        let found = source::sources_of(&written_of(&located));
+        let discovered = source::sources_of(&paths_of(&located));
         for (source, outcome) in sources.iter().zip(outcomes) {
             writeln!(self.out)?;
-            // Where nobody asked for it by name it may well be missing.
-            let is_named = !found.iter().any(|found| found.place == source.place);
-            self.source(chosen, source, outcome, is_named)?;
+            // A discovered database may be missing; a named one may not.
+            let is_named = !discovered.iter().any(|one| one.place == source.place);
+            self.write_source(selection, source, outcome, is_named)?;
         }
         Ok(())
     }
 
-    /// The databases of forks that are there and are not listed.
-    fn forks(&mut self, chosen: &Chosen) -> io::Result<()> {
-        let mut programs = chosen.config.programs.clone();
+    /// Writes which databases of forks exist and are not listed.
+    fn write_unlisted_forks(&mut self, selection: &SourceSelection) -> io::Result<()> {
+        let mut programs = selection.config.programs.clone();
         let mut unlisted = Vec::new();
         for fork in Program::ALL
             .into_iter()
             .filter(|one| *one != Program::OpenCode)
         {
-            let there = aliases::databases(&written_of(&[locate::databases_of(fork)])).into_iter();
-            let there = there.filter(|database| database.exists == Some(true));
+            let paths = paths_of(&[locate::databases_of(fork)]);
+            let existing = aliases::databases(&paths).into_iter();
+            let existing = existing.filter(|database| database.exists == Some(true));
             let is_listed = |path: &Path| {
-                let mut sources = chosen.sources.iter();
+                let mut sources = selection.sources.iter();
                 sources.any(|one| matches!(&one.place, Place::Database(listed) if listed == path))
             };
-            let new: Vec<_> = there.filter(|one| !is_listed(&one.path)).collect();
+            let new: Vec<_> = existing.filter(|one| !is_listed(&one.path)).collect();
             if !new.is_empty() && !programs.contains(&fork) {
                 programs.push(fork);
             }
@@ -175,19 +178,19 @@ impl<W: Write> Report<W> {
         let names = names.collect::<Vec<_>>().join(", ");
         for (fork, path) in unlisted {
             writeln!(self.out)?;
-            let sentence = format!(
+            let text = format!(
                 "the database of {fork} at {} is not listed; to list it, write `discover = [{names}]` \
                  in the configuration",
                 DisplayPath(&path)
             );
-            self.line("note", &sentence)?;
+            self.line("note", &text)?;
         }
         Ok(())
     }
 
-    fn source(
+    fn write_source(
         &mut self,
-        chosen: &Chosen,
+        selection: &SourceSelection,
         source: &Source,
         outcome: Outcome,
         is_named: bool,
@@ -207,39 +210,41 @@ impl<W: Write> Report<W> {
         }
         let listing = match outcome {
             Outcome::Complete(listing) => listing,
-            failure => return self.wrong(&failure.to_string()),
+            failure => return self.problem(&failure.to_string()),
         };
         let mut log_elsewhere = listing.end.log_elsewhere;
-        // The disk answers.
+        // The helper has read the database, so the disk answers.
         if let Place::Database(path) = &source.place {
             let files = DatabaseFiles::of_canonical(path.clone());
-            self.files(&files)?;
+            self.write_sizes(&files)?;
             log_elsewhere |= log_can_be_elsewhere(&files).unwrap_or(false);
         }
         if log_elsewhere {
-            self.line("warning", LOG_ELSEWHERE)?;
+            self.line("warning", LOG_ELSEWHERE_WARNING)?;
         }
-        // Where its log can be was said.
+        // The warning about the log is written already.
         for note in notes(&listing.end.degraded, false) {
             self.line("warning", &note)?;
         }
-        self.listing(&listing)?;
+        self.write_listing(&listing)?;
         let state = listing.end.database;
-        match (chosen.why_empty(source, &listing.end), state) {
-            (Some(WhyEmpty::Wrong(why)), _) => self.wrong(&why),
-            (Some(WhyEmpty::Fine(why)), DatabaseState::Missing) if is_named => self.wrong(&why),
-            (Some(WhyEmpty::Fine(why)), state) => self.line(state.as_str(), &why),
+        match (selection.empty_reason(source, &listing.end), state) {
+            (Some(EmptyReason::Wrong(message)), _) => self.problem(&message),
+            (Some(EmptyReason::Expected(message)), DatabaseState::Missing) if is_named => {
+                self.problem(&message)
+            }
+            (Some(EmptyReason::Expected(message)), state) => self.line(state.as_str(), &message),
             (None, _) => match &source.place {
                 Place::Database(path) if locate::has_old_store(path) => {
-                    self.line("note", OLD_STORE)
+                    self.line("note", OLD_STORE_NOTE)
                 }
                 _ => Ok(()),
             },
         }
     }
 
-    fn files(&mut self, files: &DatabaseFiles) -> io::Result<()> {
-        let size = |path: &Path| fs::metadata(path).map(|about| about.len());
+    fn write_sizes(&mut self, files: &DatabaseFiles) -> io::Result<()> {
+        let size = |path: &Path| fs::metadata(path).map(|metadata| metadata.len());
         match (size(&files.main), size(&files.log)) {
             (Ok(database), Ok(log)) => {
                 self.line("size", &format!("{database} bytes, and {log} in its log"))
@@ -249,26 +254,26 @@ impl<W: Write> Report<W> {
         }
     }
 
-    fn listing(&mut self, listing: &Listing) -> io::Result<()> {
+    fn write_listing(&mut self, listing: &Listing) -> io::Result<()> {
         let end = &listing.end;
         if listing.lister != VERSION {
-            let sentence = format!(
+            let text = format!(
                 "the helper there is version {}, this is version {VERSION}",
                 listing.lister
             );
-            self.line("note", &sentence)?;
+            self.line("note", &text)?;
         }
         if end.database == DatabaseState::Ready {
             let sessions = match end.sessions {
                 1 => "1 session".to_owned(),
                 count => format!("{count} sessions"),
             };
-            let sentence = format!(
+            let text = format!(
                 "{sessions}, archived ones and children too, read in {} ms from {}",
                 end.elapsed_ms,
                 end.tables.join(" and "),
             );
-            self.line("ok", &sentence)?;
+            self.line("ok", &text)?;
         }
         match end.skipped.invalid_id {
             0 => Ok(()),
@@ -280,14 +285,17 @@ impl<W: Write> Report<W> {
     }
 }
 
-/// The size of a database's header, in bytes.
-const HEADER: u64 = 100;
+/// The size of a database's header.
+const HEADER_BYTES: u64 = 100;
 
-/// This process has no connection to the database, so it may open and close the file.
+/// Returns whether the log of the database can be elsewhere.
+///
+/// Opens the file. In a process with a connection to the database, closing it would release
+/// SQLite's locks; this process has none.
 fn log_can_be_elsewhere(files: &DatabaseFiles) -> io::Result<bool> {
     let file = File::open(&files.main)?;
-    let about = file.metadata()?;
+    let metadata = file.metadata()?;
     let mut header = Vec::new();
-    file.take(HEADER).read_to_end(&mut header)?;
-    Ok(files.log_can_be_elsewhere(&header, &about))
+    file.take(HEADER_BYTES).read_to_end(&mut header)?;
+    Ok(files.log_can_be_elsewhere(&header, &metadata))
 }

@@ -6,39 +6,39 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 
-use super::sessions::NAME;
-use super::sources::{Chosen, NoSources, SourceArgs, WhyEmpty, source_lister};
-use super::status::places;
+use super::project_filter::ProjectFilter;
+use super::sources::{EmptyReason, SelectionError, SourceArgs, SourceSelection, source_listers};
 use super::streams::results;
-use super::waiting::Waiting;
-use super::wanted::Wanted;
-use super::{DeadlineArgs, FAILED, MarkerArgs, process_lister, report_error};
+use super::wait_notice::WaitNotice;
+use super::{FAILED, MarkerArgs, PROGRAM, parse_deadline, process_lister, report_error};
+use crate::cli::service_sockets;
 use crate::entry::Sourced;
 use crate::index::{Index, Moment, View};
 use crate::launch::ProcessLister;
 use crate::lister::{Cancel, ListRequest, Outcome, SCAN_BUDGET, ScanCache, until};
+use crate::marker_text::MarkerText;
 use crate::output::{self, Columns, Terminal, TimeColumn};
-use crate::query;
+use crate::query::{self, SourceLister};
 use crate::service::SourcePlace;
 use crate::service::client::{self, Client};
 use crate::session::{Millis, Session};
 use crate::source::{Place, Source};
-use crate::wire::limits;
+use crate::wire::{Listing, limits};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ListArgs {
     #[command(flatten)]
     sources: SourceArgs,
 
-    /// How to print the sessions
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
 
-    /// Print at most so many
+    /// Print at most N sessions
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
 
-    /// Which ones first
+    /// Order of the sessions
     #[arg(long, value_enum, default_value_t = Sort::Updated)]
     sort: Sort,
 
@@ -46,161 +46,109 @@ pub(super) struct ListArgs {
     #[arg(long, value_name = "PATH")]
     project: Option<PathBuf>,
 
-    /// Archived sessions too
+    /// Include archived sessions
     #[arg(long)]
     archived: bool,
 
-    /// Child sessions too, not just roots
+    /// Include child sessions
     #[arg(long)]
     children: bool,
 
-    /// In the table, also the sessions that carry the marker
+    /// Include subagents in the table; the other formats always include them
     #[arg(long)]
     all_marked: bool,
 
     #[command(flatten)]
     marker: MarkerArgs,
 
-    #[command(flatten)]
-    deadline: DeadlineArgs,
+    /// Time limit for the whole command, such as 500ms, 15s or 2m
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = parse_deadline)]
+    deadline: Duration,
 
-    /// List by itself, also where a running service knows the answer
+    /// Read the databases even if a running service knows the answer
     #[arg(long)]
     no_service: bool,
 
-    /// The helper [default: the opencode-lister beside this program]
+    /// The helper program [default: the opencode-lister beside this program]
     #[arg(long, value_name = "PATH")]
     lister: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// For people: title, project, how long ago, id
+    /// For people: title, project, time, id
     Table,
     /// One JSON array
     Json,
-    /// One JSON object a line
+    /// One JSON object per line
     Ndjson,
     /// Tab-separated values with a header
     Tsv,
-    /// One id a line
+    /// One id per line
     Ids,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Sort {
-    /// Those that OpenCode updated last
+    /// Last updated first
     Updated,
-    /// Those with the newest message or update
+    /// Newest message or update first
     Activity,
-    /// Those created last
+    /// Last created first
     Created,
-    /// By title, or how the first prompt begins
+    /// By title, or by the first prompt of an untitled session
     Title,
 }
 
-pub(super) fn run(args: &ListArgs) -> io::Result<u8> {
-    let until = until(args.deadline.deadline);
-    let wanted = args.project.as_deref();
-    let wanted = wanted.map(|path| Wanted::start(path, until)).transpose()?;
-    let wanted = wanted.as_ref();
-    let chosen = match args.sources.choose() {
-        Ok(chosen) => chosen,
-        Err(none @ NoSources::InMemory) => {
+pub(super) fn run(args: &ListArgs) -> anyhow::Result<u8> {
+    let until = until(args.deadline);
+    let filter = args.project.as_deref();
+    let filter = filter.map(|path| ProjectFilter::start(path, until));
+    let filter = filter.transpose()?;
+    let selection = match args.sources.select() {
+        Ok(selection) => selection,
+        Err(error @ SelectionError::InMemory) => {
             print(args, false, &[])?;
-            report_error(NAME, none.why());
+            report_error(PROGRAM, &error.to_string());
             return Ok(0);
         }
-        Err(none) => {
-            report_error(NAME, none.why());
-            return Ok(FAILED);
-        }
+        Err(error) => return Err(error.into()),
     };
-    if let Some(sessions) = known_by_a_service(args, &chosen, until) {
-        present(args, &chosen, wanted, sessions, false)?;
+    if let Some(sessions) = sessions_of_service(args, &selection, until) {
+        present(args, &selection, filter.as_ref(), sessions, false)?;
         return Ok(0);
     }
-    match process_lister(args.lister.as_deref()) {
-        Ok(helper) => list(args, &chosen, wanted, &helper, until),
-        Err(failure) => {
-            report_error(NAME, &failure.to_string());
-            Ok(FAILED)
-        }
-    }
+    let helper = process_lister(args.lister.as_deref())?;
+    list(args, &selection, filter.as_ref(), &helper, until)
 }
 
 fn list(
     args: &ListArgs,
-    chosen: &Chosen,
-    wanted: Option<&Wanted>,
+    selection: &SourceSelection,
+    filter: Option<&ProjectFilter>,
     helper: &ProcessLister,
     until: Instant,
-) -> io::Result<u8> {
-    let sources = &chosen.sources;
-    let source_lister = source_lister(sources, helper);
-    let waiting = Waiting::begin(sources.iter().map(|source| &source.name), until);
-    let request = |source: &Source| ListRequest {
-        db: source.db(),
-        marker: args.marker.marker(),
-        children: args.children,
-        archived: args.archived || query::lists_archived(sources.len()),
-        deadline: until.saturating_duration_since(Instant::now()),
-        scan_cache: Some(ScanCache::Auto),
-        scan_budget: Some(SCAN_BUDGET),
-        first_prompt_limit: limits::FIRST_PROMPT,
-        cancel: Cancel::default(),
-        known: None,
-    };
-    let outcomes = query::list(&source_lister, request, |source| {
-        waiting.is_there(&source.name)
-    });
-    drop(waiting);
+) -> anyhow::Result<u8> {
+    let sources = &selection.sources;
+    let source_listers = source_listers(sources, helper);
+    let outcomes = list_sources(args, &source_listers, until);
     let mut index = Index::new(sources);
     let now = Moment {
         wall: Millis::now(),
-        // An index that takes each source once waits for nothing.
+        // This index merges one listing of each source, so no time passes in it.
         monotonic: Duration::ZERO,
     };
     let mut failed = 0;
     let mut is_explained = false;
-    for (source_lister, outcome) in source_lister.iter().zip(outcomes) {
+    for (source_lister, outcome) in source_listers.iter().zip(outcomes) {
         let source = &source_lister.source;
-        let say = |sentence: &str| match chosen.are_several() {
-            true => report_error(NAME, &format!("{}: {sentence}", source.name)),
-            false => report_error(NAME, sentence),
-        };
-        let listing = match outcome {
-            Outcome::Complete(listing) => listing,
-            failure => {
-                say(&failure.to_string());
-                failed += 1;
-                continue;
+        match report_outcome(selection, source, outcome, &mut is_explained) {
+            Some(listing) => {
+                let listed = query::listed(listing, &source_lister.projects(), until);
+                index.merge(&source.name, listed, now);
             }
-        };
-        match chosen.why_empty(source, &listing.end) {
-            None => {}
-            Some(WhyEmpty::Fine(why)) => {
-                say(&why);
-                is_explained = true;
-            }
-            Some(WhyEmpty::Wrong(why)) => {
-                say(&why);
-                failed += 1;
-                continue;
-            }
+            None => failed += 1,
         }
-        for note in listing.end.notes() {
-            report_error(NAME, &format!("{}: {note}", source.name));
-        }
-        let invalid = listing.end.skipped.invalid_id;
-        if invalid > 0 {
-            let place = &source.place;
-            say(&format!(
-                "{invalid} rows of {place} have no valid id and are left out"
-            ));
-        }
-        let listed = query::listed(listing, &source_lister.projects(), until);
-        index.merge(&source.name, listed, now);
     }
     if failed == sources.len() {
         return Ok(FAILED);
@@ -210,97 +158,166 @@ fn list(
         archived: args.archived,
     };
     let sessions = index.sessions(view).iter().map(Sourced::parse).collect();
-    present(args, chosen, wanted, sessions, is_explained)?;
+    present(args, selection, filter, sessions, is_explained)?;
     Ok(if failed == 0 { 0 } else { FAILED })
 }
 
-/// What a running service knows, where that is exactly what was asked: the same
-/// sources, the same marker, and its last listings were complete. Takes at most half of
-/// what is left of the command's deadline, so that a listing of one's own has the rest; and
-/// where nothing but this machine's disk has to answer, no longer than that should take.
-fn known_by_a_service(args: &ListArgs, chosen: &Chosen, until: Instant) -> Option<Vec<Sourced>> {
+fn list_sources(args: &ListArgs, source_listers: &[SourceLister], until: Instant) -> Vec<Outcome> {
+    let names = source_listers.iter().map(|one| &one.source.name);
+    let waiting = WaitNotice::start(names, until);
+    let request = |source: &Source| ListRequest {
+        db: source.db(),
+        marker: args.marker.marker(),
+        children: args.children,
+        archived: args.archived || query::lists_archived(source_listers.len()),
+        deadline: until.saturating_duration_since(Instant::now()),
+        scan_cache: Some(ScanCache::Auto),
+        scan_budget: Some(SCAN_BUDGET),
+        first_prompt_limit: limits::FIRST_PROMPT,
+        cancel: Cancel::default(),
+        known: None,
+    };
+    query::list(source_listers, request, |source| {
+        waiting.answered(&source.name);
+    })
+}
+
+/// Reports what is wrong with the listing of one source. Returns the listing, or `None` if
+/// the source failed. Sets `is_explained` if a message says why the source has no sessions.
+fn report_outcome(
+    selection: &SourceSelection,
+    source: &Source,
+    outcome: Outcome,
+    is_explained: &mut bool,
+) -> Option<Listing> {
+    let report = |message: &str| match selection.has_several() {
+        true => report_error(PROGRAM, &format!("{}: {message}", source.name)),
+        false => report_error(PROGRAM, message),
+    };
+    let listing = match outcome {
+        Outcome::Complete(listing) => listing,
+        failure => {
+            report(&failure.to_string());
+            return None;
+        }
+    };
+    match selection.empty_reason(source, &listing.end) {
+        None => {}
+        Some(EmptyReason::Expected(message)) => {
+            report(&message);
+            *is_explained = true;
+        }
+        Some(EmptyReason::Wrong(message)) => {
+            report(&message);
+            return None;
+        }
+    }
+    for note in listing.end.notes() {
+        report_error(PROGRAM, &format!("{}: {note}", source.name));
+    }
+    let invalid = listing.end.skipped.invalid_id;
+    if invalid > 0 {
+        let place = &source.place;
+        report(&format!(
+            "{place}: rows without a valid id, left out: {invalid}"
+        ));
+    }
+    Some(listing)
+}
+
+/// Returns the sessions of a running service if it knows the whole answer: it has the same
+/// sources, searches for the same marker, and its last listings were complete.
+///
+/// Takes at most half of the time until `until`, so that the other half is left for a listing
+/// by this process; and at most [`client::PATIENCE`] if no source is a command.
+fn sessions_of_service(
+    args: &ListArgs,
+    selection: &SourceSelection,
+    until: Instant,
+) -> Option<Vec<Sourced>> {
     if args.no_service || args.archived || args.children || args.lister.is_some() {
         return None;
     }
     let now = Instant::now();
     let half = until.saturating_duration_since(now) / 2;
     let soon = now + client::PATIENCE.min(half);
-    let mut service = Client::find(&places(None), soon).ok()?;
+    let mut service = Client::find(&service_sockets(None), soon).ok()?;
     let is_remote = |source: &Source| matches!(source.place, Place::Remote(_));
-    service.must_answer_before(match chosen.sources.iter().any(is_remote) {
+    service.must_answer_before(match selection.sources.iter().any(is_remote) {
         true => now + half,
         false => soon,
     });
-    let _waiting = Waiting::begin(["the service"], until);
+    let _waiting = WaitNotice::start(["the service"], until);
     let hello = service.hello();
-    if !SourcePlace::include(&hello.sources, &chosen.sources)
+    if !SourcePlace::include(&hello.sources, &selection.sources)
         || hello.marker != args.marker.marker()
     {
         return None;
     }
-    let is_ours = |known: &SourcePlace| chosen.sources.iter().any(|source| known.is(source));
-    let others = hello.sources.iter().filter(|known| !is_ours(known));
-    let others: Vec<_> = others.map(|known| known.source.clone()).collect();
-    let known = service.sessions_now().ok()?;
-    let is_well = known.sources.iter().all(|known| {
-        let state = known.health.state.as_str();
-        match others.contains(&known.source) {
+    let is_selected = |place: &SourcePlace| selection.sources.iter().any(|one| place.is(one));
+    let others = hello.sources.iter().filter(|place| !is_selected(place));
+    let others: Vec<_> = others.map(|place| place.source.clone()).collect();
+    let snapshot = service.sessions_now().ok()?;
+    let is_usable = snapshot.sources.iter().all(|source| {
+        let state = source.health.state.as_str();
+        match others.contains(&source.source) {
             false => state == "ok",
-            // A database that is not looked for any more since it is not there.
-            true => state == "missing" && chosen.config.discover,
+            // A discovered database that has been deleted since.
+            true => state == "missing" && selection.config.discover,
         }
     });
-    is_well.then_some(known.sessions)
+    is_usable.then_some(snapshot.sessions)
 }
 
-/// Filters, sorts and prints; then says what is not shown, unless the reason why there is
-/// nothing was said already.
+/// Filters, sorts and prints the sessions. Then reports how many are not shown, unless there
+/// are none and a message has explained that already.
 fn present(
     args: &ListArgs,
-    chosen: &Chosen,
-    wanted: Option<&Wanted>,
+    selection: &SourceSelection,
+    filter: Option<&ProjectFilter>,
     mut sessions: Vec<Sourced>,
     is_explained: bool,
-) -> io::Result<()> {
+) -> anyhow::Result<()> {
     let is_explained = is_explained && sessions.is_empty();
-    if let Some(wanted) = wanted {
-        wanted.retain(&mut sessions, args.deadline.deadline)?;
+    if let Some(filter) = filter {
+        filter.retain(&mut sessions, args.deadline)?;
     }
     sort(&mut sessions, args.sort);
-    let mut count = Count {
+    let mut counts = Counts {
         all: sessions.len(),
-        ..Count::default()
+        ..Counts::default()
     };
     if args.format == Format::Table && !args.all_marked {
         sessions.retain(|session| session.entry.session.marked != Some(true));
-        count.hidden = count.all - sessions.len();
+        counts.hidden = counts.all - sessions.len();
     }
     sessions.truncate(args.limit.unwrap_or(usize::MAX));
-    count.shown = sessions.len();
-    print(args, chosen.are_several(), &sessions)?;
+    counts.shown = sessions.len();
+    print(args, selection.has_several(), &sessions)?;
+    let is_default_marker = args.marker.marker == MarkerText::default();
     if args.format == Format::Table
         && !is_explained
-        && let Some(said) = count.footer(wanted.is_some())
+        && let Some(footer) = counts.footer(filter.is_some(), is_default_marker)
     {
-        report_error(NAME, &said);
+        report_error(PROGRAM, &footer);
     }
     Ok(())
 }
 
-/// How many sessions there are.
+/// The numbers of sessions for the footer of a table.
 #[derive(Debug, Clone, Copy, Default)]
-struct Count {
-    /// That were asked for.
+struct Counts {
+    /// The sessions that the options select.
     all: usize,
-    /// Of these, the ones in the table.
+    /// The sessions in the table.
     shown: usize,
-    /// Of these, the ones that are not in the table since they carry the marker.
+    /// The sessions that are left out because they are marked.
     hidden: usize,
 }
 
-impl Count {
-    /// What to say below a table that does not show all.
-    fn footer(self, is_of_project: bool) -> Option<String> {
+impl Counts {
+    /// Returns the line below a table that does not show all sessions.
+    fn footer(self, is_of_project: bool, is_default_marker: bool) -> Option<String> {
         let Self { all, shown, hidden } = self;
         if all > 0 && shown == all {
             return None;
@@ -309,10 +326,14 @@ impl Count {
             true => " of this project",
             false => "",
         };
+        let kind = match is_default_marker {
+            true => "Freshell subagent",
+            false => "marked session",
+        };
         let hidden = match hidden {
             0 => String::new(),
-            1 => "; 1 that carries the marker is hidden, --all-marked shows it".to_owned(),
-            more => format!("; {more} that carry the marker are hidden, --all-marked shows them"),
+            1 => format!("; 1 {kind} hidden (--all-marked shows it)"),
+            more => format!("; {more} {kind}s hidden (--all-marked shows them)"),
         };
         Some(match all {
             0 => format!("no sessions{of}"),
@@ -322,13 +343,13 @@ impl Count {
     }
 }
 
-fn print(args: &ListArgs, are_several: bool, sessions: &[Sourced]) -> io::Result<()> {
+fn print(args: &ListArgs, has_several_sources: bool, sessions: &[Sourced]) -> io::Result<()> {
     let mut out = results();
     match args.format {
         Format::Table => {
             let columns = Columns {
-                time: args.sort.time(),
-                sources: are_several,
+                time: args.sort.time_column(),
+                sources: has_several_sources,
             };
             output::table(sessions, columns, &Terminal::of_stdout(), &mut out)?;
         }
@@ -341,8 +362,8 @@ fn print(args: &ListArgs, are_several: bool, sessions: &[Sourced]) -> io::Result
 }
 
 impl Sort {
-    /// The time that this order is by, or that is of interest beside it.
-    fn time(self) -> TimeColumn {
+    /// Returns the time that this order is by; for an order by title, the update.
+    fn time_column(self) -> TimeColumn {
         match self {
             Self::Updated | Self::Title => TimeColumn::Updated,
             Self::Activity => TimeColumn::Activity,
@@ -351,12 +372,12 @@ impl Sort {
     }
 }
 
-/// Ties by id, as in the helper's order.
+/// Sorts sessions. Those that are equal in this order are sorted by id, as the helper does.
 fn sort(sessions: &mut [Sourced], by: Sort) {
     match by {
-        Sort::Updated => newest_first(sessions, |session| session.time_updated),
-        Sort::Activity => newest_first(sessions, Session::active_at),
-        Sort::Created => newest_first(sessions, |session| session.time_created),
+        Sort::Updated => sort_newest_first(sessions, |session| session.time_updated),
+        Sort::Activity => sort_newest_first(sessions, Session::active_at),
+        Sort::Created => sort_newest_first(sessions, |session| session.time_created),
         Sort::Title => sessions.sort_by_cached_key(|Sourced { entry, .. }| {
             let title = entry.session.headline().unwrap_or_default();
             (title.trim().to_lowercase(), entry.session.id.clone())
@@ -364,7 +385,7 @@ fn sort(sessions: &mut [Sourced], by: Sort) {
     }
 }
 
-fn newest_first(sessions: &mut [Sourced], time: impl Fn(&Session) -> Option<Millis>) {
+fn sort_newest_first(sessions: &mut [Sourced], time: impl Fn(&Session) -> Option<Millis>) {
     sessions.sort_by(|a, b| {
         let (a, b) = (&a.entry.session, &b.entry.session);
         time(b).cmp(&time(a)).then_with(|| a.id.cmp(&b.id))
@@ -376,7 +397,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn footer_counts_what_is_not_shown() {
+    fn footer_counts_sessions_that_are_not_shown() {
         for (all, shown, hidden, is_of_project, expected) in [
             (18, 18, 0, false, None),
             (18, 5, 0, false, Some("5 of 18 sessions")),
@@ -385,9 +406,7 @@ mod tests {
                 5,
                 1,
                 false,
-                Some(
-                    "5 of 18 sessions; 1 that carries the marker is hidden, --all-marked shows it",
-                ),
+                Some("5 of 18 sessions; 1 Freshell subagent hidden (--all-marked shows it)"),
             ),
             (
                 18,
@@ -395,8 +414,8 @@ mod tests {
                 2,
                 true,
                 Some(
-                    "16 of 18 sessions of this project; 2 that carry the marker are hidden, \
-                     --all-marked shows them",
+                    "16 of 18 sessions of this project; 2 Freshell subagents hidden \
+                     (--all-marked shows them)",
                 ),
             ),
             (
@@ -404,18 +423,39 @@ mod tests {
                 0,
                 1,
                 false,
-                Some("0 of 1 session; 1 that carries the marker is hidden, --all-marked shows it"),
+                Some("0 of 1 session; 1 Freshell subagent hidden (--all-marked shows it)"),
             ),
             (3, 0, 0, false, Some("0 of 3 sessions")),
             (0, 0, 0, false, Some("no sessions")),
             (0, 0, 0, true, Some("no sessions of this project")),
         ] {
-            let count = Count { all, shown, hidden };
+            let counts = Counts { all, shown, hidden };
             assert_eq!(
-                count.footer(is_of_project).as_deref(),
+                counts.footer(is_of_project, true).as_deref(),
                 expected,
-                "{count:?}"
+                "{counts:?}"
             );
+        }
+    }
+
+    #[test]
+    fn footer_with_another_marker_does_not_name_freshell() {
+        for (hidden, expected) in [
+            (
+                1,
+                "0 of 1 session; 1 marked session hidden (--all-marked shows it)",
+            ),
+            (
+                2,
+                "0 of 2 sessions; 2 marked sessions hidden (--all-marked shows them)",
+            ),
+        ] {
+            let counts = Counts {
+                all: hidden,
+                shown: 0,
+                hidden,
+            };
+            assert_eq!(counts.footer(false, false).as_deref(), Some(expected));
         }
     }
 }

@@ -5,21 +5,20 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::sessions::NAME;
-use super::sources::{SourceArgs, source_lister};
+use super::sources::{SourceArgs, source_listers};
 use super::streams::results;
-use super::waiting::Waiting;
-use super::{FAILED, USAGE, duration, process_lister, report_error, session_ids};
+use super::wait_notice::WaitNotice;
+use super::{FAILED, PROGRAM, USAGE};
+use super::{parse_deadline, parse_session_ids, process_lister, report_error};
 use crate::json::to_json;
 use crate::lister::{Cancel, until};
-use crate::query::LookUpResult;
-use crate::query::{LookUpJob, LookUpSource, LookedUp};
+use crate::query::{LookUpJob, LookUpResult, LookUpSource, LookedUp};
 use crate::wire::{Answer, LookUp, limits};
 
-/// The exit status where there is no such session, or it has no root.
-const NO_SUCH: u8 = 4;
+/// The exit status if a session does not exist, or has no root.
+const NOT_FOUND: u8 = 4;
 
-/// Which sessions, and where.
+/// The arguments of `get` and `roots`.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct LookUpArgs {
     /// Ids of sessions
@@ -29,37 +28,37 @@ pub(super) struct LookUpArgs {
     #[command(flatten)]
     sources: SourceArgs,
 
-    /// How long it may take for each thousand ids, such as 500ms, 15s or 2m
-    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
+    /// Time limit for each thousand ids, such as 500ms, 15s or 2m
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = parse_deadline)]
     deadline: Duration,
 
-    /// The helper [default: the opencode-lister beside this program]
+    /// The helper program [default: the opencode-lister beside this program]
     #[arg(long, value_name = "PATH")]
     lister: Option<PathBuf>,
 }
 
-fn exit_status(found: &LookUpResult) -> u8 {
-    match found {
+fn exit_status(result: &LookUpResult) -> u8 {
+    match result {
         LookUpResult::Answer(Answer::Session(_) | Answer::Root { .. }) => 0,
-        LookUpResult::Answer(Answer::Absent { .. } | Answer::Unresolved { .. }) => NO_SUCH,
+        LookUpResult::Answer(Answer::Absent { .. } | Answer::Unresolved { .. }) => NOT_FOUND,
         LookUpResult::Failed { .. } => FAILED,
     }
 }
 
-pub(super) fn run(what: LookUp, args: &LookUpArgs) -> io::Result<u8> {
-    let ids = match session_ids(&args.ids) {
+pub(super) fn run(what: LookUp, args: &LookUpArgs) -> anyhow::Result<u8> {
+    let ids = match parse_session_ids(&args.ids) {
         Ok(ids) => ids,
-        Err(why) => {
-            report_error(NAME, &why);
+        Err(message) => {
+            report_error(PROGRAM, &message);
             return Ok(USAGE);
         }
     };
-    let mut out = Out {
+    let mut output = Output {
         out: results(),
         status: 0,
-        said: BTreeSet::new(),
+        reported: BTreeSet::new(),
     };
-    match asked(args) {
+    match look_up_sources(args) {
         Ok(sources) => {
             for ids in ids.chunks(limits::IDS) {
                 let job = LookUpJob {
@@ -68,50 +67,52 @@ pub(super) fn run(what: LookUp, args: &LookUpArgs) -> io::Result<u8> {
                     deadline: args.deadline,
                     cancel: Cancel::default(),
                 };
-                let names = sources.iter().map(|asked| &asked.source_lister.source.name);
-                let waiting = Waiting::begin(names, until(args.deadline));
-                let found = job.run(&sources);
+                let names = sources.iter().map(|one| &one.source_lister.source.name);
+                let waiting = WaitNotice::start(names, until(args.deadline));
+                let looked_up = job.run(&sources);
                 drop(waiting);
-                for found in found {
-                    out.line(&found)?;
+                for one in looked_up {
+                    output.write(&one)?;
                 }
             }
         }
-        Err(why) => {
+        Err(error) => {
+            let message = error.to_string();
             for id in ids {
-                let message = why.clone();
-                out.line(&LookedUp::nowhere(LookUpResult::Failed { id, message }))?;
+                let message = message.clone();
+                output.write(&LookedUp::in_no_source(LookUpResult::Failed {
+                    id,
+                    message,
+                }))?;
             }
         }
     }
-    out.end()
+    Ok(output.finish()?)
 }
 
-fn asked(args: &LookUpArgs) -> Result<Vec<LookUpSource>, String> {
-    let chosen = args.sources.choose();
-    let sources = chosen.map_err(|none| none.why().to_owned())?.sources;
-    let helper = process_lister(args.lister.as_deref());
-    let helper = helper.map_err(|failure| failure.to_string())?;
-    let source_lister = source_lister(&sources, &helper).into_iter();
-    Ok(source_lister.map(LookUpSource::from).collect())
+fn look_up_sources(args: &LookUpArgs) -> anyhow::Result<Vec<LookUpSource>> {
+    let sources = args.sources.select()?.sources;
+    let helper = process_lister(args.lister.as_deref())?;
+    let source_listers = source_listers(&sources, &helper).into_iter();
+    Ok(source_listers.map(LookUpSource::from).collect())
 }
 
-struct Out<W> {
+struct Output<W> {
     out: W,
-    /// The worst so far: that nobody could look, then that there is no such session.
+    /// The worst exit status so far: 1, else 4, else 0.
     status: u8,
-    /// Why nobody could look, which is said once to a person.
-    said: BTreeSet<String>,
+    /// The messages of failures that standard error has: each is reported once.
+    reported: BTreeSet<String>,
 }
 
-impl<W: Write> Out<W> {
-    fn line(&mut self, looked_up: &LookedUp) -> io::Result<()> {
-        if let LookUpResult::Failed { message, .. } = &looked_up.found
-            && self.said.insert(message.clone())
+impl<W: Write> Output<W> {
+    fn write(&mut self, looked_up: &LookedUp) -> io::Result<()> {
+        if let LookUpResult::Failed { message, .. } = &looked_up.result
+            && self.reported.insert(message.clone())
         {
-            report_error(NAME, message);
+            report_error(PROGRAM, message);
         }
-        let status = exit_status(&looked_up.found);
+        let status = exit_status(&looked_up.result);
         if self.status == 0 || status == FAILED {
             self.status = status;
         }
@@ -119,7 +120,7 @@ impl<W: Write> Out<W> {
         self.out.write_all(b"\n")
     }
 
-    fn end(&mut self) -> io::Result<u8> {
+    fn finish(&mut self) -> io::Result<u8> {
         self.out.flush()?;
         Ok(self.status)
     }

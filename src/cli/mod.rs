@@ -1,43 +1,43 @@
-//! The arguments of both programs, and what their `main`s run.
+//! The command lines of both programs: their arguments, and one file for each command.
 //!
-//! Standard output is for results, standard error for messages (`streams`). Exit statuses,
-//! of both programs: 0 done, 1 failed, 2 wrong usage; of `opencode-sessions` also those
-//! that its help names. A closed pipe is no error: whoever closed it has seen enough.
+//! Results go to standard output, messages to standard error (`streams`). Both programs exit
+//! with 0 (done), 1 (failed) or 2 (wrong usage); `opencode-sessions` also with the statuses
+//! that its help lists. A program whose reader closes standard output early exits with 0.
 
 mod allocator;
 mod doctor;
 mod help;
-mod helper;
-mod host;
 mod list;
-mod log;
 mod look_up;
-mod relay;
-mod reload;
+mod opencode_lister;
+mod opencode_sessions;
+mod project_filter;
 mod serve;
-mod sessions;
 mod sources;
 mod status;
 mod stop;
 mod streams;
 mod usage;
-mod waiting;
-mod wanted;
+mod wait_notice;
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::dirs;
 use crate::launch::ProcessLister;
-
 use crate::lister::Failure;
 use crate::marker_text::MarkerText;
+use crate::service::socket;
 use crate::session::SessionId;
 use crate::text::{self, escaped, name_line};
 
-pub use helper::run as opencode_lister;
-pub use sessions::run as opencode_sessions;
+pub use opencode_lister::run as opencode_lister;
+pub use opencode_sessions::run as opencode_sessions;
+
+/// The name of the main program.
+const PROGRAM: &str = "opencode-sessions";
 
 /// The exit status of a failure.
 const FAILED: u8 = 1;
@@ -45,14 +45,14 @@ const FAILED: u8 = 1;
 /// The exit status of wrong usage.
 const USAGE: u8 = 2;
 
-/// Which marker to look for.
+/// The marker to search for.
 #[derive(Debug, Clone, clap::Args)]
 struct MarkerArgs {
-    /// Text that marks a session as another tool's subagent: 16 to 200 characters of printable ASCII
+    /// Treat sessions that contain TEXT as subagents: 16 to 200 characters of printable ASCII [default: the text that marks Freshell subagents]
     #[arg(long, value_name = "TEXT", default_value = MarkerText::DEFAULT, hide_default_value = true)]
     marker: MarkerText,
 
-    /// Do not look for the marker
+    /// Do not search for subagents
     #[arg(long, conflicts_with = "marker")]
     no_marker: bool,
 }
@@ -63,101 +63,106 @@ impl MarkerArgs {
     }
 }
 
-/// How long a listing may take.
-#[derive(Debug, Clone, clap::Args)]
-struct DeadlineArgs {
-    /// How long a listing may take, such as 500ms, 15s or 2m
-    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = duration)]
-    deadline: Duration,
+const MIN_DEADLINE: Duration = Duration::from_millis(10);
+const MAX_DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Parses the value of a `--deadline` option.
+fn parse_deadline(text: &str) -> Result<Duration, String> {
+    let deadline =
+        text::parse_duration(text).ok_or("expected a duration such as 500ms, 15s or 2m")?;
+    Some(deadline)
+        .filter(|deadline| (MIN_DEADLINE..=MAX_DEADLINE).contains(deadline))
+        .ok_or_else(|| "expected a duration from 10ms to 24h".to_owned())
 }
 
-const SHORTEST: Duration = Duration::from_millis(10);
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let duration = text::parse_duration(text).ok_or("not a duration such as 500ms, 15s or 2m")?;
-    Some(duration)
-        .filter(|duration| (SHORTEST..=LONGEST).contains(duration))
-        .ok_or_else(|| "a deadline is between 10ms and 24h".to_owned())
-}
-
-/// Ids that somebody wrote, or what is wrong with one.
-fn session_ids(ids: &[String]) -> Result<Vec<SessionId>, String> {
-    let id = |id: &String| {
-        SessionId::new(id.as_str()).map_err(|why| format!("'{}' is no id: {why}", escaped(id)))
+/// Parses the ids of a command line.
+///
+/// # Errors
+///
+/// Returns a message about the first id that is not valid.
+fn parse_session_ids(ids: &[String]) -> Result<Vec<SessionId>, String> {
+    let parse = |id: &String| {
+        SessionId::new(id.as_str())
+            .map_err(|error| format!("invalid session id '{}': {error}", escaped(id)))
     };
-    ids.iter().map(id).collect()
+    ids.iter().map(parse).collect()
 }
 
-/// The lister of the helper at `path`, or beside this program.
+/// Returns a lister that launches the helper at `path`, by default the one beside this
+/// program.
 fn process_lister(path: Option<&Path>) -> Result<ProcessLister, Failure> {
     path.map_or_else(ProcessLister::beside_this_program, |path| {
         Ok(ProcessLister::at(path))
     })
 }
 
-/// Writing to somebody who has left is done.
-fn ignore_broken_pipe(result: io::Result<u8>) -> io::Result<u8> {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(0),
-        result => result,
+/// Returns the paths at which a running service can have its socket: in the state directory
+/// if one is named, otherwise at the default paths.
+fn service_sockets(state_dir: Option<&Path>) -> Vec<PathBuf> {
+    match state_dir {
+        Some(named) => vec![named.join("socket")],
+        None => socket::places(dirs::state_dir().as_deref()),
     }
 }
 
-/// The exit code, after saying what went wrong.
-fn exit(program: &str, result: io::Result<u8>) -> ExitCode {
-    match ignore_broken_pipe(result) {
+/// Returns the exit code of a program, and reports its error. A closed standard output is not
+/// an error: its reader needs no more.
+fn exit_code(program: &str, result: anyhow::Result<u8>) -> ExitCode {
+    match result {
         Ok(status) => status.into(),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            report_error(program, &reason(&error));
+            report_error(program, &format!("{error:#}"));
             FAILED.into()
         }
     }
 }
 
-/// What to say of an error that ends a program.
-fn reason(error: &io::Error) -> String {
-    match error.get_ref() {
-        // It says what it is about.
-        Some(error) => error.to_string(),
-        None => format!("cannot go on: {error}"),
-    }
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Adds to an error of the system what was to be done.
-fn cannot(what: &str) -> impl FnOnce(io::Error) -> io::Error {
-    move |error| io::Error::new(error.kind(), format!("cannot {what}: {error}"))
-}
-
-/// One sentence to standard error, in one line and one write. Without one, nobody listens.
-fn report_error(program: &str, sentence: &str) {
-    let line = format!("{program}: {}\n", name_line(sentence));
+/// Writes a message to standard error, as one line in one write.
+fn report_error(program: &str, message: &str) {
+    let line = format!("{program}: {}\n", name_line(message));
+    // If standard error fails, no other stream is left to report that on.
     let _ = streams::Stderr.write_all(line.as_bytes());
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use clap::CommandFactory;
 
+    use super::*;
+
     #[test]
-    fn the_arguments_of_both_programs_are_well_formed() {
-        super::helper::Args::command().debug_assert();
-        super::sessions::Args::command().debug_assert();
+    fn arguments_of_both_programs_are_consistent() {
+        super::opencode_lister::Args::command().debug_assert();
+        super::opencode_sessions::Args::command().debug_assert();
     }
+
     #[test]
-    fn only_errors_of_the_output_are_said_to_be_of_the_output() {
-        let full = io::Error::from(io::ErrorKind::StorageFull);
-        let no_thread = io::Error::from(io::ErrorKind::WouldBlock);
-        for (error, expected) in [
-            (
-                super::cannot("start a thread")(no_thread),
-                "cannot start a thread: operation would block",
-            ),
-            (full, "cannot go on: no storage space"),
+    fn deadline_out_of_range_is_refused() {
+        for (text, expected) in [
+            ("10ms", Ok(MIN_DEADLINE)),
+            ("24h", Ok(MAX_DEADLINE)),
+            ("9ms", Err("expected a duration from 10ms to 24h")),
+            ("25h", Err("expected a duration from 10ms to 24h")),
+            ("soon", Err("expected a duration such as 500ms, 15s or 2m")),
         ] {
-            assert_eq!(super::reason(&error), expected);
+            assert_eq!(parse_deadline(text), expected.map_err(str::to_owned));
+        }
+    }
+
+    #[test]
+    fn broken_pipe_is_recognised_under_a_context() {
+        for (kind, expected) in [
+            (io::ErrorKind::BrokenPipe, true),
+            (io::ErrorKind::StorageFull, false),
+        ] {
+            let error = anyhow::Error::from(io::Error::from(kind)).context("cannot do it");
+            assert_eq!(is_broken_pipe(&error), expected);
         }
     }
 }

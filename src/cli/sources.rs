@@ -1,5 +1,5 @@
-//! Which sources a command is about: those named with `--db`, else those of the
-//! configuration file, else what is found.
+//! The sources of a command: those named with `--db`, else those of the configuration file,
+//! else the databases that are discovered.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::dirs;
 use crate::launch::ProcessLister;
 use crate::locate::aliases;
 use crate::locate::{self, Located};
-use crate::query::{self, OLD_STORE, SourceLister};
+use crate::query::{self, OLD_STORE_NOTE, SourceLister};
 use crate::source::{Place, Source};
 use crate::text::DisplayPath;
 use crate::wire::{DatabaseState, End};
@@ -20,109 +20,102 @@ pub(super) struct SourceArgs {
     #[arg(long, value_name = "PATH")]
     db: Vec<PathBuf>,
 
-    /// The configuration file [default: opencode-sessions/config.toml in $XDG_CONFIG_HOME or ~/.config, if it is there]
+    /// The configuration file [default: opencode-sessions/config.toml in $XDG_CONFIG_HOME or ~/.config, if it exists]
     #[arg(long, value_name = "FILE", conflicts_with = "db")]
     config: Option<PathBuf>,
 }
 
-/// Why there are no sources.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum NoSources {
-    /// OpenCode keeps no file: there is nothing to read, and nothing wrong.
+/// Why no sources can be selected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum SelectionError {
+    /// OpenCode keeps its sessions in memory. Nothing is wrong, but no database can be read.
+    #[error(
+        "OPENCODE_DB is :memory:, so OpenCode stores no sessions that can be read (name a \
+         database with --db)"
+    )]
     InMemory,
-    /// This is wrong.
-    Because(String),
+    /// The directory of OpenCode's databases is unknown.
+    #[error("no home directory, so OpenCode's database cannot be found (name it with --db)")]
+    NoHome,
+    /// The configuration is not valid. Holds the message.
+    #[error("{0}")]
+    Config(String),
 }
 
-/// What to say where OpenCode keeps no file.
-const IN_MEMORY: &str =
-    "OPENCODE_DB is :memory:, so OpenCode keeps no sessions to read; name a database with --db";
-
-/// What to say where nobody can know where the file is.
-const NO_HOME: &str =
-    "there is no home directory to look for OpenCode's database in; name it with --db";
-
-impl NoSources {
-    pub(super) fn why(&self) -> &str {
-        match self {
-            Self::InMemory => IN_MEMORY,
-            Self::Because(why) => why,
-        }
-    }
-}
-
-/// The sources there are now, and what they come from.
+/// The selected sources, and the configuration that they come from.
 #[derive(Debug, Clone)]
-pub(super) struct Chosen {
+pub(super) struct SourceSelection {
     pub(super) config: Config,
     pub(super) sources: Vec<Source>,
-    /// They were named with `--db`.
-    are_named: bool,
+    /// Whether `--db` names them.
+    is_explicit: bool,
 }
 
-/// Why a source has no sessions.
+/// Why a source has no sessions. Holds the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum WhyEmpty {
-    /// That can be: OpenCode has not made its database yet.
-    Fine(String),
-    /// Somebody named what is no database of OpenCode.
+pub(super) enum EmptyReason {
+    /// OpenCode has not created its database or its first session yet.
+    Expected(String),
+    /// The named file does not exist, or is not a database of OpenCode.
     Wrong(String),
 }
 
-impl Chosen {
-    /// Why a source whose listing ended so has no sessions; `None` where it can have some.
-    pub(super) fn why_empty(&self, source: &Source, end: &End) -> Option<WhyEmpty> {
+impl SourceSelection {
+    /// Returns why a source whose listing ended with `end` has no sessions; `None` if it can
+    /// have sessions.
+    pub(super) fn empty_reason(&self, source: &Source, end: &End) -> Option<EmptyReason> {
         let path = match &source.place {
             Place::Database(path) => Some(path),
             Place::Remote(_) => None,
         };
-        let old = |path: &PathBuf| match locate::has_old_store(path) {
-            true => format!("; {OLD_STORE}"),
+        let old_store_note = |path: &PathBuf| match locate::has_old_store(path) {
+            true => format!("; {OLD_STORE_NOTE}"),
             false => String::new(),
         };
         match (end.database, path) {
-            (DatabaseState::Missing, Some(path)) if self.are_named => {
-                Some(WhyEmpty::Wrong(format!(
-                    "there is no database at {} (check the path that --db names){}",
+            (DatabaseState::Missing, Some(path)) if self.is_explicit => {
+                Some(EmptyReason::Wrong(format!(
+                    "no database at {} (check the path that --db names){}",
                     DisplayPath(path),
-                    old(path)
+                    old_store_note(path)
                 )))
             }
             (DatabaseState::Missing, Some(path))
                 if locate::is_named_by_environment(&source.written) =>
             {
-                Some(WhyEmpty::Fine(format!(
-                    "OPENCODE_DB names {}, which is not there{}",
+                Some(EmptyReason::Expected(format!(
+                    "OPENCODE_DB names {}, which does not exist{}",
                     DisplayPath(path),
-                    old(path)
+                    old_store_note(path)
                 )))
             }
-            (state, _) => match query::why_another_programs(source, &end.other_tables) {
-                Some(why) => Some(WhyEmpty::Wrong(why)),
-                None => query::why_empty(source, state).map(WhyEmpty::Fine),
+            (state, _) => match query::foreign_database_message(source, &end.other_tables) {
+                Some(message) => Some(EmptyReason::Wrong(message)),
+                None => query::empty_message(source, state).map(EmptyReason::Expected),
             },
         }
     }
 
-    /// Whether there is more than one source, so that a session must say which it is of.
-    pub(super) fn are_several(&self) -> bool {
+    /// Returns true if there is more than one source, so that output and messages must name
+    /// the source.
+    pub(super) fn has_several(&self) -> bool {
         self.sources.len() > 1
     }
 }
 
 impl SourceArgs {
-    /// The sources there are now.
-    pub(super) fn choose(&self) -> Result<Chosen, NoSources> {
-        let config = self.config().map_err(NoSources::Because)?;
+    /// Selects the sources as the configuration and the disk are now.
+    pub(super) fn select(&self) -> Result<SourceSelection, SelectionError> {
+        let config = self.config().map_err(SelectionError::Config)?;
         let sources = sources(config.clone())?;
-        Ok(Chosen {
+        Ok(SourceSelection {
             config,
             sources,
-            are_named: !self.uses_config(),
+            is_explicit: !self.uses_config(),
         })
     }
 
-    /// What is to be the sources.
+    /// Returns the configuration; a database that `--db` names becomes a source of one.
     fn config(&self) -> Result<Config, String> {
         if !self.db.is_empty() {
             let named = self.db.iter().map(|path| ConfiguredSource {
@@ -135,26 +128,23 @@ impl SourceArgs {
                 programs: Vec::new(),
             });
         }
-        let written = match self.config_file() {
+        let config = match self.config_file() {
             Some(path) => load(&path)?,
             None => None,
         };
-        match (written, &self.config) {
+        match (config, &self.config) {
             (Some(config), _) => Ok(config),
-            (None, Some(named)) => Err(format!(
-                "there is no configuration at {}",
-                DisplayPath(named)
-            )),
+            (None, Some(named)) => Err(format!("no configuration at {}", DisplayPath(named))),
             (None, None) => Ok(Config::default()),
         }
     }
 
-    /// Whether the configuration counts: `--db` stands for it.
+    /// Returns true if the configuration file applies: `--db` replaces it.
     pub(super) fn uses_config(&self) -> bool {
         self.db.is_empty()
     }
 
-    /// Where the configuration is, or would be.
+    /// Returns the path of the configuration file, which need not exist.
     pub(super) fn config_file(&self) -> Option<PathBuf> {
         match &self.config {
             Some(named) => Some(named.clone()),
@@ -168,29 +158,29 @@ fn load(path: &Path) -> Result<Option<Config>, String> {
     config::load(path, home.as_deref()).map_err(|error| error.to_string())
 }
 
-/// The sources that this configuration comes to now.
-pub(super) fn sources(config: Config) -> Result<Vec<Source>, NoSources> {
+/// Returns the sources of a configuration as the disk is now. A discovered database that does
+/// not exist is a source only if there is no other source.
+fn sources(config: Config) -> Result<Vec<Source>, SelectionError> {
     let located = located(&config);
-    let found = written_of(&located);
-    let found = match (config.sources.len(), found.len()) {
-        // What is not there is of interest where nothing else is.
-        (0, 0 | 1) => found,
-        (named, _) => match (named, there(&found)) {
-            (0, there) if there.is_empty() => found.into_iter().take(1).collect(),
-            (_, there) => there,
-        },
-    };
+    let mut found = paths_of(&located);
+    if !config.sources.is_empty() || found.len() > 1 {
+        let existing = existing_paths(&found);
+        found = match config.sources.is_empty() && existing.is_empty() {
+            true => found.into_iter().take(1).collect(),
+            false => existing,
+        };
+    }
     let sources = config.sources(&found);
     match sources.is_empty() {
         false => Ok(sources),
-        true if located.contains(&Located::InMemory) => Err(NoSources::InMemory),
-        true => Err(NoSources::Because(NO_HOME.to_owned())),
+        true if located.contains(&Located::InMemory) => Err(SelectionError::InMemory),
+        true => Err(SelectionError::NoHome),
     }
 }
 
-/// The sources that are written down, and the databases that are found and there.
-pub(super) fn sources_there(config: Config) -> Vec<Source> {
-    let found = there(&written_of(&located(&config)));
+/// Returns the sources that the configuration names, and the discovered databases that exist.
+pub(super) fn existing_sources(config: Config) -> Vec<Source> {
+    let found = existing_paths(&paths_of(&located(&config)));
     config.sources(&found)
 }
 
@@ -201,8 +191,8 @@ fn located(config: &Config) -> Vec<Located> {
         .collect()
 }
 
-/// All paths of these databases.
-pub(super) fn written_of(located: &[Located]) -> Vec<PathBuf> {
+/// Returns all paths of these databases.
+pub(super) fn paths_of(located: &[Located]) -> Vec<PathBuf> {
     let databases = located.iter().flat_map(|located| match located {
         Located::At(databases) => databases.as_slice(),
         Located::InMemory | Located::NoHome => &[],
@@ -212,8 +202,8 @@ pub(super) fn written_of(located: &[Located]) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Those of these paths that lead to a file, or where the disk does not say.
-fn there(paths: &[PathBuf]) -> Vec<PathBuf> {
+/// Returns the paths whose file exists, or may exist because the disk does not answer.
+fn existing_paths(paths: &[PathBuf]) -> Vec<PathBuf> {
     let mut databases = aliases::databases(paths);
     databases.retain(|database| database.exists != Some(false));
     databases
@@ -222,11 +212,11 @@ fn there(paths: &[PathBuf]) -> Vec<PathBuf> {
         .collect()
 }
 
-/// What asks these sources: this helper, or their commands.
-pub(super) fn source_lister(sources: &[Source], helper: &ProcessLister) -> Vec<SourceLister> {
-    let source_lister = sources.iter().map(|source| SourceLister {
+/// Returns the listers of these sources: the helper, or the command of each source.
+pub(super) fn source_listers(sources: &[Source], helper: &ProcessLister) -> Vec<SourceLister> {
+    let source_listers = sources.iter().map(|source| SourceLister {
         source: source.clone(),
         lister: Arc::new(helper.of(source)),
     });
-    source_lister.collect()
+    source_listers.collect()
 }

@@ -1,9 +1,9 @@
-//! Standard output and standard error, which somebody else has opened: they may be a pipe
-//! that does not block, slow, full, or closed at the other end.
+//! Standard output and standard error. The parent process has opened them: they can be a
+//! non-blocking pipe, and its reader can be slow or closed.
 //!
-//! A stream that would block is waited for, however long its reader takes: that is no
-//! error. Any other error says that it is about the output; a caller knows that it was
-//! closed by its kind.
+//! A write waits as long as the reader takes; a pipe that would block is not an error. The
+//! message of any other error on standard output says that the result cannot be written. The
+//! kind of the error is that of the system, such as `BrokenPipe` for a closed reader.
 
 use std::io::{self, BufWriter, LineWriter, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -11,11 +11,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-/// What is written at once, in bytes.
-const PIECE: usize = 64 << 10;
+/// The size of a buffered write of results.
+const RESULT_BUFFER_BYTES: usize = 64 << 10;
 
-/// The longest message that is surely one write, in bytes.
-const MESSAGE: usize = 16 << 10;
+/// The longest message that is always written at once.
+const MESSAGE_BUFFER_BYTES: usize = 16 << 10;
 
 /// Standard output, without a buffer.
 #[derive(Debug)]
@@ -25,25 +25,25 @@ pub(super) struct Stdout;
 #[derive(Debug)]
 pub(super) struct Stderr;
 
-/// Standard output for results. Flush it: a drop hides its errors.
+/// Returns buffered standard output. The caller must flush it: a drop ignores errors.
 pub(super) fn results() -> BufWriter<Stdout> {
-    BufWriter::with_capacity(PIECE, Stdout)
+    BufWriter::with_capacity(RESULT_BUFFER_BYTES, Stdout)
 }
 
-/// Standard error for messages: each line is one write, so that no other program's output
-/// comes between its parts.
+/// Returns standard error, buffered by lines. Each line is one write, so that the output of
+/// another program cannot come between its parts.
 pub(super) fn messages() -> LineWriter<Stderr> {
-    LineWriter::with_capacity(MESSAGE, Stderr)
+    LineWriter::with_capacity(MESSAGE_BUFFER_BYTES, Stderr)
 }
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write the result: {0}")]
-struct CannotWrite(io::Error);
+struct ResultWriteError(io::Error);
 
 impl Write for Stdout {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = write(io::stdout().as_fd(), bytes);
-        written.map_err(|error| io::Error::new(error.kind(), CannotWrite(error)))
+        written.map_err(|error| io::Error::new(error.kind(), ResultWriteError(error)))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -71,7 +71,8 @@ fn write(to: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     }
 }
 
-/// Waits until something can be written, or until writing says why not.
+/// Waits until the next write succeeds, in part at least, or returns an error other than
+/// `EAGAIN`.
 fn wait_for_room(to: BorrowedFd<'_>) -> io::Result<()> {
     match poll(&mut [PollFd::new(&to, PollFlags::OUT)], None) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
@@ -97,13 +98,13 @@ mod tests {
     }
 
     #[test]
-    fn full_pipe_that_does_not_block_is_waited_for() {
+    fn full_nonblocking_pipe_is_waited_for() {
         let (mut reader, writer) = io::pipe().unwrap();
         fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
         let sent = vec![7; 1 << 20];
         let expected = sent.len();
         let reading = thread::spawn(move || {
-            // The pipe is full by now.
+            // The pipe is full by then.
             thread::sleep(Duration::from_millis(200));
             let mut all = Vec::new();
             reader.read_to_end(&mut all).map(|_| all.len())
@@ -114,15 +115,15 @@ mod tests {
     }
 
     #[test]
-    fn reader_that_leaves_a_full_pipe_ends_the_wait() {
+    fn closed_reader_ends_the_wait() {
         let (reader, writer) = io::pipe().unwrap();
         fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
-        let leaving = thread::spawn(move || {
+        let closing = thread::spawn(move || {
             thread::sleep(Duration::from_millis(200));
             drop(reader);
         });
         let error = write_all(writer.as_fd(), &vec![7; 1 << 20]).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
-        leaving.join().unwrap();
+        closing.join().unwrap();
     }
 }

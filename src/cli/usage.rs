@@ -1,4 +1,4 @@
-//! The arguments of a process, and what is said where they are wrong.
+//! Parses the arguments of a process, and prints help, versions and errors of usage.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
@@ -11,46 +11,50 @@ use super::streams::{Stderr, Stdout};
 use crate::output::Terminal;
 use crate::text::{escaped, escaped_bytes, is_unsafe_on_terminal};
 
-/// The arguments of this process, or what to say instead of running.
+/// Parses the arguments of this process.
+///
+/// # Errors
+///
+/// Returns what to print ([`print()`]) instead: help, a version, or an error of usage.
 pub(super) fn parse<A: Parser>() -> Result<A, Error> {
     parse_from(std::env::args_os().collect())
 }
 
+/// Parses `arguments`, which begin with the name of the program; otherwise as [`parse`].
 pub(super) fn parse_from<A: Parser>(arguments: Vec<OsString>) -> Result<A, Error> {
     let arguments = match A::command().is_disable_help_subcommand_set() {
         true => arguments,
-        false => help_of_help(arguments),
+        false => rewrite_help_of_help(arguments),
     };
-    try_parse::<A>(&arguments).map_err(|error| readable::<A>(error, &arguments))
+    try_parse::<A>(&arguments).map_err(|error| terminal_safe::<A>(error, &arguments))
 }
 
-/// The widest help, in columns: longer lines are hard to read.
-const WIDEST: u16 = 100;
+/// The maximum width of help: longer lines are hard to read.
+const MAX_HELP_COLUMNS: u16 = 100;
 
 fn try_parse<A: Parser>(arguments: &[OsString]) -> Result<A, Error> {
     let mut command = A::command();
-    // By itself clap gives up on a terminal that does not know its height.
+    // clap ignores the width of a terminal whose height is unknown.
     if let Some(width) = Terminal::of_stdout().width {
-        command = command.term_width(width.min(WIDEST).into());
+        command = command.term_width(width.min(MAX_HELP_COLUMNS).into());
     }
     let mut matches = command.try_get_matches_from_mut(arguments)?;
     A::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
 }
 
-/// `help --help` asks for the help of `help`, which clap's own `help` knows by another name
-/// only.
-fn help_of_help(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    let asks = |argument: &OsString| argument == "--help" || argument == "-h";
-    if arguments.get(1).is_some_and(|first| first == "help") && arguments[2..].iter().any(asks) {
+/// Rewrites `help --help` to `help help`: clap's own `help` command has no option `--help`.
+fn rewrite_help_of_help(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let is_help = |argument: &OsString| argument == "--help" || argument == "-h";
+    if arguments.get(1).is_some_and(|first| first == "help") && arguments[2..].iter().any(is_help) {
         arguments.truncate(2);
         arguments.push("help".into());
     }
     arguments
 }
 
-/// The error as it can be shown: it repeats arguments, which can hold what a terminal acts
-/// on.
-fn readable<A: Parser>(error: Error, arguments: &[OsString]) -> Error {
+/// Returns the error without control sequences: its message repeats arguments, which can
+/// contain them.
+fn terminal_safe<A: Parser>(error: Error, arguments: &[OsString]) -> Error {
     let is_plain = |argument: &OsString| {
         let text = argument.to_str();
         text.is_some_and(|text| !text.chars().any(is_unsafe_on_terminal))
@@ -58,13 +62,13 @@ fn readable<A: Parser>(error: Error, arguments: &[OsString]) -> Error {
     if error.exit_code() == 0 || arguments.iter().all(is_plain) {
         return error;
     }
-    let visible = arguments.iter().map(|argument| match is_plain(argument) {
+    let escaped_arguments = arguments.iter().map(|argument| match is_plain(argument) {
         true => argument.clone(),
-        false => visible(argument),
+        false => escaped_argument(argument),
     });
-    let visible: Vec<_> = visible.collect();
-    // The same mistake in letters.
-    match try_parse::<A>(&visible) {
+    let escaped_arguments: Vec<_> = escaped_arguments.collect();
+    // The same error, with escaped arguments in its message.
+    match try_parse::<A>(&escaped_arguments) {
         Err(same) if same.kind() == error.kind() => same,
         _ => {
             let text = error.render().to_string();
@@ -75,13 +79,17 @@ fn readable<A: Parser>(error: Error, arguments: &[OsString]) -> Error {
     }
 }
 
-fn visible(argument: &OsStr) -> OsString {
+fn escaped_argument(argument: &OsStr) -> OsString {
     escaped_bytes(argument.as_bytes()).into_owned().into()
 }
 
-/// Says what clap has to say: help and versions are results, all else is a message. Returns
-/// the exit status.
-pub(super) fn say(error: &Error) -> io::Result<u8> {
+/// Prints help and versions to standard output, errors to standard error. Returns the exit
+/// status.
+///
+/// # Errors
+///
+/// Returns an error if standard output fails.
+pub(super) fn print(error: &Error) -> io::Result<u8> {
     let choice = match error.use_stderr() {
         true => AutoStream::choice(&io::stderr()),
         false => AutoStream::choice(&io::stdout()),
@@ -92,7 +100,7 @@ pub(super) fn say(error: &Error) -> io::Result<u8> {
         _ => text.ansi().to_string(),
     };
     match error.use_stderr() {
-        // Without standard error nobody listens.
+        // If standard error fails, no other stream is left.
         true => drop(Stderr.write_all(text.as_bytes())),
         false => Stdout.write_all(text.as_bytes())?,
     }
@@ -102,9 +110,9 @@ pub(super) fn say(error: &Error) -> io::Result<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::{helper, sessions};
+    use crate::cli::{opencode_lister, opencode_sessions};
 
-    fn said<A: Parser + std::fmt::Debug>(arguments: &[&[u8]]) -> (i32, String) {
+    fn printed<A: Parser + std::fmt::Debug>(arguments: &[&[u8]]) -> (i32, String) {
         let arguments = arguments
             .iter()
             .map(|bytes| OsStr::from_bytes(bytes).to_owned());
@@ -113,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_a_terminal_acts_on_is_repeated_of_an_argument() {
+    fn message_repeats_no_control_sequence() {
         let hostile: [&[u8]; 5] = [
             b"\x1b]0;x\x07",
             b"\xc2\x9b31m",
@@ -133,15 +141,15 @@ mod tests {
                 &[b"p", argument],
                 &[b"p", b"help", argument],
             ] {
-                for (status, text) in [said::<sessions::Args>(arguments), {
+                for (status, text) in [printed::<opencode_sessions::Args>(arguments), {
                     let mut arguments = arguments.to_vec();
                     if arguments[1] == b"list" {
                         arguments.remove(1);
                     }
-                    said::<helper::Args>(&arguments)
+                    printed::<opencode_lister::Args>(&arguments)
                 }] {
                     assert_eq!(status, 2, "{text:?}");
-                    // What clap itself writes are colours alone.
+                    // clap itself writes no control sequences but colours.
                     let plain = anstream::adapter::strip_str(&text).to_string();
                     let bad = |c: char| c != '\n' && is_unsafe_on_terminal(c);
                     assert!(!plain.contains(bad), "{text:?}");
@@ -152,26 +160,27 @@ mod tests {
     }
 
     #[test]
-    fn wrong_argument_is_repeated_in_letters() {
+    fn message_repeats_control_sequences_escaped() {
         for (argument, expected) in [
             (&b"\x1b]0;x\x07"[..], r"'\u{1b}]0;x\u{7}'"),
             (b"a\nb", r"'a\nb'"),
             (b"\xff\x1b", r"'\xff\u{1b}'"),
             (b"plain\\n", r"'plain\n'"),
         ] {
-            let (_, text) = said::<sessions::Args>(&[b"p", b"list", b"--format", argument]);
+            let (_, text) =
+                printed::<opencode_sessions::Args>(&[b"p", b"list", b"--format", argument]);
             let plain = anstream::adapter::strip_str(&text).to_string();
             assert!(plain.contains(expected), "{plain}");
         }
     }
 
     #[test]
-    fn help_of_help_is_help() {
+    fn help_of_help_is_printed() {
         for arguments in [&["p", "help", "--help"][..], &["p", "help", "-h"]] {
             let arguments: Vec<&[u8]> = arguments.iter().map(|text| text.as_bytes()).collect();
             for (status, text) in [
-                said::<sessions::Args>(&arguments),
-                said::<helper::Args>(&arguments),
+                printed::<opencode_sessions::Args>(&arguments),
+                printed::<opencode_lister::Args>(&arguments),
             ] {
                 assert_eq!(status, 0, "{text}");
                 assert!(text.contains("help"), "{text}");
@@ -185,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_of_a_repeated_option_counts() {
+    fn repeated_option_is_accepted() {
         for arguments in [
             "list --limit 1 --limit 2 --format json --format ids --sort title --sort created",
             "list --archived --archived --children --children --all-marked --all-marked",
@@ -199,7 +208,7 @@ mod tests {
             "status --json --json --state-dir a --state-dir b",
             "doctor --lister a --lister b --deadline 1s --deadline 2s --config a --config b",
         ] {
-            assert_parses::<sessions::Args>(arguments);
+            assert_parses::<opencode_sessions::Args>(arguments);
         }
         for arguments in [
             "--db a --db b --pretty --pretty --children --children --archived --archived",
@@ -208,7 +217,7 @@ mod tests {
             "explain --db a --db b --no-marker --no-marker",
             "get --db a --db b --first-prompt-limit 1 --first-prompt-limit 2 x",
         ] {
-            assert_parses::<helper::Args>(arguments);
+            assert_parses::<opencode_lister::Args>(arguments);
         }
     }
 }

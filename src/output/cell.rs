@@ -1,21 +1,20 @@
-//! One cell of a table: a text whose width is known, cut to fit, and kept apart from its
-//! neighbours.
+//! One cell of a table: a text with a known width, which can be cut to fit.
 
 use std::borrow::Cow;
 
 use crate::text::cells;
 
-/// What stands for the part that was cut off.
+/// Replaces the part that is cut off.
 const CUT: char = '…';
 
-/// Begins a text whose direction its neighbours do not see (FIRST STRONG ISOLATE), and
-/// ends it (POP DIRECTIONAL ISOLATE).
+/// The start (FIRST STRONG ISOLATE) and the end (POP DIRECTIONAL ISOLATE) of a text whose
+/// direction does not affect the text around it.
 const ISOLATE: (char, char) = ('\u{2068}', '\u{2069}');
 
-/// Makes an emoji of the character before it.
-const EMOJI: char = '\u{fe0f}';
+/// The variation selector that makes an emoji of the character before it.
+const EMOJI_SELECTOR: char = '\u{fe0f}';
 
-/// Which end of a text that is too long is kept.
+/// The end that is kept of a text that is too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Keep {
     Start,
@@ -23,7 +22,7 @@ pub(super) enum Keep {
     End,
 }
 
-/// A text in one line and its width.
+/// A text of one line and its width in terminal cells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Cell {
     text: String,
@@ -31,7 +30,7 @@ pub(super) struct Cell {
 }
 
 impl Cell {
-    /// A text in one line that is safe to show.
+    /// Creates a cell from one line of text that is safe on a terminal.
     pub(super) fn new(text: &str) -> Self {
         let text = without_narrow_emoji(text);
         Self {
@@ -40,12 +39,13 @@ impl Cell {
         }
     }
 
-    /// Its width, in cells.
+    /// Returns the width in terminal cells.
+    /// Returns the width of a text in terminal cells.
     pub(super) fn width(&self) -> usize {
         self.width
     }
 
-    /// The cell in at most so many cells.
+    /// Returns the cell, cut to at most `room` terminal cells.
     pub(super) fn cut(&self, room: usize, keep: Keep) -> Self {
         if self.width <= room {
             return self.clone();
@@ -60,8 +60,8 @@ impl Cell {
         Self::new(&text)
     }
 
-    /// The text, for a terminal: a cell with a text from right to left does not turn the
-    /// cells beside it around.
+    /// Returns the text for a terminal. Text with right-to-left letters is isolated, so that
+    /// the terminal does not reorder the columns beside it.
     pub(super) fn isolated(&self) -> Cow<'_, str> {
         match self.text.chars().any(is_right_to_left) {
             true => format!("{}{}{}", ISOLATE.0, self.text, ISOLATE.1).into(),
@@ -69,33 +69,34 @@ impl Cell {
         }
     }
 
-    /// The text, as it is.
+    /// Returns the text.
     pub(super) fn text(&self) -> &str {
         &self.text
     }
 }
 
+/// Returns the width of a text in terminal cells.
 pub(super) fn width(text: &str) -> usize {
     text.chars().map(cells).sum()
 }
 
-/// The text without the selector that makes an emoji of a character with one cell: some
-/// terminals draw that with one, others with two, and no width would be right for both.
+/// Removes the emoji selector after a character of one cell. Terminals draw the pair with one
+/// cell or with two, so its width is unknown.
 fn without_narrow_emoji(text: &str) -> Cow<'_, str> {
-    if !text.contains(EMOJI) {
+    if !text.contains(EMOJI_SELECTOR) {
         return text.into();
     }
-    let mut before = 0;
+    let mut previous_width = 0;
     let kept = text.chars().filter(|c| {
-        let is_kept = *c != EMOJI || before > 1;
-        before = cells(*c);
+        let is_kept = *c != EMOJI_SELECTOR || previous_width > 1;
+        previous_width = cells(*c);
         is_kept
     });
     kept.collect::<String>().into()
 }
 
-/// The longest start in so many cells. Nothing that belongs to a character that is cut off
-/// stays: no joiner, and no white space before the mark of the cut.
+/// Returns the longest start that fits `room` cells, without trailing joiners, which belong
+/// to a character that is cut off, and without trailing blanks.
 fn start(text: &str, room: usize) -> &str {
     let mut used = 0;
     let end = text
@@ -108,8 +109,8 @@ fn start(text: &str, room: usize) -> &str {
     text[..end].trim_end_matches([' ', '\u{200c}', '\u{200d}'])
 }
 
-/// The longest end in so many cells. It does not begin with what belongs to a character
-/// that is cut off, such as an accent.
+/// Returns the longest end that fits `room` cells, without leading characters of no width,
+/// such as accents, which belong to a character that is cut off.
 fn end(text: &str, room: usize) -> &str {
     let mut used = 0;
     let start = text
@@ -124,7 +125,7 @@ fn end(text: &str, room: usize) -> &str {
     text[start..].trim_start_matches(|c| cells(c) == 0)
 }
 
-/// Letters of scripts that are written from right to left, and their digits
+/// Returns true for letters and digits of right-to-left scripts
 /// (<https://www.unicode.org/Public/UCD/latest/ucd/extracted/DerivedBidiClass.txt>: the
 /// blocks whose default is R or AL).
 fn is_right_to_left(c: char) -> bool {
@@ -143,14 +144,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cut_cell_has_at_most_the_cells_it_is_given() {
+    fn cut_cell_fits_its_room() {
         for (text, room, start, end) in [
             ("abcdef", 6, "abcdef", "abcdef"),
             ("abcdef", 5, "abcd…", "…cdef"),
             ("abcdef", 1, "…", "…"),
             ("abcdef", 0, "", ""),
             ("one two", 5, "one…", "… two"),
-            // Two cells do not fit one.
+            // A character of two cells does not fit one.
             ("日本語", 4, "日…", "…語"),
             ("日本語", 5, "日本…", "…本語"),
             // An accent stays with its letter, and goes with it.
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn cell_has_the_same_width_on_every_terminal() {
+    fn cell_drops_selectors_of_ambiguous_width() {
         for (text, shown, width) in [
             ("❤\u{fe0f} ok", "❤ ok", 4),
             ("🚀\u{fe0f}", "🚀\u{fe0f}", 2),

@@ -1,8 +1,7 @@
-//! How people and programs see sessions.
+//! Writes sessions for people (a table) and for programs (JSON, TSV, ids).
 //!
-//! Results go to a writer; a caller passes standard output. What is shown to a
-//! person holds nothing that a terminal would act on, what is shown to a program
-//! is the stored text, escaped as its format has it.
+//! The table contains nothing that a terminal interprets. The other formats contain the stored
+//! text, escaped by the rules of the format.
 
 mod cell;
 mod table;
@@ -18,22 +17,22 @@ use anstream::{AutoStream, ColorChoice};
 
 pub use table::{Columns, TimeColumn, table};
 
-/// The terminal a person looks at.
+/// The terminal that standard output goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terminal {
-    /// Its width in columns, where the output goes to a terminal.
+    /// The width in columns; `None` if the output does not go to a terminal.
     pub width: Option<u16>,
-    /// Colours are wanted there.
+    /// Whether to use colours.
     pub colours: bool,
-    /// Now, for relative times.
+    /// The present time, for ages.
     pub now: Millis,
 }
 
-/// The width of a terminal that does not know its own.
-const USUAL_WIDTH: u16 = 80;
+/// The width of a terminal that does not report it.
+const DEFAULT_WIDTH: u16 = 80;
 
 impl Terminal {
-    /// What standard output goes to, now.
+    /// Returns the present state of standard output.
     #[must_use]
     pub fn of_stdout() -> Self {
         let stdout = io::stdout();
@@ -42,7 +41,7 @@ impl Terminal {
                 .ok()
                 .map(|size| size.ws_col)
                 .filter(|width| *width > 0)
-                .unwrap_or(USUAL_WIDTH)
+                .unwrap_or(DEFAULT_WIDTH)
         });
         Self {
             width,
@@ -52,11 +51,11 @@ impl Terminal {
     }
 }
 
-/// One JSON array, an object a line.
+/// Writes one JSON array, with one object per line.
 ///
 /// # Errors
 ///
-/// Those of `out`.
+/// Returns an error if `out` fails.
 pub fn json(sessions: &[Sourced], mut out: impl Write) -> io::Result<()> {
     if sessions.is_empty() {
         return writeln!(out, "[]");
@@ -68,11 +67,11 @@ pub fn json(sessions: &[Sourced], mut out: impl Write) -> io::Result<()> {
     out.write_all(b"\n]\n")
 }
 
-/// One JSON object a line.
+/// Writes one JSON object per line.
 ///
 /// # Errors
 ///
-/// Those of `out`.
+/// Returns an error if `out` fails.
 pub fn ndjson(sessions: &[Sourced], mut out: impl Write) -> io::Result<()> {
     for session in sessions {
         to_json(session, &mut out)?;
@@ -81,13 +80,12 @@ pub fn ndjson(sessions: &[Sourced], mut out: impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Tab-separated values with a header. Tabs, line ends, backslashes and other
-/// unsafe characters are escapes (`\t`, `\n`, `\\`, `\u{1b}`); what is not known
-/// is empty.
+/// Writes tab-separated values with a header. Tabs, line feeds, backslashes and other unsafe
+/// characters are escaped (`\t`, `\n`, `\\`, `\u{1b}`). An unknown value is empty.
 ///
 /// # Errors
 ///
-/// Those of `out`.
+/// Returns an error if `out` fails.
 pub fn tsv(sessions: &[Sourced], mut out: impl Write) -> io::Result<()> {
     writeln!(
         out,
@@ -123,11 +121,11 @@ pub fn tsv(sessions: &[Sourced], mut out: impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// One id a line, escaped like a value of [`tsv`].
+/// Writes one id per line, escaped as in [`tsv`].
 ///
 /// # Errors
 ///
-/// Those of `out`.
+/// Returns an error if `out` fails.
 pub fn ids(sessions: &[Sourced], mut out: impl Write) -> io::Result<()> {
     for Sourced { entry, .. } in sessions {
         writeln!(out, "{}", escaped(entry.session.id.as_str()))?;

@@ -1,12 +1,12 @@
-//! Looking sessions up in several sources: what one of them knows counts more than that
-//! another could not be asked, and that more than that a third has no such session.
+//! Looks sessions up in several sources. A source that has the session decides; otherwise the
+//! failure of a source hides that the others do not have it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{LookUpResult, SourceLister, at_once, why_another_programs, why_empty};
+use super::{LookUpResult, SourceLister, empty_message, for_each_source, foreign_database_message};
 use crate::lister::{Cancel, LookUpRequest, Outcome, until};
 use crate::project::Projects;
 use crate::session::{Millis, SessionId, SessionPlace};
@@ -14,27 +14,27 @@ use crate::source::{Place, SourceName};
 use crate::text::one_line;
 use crate::wire::{Answer, DatabaseState, LookUp, Unresolved, limits};
 
-/// What was found of an id, and where.
+/// The result for one id, and the sources that have the session.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LookedUp {
-    /// What was found.
+    /// The result.
     #[serde(flatten)]
-    pub found: LookUpResult,
-    /// The source it was found in: of several the one with the newest row, and for a root
-    /// the first.
+    pub result: LookUpResult,
+    /// The source that the result is from. If several have the session, the one with the
+    /// newest row, or for a root the first one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<SourceName>,
-    /// The others that have it.
+    /// The other sources that have the session.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<SourceName>,
 }
 
 impl LookedUp {
-    /// Found in no source.
+    /// Creates the result of an id that no source has.
     #[must_use]
-    pub fn nowhere(found: LookUpResult) -> Self {
+    pub fn in_no_source(result: LookUpResult) -> Self {
         Self {
-            found,
+            result,
             source: None,
             also: Vec::new(),
         }
@@ -44,9 +44,9 @@ impl LookedUp {
 /// A source to look in.
 #[derive(Clone)]
 pub struct LookUpSource {
-    /// The source.
+    /// The source and its lister.
     pub source_lister: SourceLister,
-    /// Why it is not asked, where it is known not to answer.
+    /// Why the source is not asked, for people; `None` if it is asked.
     pub skip_reason: Option<String>,
 }
 
@@ -59,29 +59,30 @@ impl From<SourceLister> for LookUpSource {
     }
 }
 
-/// What is to be looked up.
+/// One look-up to run.
 #[derive(Debug, Clone)]
 pub struct LookUpJob {
-    /// What is asked of each id.
+    /// What to look up for each id.
     pub what: LookUp,
     /// The ids, at most [`limits::IDS`](crate::wire::limits::IDS).
     pub ids: Vec<SessionId>,
-    /// How long each source may take.
+    /// The time limit for each source.
     pub deadline: Duration,
-    /// Ends it early.
+    /// Cancels the look-up.
     pub cancel: Cancel,
 }
 
 impl LookUpJob {
-    /// Asks all sources: one answer an id, in order, also where something panics.
+    /// Asks all sources. Returns one result for each id, in order; if a thread panics, a
+    /// failure.
     #[must_use]
     pub fn run(&self, sources: &[LookUpSource]) -> Vec<LookedUp> {
-        let answers = catch_unwind(AssertUnwindSafe(|| self.ask_all(sources)));
-        answers.unwrap_or_else(|_| {
+        let results = catch_unwind(AssertUnwindSafe(|| self.ask_all(sources)));
+        results.unwrap_or_else(|_| {
             let failed = |id: &SessionId| {
-                LookedUp::nowhere(LookUpResult::Failed {
+                LookedUp::in_no_source(LookUpResult::Failed {
                     id: id.clone(),
-                    message: "the thread that looked has failed".to_owned(),
+                    message: "the thread of the look-up has panicked".to_owned(),
                 })
             };
             self.ids.iter().map(failed).collect()
@@ -90,19 +91,19 @@ impl LookUpJob {
 
     fn ask_all(&self, sources: &[LookUpSource]) -> Vec<LookedUp> {
         let (until, now) = (until(self.deadline), Millis::now());
-        let answers = at_once(sources, |asked| self.ask(asked), Err);
+        let answers = for_each_source(sources, |source| self.ask(source), Err);
         let mut answers: Vec<_> = sources
             .iter()
             .zip(answers)
             .map(|(LookUpSource { source_lister, .. }, answers)| {
                 let projects = source_lister.projects();
-                let found = answers.iter().flatten().filter_map(|answer| match answer {
+                let places = answers.iter().flatten().filter_map(|answer| match answer {
                     Answer::Session(session) => Some(SessionPlace::of(session)),
                     _ => None,
                 });
-                let found: Vec<_> = found.collect();
-                projects.resolve(&found, until);
-                OfSource {
+                let places: Vec<_> = places.collect();
+                projects.resolve(&places, until);
+                SourceAnswers {
                     name: &source_lister.source.name,
                     is_only: sources.len() == 1,
                     place: &source_lister.source.place,
@@ -112,12 +113,12 @@ impl LookUpJob {
                 }
             })
             .collect();
-        let one = |id| best(id, answers.iter_mut().filter_map(|of| of.next(id)));
-        self.ids.iter().map(one).collect()
+        let looked_up = |id| best(id, answers.iter_mut().filter_map(|one| one.next(id)));
+        self.ids.iter().map(looked_up).collect()
     }
 
-    /// The answers of one source, or why nobody could look there, for people. Where there
-    /// is no database nobody can say that there is no such session.
+    /// Returns the answers of one source, or why it has none, for people. A missing database
+    /// is such a failure: it does not say that a session does not exist.
     fn ask(
         &self,
         LookUpSource {
@@ -125,8 +126,8 @@ impl LookUpJob {
             skip_reason,
         }: &LookUpSource,
     ) -> Result<Vec<Answer>, String> {
-        if let Some(why) = skip_reason {
-            return Err(why.clone());
+        if let Some(reason) = skip_reason {
+            return Err(reason.clone());
         }
         let outcome = source_lister.lister.look_up(&LookUpRequest {
             db: source_lister.source.db(),
@@ -140,20 +141,21 @@ impl LookUpJob {
             Outcome::Complete(answers) => answers,
             failed => return Err(failed.to_string()),
         };
-        if let Some(why) = why_another_programs(&source_lister.source, &answers.end.other_tables) {
-            return Err(why);
+        let source = &source_lister.source;
+        if let Some(message) = foreign_database_message(source, &answers.end.other_tables) {
+            return Err(message);
         }
         match answers.end.database {
             DatabaseState::Ready | DatabaseState::Empty => Ok(answers.answers),
             state @ (DatabaseState::Missing | DatabaseState::Young) => {
-                Err(why_empty(&source_lister.source, state).unwrap_or_default())
+                Err(empty_message(source, state).unwrap_or_default())
             }
         }
     }
 }
 
-/// The answers of one source, or why there are none.
-struct OfSource<'a, I> {
+/// The answers of one source, or why it has none.
+struct SourceAnswers<'a, I> {
     name: &'a SourceName,
     is_only: bool,
     place: &'a Place,
@@ -162,41 +164,56 @@ struct OfSource<'a, I> {
     answers: Result<I, String>,
 }
 
-impl<I: Iterator<Item = Answer>> OfSource<'_, I> {
-    /// What it says of the id, and whether the time of that counts against other sources.
-    fn next(&mut self, id: &SessionId) -> Option<(&SourceName, LookUpResult, bool)> {
-        let found = match &mut self.answers {
+/// The result of one source for one id.
+struct SourceResult<'a> {
+    name: &'a SourceName,
+    result: LookUpResult,
+    /// Whether the time of the session counts against those of other sources.
+    is_credible: bool,
+}
+
+impl<'a, I: Iterator<Item = Answer>> SourceAnswers<'a, I> {
+    /// Returns the result for `id`, which must be the next of the requested ids.
+    fn next(&mut self, id: &SessionId) -> Option<SourceResult<'a>> {
+        let result = match &mut self.answers {
             Ok(answers) => LookUpResult::answer(answers.next()?, &self.projects),
-            Err(why) => LookUpResult::Failed {
+            Err(reason) => LookUpResult::Failed {
                 id: id.clone(),
                 message: match self.is_only {
-                    true => why.clone(),
-                    false => format!("{}: {}", self.name, one_line(why)),
+                    true => reason.clone(),
+                    false => format!("{}: {}", self.name, one_line(reason)),
                 },
             },
         };
-        let is_credible = match &found {
+        let is_credible = match &result {
             LookUpResult::Answer(Answer::Session(entry)) => {
                 self.place.is_credible(entry.session.time_updated, self.now)
             }
             _ => true,
         };
-        Some((self.name, found, is_credible))
+        Some(SourceResult {
+            name: self.name,
+            result,
+            is_credible,
+        })
     }
 }
 
-/// Of what the sources say of one id what says most, and which have it.
-fn best<'a>(
-    id: &SessionId,
-    of_sources: impl Iterator<Item = (&'a SourceName, LookUpResult, bool)>,
-) -> LookedUp {
+/// Returns the best of the sources' results for one id, with the names of all sources that
+/// have the session.
+fn best<'a>(id: &SessionId, results: impl Iterator<Item = SourceResult<'a>>) -> LookedUp {
     let mut best: Option<LookedUp> = None;
     let mut is_best_credible = true;
-    for (name, found, is_credible) in of_sources {
-        let is_there = rank(&found) >= IN_A_SOURCE;
+    for SourceResult {
+        name,
+        result,
+        is_credible,
+    } in results
+    {
+        let has_session = rank(&result) >= HAS_SESSION;
         let new = LookedUp {
-            source: is_there.then(|| name.clone()),
-            found,
+            source: has_session.then(|| name.clone()),
+            result,
             also: Vec::new(),
         };
         best = Some(match best {
@@ -206,7 +223,7 @@ fn best<'a>(
             }
             Some(old) => {
                 let is_new_better =
-                    is_better((&new.found, is_credible), (&old.found, is_best_credible));
+                    is_better((&new.result, is_credible), (&old.result, is_best_credible));
                 let (mut best, other) = match is_new_better {
                     true => (new, old),
                     false => (old, new),
@@ -216,11 +233,11 @@ fn best<'a>(
                 }
                 if let (
                     LookUpResult::Failed { message, .. },
-                    LookUpResult::Failed { message: more, .. },
-                ) = (&mut best.found, &other.found)
+                    LookUpResult::Failed { message: other, .. },
+                ) = (&mut best.result, &other.result)
                 {
                     message.push_str("; ");
-                    message.push_str(more);
+                    message.push_str(other);
                 }
                 best.also.extend(other.also);
                 best.also.extend(other.source);
@@ -229,41 +246,43 @@ fn best<'a>(
         });
     }
     best.unwrap_or_else(|| {
-        LookedUp::nowhere(LookUpResult::Failed {
+        LookedUp::in_no_source(LookUpResult::Failed {
             id: id.clone(),
-            message: "there are no sources".to_owned(),
+            message: "no sources".to_owned(),
         })
     })
 }
 
-/// How much it says: what was found more than that nobody could look, and that more
-/// than that there is none elsewhere.
-fn rank(found: &LookUpResult) -> u8 {
-    match found {
+/// Returns the rank of a result. A session or a root outranks a session without a root, which
+/// outranks a failure, which outranks the absence in another source.
+fn rank(result: &LookUpResult) -> u8 {
+    match result {
         LookUpResult::Answer(Answer::Session(_) | Answer::Root { .. }) => 3,
         LookUpResult::Answer(Answer::Unresolved { reason, .. })
             if *reason != Unresolved::Absent =>
         {
-            IN_A_SOURCE
+            HAS_SESSION
         }
         LookUpResult::Failed { .. } => 1,
         LookUpResult::Answer(Answer::Absent { .. } | Answer::Unresolved { .. }) => 0,
     }
 }
 
-/// From this rank on the session is in the source.
-const IN_A_SOURCE: u8 = 2;
+/// The lowest rank of a source that has the session.
+const HAS_SESSION: u8 = 2;
 
-/// Of two sessions the newer one, as far as its time is credible.
+/// Returns true if `result` is better than `other`. Of two sessions the newer one is better; a
+/// time that is not credible counts as older than any other.
 fn is_better(
-    (found, is_credible): (&LookUpResult, bool),
-    (than, was_credible): (&LookUpResult, bool),
+    (result, is_credible): (&LookUpResult, bool),
+    (other, is_other_credible): (&LookUpResult, bool),
 ) -> bool {
     use Answer::Session;
-    match (found, than) {
-        (LookUpResult::Answer(Session(found)), LookUpResult::Answer(Session(than))) => {
-            (is_credible, found.session.time_updated) > (was_credible, than.session.time_updated)
+    match (result, other) {
+        (LookUpResult::Answer(Session(entry)), LookUpResult::Answer(Session(other))) => {
+            (is_credible, entry.session.time_updated)
+                > (is_other_credible, other.session.time_updated)
         }
-        _ => rank(found) > rank(than),
+        _ => rank(result) > rank(other),
     }
 }

@@ -1,5 +1,5 @@
-//! Asking several sources at once, each with a lister and a deadline of its own: it
-//! takes as long as the slowest, and none speaks for another.
+//! Queries several sources at once. Each source has a lister and a deadline of its own, so a
+//! query takes as long as the slowest source, and a source that fails affects no other.
 
 mod look_up;
 mod result;
@@ -21,18 +21,18 @@ use crate::wire::{DatabaseState, Listing, other_tables_line};
 pub use look_up::{LookUpJob, LookUpSource, LookedUp};
 pub use result::LookUpResult;
 
-/// A source, and what asks it.
+/// A source and its lister.
 #[derive(Clone)]
 pub struct SourceLister {
     /// The source.
     pub source: Source,
-    /// Its lister.
+    /// The lister.
     pub lister: Arc<dyn Lister + Send + Sync>,
 }
 
 impl SourceLister {
-    /// What finds the projects of this source's sessions: of another machine's no
-    /// directory is looked at here.
+    /// Returns what finds the projects of this source's sessions. For the sessions of another
+    /// machine it accesses no directory of this machine.
     #[must_use]
     pub fn projects(&self) -> Projects {
         match self.source.place {
@@ -42,20 +42,20 @@ impl SourceLister {
     }
 }
 
-/// Whether so many sources are to list archived sessions, too, also where these are not
-/// shown: that a session is archived hides its older copies in other sources.
+/// Returns true if archived sessions must be listed even if they are not shown. With several
+/// sources, an archived session hides its older copies in other sources.
 #[must_use]
-pub fn lists_archived(sources: usize) -> bool {
-    sources > 1
+pub fn lists_archived(source_count: usize) -> bool {
+    source_count > 1
 }
 
-/// Returns the rows of a listing for the index. Their projects are found within what is left
-/// until the deadline.
+/// Returns the rows of a listing for the index. Searches for their projects until `until` at
+/// most.
 #[must_use]
 pub fn listed(listing: Listing, projects: &Projects, until: Instant) -> Listed {
     let mut rows = listing.rows;
     projects.resolve(rows.iter().map(|row| row.place()), until);
-    // Rows share their places, and so their projects.
+    // Rows that share a place share its project.
     let mut projects_of: HashMap<*const RowPlace, (Option<Arc<str>>, bool)> = HashMap::new();
     for row in &mut rows {
         let (project, is_gone) = projects_of
@@ -73,28 +73,28 @@ pub fn listed(listing: Listing, projects: &Projects, until: Instant) -> Listed {
     }
 }
 
-/// Lists each source, and waits for all: one outcome a source, in order. `done` is told of
-/// each when it is there.
+/// Lists each source, and waits for all. Returns one outcome for each source, in order. Calls
+/// `done` when a source has an outcome.
 #[must_use]
 pub fn list(
     sources: &[SourceLister],
     request: impl Fn(&Source) -> ListRequest + Sync,
     done: impl Fn(&Source) + Sync,
 ) -> Vec<Outcome> {
-    at_once(
+    for_each_source(
         sources,
         |source_lister| {
             let outcome = source_lister.lister.list(&request(&source_lister.source));
             done(&source_lister.source);
             outcome
         },
-        |why| Outcome::Failed(FailureReason::Thread(why).into()),
+        |message| Outcome::Failed(FailureReason::Thread(message).into()),
     )
 }
 
-/// Does `ask` for each source on a thread of its own, where there are several, and waits
-/// for all. The thread that launches a helper must outlive it.
-fn at_once<S: Sync, T: Send>(
+/// Calls `ask` for each source, and waits for all. Several sources have a thread each, which
+/// outlives the helper that it launches. `failed` makes a result of the error of a thread.
+fn for_each_source<S: Sync, T: Send>(
     sources: &[S],
     ask: impl Fn(&S) -> T + Sync,
     failed: impl Fn(String) -> T,
@@ -113,28 +113,27 @@ fn at_once<S: Sync, T: Send>(
         let results = threads.into_iter().map(|thread| match thread {
             Ok(thread) => thread
                 .join()
-                .unwrap_or_else(|_| failed("the thread that asked has failed".to_owned())),
-            Err(error) => failed(format!("there is no thread to ask with: {error}")),
+                .unwrap_or_else(|_| failed("the thread of the source has panicked".to_owned())),
+            Err(error) => failed(format!("cannot spawn a thread: {error}")),
         });
         results.collect()
     })
 }
 
-/// What to say where sessions are, but not in a database.
-pub const OLD_STORE: &str = "there are sessions of OpenCode 1.1 or earlier beside it, in \
+/// The note about sessions that OpenCode has not imported into its database yet.
+pub const OLD_STORE_NOTE: &str = "sessions of OpenCode 1.1 or earlier are beside it, in \
      storage/session: starting OpenCode 1.2 to 1.15 imports them";
 
-/// What to say where the log of a database can be elsewhere
+/// The warning about a database whose log can be elsewhere
 /// ([`DatabaseFiles::log_can_be_elsewhere`](crate::locate::DatabaseFiles::log_can_be_elsewhere)).
-pub const LOG_ELSEWHERE: &str = "the log of this database can be elsewhere: none is beside it, and its \
-     file has another hard link or is mounted by itself. The newest sessions are missing here if they \
-     are only in that log: name the database by the path that OpenCode uses, or mount its whole \
-     directory";
+pub const LOG_ELSEWHERE_WARNING: &str = "the log of this database can be elsewhere: it is not beside the \
+     database, whose file has another hard link or is a mount of its own. Sessions that are only in that \
+     log are missing here: name the database by the path that OpenCode uses, or mount its whole directory";
 
-/// What is wrong with a source whose database has these tables and none of sessions, for
-/// people; `None` where it has no tables at all, as one that OpenCode has just made.
+/// Returns the message about a source whose database has these tables, and none of
+/// OpenCode's; `None` if it has no tables at all, as OpenCode has just created it.
 #[must_use]
-pub fn why_another_programs(source: &Source, tables: &[String]) -> Option<String> {
+pub fn foreign_database_message(source: &Source, tables: &[String]) -> Option<String> {
     let database = match &source.place {
         Place::Database(path) => DisplayPath(path).to_string(),
         Place::Remote(_) => format!("the database of {}", source.name),
@@ -148,23 +147,23 @@ pub fn why_another_programs(source: &Source, tables: &[String]) -> Option<String
     })
 }
 
-/// Why a source whose database is in this state has no sessions, for people, with the
-/// way out; `None` where it can have some.
+/// Returns the message about a source without sessions whose database is in this state, with
+/// the way out; `None` if the source can have sessions.
 #[must_use]
-pub fn why_empty(source: &Source, state: DatabaseState) -> Option<String> {
-    let (database, none, elsewhere) = match &source.place {
+pub fn empty_message(source: &Source, state: DatabaseState) -> Option<String> {
+    let (database, missing, way_out) = match &source.place {
         Place::Database(path) => {
             let path_shown = DisplayPath(path);
             (
                 format!("the database at {path_shown}"),
-                format!("there is no database at {path_shown}"),
-                "has OpenCode been run? Name another with --db, or in the configuration",
+                format!("no database at {path_shown}"),
+                "run OpenCode once, or name another database with --db or in the configuration",
             )
         }
         Place::Remote(_) => (
             format!("the database of {}", source.name),
             format!("{} has no database", source.name),
-            "has OpenCode been run there? Name another with `db` in the configuration",
+            "run OpenCode there once, or name another database with `db` in the configuration",
         ),
     };
     let has_old_store = || match &source.place {
@@ -173,14 +172,14 @@ pub fn why_empty(source: &Source, state: DatabaseState) -> Option<String> {
     };
     match state {
         DatabaseState::Ready => None,
-        DatabaseState::Missing if has_old_store() => Some(format!("{none}; {OLD_STORE}")),
-        DatabaseState::Missing => Some(format!("{none}; {elsewhere}")),
+        DatabaseState::Missing if has_old_store() => Some(format!("{missing}; {OLD_STORE_NOTE}")),
+        DatabaseState::Missing => Some(format!("{missing} ({way_out})")),
         DatabaseState::Empty if has_old_store() => {
-            Some(format!("{database} has no sessions yet; {OLD_STORE}"))
+            Some(format!("{database} has no sessions yet; {OLD_STORE_NOTE}"))
         }
         DatabaseState::Empty => Some(format!("{database} has no sessions yet")),
         DatabaseState::Young => Some(format!(
-            "{database} is just being made or restored; try again in a second"
+            "{database} is being created or restored (try again in a second)"
         )),
     }
 }

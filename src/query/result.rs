@@ -1,4 +1,4 @@
-//! What was found of an id, as programs see it.
+//! The result of looking up one id.
 
 use serde::Serialize;
 
@@ -7,25 +7,25 @@ use crate::project::Projects;
 use crate::session::SessionId;
 use crate::wire::Answer;
 
-/// What was found of an id, or that nobody could look.
+/// The result for one id, as programs receive it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum LookUpResult {
-    /// Nobody could look.
+    /// The id was not found, and a source failed.
     Failed {
-        /// The id that was asked for.
+        /// The requested id.
         id: SessionId,
         /// Why, for people.
         message: String,
     },
-    /// This.
+    /// The answer of a source.
     #[serde(untagged)]
     Answer(Answer<Entry>),
 }
 
 impl LookUpResult {
-    /// An answer, with the session's project.
+    /// Creates a result from an answer, with the project of the session.
     #[must_use]
     pub fn answer(answer: Answer, projects: &Projects) -> Self {
         Self::Answer(answer.map(|session| projects.entry(session)))

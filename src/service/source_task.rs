@@ -363,7 +363,8 @@ fn result_of(
         Outcome::Complete(listing) => {
             let (scan, bytes) = (listing.end.scan, listing.bytes);
             // Not an empty database: the sessions of OpenCode's own database are kept.
-            if let Some(reason) = query::why_another_programs(source, &listing.end.other_tables) {
+            if let Some(reason) = query::foreign_database_message(source, &listing.end.other_tables)
+            {
                 let kind = ErrorKind::Schema.as_str();
                 return (Err(ListingFailure { kind, reason }), bytes);
             }

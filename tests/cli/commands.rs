@@ -207,8 +207,8 @@ fn command_failure_names_its_cause_and_the_way_out() {
     place.config(&(remote("devbox", &[program], "15s") + "db = \"/nowhere/opencode.db\"\n"));
     let output = place.run(&["list"]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let expected = "opencode-sessions: devbox has no database; has OpenCode been run there? Name \
-        another with `db` in the configuration\n";
+    let expected = "opencode-sessions: devbox has no database (run OpenCode there once, or name \
+        another database with `db` in the configuration)\n";
     assert_eq!(stderr(&output), expected);
     let output = place.run(&["get", "ses_1"]);
     assert_eq!((output.status.code(), stderr(&output)), (Some(1), expected));

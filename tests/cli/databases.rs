@@ -30,12 +30,12 @@ fn list_without_a_database_is_empty_with_a_hint() {
         assert_eq!(stdout(&output), if format == "json" { "[]\n" } else { "" });
         let hint = stderr(&output);
         assert!(hint.contains(&format!("'{}'", missing.display())), "{hint}");
-        assert!(hint.contains("has OpenCode been run?"), "{hint}");
+        assert!(hint.contains("(run OpenCode once, or name "), "{hint}");
         assert_eq!(hint.lines().count(), 1);
     }
     let empty = place.path().join("empty.db");
     fs::write(&empty, "").unwrap();
-    assert!(stderr(&list(&empty, &[])).contains("just being made"));
+    assert!(stderr(&list(&empty, &[])).contains("is being created or restored"));
     support::settle(&empty);
     let output = list(&empty, &[]);
     assert_eq!(stdout(&output), "");
@@ -57,7 +57,7 @@ fn named_database_that_is_missing_is_an_error() {
         (output.status.code().unwrap(), output)
     };
     let sentence = format!(
-        "there is no database at {} (check the path that --db names)",
+        "no database at {} (check the path that --db names)",
         typo.display()
     );
     let named = ["--db", typo.to_str().unwrap()];
@@ -86,7 +86,7 @@ fn named_database_that_is_missing_is_an_error() {
     }
     // Named by the environment.
     let variable = Some(("OPENCODE_DB", &*typo));
-    let sentence = format!("OPENCODE_DB names {}, which is not there", typo.display());
+    let sentence = format!("OPENCODE_DB names {}, which does not exist", typo.display());
     let (status, output) = run(&["list"], variable);
     assert_eq!(status, 0);
     assert_eq!(stderr(&output), format!("opencode-sessions: {sentence}\n"));

@@ -25,7 +25,7 @@ fn doctor_reports_each_source_and_what_to_do() {
         "source    well\n",
         "ok        1 session, archived ones and children too, read in ",
         "source    old\n",
-        "WRONG     there is no database at ",
+        "WRONG     no database at ",
         "storage/session: starting OpenCode 1.2 to 1.15 imports them\n",
     ] {
         assert!(said.contains(expected), "{expected:?}: {said}");

@@ -162,10 +162,7 @@ fn forks_are_listed_only_if_configured() {
     fs::remove_file(&kilo).unwrap();
     let output = command(&["list"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0));
-    let expected = format!(
-        "opencode-sessions: there is no database at {}",
-        mimo.display()
-    );
+    let expected = format!("opencode-sessions: no database at {}", mimo.display());
     assert!(stderr(&output).starts_with(&expected), "{output:?}");
     // A service does as `list` does.
     copy_of(&["ses_late"], &kilo);
@@ -238,7 +235,7 @@ fn invalid_config_error_names_file_and_line() {
     fs::write(&path, vec![b'#'; (1 << 20) + 1]).unwrap();
     reports("cannot read the configuration FILE: it is larger than 1 MiB");
     fs::remove_file(&path).unwrap();
-    reports("there is no configuration at FILE");
+    reports("no configuration at FILE");
     let made = support::command(Path::new("mkfifo")).arg(&path).status();
     assert!(made.unwrap().success());
     reports("cannot read the configuration FILE: it is not a regular file");

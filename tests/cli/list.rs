@@ -122,7 +122,7 @@ fn marked_sessions_are_hidden_in_the_table_only() {
     assert!(stdout(&table).contains("ses_plain"));
     assert!(!stdout(&table).contains("ses_marked"));
     assert!(
-        stderr(&table).contains("1 that carries the marker is hidden"),
+        stderr(&table).contains("1 Freshell subagent hidden (--all-marked shows it)"),
         "{}",
         stderr(&table)
     );

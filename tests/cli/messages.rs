@@ -167,8 +167,8 @@ fn removed_current_directory_is_reported() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(
         stderr(&output),
-        "opencode-sessions: cannot tell which project --project . is: the current directory is \
-         not there any more\n"
+        "opencode-sessions: cannot find the project of --project .: the current directory no \
+         longer exists\n"
     );
 }
 

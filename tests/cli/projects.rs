@@ -210,8 +210,8 @@ fn project_filter_on_a_dead_disk_ends_at_the_deadline() {
         assert_eq!(output.status.code(), Some(1), "{error}");
         assert!(output.stdout.is_empty(), "{error}");
         let expected = format!(
-            "opencode-sessions: cannot tell which project --project {} is: its disk does not \
-             answer within 1s (check the disk, or list without --project)\n",
+            "opencode-sessions: cannot find the project of --project {}: its disk did not answer \
+             within 1s (check the disk, or list without --project)\n",
             dead.display()
         );
         assert_eq!(error, expected);

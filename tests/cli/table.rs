@@ -117,7 +117,7 @@ fn table_counts_what_it_hides() {
         made.session(&format!("ses_{n}"), n);
     }
     made.part("ses_5", "<freshell-session-metadata origin=3-views");
-    let hidden = "; 1 that carries the marker is hidden, --all-marked shows it";
+    let hidden = "; 1 Freshell subagent hidden (--all-marked shows it)";
     for (args, rows, footer) in [
         (&["--limit", "2"][..], 2, format!("2 of 5 sessions{hidden}")),
         (&[], 4, format!("4 of 5 sessions{hidden}")),

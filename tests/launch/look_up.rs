@@ -153,7 +153,7 @@ fn missing_session_differs_from_a_failed_look_up() {
     .unwrap();
     let other = Made::of("CREATE TABLE other (x)");
     for (db, why) in [
-        (&nowhere, "there is no database"),
+        (&nowhere, "no database at "),
         (&other.db, "has no table session or session_v2, but: other"),
         (&garbage, "is not an SQLite database"),
     ] {

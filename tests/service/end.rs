@@ -26,7 +26,7 @@ fn end_of_stdin_ends_the_service_with_a_bye() {
     let bye = model.events.last().unwrap();
     assert_eq!(
         *bye,
-        json!({"type": "bye", "code": "ended", "reason": "its standard input ended"})
+        json!({"type": "bye", "code": "ended", "reason": "stdin closed"})
     );
     assert!(!socket(&made).exists());
 }

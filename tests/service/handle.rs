@@ -43,7 +43,7 @@ fn handle_returns_values() {
     assert_eq!(json[0]["title"], "Title of ses_1");
     assert_eq!(json[1]["type"], "absent");
     let roots = handle.roots(vec![id("ses_1")]).unwrap();
-    assert!(matches!(roots[0].found, LookUpResult::Answer(_)));
+    assert!(matches!(roots[0].result, LookUpResult::Answer(_)));
     // From several threads at once.
     std::thread::scope(|scope| {
         for _ in 0..4 {

@@ -143,14 +143,14 @@ fn panicking_lister_fails_and_recovers() {
     until(&mut events, "panic");
     let answers = get(&service, &mut events);
     assert!(
-        matches!(&answers[0].found, LookUpResult::Failed { message, .. } if message.contains("panicked")),
+        matches!(&answers[0].result, LookUpResult::Failed { message, .. } if message.contains("panicked")),
         "{answers:?}"
     );
     own.becomes(Way::Behaves);
     until(&mut events, "ok");
     let answers = get(&service, &mut events);
     assert!(
-        matches!(&answers[0].found, LookUpResult::Answer(_)),
+        matches!(&answers[0].result, LookUpResult::Answer(_)),
         "{answers:?}"
     );
     // Its counts go on as well: the end waits for nothing.
@@ -193,7 +193,7 @@ fn look_ups_of_a_blocking_lister_leave_one_thread() {
     for _ in 0..5 {
         let answers = get(&service, &mut events);
         assert!(
-            matches!(&answers[0].found, LookUpResult::Failed { .. }),
+            matches!(&answers[0].result, LookUpResult::Failed { .. }),
             "{answers:?}"
         );
     }
@@ -201,6 +201,6 @@ fn look_ups_of_a_blocking_lister_leave_one_thread() {
     assert!(own.most.load(Ordering::SeqCst) <= 2);
     own.becomes(Way::Behaves);
     support::eventually(Duration::from_secs(20), "an answer", || {
-        matches!(get(&service, &mut events)[0].found, LookUpResult::Answer(_))
+        matches!(get(&service, &mut events)[0].result, LookUpResult::Answer(_))
     });
 }

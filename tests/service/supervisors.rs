@@ -172,7 +172,7 @@ fn state_directory_too_deep_for_a_socket_is_reported() {
     let mut host = Host::well(&mut serve(&made.db, &deep));
     assert_eq!(host.refresh()["outcome"], "ok");
     let (_, _, log) = host.end_by(Signal::TERM);
-    assert!(log.contains("no socket"), "{log}");
+    assert!(log.contains("cannot bind the socket"), "{log}");
     assert!(deep.join("index").exists());
 }
 
@@ -218,7 +218,7 @@ fn unwritable_directory_does_not_stop_the_service() {
         assert_eq!(status.code(), Some(0), "{log}");
         let said = |what: &str| log.lines().filter(|line| line.contains(what)).count();
         assert_eq!(said("cannot be used"), 1, "{log}");
-        assert_eq!(said("no socket"), 1, "{log}");
+        assert_eq!(said("cannot bind the socket"), 1, "{log}");
     }
     assert_eq!(fs::read_dir(&locked).unwrap().count(), 0);
 }

@@ -1,7 +1,7 @@
-//! What a command waits for, said to a person once it takes long.
+//! Tells a person what a slow command is waiting for.
 //!
-//! Only on a terminal, and once for each wait: a program that reads standard error is told of what
-//! failed, and of nothing else.
+//! The notice appears only on a terminal, and once for each wait. A program that reads
+//! standard error receives errors only.
 
 use std::collections::BTreeSet;
 use std::io::{self, IsTerminal};
@@ -9,28 +9,27 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::report_error;
-use super::sessions::NAME;
+use super::{PROGRAM, report_error};
 use crate::text::name_line;
 
-/// So long nothing is said.
-const QUIET: Duration = Duration::from_secs(1);
+/// The notice appears after this time.
+const DELAY: Duration = Duration::from_secs(1);
 
-/// Says after a second what is still waited for, unless it is dropped before.
-pub(super) struct Waiting {
+/// Prints after a second what the command still waits for, unless it is dropped before.
+pub(super) struct WaitNotice {
     state: Arc<State>,
 }
 
 #[derive(Default)]
 struct State {
-    /// `None` once nobody waits any more.
+    /// The names that have not answered; `None` after the wait.
     pending: Mutex<Option<BTreeSet<String>>>,
     changed: Condvar,
 }
 
-impl Waiting {
-    /// For these, until then at most.
-    pub(super) fn begin<S: ToString>(names: impl IntoIterator<Item = S>, until: Instant) -> Self {
+impl WaitNotice {
+    /// Starts to wait for `names`, which answer by `until`.
+    pub(super) fn start<S: ToString>(names: impl IntoIterator<Item = S>, until: Instant) -> Self {
         let names = names.into_iter().map(|name| name.to_string()).collect();
         let state = Arc::new(State {
             pending: Mutex::new(Some(names)),
@@ -39,21 +38,21 @@ impl Waiting {
         if io::stderr().is_terminal() {
             let waiting = Arc::clone(&state);
             let thread = thread::Builder::new().name("waiting".into());
-            // Without a thread there is no word.
+            // If no thread can be spawned, the notice does not appear.
             let _ = thread.spawn(move || waiting.run(until));
         }
         Self { state }
     }
 
-    /// This one has answered.
-    pub(super) fn is_there(&self, name: &impl ToString) {
+    /// Records that `name` has answered.
+    pub(super) fn answered(&self, name: &impl ToString) {
         if let Some(pending) = &mut *self.state.lock() {
             pending.remove(&name.to_string());
         }
     }
 }
 
-impl Drop for Waiting {
+impl Drop for WaitNotice {
     fn drop(&mut self) {
         *self.state.lock() = None;
         self.state.changed.notify_all();
@@ -69,16 +68,16 @@ impl State {
         let is_waiting = |pending: &mut Option<_>| pending.is_some();
         let waited = self
             .changed
-            .wait_timeout_while(self.lock(), QUIET, is_waiting);
+            .wait_timeout_while(self.lock(), DELAY, is_waiting);
+        // The lock is held while the notice is printed, so that it precedes every message
+        // that the command prints after the wait.
         let pending = waited.unwrap_or_else(PoisonError::into_inner).0;
-        // Said while it is held, so that it comes before whatever is said when the wait is
-        // over.
         if let Some(names) = pending.as_ref().filter(|names| !names.is_empty()) {
             let names: Vec<_> = names.iter().map(|name| name_line(name)).collect();
-            let left = until.saturating_duration_since(Instant::now()).as_secs() + 1;
+            let left_seconds = until.saturating_duration_since(Instant::now()).as_secs() + 1;
             report_error(
-                NAME,
-                &format!("waiting for {}, {left} s at most", names.join(", ")),
+                PROGRAM,
+                &format!("waiting for {}, {left_seconds} s at most", names.join(", ")),
             );
         }
     }

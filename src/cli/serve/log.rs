@@ -1,6 +1,7 @@
-//! What a service says to people, on standard error: through a queue, so that a
-//! supervisor that does not read its pipe holds up nothing. What does not fit
-//! the queue is lost, and counted.
+//! The log of a service, on standard error.
+//!
+//! Lines pass through a queue, so that a supervisor that does not read its pipe cannot block
+//! the service. Lines that do not fit the queue are lost, and counted.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -11,35 +12,40 @@ use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::streams::Stderr;
+use crate::cli::streams::Stderr;
 
-/// Lines that wait to be written, at most.
-const LINES: usize = 1024;
+/// The number of lines that can wait to be written.
+const QUEUE_LENGTH: usize = 1024;
 
-/// How log lines look.
+/// How long a dropped [`Flush`] waits.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum LogFormat {
     /// For people
     Text,
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
 }
 
-/// Starts logging. What is still queued is written when the returned guard is
-/// dropped, if that is quick.
+/// Starts to log. When the returned guard is dropped, it waits a short time until the queue
+/// is empty. Without a thread the process runs without a log.
 pub(super) fn start(format: LogFormat, debug: bool) -> Flush {
-    let (to, from) = mpsc::sync_channel(LINES);
-    let waiting = Arc::new(AtomicUsize::new(0));
+    let (sender, receiver) = mpsc::sync_channel(QUEUE_LENGTH);
+    let pending = Arc::new(AtomicUsize::new(0));
     let lost = Arc::new(AtomicUsize::new(0));
-    let flush = Flush(Arc::clone(&waiting));
+    let flush = Flush {
+        pending: Arc::clone(&pending),
+    };
     let queue = Queue {
-        to,
-        waiting: Arc::clone(&waiting),
+        sender,
+        pending: Arc::clone(&pending),
         lost: Arc::clone(&lost),
     };
     if thread::Builder::new()
         .name("log".into())
-        .spawn(move || write(&from, &waiting, &lost))
+        .spawn(move || write_lines(&receiver, &pending, &lost))
         .is_err()
     {
         return flush;
@@ -54,7 +60,7 @@ pub(super) fn start(format: LogFormat, debug: bool) -> Flush {
         .with_max_level(level)
         .with_target(false)
         .with_ansi(false);
-    // A host that logs already keeps its own.
+    // A subscriber that is installed already stays.
     let _ = match format {
         LogFormat::Text => tracing::subscriber::set_global_default(log.finish()),
         LogFormat::Json => tracing::subscriber::set_global_default(log.json().finish()),
@@ -62,26 +68,28 @@ pub(super) fn start(format: LogFormat, debug: bool) -> Flush {
     flush
 }
 
-fn write(from: &Receiver<Vec<u8>>, waiting: &AtomicUsize, lost: &AtomicUsize) {
-    for line in from {
+fn write_lines(lines: &Receiver<Vec<u8>>, pending: &AtomicUsize, lost: &AtomicUsize) {
+    for line in lines {
         let _ = Stderr.write_all(&line);
         let lost = lost.swap(0, Ordering::AcqRel);
         if lost > 0 {
-            let sentence = format!("{lost} lines were lost: nobody read them in time\n");
-            let _ = Stderr.write_all(sentence.as_bytes());
+            let message = format!("{lost} log lines lost: stderr was not read in time\n");
+            let _ = Stderr.write_all(message.as_bytes());
         }
-        waiting.fetch_sub(1, Ordering::AcqRel);
+        pending.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-/// Waits a little for what is queued.
+/// Waits, when dropped, until the queue is empty, for [`FLUSH_TIMEOUT`] at most.
 #[derive(Debug)]
-pub(super) struct Flush(Arc<AtomicUsize>);
+pub(super) struct Flush {
+    pending: Arc<AtomicUsize>,
+}
 
 impl Drop for Flush {
     fn drop(&mut self) {
-        let until = Instant::now() + Duration::from_millis(200);
-        while self.0.load(Ordering::Acquire) > 0 && Instant::now() < until {
+        let until = Instant::now() + FLUSH_TIMEOUT;
+        while self.pending.load(Ordering::Acquire) > 0 && Instant::now() < until {
             thread::sleep(Duration::from_millis(1));
         }
     }
@@ -89,8 +97,8 @@ impl Drop for Flush {
 
 #[derive(Debug, Clone)]
 struct Queue {
-    to: SyncSender<Vec<u8>>,
-    waiting: Arc<AtomicUsize>,
+    sender: SyncSender<Vec<u8>>,
+    pending: Arc<AtomicUsize>,
     lost: Arc<AtomicUsize>,
 }
 
@@ -103,13 +111,13 @@ impl<'a> MakeWriter<'a> for Queue {
 }
 
 impl Write for Queue {
-    /// tracing writes whole lines.
+    /// Queues one line: tracing writes whole lines.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.waiting.fetch_add(1, Ordering::AcqRel);
-        match self.to.try_send(line.to_vec()) {
+        self.pending.fetch_add(1, Ordering::AcqRel);
+        match self.sender.try_send(line.to_vec()) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.waiting.fetch_sub(1, Ordering::AcqRel);
+                self.pending.fetch_sub(1, Ordering::AcqRel);
                 self.lost.fetch_add(1, Ordering::AcqRel);
             }
         }
