@@ -105,8 +105,8 @@ fn service_sockets(state_dir: Option<&Path>) -> Vec<PathBuf> {
     }
 }
 
-/// Returns the exit code of a program, and reports its error. A closed standard output is not
-/// an error: its reader needs no more.
+/// Returns the exit code of a program, and reports its error. A closed output is not an error:
+/// its reader needs no more.
 fn exit_code(program: &str, result: anyhow::Result<u8>) -> ExitCode {
     match result {
         Ok(status) => status.into(),
@@ -118,8 +118,11 @@ fn exit_code(program: &str, result: anyhow::Result<u8>) -> ExitCode {
     }
 }
 
+/// Returns true if the output of the program was closed. An error with a context is not about
+/// the output: a socket, for example, can be a broken pipe too.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let error = error.downcast_ref::<io::Error>();
+    let outermost = error.chain().next();
+    let error = outermost.and_then(|error| error.downcast_ref::<io::Error>());
     error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
@@ -156,13 +159,14 @@ mod tests {
     }
 
     #[test]
-    fn broken_pipe_is_recognised_under_a_context() {
+    fn broken_pipe_counts_without_a_context_only() {
         for (kind, expected) in [
             (io::ErrorKind::BrokenPipe, true),
             (io::ErrorKind::StorageFull, false),
         ] {
-            let error = anyhow::Error::from(io::Error::from(kind)).context("cannot do it");
+            let error = anyhow::Error::from(io::Error::from(kind));
             assert_eq!(is_broken_pipe(&error), expected);
+            assert!(!is_broken_pipe(&error.context("cannot do it")));
         }
     }
 }

@@ -1,11 +1,10 @@
 //! The program `opencode-lister`: the helper.
 
-use std::io::{self, Write};
+use std::io::{self, BufReader, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use super::{FAILED, MarkerArgs, USAGE, exit_code, parse_session_ids, report_error};
@@ -233,17 +232,17 @@ fn parse_number(text: &str, max: usize) -> Result<usize, String> {
 pub fn run() -> ExitCode {
     let result = match usage::parse::<Args>() {
         Ok(args) => run_command(args),
-        Err(error) if error.exit_code() == 0 => usage::print(&error).map_err(Into::into),
+        Err(error) if error.exit_code() == 0 => usage::print(&error),
         Err(error) => {
             let message = error.render().to_string();
             let first = message.lines().next().unwrap_or_default();
             let first = first.strip_prefix("error: ").unwrap_or(first).to_owned();
             let result = write_usage_error(Writer::new(streams::results()), first);
             let _ = usage::print(&error);
-            result.map_err(Into::into)
+            result
         }
     };
-    exit_code(HELPER, result)
+    exit_code(HELPER, result.map_err(Into::into))
 }
 
 /// Writes an error of usage as the output: the caller may read nothing but the pipe.
@@ -256,7 +255,7 @@ fn write_usage_error<W: Write>(mut out: Writer<W>, message: String) -> io::Resul
     Ok(USAGE)
 }
 
-fn run_command(args: Args) -> anyhow::Result<u8> {
+fn run_command(args: Args) -> io::Result<u8> {
     let out = streams::results();
     let err = streams::messages();
     match args.command {
@@ -275,7 +274,7 @@ fn run_command(args: Args) -> anyhow::Result<u8> {
 fn print_report(
     listing: ListingArgs,
     print: impl FnOnce(&ListJob) -> io::Result<RunStatus>,
-) -> anyhow::Result<u8> {
+) -> io::Result<u8> {
     match listing.job() {
         Ok(job) => Ok(print(&job)?.exit_status()),
         Err(message) => {
@@ -285,7 +284,7 @@ fn print_report(
     }
 }
 
-fn run_listing(args: Args, out: impl Write, err: impl Write) -> anyhow::Result<u8> {
+fn run_listing(args: Args, out: impl Write, err: impl Write) -> io::Result<u8> {
     let mut out = Writer::new(out);
     let launcher = args.launcher;
     if !launcher.apply() {
@@ -304,7 +303,7 @@ fn run_listing(args: Args, out: impl Write, err: impl Write) -> anyhow::Result<u
         }
     }
     if launcher.parent_pipe {
-        process::exit_at_end_of_stdin(stdin).context(CANNOT_WATCH_STDIN)?;
+        exit_at_end_of_stdin(stdin)?;
     }
     out.hello()?;
     Ok(list(&job, out, err)?.exit_status())
@@ -315,7 +314,7 @@ fn run_look_up(
     args: LookUpArgs,
     first_prompt_limit: usize,
     out: impl Write,
-) -> anyhow::Result<u8> {
+) -> io::Result<u8> {
     let mut out = Writer::new(out);
     let launcher = args.launcher;
     if !launcher.apply() {
@@ -345,7 +344,7 @@ fn run_look_up(
         Err(message) => return refuse(out, message),
     };
     if launcher.parent_pipe {
-        process::exit_at_end_of_stdin(stdin).context(CANNOT_WATCH_STDIN)?;
+        exit_at_end_of_stdin(stdin)?;
     }
     let open = args.database.open_options(args.busy_timeout_ms);
     let db = match args.database.path() {
@@ -363,7 +362,12 @@ fn run_look_up(
     Ok(look_up(&job, out)?.exit_status())
 }
 
-const CANNOT_WATCH_STDIN: &str = "cannot watch standard input";
+fn exit_at_end_of_stdin(stdin: BufReader<io::Stdin>) -> io::Result<()> {
+    process::exit_at_end_of_stdin(stdin).map_err(|error| {
+        let message = format!("cannot watch standard input: {error}");
+        io::Error::new(error.kind(), message)
+    })
+}
 
 const OTHER_COMMAND: &str = "invalid request on standard input: it is for another command";
 
@@ -391,7 +395,7 @@ impl LauncherArgs {
 }
 
 /// Reports an invalid request, to people and in the output.
-fn refuse<W: Write>(out: Writer<W>, message: String) -> anyhow::Result<u8> {
+fn refuse<W: Write>(out: Writer<W>, message: String) -> io::Result<u8> {
     report_error(HELPER, &message);
-    Ok(write_usage_error(out, message)?)
+    write_usage_error(out, message)
 }
