@@ -15,17 +15,17 @@ use crate::session::Millis;
 use crate::text::escaped;
 use anstream::{AutoStream, ColorChoice};
 
-pub use table::{Columns, TimeColumn, table};
+pub(crate) use table::{Columns, TimeColumn, table};
 
 /// The terminal that standard output goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Terminal {
+pub(crate) struct Terminal {
     /// The width in columns; `None` if the output does not go to a terminal.
-    pub width: Option<u16>,
+    pub(crate) width: Option<u16>,
     /// Whether to use colours.
-    pub colours: bool,
+    pub(crate) colours: bool,
     /// The present time, for ages.
-    pub now: Millis,
+    pub(crate) now: Millis,
 }
 
 /// The width of a terminal that does not report it.
@@ -34,7 +34,7 @@ const DEFAULT_WIDTH: u16 = 80;
 impl Terminal {
     /// Returns the present state of standard output.
     #[must_use]
-    pub fn of_stdout() -> Self {
+    pub(crate) fn of_stdout() -> Self {
         let stdout = io::stdout();
         let width = rustix::termios::isatty(stdout.as_fd()).then(|| {
             rustix::termios::tcgetwinsize(stdout.as_fd())
@@ -56,7 +56,7 @@ impl Terminal {
 /// # Errors
 ///
 /// Returns an error if `out` fails.
-pub fn json(sessions: &[Sourced], mut out: impl Write) -> io::Result<()> {
+pub(crate) fn json(sessions: &[Sourced], mut out: impl Write) -> io::Result<()> {
     if sessions.is_empty() {
         return writeln!(out, "[]");
     }
@@ -72,7 +72,7 @@ pub fn json(sessions: &[Sourced], mut out: impl Write) -> io::Result<()> {
 /// # Errors
 ///
 /// Returns an error if `out` fails.
-pub fn ndjson(sessions: &[Sourced], mut out: impl Write) -> io::Result<()> {
+pub(crate) fn ndjson(sessions: &[Sourced], mut out: impl Write) -> io::Result<()> {
     for session in sessions {
         to_json(session, &mut out)?;
         out.write_all(b"\n")?;
@@ -86,7 +86,7 @@ pub fn ndjson(sessions: &[Sourced], mut out: impl Write) -> io::Result<()> {
 /// # Errors
 ///
 /// Returns an error if `out` fails.
-pub fn tsv(sessions: &[Sourced], mut out: impl Write) -> io::Result<()> {
+pub(crate) fn tsv(sessions: &[Sourced], mut out: impl Write) -> io::Result<()> {
     writeln!(
         out,
         "id\ttimeUpdated\ttimeCreated\tmarked\tparentId\tproject\tdirectory\ttitle\tsources"
@@ -126,7 +126,7 @@ pub fn tsv(sessions: &[Sourced], mut out: impl Write) -> io::Result<()> {
 /// # Errors
 ///
 /// Returns an error if `out` fails.
-pub fn ids(sessions: &[Sourced], mut out: impl Write) -> io::Result<()> {
+pub(crate) fn ids(sessions: &[Sourced], mut out: impl Write) -> io::Result<()> {
     for Sourced { entry, .. } in sessions {
         writeln!(out, "{}", escaped(entry.session.id.as_str()))?;
     }

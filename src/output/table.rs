@@ -21,16 +21,16 @@ const GAP: usize = 2;
 
 /// The columns of a table, beside title, project and id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Columns {
+pub(crate) struct Columns {
     /// The time to show.
-    pub time: TimeColumn,
+    pub(crate) time: TimeColumn,
     /// Whether to show the sources of each session.
-    pub sources: bool,
+    pub(crate) sources: bool,
 }
 
 /// The time that a table shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TimeColumn {
+pub(crate) enum TimeColumn {
     /// When OpenCode updated the session.
     Updated,
     /// The time of the last activity in the session.
@@ -63,7 +63,7 @@ impl TimeColumn {
 /// # Errors
 ///
 /// Returns an error if `out` fails.
-pub fn table(
+pub(crate) fn table(
     sessions: &[Sourced],
     columns: Columns,
     terminal: &Terminal,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use crate::entry::RowPlace;
+use crate::entry::{Row, RowPlace};
 use crate::index::Listed;
 use crate::lister::{FailureReason, ListRequest, Lister, Outcome};
 use crate::locate;
@@ -54,7 +54,7 @@ pub fn lists_archived(source_count: usize) -> bool {
 #[must_use]
 pub fn listed(listing: Listing, projects: &Projects, until: Instant) -> Listed {
     let mut rows = listing.rows;
-    projects.resolve(rows.iter().map(|row| row.place()), until);
+    projects.resolve(rows.iter().map(Row::place), until);
     // Rows that share a place share its project.
     let mut projects_of: HashMap<*const RowPlace, (Option<Arc<str>>, bool)> = HashMap::new();
     for row in &mut rows {
