@@ -133,6 +133,7 @@ pub mod service;
 pub mod session;
 mod signals;
 pub mod source;
+mod stamp;
 #[cfg(feature = "in-process")]
 mod store;
 mod strict;

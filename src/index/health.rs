@@ -1,10 +1,10 @@
-//! How a source is doing.
+//! The health of a source.
 
 use serde::Serialize;
 
 use crate::session::Millis;
 
-/// How a source is doing.
+/// The health of a source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "lowercase")]
 #[non_exhaustive]
@@ -13,11 +13,11 @@ pub enum Health {
     Starting,
     /// The last listing was complete.
     Ok,
-    /// The sessions are those of before the restart; no listing has been complete yet.
+    /// The sessions are from before the restart; no listing has been complete yet.
     Stale,
-    /// Listings fail. What was known is kept.
+    /// Listings fail. The known sessions are kept.
     Failing(Failing),
-    /// There is no database.
+    /// The database does not exist.
     Missing,
     /// The database has no session tables.
     Empty,
@@ -28,15 +28,15 @@ pub enum Health {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Failing {
-    /// When it began.
+    /// When the first listing failed.
     pub since: Millis,
-    /// What kind of failure it is, in one word.
+    /// The kind of the last failure, in one word.
     pub kind: &'static str,
-    /// Why the last one failed, for people.
+    /// Why the last listing failed, for people.
     pub reason: String,
-    /// How many failed since then.
+    /// How many listings have failed since then.
     pub attempts: u32,
-    /// When the next one is due.
+    /// When the next listing is due.
     pub next_try: Option<Millis>,
 }
 
@@ -55,8 +55,8 @@ impl Failing {
 }
 
 impl Health {
-    /// Takes a failure; true where that is news. The reason may tell of other
-    /// numbers each time, which is none.
+    /// Records a failure. Returns true if it is the first or of another kind. The reason is not
+    /// compared, since it can contain numbers that differ each time.
     pub(super) fn fail(
         &mut self,
         kind: &'static str,
@@ -64,7 +64,7 @@ impl Health {
         next_try: Option<Millis>,
         now: Millis,
     ) -> bool {
-        let (since, attempts, known) = match self {
+        let (since, attempts, last_kind) = match self {
             Self::Failing(failing) => (failing.since, failing.attempts, Some(failing.kind)),
             _ => (now, 0, None),
         };
@@ -75,10 +75,10 @@ impl Health {
             attempts: attempts.saturating_add(1),
             next_try,
         });
-        known != Some(kind)
+        last_kind != Some(kind)
     }
 
-    /// The state's name.
+    /// Returns the name of the state, as in the events.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {

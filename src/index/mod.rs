@@ -1,20 +1,20 @@
 //! The known sessions, and what each listing changes about them.
 //!
-//! Pure: no I/O, and no clock of its own. What it promises:
+//! Pure: no I/O, and no clock of its own. It promises:
 //!
-//! * A session is removed only when a complete listing no longer has it. A
-//!   failed listing removes nothing; neither does a `young` database.
-//! * Where a source that had sessions is suddenly missing or empty, that is
-//!   believed when a second listing, at least a second later, says so too: a
-//!   mount that blinks empties no sidebar.
-//! * `marked: null` in a listing keeps what was last known of that session.
-//! * A session that several sources have is shown once: the row with the newest
-//!   `time_updated`, of the first source where there are several, and all its sources
-//!   named. An archived one is hidden by that row alone, so that no older copy of it
-//!   comes to light. A row of a command whose time is more than a day ahead counts as older
-//!   than every other ([`Place::is_credible`]).
-//! * There are views: of roots that are not archived, and of more. A view's revision grows
-//!   by one with every change of a session that it shows, and with nothing else.
+//! * A session is removed only when a complete listing no longer has it. A failed listing
+//!   removes nothing, and neither does a `young` database.
+//! * If a source that had sessions is suddenly missing or empty, a second listing must confirm
+//!   it, at least a second later. So a mount that fails for a moment removes no session.
+//! * `marked: null` in a listing keeps the last known mark of that session.
+//! * A session that several sources have is shown once, with all its sources: the row with the
+//!   newest `time_updated`, or of the first source if several rows are equally new. If that row
+//!   is archived, the session is archived, even if an older copy is not. A row of a
+//!   command whose time is more than a day ahead counts as older than all others
+//!   ([`Place::is_credible`](crate::source::Place::is_credible)).
+//! * There is a view of the roots that are not archived, and there are wider views. The
+//!   revision of a view grows by one with every change of a session that it shows, and with
+//!   nothing else.
 
 mod health;
 pub mod snapshot;
@@ -30,35 +30,34 @@ use crate::wire::DatabaseState;
 pub use health::{Failing, Health};
 pub use source::SourceState;
 
-/// How long a second look must wait to confirm that sessions are gone.
-pub const CONFIRM: Duration = Duration::from_secs(1);
+/// The time after which a second listing confirms that all sessions of a source are gone.
+pub const CONFIRM_DELAY: Duration = Duration::from_secs(1);
 
-/// A moment, on both clocks.
+/// A moment on the wall clock and on the monotonic clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Moment {
-    /// For people. May be set back.
+    /// The wall clock, to be shown. It can be set back.
     pub wall: Millis,
-    /// Since some fixed moment; never goes back.
+    /// The time since a fixed moment. It never goes back.
     pub monotonic: Duration,
 }
 
 /// The known sessions of all sources.
 #[derive(Debug, Clone, Default)]
 pub struct Index {
-    /// Each way to look at them that is kept.
-    views: Vec<ViewCount>,
-    /// Grows with every change of a row, also of one that is not shown.
+    views: Vec<ViewState>,
+    /// Grows with every change of a row, also of a row that no view shows.
     changes: u64,
-    /// In the order in which they were named.
+    /// In the configured order.
     sources: Vec<SourceState>,
 }
 
-/// Which of the sessions are shown: roots that are not archived, and these.
+/// Which sessions are shown: the roots that are not archived, and those named here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct View {
-    /// Child sessions, too.
+    /// Also child sessions.
     pub children: bool,
-    /// Archived sessions, too.
+    /// Also archived sessions.
     pub archived: bool,
 }
 
@@ -69,7 +68,7 @@ impl View {
         archived: true,
     };
 
-    /// True where all that `other` shows is shown.
+    /// Returns true if this view shows all that `other` shows.
     #[must_use]
     pub fn includes(self, other: Self) -> bool {
         (self.children || !other.children) && (self.archived || !other.archived)
@@ -80,26 +79,26 @@ impl View {
     }
 }
 
-/// What is counted of a view.
+/// The revision and the size of a view.
 #[derive(Debug, Clone, Copy)]
-struct ViewCount {
+struct ViewState {
     view: View,
     revision: u64,
-    /// How many sessions it shows.
-    shown: usize,
+    /// How many sessions the view shows.
+    session_count: usize,
 }
 
-/// What a complete listing found at a source.
+/// The rows of a complete listing of one source.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Listed {
+pub struct SourceListing {
     /// The state of the database.
     pub database: DatabaseState,
     /// The sessions, each id once.
     pub rows: Vec<Row>,
 }
 
-impl Listed {
-    /// Returns what a listing of these entries found.
+impl SourceListing {
+    /// Returns the listing of these entries.
     #[must_use]
     pub fn new(database: DatabaseState, entries: impl IntoIterator<Item = Entry>) -> Self {
         let mut rows = RowMaker::default();
@@ -111,93 +110,90 @@ impl Listed {
     }
 }
 
-/// What a listing changed of the sessions that are shown.
+/// What a listing changed about the sessions that a view shows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Difference {
-    /// Sessions that are new.
+    /// The sessions that are new.
     pub inserted: Vec<SessionId>,
-    /// Sessions that are not as they were, or not where they were.
+    /// The sessions whose row or whose sources changed.
     pub updated: Vec<SessionId>,
-    /// Sessions that are gone.
+    /// The sessions that are gone.
     pub removed: Vec<SessionId>,
 }
 
 impl Difference {
-    /// True where nothing changed.
+    /// Returns true if nothing changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.inserted.is_empty() && self.updated.is_empty() && self.removed.is_empty()
     }
 }
 
-/// What came of a listing.
+/// What merging a listing changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Merged {
-    /// What it changed of the roots that are not archived.
+pub struct MergeResult {
+    /// The changes of the default view: roots that are not archived.
     pub difference: Difference,
-    /// What it changed of what the other views show, where it did.
+    /// The changes of the other views that changed.
     pub others: Vec<(View, Difference)>,
     /// The source has another health.
-    pub health_changed: bool,
-    /// What it said is not final: list again in about a second.
+    pub has_new_health: bool,
+    /// The listing is not final: the caller must list again in about a second.
     pub recheck: Option<Recheck>,
 }
 
 /// Why a listing is to be repeated soon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recheck {
-    /// The sessions seem to be gone, which waits for confirmation.
+    /// All sessions seem to be gone. The next listing confirms it or not.
     Unconfirmed,
-    /// The database is just being made or restored.
+    /// The database is being created or restored.
     Young,
 }
 
-/// The rows that a listing changed, as they were before.
+/// The rows that a listing changed, with their earlier values.
 type ChangedRows = Vec<(SessionId, Option<Row>)>;
 
 impl Index {
-    /// An index of these sources, of which nothing is known; it keeps the view of the
-    /// roots that are not archived.
+    /// Creates an empty index of these sources. It keeps the default view: roots that are not
+    /// archived.
     #[must_use]
     pub fn new(sources: &[Source]) -> Self {
-        Self::showing(sources, View::default())
+        Self::with_view(sources, View::default())
     }
 
-    /// The same, which keeps this view and all that it includes.
+    /// Creates an empty index of these sources. It keeps this view and all views that it
+    /// includes.
     #[must_use]
-    pub fn showing(sources: &[Source], most: View) -> Self {
+    pub fn with_view(sources: &[Source], widest: View) -> Self {
         let views = [false, true]
             .into_iter()
             .flat_map(|children| [false, true].map(|archived| View { children, archived }));
-        let seen = |view| ViewCount {
+        let empty = |view| ViewState {
             view,
             revision: 0,
-            shown: 0,
+            session_count: 0,
         };
         Self {
             views: views
-                .filter(|view| most.includes(*view))
-                .map(seen)
+                .filter(|view| widest.includes(*view))
+                .map(empty)
                 .collect(),
             changes: 0,
             sources: sources.iter().map(SourceState::new).collect(),
         }
     }
 
-    /// From now on these are the sources. What is known of one that was among them
-    /// before stays, also under another name or at another place.
+    /// Replaces the sources. A source that was among them before keeps its sessions, also
+    /// under another name or at another place.
     pub fn set_sources(&mut self, sources: &[Source]) {
-        let before: Vec<_> = self
-            .views
-            .iter()
-            .map(|seen| self.sessions(seen.view))
-            .collect();
+        let before = self.sessions_of_views();
         let mut old = std::mem::take(&mut self.sources);
         let kept = sources.iter().map(|source| {
             let identity = source.identity();
-            let is_it = |known: &SourceState| known.identity() == identity;
-            // Two sources can lead to one database: each keeps what is known of it.
-            let is_anothers = |known: &SourceState| {
+            let is_same = |known: &SourceState| known.identity() == identity;
+            // Two sources can have the same database. Each keeps its own state.
+            let is_of_another = |known: &SourceState| {
                 let mut others = sources.iter().filter(|other| other.name != source.name);
                 others.any(|other| {
                     other.name == *known.name() && other.identity() == known.identity()
@@ -205,7 +201,7 @@ impl Index {
             };
             match old
                 .iter()
-                .position(|known| is_it(known) && !is_anothers(known))
+                .position(|known| is_same(known) && !is_of_another(known))
             {
                 Some(at) => old.swap_remove(at).rename(source),
                 None => SourceState::new(source),
@@ -213,119 +209,121 @@ impl Index {
         });
         self.sources = kept.collect();
         self.changes += 1;
-        let after: Vec<_> = self
-            .views
-            .iter()
-            .map(|seen| self.sessions(seen.view))
-            .collect();
-        for (seen, (before, after)) in self.views.iter_mut().zip(before.iter().zip(&after)) {
-            seen.revision += u64::from(before != after);
-            seen.shown = after.len();
+        let after = self.sessions_of_views();
+        for (state, (before, after)) in self.views.iter_mut().zip(before.iter().zip(&after)) {
+            state.revision += u64::from(before != after);
+            state.session_count = after.len();
         }
     }
 
-    /// Grows with every change of a root that is not archived.
+    /// Returns the sessions of each view, in the order of the views.
+    fn sessions_of_views(&self) -> Vec<Vec<Sourced<Row>>> {
+        let views = self.views.iter();
+        views.map(|state| self.sessions(state.view)).collect()
+    }
+
+    /// Returns the revision of the default view: roots that are not archived.
     #[must_use]
     pub fn revision(&self) -> u64 {
         self.revision_of(View::default())
     }
 
-    /// Grows with every change of a session that this view shows; 0 for one that is not
-    /// kept.
+    /// Returns the revision of a view, or 0 if the index does not keep this view.
     #[must_use]
     pub fn revision_of(&self, view: View) -> u64 {
-        self.seen(view).map_or(0, |seen| seen.revision)
+        self.view_state(view).map_or(0, |state| state.revision)
     }
 
-    fn seen(&self, view: View) -> Option<&ViewCount> {
-        self.views.iter().find(|seen| seen.view == view)
+    fn view_state(&self, view: View) -> Option<&ViewState> {
+        self.views.iter().find(|state| state.view == view)
     }
 
-    /// Grows with everything that a snapshot holds, also with what is not shown.
+    /// Returns a counter that grows with every change of what a snapshot contains, also of rows
+    /// that no view shows.
     #[must_use]
     pub fn changes(&self) -> u64 {
         self.changes
     }
 
-    /// How many roots there are that are not archived.
+    /// Returns how many sessions the default view shows: roots that are not archived.
     #[must_use]
     pub fn shown_count(&self) -> usize {
-        self.seen(View::default()).map_or(0, |seen| seen.shown)
+        let state = self.view_state(View::default());
+        state.map_or(0, |state| state.session_count)
     }
 
-    /// All sources, in the order in which they were named.
+    /// Returns all sources, in the configured order.
     pub fn sources(&self) -> impl Iterator<Item = &SourceState> {
         self.sources.iter()
     }
 
-    /// One source.
+    /// Returns the source of this name.
     #[must_use]
     pub fn source(&self, name: &SourceName) -> Option<&SourceState> {
         self.sources.iter().find(|state| state.name() == name)
     }
 
-    fn at(&self, name: &SourceName) -> Option<usize> {
+    fn position(&self, name: &SourceName) -> Option<usize> {
         self.sources.iter().position(|state| state.name() == name)
     }
 
-    /// All sessions that this view shows, each once, by id.
+    /// Returns all sessions that this view shows, each once, ordered by id.
     #[must_use]
     pub fn sessions(&self, view: View) -> Vec<Sourced<Row>> {
         let rows = self.sources.iter().enumerate().flat_map(|(at, state)| {
             let rows = state.rows.iter();
-            rows.map(move |(id, row)| (id, Candidate { at, row }))
+            rows.map(move |(id, row)| (id, SourceRow { source: at, row }))
         });
         let mut rows: Vec<_> = rows.collect();
         rows.sort_by_key(|(id, _)| *id);
         let each = rows.chunk_by(|(one, _), (other, _)| one == other);
-        each.filter_map(|of_one| {
-            let candidates = of_one.iter().map(|(_, candidate)| *candidate);
-            self.shown(candidates, view)
+        each.filter_map(|rows_of_one| {
+            let rows = rows_of_one.iter().map(|(_, row)| *row);
+            self.resolve(rows, view)
         })
         .collect()
     }
 
-    /// This session, as this view shows it.
+    /// Returns a session as this view shows it.
     #[must_use]
     pub fn session(&self, id: &SessionId, view: View) -> Option<Sourced<Row>> {
-        self.shown(self.candidates(id), view)
+        self.resolve(self.rows_of(id), view)
     }
 
-    fn candidates<'a>(&'a self, id: &'a SessionId) -> impl Iterator<Item = Candidate<'a>> + Clone {
+    fn rows_of<'a>(&'a self, id: &'a SessionId) -> impl Iterator<Item = SourceRow<'a>> + Clone {
         let sources = self.sources.iter().enumerate();
         sources.filter_map(|(at, state)| {
             let row = state.rows.get(id)?;
-            Some(Candidate { at, row })
+            Some(SourceRow { source: at, row })
         })
     }
 
-    /// What is shown of one session, whose rows these are, in the order of the sources.
-    /// Whether it is archived, too, is for the newest row to say: another source can be a
-    /// copy from before.
-    fn shown<'a>(
+    /// Returns what a view shows of one session, from its rows in the order of the sources.
+    /// The newest row alone decides whether the session is archived, since another source can
+    /// be an old copy.
+    fn resolve<'a>(
         &self,
-        candidates: impl Iterator<Item = Candidate<'a>> + Clone,
+        rows: impl Iterator<Item = SourceRow<'a>> + Clone,
         view: View,
     ) -> Option<Sourced<Row>> {
-        // Of equals the last is taken: the first source.
-        let newest = candidates.clone().max_by_key(|Candidate { at, row }| {
-            (row.is_credible(), row.updated(), std::cmp::Reverse(*at))
+        // Among equally new rows, the first source has the greatest key.
+        let newest = rows.clone().max_by_key(|SourceRow { source, row }| {
+            (row.is_credible(), row.updated(), std::cmp::Reverse(*source))
         })?;
         if !view.shows(newest.row) {
             return None;
         }
         let name = |at: usize| self.sources[at].name().clone();
-        let others = candidates.filter(|candidate| candidate.at != newest.at);
+        let others = rows.filter(|other| other.source != newest.source);
         Some(Sourced {
             entry: newest.row.clone(),
-            source: name(newest.at),
-            also: others.map(|candidate| name(candidate.at)).collect(),
+            source: name(newest.source),
+            also: others.map(|other| name(other.source)).collect(),
         })
     }
 
-    /// Takes over the rows that were known before a restart of the source with this identity.
-    /// A source that
-    /// has sessions is stale until its first listing.
+    /// Restores the rows that the source with this identity had before a restart. A source with
+    /// rows is stale until its first complete listing.
     pub fn restore(&mut self, identity: &str, rows: Vec<Row>, now: Millis) {
         let mut sources = self.sources.iter_mut();
         let state = sources.find(|state| state.identity() == identity);
@@ -334,54 +332,50 @@ impl Index {
         };
         state.restore(rows, now);
         self.changes += 1;
-        let shown: Vec<_> = self
-            .views
-            .iter()
-            .map(|view| self.sessions(view.view).len())
-            .collect();
-        for (view, shown) in self.views.iter_mut().zip(shown) {
-            view.revision += 1;
-            view.shown = shown;
+        let sessions = self.sessions_of_views();
+        for (state, sessions) in self.views.iter_mut().zip(sessions) {
+            state.revision += 1;
+            state.session_count = sessions.len();
         }
     }
 
-    /// Takes a complete listing.
-    pub fn merge(&mut self, name: &SourceName, listed: Listed, now: Moment) -> Merged {
-        let Some(at) = self.at(name) else {
-            return Merged::default();
+    /// Merges a complete listing of a source.
+    pub fn merge(&mut self, name: &SourceName, listing: SourceListing, now: Moment) -> MergeResult {
+        let Some(at) = self.position(name) else {
+            return MergeResult::default();
         };
-        let (merged, changed_rows) = self.sources[at].merge(listed, now);
+        let (merged, changed_rows) = self.sources[at].merge(listing, now);
         self.changes += u64::from(!changed_rows.is_empty());
-        let views = self.views.iter().map(|seen| seen.view);
+        let views = self.views.iter().map(|state| state.view);
         let differences = views.map(|view| (view, self.difference(at, &changed_rows, view)));
         let mut differences: Vec<_> = differences.collect();
-        for (seen, (_, difference)) in self.views.iter_mut().zip(&differences) {
-            seen.revision += u64::from(!difference.is_empty());
-            seen.shown += difference.inserted.len();
-            seen.shown -= difference.removed.len();
+        for (state, (_, difference)) in self.views.iter_mut().zip(&differences) {
+            state.revision += u64::from(!difference.is_empty());
+            state.session_count += difference.inserted.len();
+            state.session_count -= difference.removed.len();
         }
         differences.retain(|(_, difference)| !difference.is_empty());
-        let usual = differences
+        let default = differences
             .iter()
             .position(|(view, _)| *view == View::default());
-        let difference = usual.map(|at| differences.remove(at).1);
-        Merged {
+        let difference = default.map(|at| differences.remove(at).1);
+        MergeResult {
             difference: difference.unwrap_or_default(),
             others: differences,
             ..merged
         }
     }
 
-    /// What changed of what is shown, where these rows of one source were so before.
-    fn difference(&self, at: usize, changed_rows: &ChangedRows, view: View) -> Difference {
+    /// Returns what changed in a view when these rows of one source changed.
+    fn difference(&self, source: usize, changed_rows: &ChangedRows, view: View) -> Difference {
         let mut difference = Difference::default();
         for (id, old) in changed_rows {
             let after = self.session(id, view);
-            let others = self.candidates(id).filter(|other| other.at != at);
-            let old = old.as_ref().map(|row| Candidate { at, row });
-            let mut candidates: Vec<_> = others.chain(old).collect();
-            candidates.sort_by_key(|candidate| candidate.at);
-            let before = self.shown(candidates.into_iter(), view);
+            let others = self.rows_of(id).filter(|other| other.source != source);
+            let old = old.as_ref().map(|row| SourceRow { source, row });
+            let mut rows: Vec<_> = others.chain(old).collect();
+            rows.sort_by_key(|row| row.source);
+            let before = self.resolve(rows.into_iter(), view);
             match (before, after) {
                 (None, Some(_)) => difference.inserted.push(id.clone()),
                 (Some(_), None) => difference.removed.push(id.clone()),
@@ -392,15 +386,15 @@ impl Index {
         difference
     }
 
-    /// The sessions of this source are of a listing that began then.
+    /// Sets when the listing began that the sessions of this source are from.
     pub fn set_as_of(&mut self, name: &SourceName, began: Millis) {
-        if let Some(at) = self.at(name) {
+        if let Some(at) = self.position(name) {
             self.sources[at].set_as_of(began);
         }
     }
 
-    /// Takes a failed listing. True where the source's health is another now, or
-    /// of another kind.
+    /// Records a failed listing. Returns true if the source did not fail before, or failed with
+    /// another kind.
     pub fn fail(
         &mut self,
         name: &SourceName,
@@ -409,16 +403,16 @@ impl Index {
         next_try: Option<Millis>,
         now: Moment,
     ) -> bool {
-        let Some(at) = self.at(name) else {
+        let Some(at) = self.position(name) else {
             return false;
         };
         self.sources[at].fail(kind, reason, next_try, now)
     }
 }
 
-/// A row of the source at this place.
+/// A row, and the position of its source.
 #[derive(Debug, Clone, Copy)]
-struct Candidate<'a> {
-    at: usize,
+struct SourceRow<'a> {
+    source: usize,
     row: &'a Row,
 }

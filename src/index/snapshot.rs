@@ -1,8 +1,8 @@
-//! The index on disk, so that the sessions of the last good listing are known right after a
-//! restart.
+//! The index on disk, so that the sessions of the last complete listings are available right
+//! after a restart.
 //!
-//! A snapshot that is damaged, cut off, of another version or of another program is an
-//! [`DecodeError`]: the caller sets it aside, and the next listing rebuilds it.
+//! A snapshot that is damaged, cut off, of another version or of another program causes
+//! a [`DecodeError`]. The caller sets it aside, and the next listings rebuild it.
 
 use std::io::{self, Cursor, Seek, Write};
 use std::sync::Arc;
@@ -22,10 +22,10 @@ const FORMAT: FileFormat = FileFormat {
     version: 5,
 };
 
-/// Room for what is saved beside the rows, in bytes.
-const MARGIN: usize = 1 << 20;
+/// The space reserved for everything but the rows, in bytes.
+const MARGIN_BYTES: usize = 1 << 20;
 
-/// What is to be saved. It shares the rows of the index.
+/// A snapshot of the index, which shares its rows.
 #[derive(Debug, Encode)]
 pub struct Snapshot {
     marker: Option<String>,
@@ -84,9 +84,9 @@ impl Snapshot {
             .map(|source| (codec::encoded_bytes(&source), source))
             .collect();
         sizes.sort_by_key(|(bytes, _)| *bytes);
-        let mut room = codec::MAX_BODY_BYTES - MARGIN;
+        let mut room_bytes = codec::MAX_BODY_BYTES - MARGIN_BYTES;
         let fitting = sizes.into_iter().map_while(|(bytes, source)| {
-            room = room.checked_sub(bytes)?;
+            room_bytes = room_bytes.checked_sub(bytes)?;
             Some(source)
         });
         self.sources = fitting.collect();
@@ -97,7 +97,7 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// Those of [`write`](Self::write).
+    /// Returns the errors of [`write`](Self::write).
     pub fn to_bytes(self) -> io::Result<Vec<u8>> {
         let mut bytes = Cursor::new(Vec::new());
         self.write(&mut bytes)?;
@@ -105,12 +105,12 @@ impl Snapshot {
     }
 }
 
-/// Puts the rows that a snapshot holds of the index's sources into the index, at `now`.
+/// Restores the rows of the index's sources from an encoded snapshot, at `now`.
 ///
 /// # Errors
 ///
-/// Returns an error if the bytes are not a snapshot of this version. The index is then as it
-/// was.
+/// Returns an error if the bytes are not a snapshot of this version. Then the index is
+/// unchanged.
 pub fn restore(
     index: &mut Index,
     bytes: &[u8],
@@ -118,7 +118,7 @@ pub fn restore(
     now: Millis,
 ) -> Result<(), DecodeError> {
     let restored: Restored<'_> = codec::decode(FORMAT, bytes)?;
-    // A mark says nothing about another marker.
+    // The marks are results for the marker of that time.
     let is_same_marker = restored.marker == marker.map(MarkerText::as_str);
     let sources = restored.sources.into_iter().map(|(identity, rows)| {
         let mut maker = RowMaker::default();

@@ -1,13 +1,15 @@
-//! What the index holds of one source: its rows and its health.
+//! The state of one source in the index: its rows and its health.
 //!
-//! A complete listing replaces the rows. A failed one, and a database that is being made, keep
-//! them; see [the index](super) for the rules.
+//! A complete listing replaces the rows. A failed listing keeps them, and so does a database
+//! that is being created; see [the index](super) for the rules.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{CONFIRM, ChangedRows, Health, Listed, Merged, Moment, Recheck, View};
+use super::{
+    CONFIRM_DELAY, ChangedRows, Health, MergeResult, Moment, Recheck, SourceListing, View,
+};
 use crate::entry::{Row, Rows};
 use crate::session::{Millis, SessionId};
 use crate::source::{Place, Source, SourceName};
@@ -24,7 +26,7 @@ pub struct SourceState {
     pub(super) rows: Arc<Rows>,
     /// When the source was first seen without its sessions, on the monotonic clock.
     gone_since: Option<Duration>,
-    /// When the listing began that the rows are of.
+    /// When the listing began that the rows are from.
     as_of: Option<Millis>,
 }
 
@@ -41,8 +43,8 @@ impl SourceState {
         }
     }
 
-    /// Gives the source this name and place. What was found at another place is not certain
-    /// at this one.
+    /// Gives the source this name and place. Its health at another place says nothing about
+    /// this one.
     pub(super) fn rename(self, source: &Source) -> Self {
         let mut state = Self {
             name: source.name.clone(),
@@ -72,7 +74,7 @@ impl SourceState {
         &self.name
     }
 
-    /// Returns what the source is ([`Source::identity`]).
+    /// Returns what identifies the source ([`Source::identity`]).
     #[must_use]
     pub fn identity(&self) -> &str {
         &self.identity
@@ -84,7 +86,7 @@ impl SourceState {
         &self.health
     }
 
-    /// Returns when the listing began that the rows are of; `None` before the first one.
+    /// Returns when the listing began that the rows are from; `None` before the first one.
     #[must_use]
     pub fn as_of(&self) -> Option<Millis> {
         self.as_of
@@ -107,14 +109,14 @@ impl SourceState {
         &self.rows
     }
 
-    /// Takes the rows of the snapshot.
+    /// Restores the rows of a snapshot.
     pub(super) fn restore(&mut self, rows: Vec<Row>, now: Millis) {
         self.health = Health::Stale;
-        let rows = rows.into_iter().map(|row| self.judged(row, now));
+        let rows = rows.into_iter().map(|row| self.with_credibility(row, now));
         self.rows = Arc::new(rows.map(|row| (row.id().clone(), row)).collect());
     }
 
-    /// Takes a failed listing. Returns true if the health is of another kind now.
+    /// Records a failed listing. Returns true if the health is of another kind now.
     pub(super) fn fail(
         &mut self,
         kind: &'static str,
@@ -127,9 +129,13 @@ impl SourceState {
         self.health.fail(kind, reason, next_try, now.wall)
     }
 
-    /// Takes a complete listing.
-    pub(super) fn merge(&mut self, listed: Listed, now: Moment) -> (Merged, ChangedRows) {
-        let health = match listed.database {
+    /// Merges a complete listing.
+    pub(super) fn merge(
+        &mut self,
+        listing: SourceListing,
+        now: Moment,
+    ) -> (MergeResult, ChangedRows) {
+        let health = match listing.database {
             DatabaseState::Young => {
                 self.gone_since = None;
                 return (self.young(), ChangedRows::new());
@@ -140,41 +146,42 @@ impl SourceState {
         };
         if health != Health::Ok && !self.rows.is_empty() {
             let since = *self.gone_since.get_or_insert(now.monotonic);
-            if now.monotonic.saturating_sub(since) < CONFIRM {
-                let merged = Merged {
+            if now.monotonic.saturating_sub(since) < CONFIRM_DELAY {
+                let merged = MergeResult {
                     recheck: Some(Recheck::Unconfirmed),
-                    ..Merged::default()
+                    ..MergeResult::default()
                 };
                 return (merged, ChangedRows::new());
             }
         }
         self.gone_since = None;
-        let changed_rows = self.replace_rows(listed.rows, now.wall);
-        let merged = Merged {
-            health_changed: self.set_health(health),
-            ..Merged::default()
+        let changed_rows = self.replace_rows(listing.rows, now.wall);
+        let merged = MergeResult {
+            has_new_health: self.set_health(health),
+            ..MergeResult::default()
         };
         (merged, changed_rows)
     }
 
-    /// A database that is being made says nothing about which sessions exist. It ends a
-    /// failure all the same.
-    fn young(&mut self) -> Merged {
+    /// Merges the listing of a database that is being created. It does not show which sessions
+    /// exist, but it ends a failure.
+    fn young(&mut self) -> MergeResult {
         let was_failing = matches!(self.health, Health::Failing(_));
-        Merged {
-            health_changed: was_failing && self.set_health(self.not_listed()),
+        MergeResult {
+            has_new_health: was_failing && self.set_health(self.not_listed()),
             recheck: Some(Recheck::Young),
-            ..Merged::default()
+            ..MergeResult::default()
         }
     }
 
+    /// Sets the health. Returns true if it was another.
     fn set_health(&mut self, health: Health) -> bool {
         let has_changed = self.health != health;
         self.health = health;
         has_changed
     }
 
-    /// Replaces the rows, and returns those that changed, as they were before.
+    /// Replaces the rows. Returns those that changed, with their earlier values.
     fn replace_rows(&mut self, listed: Vec<Row>, now: Millis) -> ChangedRows {
         let mut changed_rows = ChangedRows::new();
         let (mut new, mut kept) = (Vec::new(), 0);
@@ -184,7 +191,7 @@ impl SourceState {
             if let Some(marked) = known.and_then(Row::marked) {
                 row.set_mark(marked);
             }
-            let row = self.judged(row, now);
+            let row = self.with_credibility(row, now);
             ids.insert(row.id().clone());
             kept += usize::from(known.is_some());
             if known != Some(&row) {
@@ -207,7 +214,7 @@ impl SourceState {
 
     /// Decides whether the time of a row that was read at `now` counts against the times of
     /// other sources.
-    fn judged(&self, mut row: Row, now: Millis) -> Row {
+    fn with_credibility(&self, mut row: Row, now: Millis) -> Row {
         row.set_credible(self.place.is_credible(row.updated(), now));
         row
     }

@@ -33,7 +33,7 @@ use super::wal::LogRead;
 use crate::codec::{self, FileFormat};
 use crate::files;
 use crate::marker_text::MarkerText;
-use crate::store::{CONTENT_TABLES, FileStamp, StoreError, WalPosition};
+use crate::store::{CONTENT_TABLES, DatabaseStamp, StoreError, WalPosition};
 
 const FORMAT: FileFormat = FileFormat {
     magic: *b"OCSCACHE",
@@ -89,7 +89,7 @@ impl CacheKey {
     /// number of reserved bytes per page.
     pub(super) fn read(
         conn: &Connection,
-        stamp: &FileStamp,
+        stamp: &DatabaseStamp,
         (page_size, reserved_bytes): (usize, usize),
         marker: &MarkerText,
     ) -> Result<Self, StoreError> {
@@ -103,8 +103,8 @@ impl CacheKey {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
         })?;
         Ok(Self {
-            device: stamp.device,
-            inode: stamp.inode,
+            device: stamp.file.device,
+            inode: stamp.file.inode,
             page_size: u32::try_from(page_size).unwrap_or(0),
             reserved_bytes: u32::try_from(reserved_bytes).unwrap_or(0),
             marker: marker.as_str().to_owned(),
@@ -120,7 +120,7 @@ pub(super) struct ScanState {
     key: CacheKey,
     position: WalPosition,
     /// Without a log: the stamp of the file at that time.
-    stamp: Option<FileStamp>,
+    stamp: Option<DatabaseStamp>,
     /// Whether the position was the end of a snapshot, so that nothing is left to read.
     is_caught_up: bool,
     /// Whether frames of this generation before the position had no checksum.
@@ -189,7 +189,7 @@ impl ScanState {
     /// Returns true if the state is valid for the database with this key and stamp, in a
     /// snapshot that ends at `end`. Without a log, only the stamp shows whether the file
     /// was written.
-    pub(super) fn matches(&self, key: &CacheKey, end: WalPosition, stamp: FileStamp) -> bool {
+    pub(super) fn matches(&self, key: &CacheKey, end: WalPosition, stamp: DatabaseStamp) -> bool {
         self.key == *key && (end.has_log() || self.stamp == Some(stamp))
     }
 
@@ -406,7 +406,7 @@ impl ScanState {
 
     /// Sets the stamp of the file, which is the only sign of changes if there is no log.
     /// `None` means that the file could change and keep its stamp.
-    pub(super) fn set_stamp(&mut self, stamp: Option<FileStamp>) {
+    pub(super) fn set_stamp(&mut self, stamp: Option<DatabaseStamp>) {
         self.stamp = stamp.filter(|_| !self.position.has_log());
     }
 }
@@ -418,7 +418,7 @@ pub(super) struct SqlState {
     key: Option<CacheKey>,
     position: WalPosition,
     /// Without a log: the stamp of the file at that time.
-    stamp: Option<FileStamp>,
+    stamp: Option<DatabaseStamp>,
     /// The index of the current pass. All passes are done when the index reaches their
     /// number.
     pub(super) pass_index: u32,
@@ -435,7 +435,7 @@ impl SqlState {
     pub(super) fn new(
         key: Option<CacheKey>,
         position: WalPosition,
-        stamp: Option<FileStamp>,
+        stamp: Option<DatabaseStamp>,
     ) -> Self {
         Self {
             key,
@@ -449,7 +449,12 @@ impl SqlState {
     }
 
     /// Returns true if this is the result for exactly this state of the database.
-    pub(super) fn matches(&self, key: &CacheKey, position: WalPosition, stamp: FileStamp) -> bool {
+    pub(super) fn matches(
+        &self,
+        key: &CacheKey,
+        position: WalPosition,
+        stamp: DatabaseStamp,
+    ) -> bool {
         self.key.as_ref() == Some(key)
             && self.position == position
             && (position.has_log() || self.stamp == Some(stamp))

@@ -32,7 +32,7 @@ use super::page::Layout;
 use super::record::{MarkerMatch, RecordSearch};
 use super::scan::{Rowids, Scanner, SnapshotView, unix_time_ms};
 use super::wal::{Log, LogGap, LogRead};
-use crate::store::{FileStamp, StoreError, WalPosition};
+use crate::store::{DatabaseStamp, StoreError, WalPosition};
 
 /// How long pages are read between two reads of the log. In a longer time the log could
 /// restart twice.
@@ -170,7 +170,7 @@ impl ScanRun {
         scanner: &mut Scanner<'_, '_>,
         key: CacheKey,
         end: WalPosition,
-        stamp: FileStamp,
+        stamp: DatabaseStamp,
     ) -> ScanState {
         match self.state.take() {
             Some(state) if state.matches(&key, end, stamp) => state,

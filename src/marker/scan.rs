@@ -19,7 +19,7 @@ use super::page::{Layout, PAGE_COUNT_LIMIT};
 use super::{MarkedSessions, Needle, content_tables, pages, session_tables, sql_scan};
 use crate::marker_text::MarkerText;
 use crate::store::{
-    CONTENT_TABLES, Database, FileStamp, Schema, Snapshot, StoreError, WalPosition,
+    CONTENT_TABLES, Database, DatabaseStamp, Schema, Snapshot, StoreError, WalPosition,
 };
 use crate::wire::{ErrorKind, Scan, ScanMode};
 
@@ -141,7 +141,7 @@ pub(super) struct SnapshotView<'a> {
     pub(super) schema: Schema,
     /// The stamp of the file in this snapshot, or `None` if another file has taken its
     /// place.
-    pub(super) stamp: Option<FileStamp>,
+    pub(super) stamp: Option<DatabaseStamp>,
     pub(super) layout: Layout,
     pub(super) auto_vacuum: bool,
     pub(super) page_count: u32,
@@ -153,7 +153,7 @@ impl<'a> SnapshotView<'a> {
     pub(super) fn key(
         &self,
         marker: &MarkerText,
-    ) -> Result<Option<(CacheKey, WalPosition, FileStamp)>, StoreError> {
+    ) -> Result<Option<(CacheKey, WalPosition, DatabaseStamp)>, StoreError> {
         let (Some(end), Some(stamp)) = (self.snapshot.wal_position(), self.stamp) else {
             return Ok(None);
         };

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Instant;
 
 use crate::entry::{Row, RowPlace};
-use crate::index::Listed;
+use crate::index::SourceListing;
 use crate::lister::{FailureReason, ListRequest, Lister, Outcome};
 use crate::locate;
 use crate::project::Projects;
@@ -52,7 +52,7 @@ pub fn lists_archived(source_count: usize) -> bool {
 /// Returns the rows of a listing for the index. Searches for their projects until `until` at
 /// most.
 #[must_use]
-pub fn listed(listing: Listing, projects: &Projects, until: Instant) -> Listed {
+pub fn listed(listing: Listing, projects: &Projects, until: Instant) -> SourceListing {
     let mut rows = listing.rows;
     projects.resolve(rows.iter().map(Row::place), until);
     // Rows that share a place share its project.
@@ -67,7 +67,7 @@ pub fn listed(listing: Listing, projects: &Projects, until: Instant) -> Listed {
             .clone();
         row.set_project(project, is_gone);
     }
-    Listed {
+    SourceListing {
         database: listing.end.database,
         rows,
     }

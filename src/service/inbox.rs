@@ -6,7 +6,7 @@ use super::command::{Command, CommandId, CommandLine};
 use super::protocol::{Answer, ByeCode};
 use super::source_task::{ListingResult, SourceKey};
 use super::subscriber::{Outbox, SubscriberId};
-use super::watch::Sighting;
+use super::watch::WatchEvent;
 use crate::query::LookedUp;
 use crate::source::Source;
 
@@ -14,7 +14,7 @@ use crate::source::Source;
 #[derive(Debug)]
 pub(super) enum Message {
     /// The watcher saw something new at a source.
-    Sighted(SourceKey, Sighting),
+    Watch(SourceKey, WatchEvent),
     /// A listing has ended.
     Listed(Box<ListingResult>),
     /// The snapshot was written, or not.

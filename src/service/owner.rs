@@ -24,7 +24,7 @@ use super::refreshes::Refreshes;
 use super::saver::{Saver, restore};
 use super::source_tasks::SourceTasks;
 use super::subscribers::Subscribers;
-use crate::index::{Difference, Health, Index, Merged, Moment, View};
+use crate::index::{Difference, Health, Index, MergeResult, Moment, View};
 use crate::lister::{ListRequest, SCAN_BUDGET};
 use crate::query;
 use crate::session::Millis;
@@ -55,7 +55,7 @@ pub(super) struct Owner {
 
 impl Owner {
     pub(super) fn new(config: Config, inbox: Inbox) -> io::Result<Self> {
-        let mut index = Index::showing(&config.sources, config.view);
+        let mut index = Index::with_view(&config.sources, config.view);
         let state_dir = config.state.as_ref().map(|state| state.path().to_owned());
         let saver = match config.state {
             None => None,
@@ -110,7 +110,7 @@ impl Owner {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Sighted(source, sighting) => self.sighted(&source, sighting),
+            Message::Watch(source, event) => self.watch_event(&source, event),
             Message::Listed(listed) => self.listed(*listed),
             Message::Saved(result) => self.saved(result),
             Message::Subscribe(id, outbox) => {
@@ -195,14 +195,14 @@ impl Owner {
 
     // Events.
 
-    fn announce(&mut self, source: &SourceName, merged: Merged) {
+    fn announce(&mut self, source: &SourceName, merged: MergeResult) {
         let usual = (View::default(), merged.difference);
         let differences = std::iter::once(usual).chain(merged.others);
         for (view, difference) in differences.filter(|(_, found)| !found.is_empty()) {
             let change = self.change(view, difference);
             self.subscribers.send_to_view(view, Event::Change(change));
         }
-        if merged.health_changed {
+        if merged.has_new_health {
             self.announce_health(source);
         }
         self.heartbeat.show(&self.index);

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::refreshes::RefreshId;
 use super::schedule::{Activity, Finished, Schedule, Urgency};
-use super::watch::{Sighting, SourceStamp, Watch, Watcher};
+use super::watch::{SourceStamp, Watch, WatchEvent, Watcher};
 use crate::dirs;
 use crate::entry::Rows;
-use crate::index::{Health, Listed};
+use crate::index::{Health, SourceListing};
 use crate::lister::{Cancel, ListRequest, Outcome, ScanCache, until};
 use crate::locate::DatabaseFiles;
 use crate::project::Projects;
@@ -76,7 +76,7 @@ impl SourceTask {
         key: SourceKey,
         state_dir: Option<&Path>,
         watcher: &Watcher,
-        report: impl Fn(Sighting) + Send + 'static,
+        report: impl Fn(WatchEvent) + Send + 'static,
         now: Duration,
     ) -> Self {
         let mut schedule = Schedule::default();
@@ -91,7 +91,7 @@ impl SourceTask {
             }
             Place::Remote(remote) => {
                 schedule = Schedule::polled(remote.every);
-                schedule.ask(Urgency::Changed, now);
+                schedule.request(Urgency::Changed, now);
                 let mode = format!("asked every {}", format_duration(remote.every));
                 (None, ScanCache::Auto, mode)
             }
@@ -138,22 +138,22 @@ impl SourceTask {
     }
 
     /// The files look like this now.
-    pub(super) fn sighted(&mut self, stamp: SourceStamp, now: Duration) {
+    pub(super) fn set_stamp(&mut self, stamp: SourceStamp, now: Duration) {
         self.stamps.now = Some(stamp);
-        self.ask_if_changed(now);
+        self.request_if_changed(now);
     }
 
     /// Asks for a listing if the files can have changed since the last complete one.
-    fn ask_if_changed(&mut self, now: Duration) {
+    fn request_if_changed(&mut self, now: Duration) {
         let Some(stamp) = &self.stamps.now else {
             return;
         };
         let urgency = match self.stamps.listed {
             Some(listed) if listed.is_unchanged(stamp) => return,
-            Some(listed) if listed.has_only_aged(stamp) => Urgency::Older,
+            Some(listed) if listed.has_only_aged(stamp) => Urgency::Aged,
             _ => Urgency::Changed,
         };
-        self.schedule.ask(urgency, now);
+        self.schedule.request(urgency, now);
     }
 
     /// Ends the listing in flight, and returns all refreshes that wait for this source.
@@ -242,7 +242,7 @@ impl SourceTask {
         self.finish(Finished::Ok(activity), took, now);
         // The listing may have missed what changed while it ran.
         if self.stamps.now != self.stamps.listed && self.stamps.listed.is_some() {
-            self.ask_if_changed(now);
+            self.request_if_changed(now);
         }
     }
 
@@ -265,7 +265,7 @@ impl SourceTask {
     }
 
     fn finish(&mut self, finished: Finished, took: Duration, now: Duration) {
-        self.schedule.done(finished, took, now, fastrand::f64());
+        self.schedule.finish(finished, took, now, fastrand::f64());
     }
 
     /// Returns this source for a look-up. A source whose listings fail in time, or that is a
@@ -341,7 +341,7 @@ pub(super) struct ListingResult {
 /// A complete listing.
 #[derive(Debug)]
 pub(super) struct Complete {
-    pub(super) listed: Listed,
+    pub(super) listed: SourceListing,
     pub(super) scan: Scan,
 }
 

@@ -110,7 +110,7 @@ impl SourceTasks {
             match self.tasks.get_mut(&name) {
                 Some(task) if !refreshes.is_empty() => {
                     task.waiting = refreshes;
-                    task.schedule.ask(Urgency::Now, now);
+                    task.schedule.request(Urgency::Now, now);
                 }
                 Some(_) => {}
                 None => {
@@ -132,8 +132,8 @@ impl SourceTasks {
             lister: Arc::new(Bounded::new((self.make_lister)(&source))),
             source,
         };
-        let (inbox, sighted) = (self.inbox.clone(), key.clone());
-        let report = move |sighting| inbox.send(Message::Sighted(sighted.clone(), sighting));
+        let (inbox, watched) = (self.inbox.clone(), key.clone());
+        let report = move |event| inbox.send(Message::Watch(watched.clone(), event));
         let task = SourceTask::begin(
             source_lister,
             key.clone(),
@@ -175,15 +175,15 @@ impl SourceTasks {
     }
 
     /// Asks for a listing of every source, now.
-    pub(super) fn ask_all(&mut self, now: Duration) {
+    pub(super) fn request_all(&mut self, now: Duration) {
         for task in self.tasks.values_mut() {
-            task.schedule.ask(Urgency::Now, now);
+            task.schedule.request(Urgency::Now, now);
         }
     }
 
     /// Lets this refresh wait for a listing of every source that begins from now on.
     pub(super) fn refresh_all(&mut self, id: RefreshId, now: Duration) {
-        self.ask_all(now);
+        self.request_all(now);
         for task in self.tasks.values_mut() {
             task.waiting.push(id);
         }

@@ -17,7 +17,7 @@ use super::inspect::{FileState, inspect};
 use super::interrupt::Interrupt;
 use super::lock;
 use super::log::{IndexHeader, WalIndex, WalPosition};
-use super::stamp::FileStamp;
+use super::stamp::DatabaseStamp;
 use crate::locate::{DatabaseFiles, is_wal_header};
 
 /// Options for opening a database.
@@ -252,10 +252,10 @@ impl Database {
     /// # Errors
     ///
     /// Returns an error if either file cannot be inspected.
-    pub fn stamp(&self) -> io::Result<Option<FileStamp>> {
-        let stamp = FileStamp::from_file(&self.file)?;
+    pub fn stamp(&self) -> io::Result<Option<DatabaseStamp>> {
+        let stamp = DatabaseStamp::from_file(&self.file)?;
         let is_same_file = match std::fs::metadata(&self.files.main) {
-            Ok(current) => (stamp.device, stamp.inode) == (current.dev(), current.ino()),
+            Ok(current) => (stamp.file.device, stamp.file.inode) == (current.dev(), current.ino()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(error) => return Err(error),
         };

@@ -45,7 +45,7 @@ pub use look_up::{Finder, LookUpQuery};
 pub use rows::{Filter, ListQuery, ListSummary};
 pub use schema::{Column, Index, Schema, Table, TableKind};
 pub(crate) use sessions::SESSION_TABLES;
-pub use stamp::FileStamp;
+pub use stamp::DatabaseStamp;
 
 /// Quotes a name as an SQL identifier.
 pub(crate) fn quote_identifier(name: &str) -> String {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use opencode_sessions::entry::{Entry, Row};
-use opencode_sessions::internals::index::{Index, Listed, Moment, snapshot};
+use opencode_sessions::internals::index::{Index, SourceListing, Moment, snapshot};
 use opencode_sessions::internals::wire::DatabaseState;
 use opencode_sessions::marker_text::MarkerText;
 use opencode_sessions::session::Millis;
@@ -38,7 +38,7 @@ pub(crate) fn index() -> Index {
         wall: Millis(0),
         monotonic: Duration::ZERO,
     };
-    let found = |entries: Vec<Entry>| Listed::new(DatabaseState::Ready, entries);
+    let found = |entries: Vec<Entry>| SourceListing::new(DatabaseState::Ready, entries);
     index.merge(&sources[0].name, found(entries()), now);
     index.merge(&sources[1].name, found(Vec::new()), now);
     index

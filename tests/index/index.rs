@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use opencode_sessions::entry::Entry;
-use opencode_sessions::internals::index::{Health, Index, Listed, Merged, Moment, View, snapshot};
+use opencode_sessions::internals::index::{Health, Index, SourceListing, MergeResult, Moment, View, snapshot};
 use opencode_sessions::internals::wire::DatabaseState;
 use opencode_sessions::session::{Millis, Session, SessionId};
 use opencode_sessions::source::{Place, Source, SourceName};
@@ -213,7 +213,7 @@ impl Model {
 }
 
 /// What the difference says happened to the sessions must be what happened.
-fn apply(before: &BTreeMap<u8, Shown>, after: &BTreeMap<u8, Shown>, merged: &Merged) {
+fn apply(before: &BTreeMap<u8, Shown>, after: &BTreeMap<u8, Shown>, merged: &MergeResult) {
     let ids = |ids: &[SessionId]| {
         let mut ids: Vec<u8> = ids.iter().map(number).collect();
         ids.sort_unstable();
@@ -280,7 +280,7 @@ fn run(steps: &[(usize, Step)]) {
                     _ => unreachable!(),
                 };
                 let entries = listed.iter().map(|(id, row)| entry(*id, *row));
-                let merged = index.merge(source, Listed::new(database, entries), moment);
+                let merged = index.merge(source, SourceListing::new(database, entries), moment);
                 match database {
                     DatabaseState::Ready => model.ready(&listed),
                     state => model.nothing(state, now),
@@ -289,7 +289,7 @@ fn run(steps: &[(usize, Step)]) {
                 apply(&before, &after, &merged);
                 assert_eq!(index.revision(), revision + u64::from(before != after));
                 let healthier = index.source(source).unwrap().health();
-                assert_eq!(merged.health_changed, health != *healthier);
+                assert_eq!(merged.has_new_health, health != *healthier);
                 let unsure = database == DatabaseState::Young || model.gone_since.is_some();
                 assert_eq!(merged.recheck.is_some(), unsure);
             }
@@ -332,14 +332,14 @@ proptest! {
     }
 }
 
-fn found(database: DatabaseState, ids: &[u8]) -> Listed {
+fn found(database: DatabaseState, ids: &[u8]) -> SourceListing {
     let row = Row {
         title: 0,
         marked: Some(false),
         updated: None,
         archived: false,
     };
-    Listed::new(database, ids.iter().map(|id| entry(*id, row)))
+    SourceListing::new(database, ids.iter().map(|id| entry(*id, row)))
 }
 
 fn at(ms: u64) -> Moment {
@@ -423,7 +423,7 @@ fn archived_session_hides_its_older_unarchived_copy() {
         updated: Some(updated),
         archived,
     };
-    let of = |row| Listed::new(DatabaseState::Ready, [entry(1, row)]);
+    let of = |row| SourceListing::new(DatabaseState::Ready, [entry(1, row)]);
     index.merge(&copy.name, of(row(1, false)), at(0));
     index.merge(&live.name, of(row(2, false)), at(0));
     let both = vec![live.name.clone(), copy.name.clone()];
@@ -504,7 +504,7 @@ fn oversized_source_costs_no_other_its_snapshot() {
             project: None,
         }
     });
-    let all = Listed::new(DatabaseState::Ready, entries);
+    let all = SourceListing::new(DatabaseState::Ready, entries);
     index.merge(&large.name, all, at(0));
     index.merge(&small.name, found(DatabaseState::Ready, &[1]), at(0));
     let bytes = snapshot::Snapshot::of(&index, None).to_bytes().unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use opencode_sessions::entry::Entry;
 use opencode_sessions::internals::codec::DecodeError;
-use opencode_sessions::internals::index::{Index, Listed, Moment, View, snapshot};
+use opencode_sessions::internals::index::{Index, SourceListing, Moment, View, snapshot};
 use opencode_sessions::internals::wire::DatabaseState;
 use opencode_sessions::session::Millis;
 use serde_json::json;
@@ -26,7 +26,7 @@ fn entry(n: usize) -> Entry {
 fn known(sessions: usize) -> (Index, PathBuf) {
     let db = PathBuf::from("/nowhere/opencode.db");
     let mut index = index_of(&db);
-    let found = Listed::new(DatabaseState::Ready, (0..sessions).map(entry));
+    let found = SourceListing::new(DatabaseState::Ready, (0..sessions).map(entry));
     let now = Moment {
         wall: Millis(0),
         monotonic: Duration::ZERO,

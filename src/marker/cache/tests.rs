@@ -2,6 +2,7 @@
 //! log, and the budget ends at any step.
 
 use super::*;
+use crate::stamp::FileStamp;
 use fastrand::Rng;
 
 fn key() -> CacheKey {
@@ -271,30 +272,34 @@ fn renewal_reads_everything_again_and_keeps_the_state() {
 
 #[test]
 fn state_matches_only_the_same_key_and_stamp() {
-    let stamp = FileStamp {
+    let file = FileStamp {
         device: 1,
         inode: 2,
         size: 3,
         modified: (4, 5),
+    };
+    let stamp = DatabaseStamp {
+        file,
         changed: (6, 7),
         change_counter: 8,
     };
     let mut state = ScanState::new(key(), WalPosition::NO_LOG, 0);
     state.set_stamp(Some(stamp));
     assert!(state.matches(&key(), WalPosition::NO_LOG, stamp));
+    let with_file = |file| DatabaseStamp { file, ..stamp };
     let others = [
-        FileStamp { device: 9, ..stamp },
-        FileStamp { inode: 9, ..stamp },
-        FileStamp { size: 9, ..stamp },
-        FileStamp {
+        with_file(FileStamp { device: 9, ..file }),
+        with_file(FileStamp { inode: 9, ..file }),
+        with_file(FileStamp { size: 9, ..file }),
+        with_file(FileStamp {
             modified: (4, 9),
-            ..stamp
-        },
-        FileStamp {
+            ..file
+        }),
+        DatabaseStamp {
             changed: (6, 9),
             ..stamp
         },
-        FileStamp {
+        DatabaseStamp {
             change_counter: 9,
             ..stamp
         },
@@ -353,11 +358,13 @@ fn state_matches_only_the_same_key_and_stamp() {
 
 /// Every field has a different value, so that a swap of two fields is detected.
 fn samples() -> [(&'static str, ScanCache); 2] {
-    let stamp = FileStamp {
-        device: 11,
-        inode: 12,
-        size: 5_000_000_000,
-        modified: (1_795_338_894, 119),
+    let stamp = DatabaseStamp {
+        file: FileStamp {
+            device: 11,
+            inode: 12,
+            size: 5_000_000_000,
+            modified: (1_795_338_894, 119),
+        },
         changed: (-14, 15),
         change_counter: 16,
     };

@@ -11,7 +11,7 @@ use crate::query;
 use crate::service::protocol::RefreshOutcome;
 use crate::service::schedule::Activity;
 use crate::service::source_task::{Complete, ListingFailure, ListingResult, SourceKey};
-use crate::service::watch::Sighting;
+use crate::service::watch::WatchEvent;
 use crate::session::Millis;
 use crate::source::{Place, Source, SourceName};
 use crate::text::one_line;
@@ -36,27 +36,27 @@ impl Owner {
             self.refreshed(refresh, &source, RefreshOutcome::Failed, reason);
         }
         if listed_archived != query::lists_archived(self.tasks.len()) {
-            self.tasks.ask_all(now);
+            self.tasks.request_all(now);
         }
         self.subscribers.begin_anew(&self.index);
         self.heartbeat.show(&self.index);
     }
 
-    pub(super) fn sighted(&mut self, key: &SourceKey, sighting: Sighting) {
+    pub(super) fn watch_event(&mut self, key: &SourceKey, event: WatchEvent) {
         let now = self.now();
         let Some(task) = self.tasks.get(key) else {
             return;
         };
         let source = &key.name;
-        match sighting {
-            Sighting::Stamp(stamp) => task.sighted(stamp, now),
-            Sighting::Mode(mode) => {
+        match event {
+            WatchEvent::Stamp(stamp) => task.set_stamp(stamp, now),
+            WatchEvent::Mode(mode) => {
                 if mode.starts_with("polling") {
                     info!(%source, mode = %one_line(&mode), "watching");
                 }
                 task.watch_mode = mode;
             }
-            Sighting::Moved(to) => self.moved(source, to),
+            WatchEvent::Moved(to) => self.moved(source, to),
         }
     }
 
@@ -108,9 +108,9 @@ impl Owner {
             self.index.set_as_of(&key.name, moment.wall.before(took));
         }
         let activity = Activity {
-            changed: !merged.difference.is_empty() || !merged.others.is_empty(),
+            has_changed: !merged.difference.is_empty() || !merged.others.is_empty(),
             frames: scan.frames,
-            unfinished: scan.progress < 1.0 && !scan.stalled,
+            is_unfinished: scan.progress < 1.0 && !scan.stalled,
         };
         if let Some(task) = self.tasks.get(key) {
             match merged.recheck {

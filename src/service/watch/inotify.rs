@@ -1,10 +1,9 @@
 //! Events of directories: one inotify instance and one thread for all sources.
 //!
-//! Not by the notify crate, which reports changes with the same instance: it adds a watch
-//! in its one event thread, so that a disk that does not answer would stop the events of
-//! all others, and it panics, also when it is dropped, where that thread could not be
-//! spawned (notify 8.2, `INotifyWatcher::watch_inner` and its `Drop`). Here a watch is
-//! added by the thread that asks for it.
+//! The notify crate uses inotify too, but does not fit (notify 8.2,
+//! `INotifyWatcher::watch_inner` and its `Drop`). It adds watches in its event thread, so a
+//! disk that does not respond would stop the events of all sources. If that thread could not
+//! be spawned, it panics, also when it is dropped. Here the calling thread adds the watch.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -23,15 +22,15 @@ use rustix::io::Errno;
 
 use super::tasks::Waker;
 
-/// Events come in bursts; one look is for all that come within this time.
-const BURST: Duration = Duration::from_millis(20);
+/// Events come in bursts. Those that arrive within this time cause one inspection.
+const BURST_DELAY: Duration = Duration::from_millis(20);
 
-/// As many events as are handled before the sources learn of them: more than the
-/// kernel's queue holds by default.
-const AT_ONCE: usize = 20_000;
+/// The most events that are read before their tasks are woken. The kernel's queue holds
+/// fewer by default (16,384 in `fs.inotify.max_queued_events`).
+const MAX_EVENTS_PER_READ: usize = 20_000;
 
-/// What is a change: reading is none.
-const CHANGES: WatchFlags = WatchFlags::MODIFY
+/// The events that are changes. Reading a file is not one.
+const WATCH_MASK: WatchFlags = WatchFlags::MODIFY
     .union(WatchFlags::ATTRIB)
     .union(WatchFlags::CREATE)
     .union(WatchFlags::DELETE)
@@ -42,48 +41,52 @@ const CHANGES: WatchFlags = WatchFlags::MODIFY
 
 /// A running inotify instance. Its thread ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Events(Arc<Shared>);
+pub(super) struct Inotify(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     inotify: OwnedFd,
-    end: OwnedFd,
-    watched: Mutex<Watched>,
+    /// An eventfd that ends the thread.
+    shutdown: OwnedFd,
+    watches: Mutex<WatchTable>,
 }
 
 #[derive(Debug, Default)]
-struct Watched {
-    /// By the kernel's number of the watch: a directory has one, whoever watches it.
-    directories: HashMap<i32, Vec<Target>>,
+struct WatchTable {
+    /// By watch descriptor. The kernel returns the same descriptor for each watch on one
+    /// directory.
+    directories: HashMap<i32, Vec<WatchedFiles>>,
     next_id: u64,
-    /// How many threads add a watch just now. Meanwhile none is removed: it may be the
-    /// one that they are about to get.
-    adding: usize,
-    /// Watches that the kernel removed since then.
+    /// How many threads are adding a watch. Until they have finished, no watch is removed: it
+    /// may be the one whose descriptor such a thread is about to receive.
+    pending_adds: usize,
+    /// The watches that the kernel has removed during these calls.
     removed: HashSet<i32>,
-    /// No events come any more.
-    failed: bool,
+    /// The thread has failed and delivers no more events.
+    has_failed: bool,
 }
 
 #[derive(Debug)]
-struct Target {
+struct WatchedFiles {
     id: u64,
+    /// The names of the files in the directory.
     names: [OsString; 2],
     waker: Waker,
 }
 
-/// A watch of one source on a directory, until it is dropped.
+/// The watch of one source on a directory. Dropping it removes it.
 #[derive(Debug)]
-pub(super) struct Watching {
+pub(super) struct DirectoryWatch {
     shared: Arc<Shared>,
     watch: i32,
     id: u64,
 }
 
-impl Events {
+impl Inotify {
     /// # Errors
     ///
-    /// Returns an error if the system gives no inotify instance or no thread.
+    /// Returns an error if the inotify instance cannot be created or its thread cannot be
+    /// spawned.
     pub(super) fn start() -> io::Result<Self> {
         let inotify = rustix::fs::inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK);
         let shared = Arc::new(Shared {
@@ -93,8 +96,8 @@ impl Events {
                 ),
                 error => error.into(),
             })?,
-            end: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-            watched: Mutex::default(),
+            shutdown: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            watches: Mutex::default(),
         });
         let reading = Arc::clone(&shared);
         thread::Builder::new()
@@ -105,103 +108,103 @@ impl Events {
     }
 
     /// Wakes the task at every change of a file of these names in the directory, or of the
-    /// directory itself. Waits for the disk.
+    /// directory itself. Blocks as long as the disk does.
     ///
     /// # Errors
     ///
-    /// Returns an error if the directory cannot be watched.
+    /// Returns an error if the directory cannot be watches.
     pub(super) fn watch(
         &self,
         directory: &Path,
         names: [OsString; 2],
         waker: Waker,
-    ) -> io::Result<Watching> {
-        self.0.lock().adding += 1;
-        let added = add_watch(&self.0.inotify, directory, CHANGES);
-        let mut watched = self.0.lock();
+    ) -> io::Result<DirectoryWatch> {
+        self.0.lock().pending_adds += 1;
+        let added = add_watch(&self.0.inotify, directory, WATCH_MASK);
+        let mut watches = self.0.lock();
         let result = match added {
             Err(Errno::NOSPC) => Err(io::Error::other(
                 "too many inotify watches (fs.inotify.max_user_watches)",
             )),
             Err(error) => Err(error.into()),
-            Ok(_) if watched.failed => Err(io::Error::other("inotify has failed")),
-            Ok(watch) if watched.removed.contains(&watch) => {
+            Ok(_) if watches.has_failed => Err(io::Error::other("inotify has failed")),
+            Ok(watch) if watches.removed.contains(&watch) => {
                 Err(io::Error::other("the directory was removed"))
             }
             Ok(watch) => {
-                let id = watched.next_id;
-                watched.next_id += 1;
-                let target = Target { id, names, waker };
-                watched.directories.entry(watch).or_default().push(target);
-                Ok(Watching {
+                let id = watches.next_id;
+                watches.next_id += 1;
+                let files = WatchedFiles { id, names, waker };
+                watches.directories.entry(watch).or_default().push(files);
+                Ok(DirectoryWatch {
                     shared: Arc::clone(&self.0),
                     watch,
                     id,
                 })
             }
         };
-        watched.adding -= 1;
-        watched.remove_unused(&self.0.inotify);
+        watches.pending_adds -= 1;
+        watches.remove_unused(&self.0.inotify);
         result
     }
 }
 
-impl Events {
-    /// False once its thread has failed: no events will come any more.
-    pub(super) fn are_live(&self) -> bool {
-        !self.0.lock().failed
-    }
-}
-
-impl Drop for Events {
-    fn drop(&mut self) {
-        let _ = rustix::io::write(&self.0.end, &1_u64.to_ne_bytes());
-    }
-}
-
-impl Watching {
-    /// False once the kernel has removed the watch, since the directory is gone.
+impl Inotify {
+    /// Returns false if the thread has failed, so that no more events are delivered.
     pub(super) fn is_live(&self) -> bool {
-        let watched = self.shared.lock();
-        let targets = watched.directories.get(&self.watch);
-        !watched.failed
-            && targets.is_some_and(|targets| targets.iter().any(|target| target.id == self.id))
+        !self.0.lock().has_failed
     }
 }
 
-impl Drop for Watching {
+impl Drop for Inotify {
     fn drop(&mut self) {
-        let mut watched = self.shared.lock();
-        if let Some(targets) = watched.directories.get_mut(&self.watch) {
-            targets.retain(|target| target.id != self.id);
-        }
-        watched.remove_unused(&self.shared.inotify);
+        let _ = rustix::io::write(&self.0.shutdown, &1_u64.to_ne_bytes());
     }
 }
 
-impl Watched {
+impl DirectoryWatch {
+    /// Returns false if the kernel has removed the watch, since the directory is gone.
+    pub(super) fn is_live(&self) -> bool {
+        let watches = self.shared.lock();
+        let sources = watches.directories.get(&self.watch);
+        !watches.has_failed
+            && sources.is_some_and(|sources| sources.iter().any(|files| files.id == self.id))
+    }
+}
+
+impl Drop for DirectoryWatch {
+    fn drop(&mut self) {
+        let mut watches = self.shared.lock();
+        if let Some(sources) = watches.directories.get_mut(&self.watch) {
+            sources.retain(|files| files.id != self.id);
+        }
+        watches.remove_unused(&self.shared.inotify);
+    }
+}
+
+impl WatchTable {
     fn remove_unused(&mut self, inotify: &OwnedFd) {
-        if self.adding > 0 {
+        if self.pending_adds > 0 {
             return;
         }
         self.removed.clear();
-        self.directories.retain(|watch, targets| {
-            if targets.is_empty() {
+        self.directories.retain(|watch, sources| {
+            if sources.is_empty() {
                 let _ = remove_watch(inotify, *watch);
             }
-            !targets.is_empty()
+            !sources.is_empty()
         });
     }
 
     fn wakers(&self) -> impl Iterator<Item = (u64, Waker)> {
-        let targets = self.directories.values().flatten();
-        targets.map(|target| (target.id, target.waker.clone()))
+        let sources = self.directories.values().flatten();
+        sources.map(|files| (files.id, files.waker.clone()))
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Watched> {
-        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, WatchTable> {
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn run(&self) {
@@ -209,7 +212,7 @@ impl Shared {
         loop {
             let mut ready = [
                 PollFd::new(&self.inotify, PollFlags::IN),
-                PollFd::new(&self.end, PollFlags::IN),
+                PollFd::new(&self.shutdown, PollFlags::IN),
             ];
             match poll(&mut ready, None) {
                 Ok(_) | Err(Errno::INTR) => {}
@@ -218,20 +221,20 @@ impl Shared {
             if !ready[1].revents().is_empty() {
                 return;
             }
-            thread::sleep(BURST);
-            match self.read(&mut buffer) {
+            thread::sleep(BURST_DELAY);
+            match self.read_events(&mut buffer) {
                 Ok(wakers) => wakers.values().for_each(Waker::wake),
                 Err(_) => return self.fail(),
             }
         }
     }
 
-    /// What the events that are there wake.
-    fn read(&self, buffer: &mut [MaybeUninit<u8>]) -> Result<HashMap<u64, Waker>, Errno> {
+    /// Reads the events that have arrived. Returns the tasks to wake.
+    fn read_events(&self, buffer: &mut [MaybeUninit<u8>]) -> Result<HashMap<u64, Waker>, Errno> {
         let mut wakers = HashMap::new();
         let mut reader = Reader::new(&self.inotify, buffer);
-        let mut watched = self.lock();
-        for _ in 0..AT_ONCE {
+        let mut watches = self.lock();
+        for _ in 0..MAX_EVENTS_PER_READ {
             let event = match reader.next() {
                 Ok(event) => event,
                 Err(Errno::INTR) => continue,
@@ -239,32 +242,32 @@ impl Shared {
                 Err(error) => return Err(error),
             };
             if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
-                wakers.extend(watched.wakers());
+                wakers.extend(watches.wakers());
                 continue;
             }
             let name = event.file_name().map(std::ffi::CStr::to_bytes);
-            for target in watched.directories.get(&event.wd()).into_iter().flatten() {
-                // Without a name it is of the directory itself.
-                if name.is_none_or(|name| target.names.iter().any(|ours| ours.as_bytes() == name)) {
-                    wakers.insert(target.id, target.waker.clone());
+            for files in watches.directories.get(&event.wd()).into_iter().flatten() {
+                // An event without a name concerns the directory itself.
+                if name.is_none_or(|name| files.names.iter().any(|ours| ours.as_bytes() == name)) {
+                    wakers.insert(files.id, files.waker.clone());
                 }
             }
             if event.events().contains(ReadFlags::IGNORED) {
-                watched.directories.remove(&event.wd());
-                if watched.adding > 0 {
-                    watched.removed.insert(event.wd());
+                watches.directories.remove(&event.wd());
+                if watches.pending_adds > 0 {
+                    watches.removed.insert(event.wd());
                 }
             }
         }
         Ok(wakers)
     }
 
-    /// From now on the sources are polled.
+    /// Wakes all tasks, which poll from now on.
     fn fail(&self) {
-        let mut watched = self.lock();
-        watched.failed = true;
-        let wakers: Vec<_> = watched.wakers().collect();
-        drop(watched);
+        let mut watches = self.lock();
+        watches.has_failed = true;
+        let wakers: Vec<_> = watches.wakers().collect();
+        drop(watches);
         for (_, waker) in wakers {
             waker.wake();
         }
@@ -282,15 +285,15 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(10);
 
-    /// A watch on the files `a` and `a-wal` of a directory, and what it wakes.
+    /// A watch on the files `a` and `a-wal` of a directory, and the runs of its task.
     struct Watcher {
-        watching: Watching,
+        watch: DirectoryWatch,
         woken: Receiver<()>,
         _task: Task,
     }
 
     impl Watcher {
-        fn new(events: &Events, tasks: &Tasks, directory: &Path) -> Self {
+        fn new(inotify: &Inotify, tasks: &Tasks, directory: &Path) -> Self {
             let (to, woken) = mpsc::channel();
             let mut waker = None;
             let task = tasks.add(|given| {
@@ -300,12 +303,12 @@ mod tests {
                     Instant::now() + Duration::from_secs(3600)
                 }
             });
-            // It runs once by itself.
+            // Every task runs once when it is added.
             woken.recv_timeout(SOON).unwrap();
             let names = ["a", "a-wal"].map(OsString::from);
-            let watching = events.watch(directory, names, waker.unwrap()).unwrap();
+            let watch = inotify.watch(directory, names, waker.unwrap()).unwrap();
             Self {
-                watching,
+                watch,
                 woken,
                 _task: task,
             }
@@ -314,23 +317,23 @@ mod tests {
         #[track_caller]
         fn assert_is_woken(&self) {
             assert_eq!(self.woken.recv_timeout(SOON), Ok(()));
-            // What belongs to the same burst.
-            while self.woken.recv_timeout(5 * BURST).is_ok() {}
+            // Later inotify of the same change can wake it again.
+            while self.woken.recv_timeout(5 * BURST_DELAY).is_ok() {}
         }
 
         #[track_caller]
         fn assert_sleeps(&self) {
-            assert!(self.woken.recv_timeout(5 * BURST).is_err());
+            assert!(self.woken.recv_timeout(5 * BURST_DELAY).is_err());
         }
     }
 
     #[test]
-    fn only_changes_of_named_files_and_the_directory_wake() {
-        let (events, tasks) = (Events::start().unwrap(), Tasks::start().unwrap());
+    fn watch_wakes_for_named_files_and_its_directory_only() {
+        let (inotify, tasks) = (Inotify::start().unwrap(), Tasks::start().unwrap());
         let place = tempfile::tempdir().unwrap();
         let directory = place.path().join("directory");
         fs::create_dir(&directory).unwrap();
-        let watcher = Watcher::new(&events, &tasks, &directory);
+        let watcher = Watcher::new(&inotify, &tasks, &directory);
         fs::write(directory.join("b"), "b").unwrap();
         fs::rename(directory.join("b"), directory.join("c")).unwrap();
         watcher.assert_sleeps();
@@ -342,28 +345,28 @@ mod tests {
         watcher.assert_is_woken();
         fs::rename(&directory, place.path().join("away")).unwrap();
         watcher.assert_is_woken();
-        assert!(watcher.watching.is_live());
+        assert!(watcher.watch.is_live());
         fs::remove_dir_all(place.path().join("away")).unwrap();
         watcher.assert_is_woken();
-        assert!(!watcher.watching.is_live());
+        assert!(!watcher.watch.is_live());
     }
 
-    /// They have one watch of the kernel between them.
+    /// The kernel gives both the same watch descriptor.
     #[test]
-    fn watch_of_a_directory_outlives_another_of_the_same() {
-        let (events, tasks) = (Events::start().unwrap(), Tasks::start().unwrap());
+    fn watch_survives_removal_of_another_on_its_directory() {
+        let (inotify, tasks) = (Inotify::start().unwrap(), Tasks::start().unwrap());
         let place = tempfile::tempdir().unwrap();
-        let [one, other] = [(); 2].map(|()| Watcher::new(&events, &tasks, place.path()));
-        assert_eq!(one.watching.watch, other.watching.watch);
+        let [one, other] = [(); 2].map(|()| Watcher::new(&inotify, &tasks, place.path()));
+        assert_eq!(one.watch.watch, other.watch.watch);
         fs::write(place.path().join("a"), "a").unwrap();
         one.assert_is_woken();
         other.assert_is_woken();
         drop(one);
-        assert!(other.watching.is_live());
+        assert!(other.watch.is_live());
         other.assert_sleeps();
         fs::write(place.path().join("a"), "b").unwrap();
         other.assert_is_woken();
         drop(other);
-        assert!(events.0.lock().directories.is_empty());
+        assert!(inotify.0.lock().directories.is_empty());
     }
 }

@@ -1,26 +1,26 @@
-//! Noticing that a source's files changed, without opening any of them.
+//! Notices changes of the sources' files without opening any of them.
 //!
-//! Each source is a task that looks at its files. The task is woken by the events of the
-//! files' directory where the system has them, and runs by itself every second where it has
-//! not (any system but Linux, a network file system, a directory that is not there yet, no
-//! watch to be had); and every minute in any case, since events can be lost. It tells what
-//! the files look like whenever that is not what they looked like before.
+//! Each source has a task that inspects its files and reports every new stamp. Where the
+//! system delivers events, an event of the files' directory wakes the task, and the task also
+//! runs every minute, since events can be lost. Otherwise it polls every second: on systems
+//! without inotify, on a network file system, while the directory does not exist, and if no
+//! watch can be added.
 //!
-//! One inotify instance is for all sources, and a few threads run all tasks: a disk that
-//! does not answer holds one of them, and so delays its own source only.
+//! All sources share one inotify instance and a few threads that run the tasks. A disk that
+//! does not respond blocks one thread, and so delays only its own source.
 //!
-//! A path can go through a link, and a link can be turned to another directory. So each
-//! look resolves the path as it was written, and tells where it leads if that is not
-//! the database that is watched.
+//! The path of a source can lead through a symbolic link, and the link can be redirected. So
+//! each inspection resolves the configured path, and reports its target if that is not the
+//! database that is watched.
 //!
-//! Only the database and its log count. The `-shm` file changes with every
-//! reader, also with ours.
+//! Only the database and its log count. The `-shm` file changes with every connection, also
+//! with the helper's.
 //!
-//! A commit is written to the log first and published in the `-shm` file later, when the
-//! disk has the log. The second step is a write to mapped memory, which causes no event and
-//! need not change a file's time; and to read the `-shm` file here could cost a host its
-//! locks, as POSIX has them. So a log that was written to counts as changed a few times
-//! more while it grows older.
+//! A commit is written to the log first. It is published in the `-shm` file later, when the
+//! log is on disk. That second step is a write to mapped memory: it causes no event and need
+//! not change the file's time. The watcher cannot read the `-shm` file instead: closing a file
+//! releases all POSIX locks of the process on it, so this could release a host's own locks. So
+//! a log that was written to counts as changed a few more times as it ages.
 
 mod stamp;
 mod tasks;
@@ -39,266 +39,276 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::index::CONFIRM;
+use crate::index::CONFIRM_DELAY;
 use crate::locate::DatabaseFiles;
 use crate::source::Source;
-use inotify::{Events, Watching};
+use inotify::{DirectoryWatch, Inotify};
 pub(super) use stamp::SourceStamp;
 use tasks::{Task, Tasks, Waker};
 
-/// How often the files are looked at in any case.
-const SAFETY_NET: Duration = Duration::from_secs(60);
+/// The time between inspections if no event arrives.
+const SAFETY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How often they are looked at where there are no events.
-const POLL: Duration = Duration::from_secs(1);
+/// The time between inspections without events.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the watcher saw at a source.
+/// What the watcher reports about a source.
 #[derive(Debug)]
-pub(super) enum Sighting {
-    /// The files look different.
+pub(super) enum WatchEvent {
+    /// The files have a new stamp.
     Stamp(SourceStamp),
-    /// The path leads to this database now.
+    /// The path now leads to this database.
     Moved(PathBuf),
-    /// The files are watched in another way, for people.
+    /// The files are now watched in this way, in words for people.
     Mode(String),
 }
 
-/// What watches the databases of all sources, until it is dropped.
+/// Watches the databases of all sources. Dropping it ends all watches.
 #[derive(Debug)]
 pub(super) struct Watcher {
     tasks: Tasks,
-    events: Arc<SharedEvents>,
+    inotify: Arc<SharedInotify>,
 }
 
 impl Watcher {
     /// # Errors
     ///
-    /// Returns an error if no thread can be spawned. Without inotify there is only polling.
+    /// Returns an error if no thread can be spawned. If inotify cannot be used, the files are
+    /// polled.
     pub(super) fn start() -> io::Result<Self> {
-        let events = SharedEvents::default();
-        // Here rather than at the first look: the system is as empty as it will be.
-        let _ = events.get();
+        let inotify = SharedInotify::default();
+        // Created now rather than at the first inspection, while few descriptors are open. A
+        // failure is reported with each source.
+        let _ = inotify.get();
         Ok(Self {
             tasks: Tasks::start()?,
-            events: Arc::new(events),
+            inotify: Arc::new(inotify),
         })
     }
 
-    /// Starts watching the database of this source. It ends when the returned handle is
-    /// dropped.
+    /// Starts watching the database of this source. Dropping the returned handle ends the
+    /// watch. `report` is called by the threads of the watcher.
     pub(super) fn watch(
         &self,
         source: &Source,
         files: DatabaseFiles,
-        report: impl Fn(Sighting) + Send + 'static,
+        report: impl Fn(WatchEvent) + Send + 'static,
     ) -> Watch {
-        let waiting = Arc::default();
+        let pending = Arc::default();
         let written = source.written.first();
         let written = written.unwrap_or(&files.main).clone();
         let task = self.tasks.add(|waker| {
-            let mut inspector = Inspector {
+            let mut watched = WatchedSource {
                 written,
                 files,
                 report: Box::new(report),
                 waker,
-                waiting: Arc::clone(&waiting),
-                events: Arc::clone(&self.events),
-                watching: None,
-                reported: None,
-                moved: None,
-                last: None,
+                pending: Arc::clone(&pending),
+                inotify: Arc::clone(&self.inotify),
+                watch: None,
+                mode: None,
+                redirect: None,
+                stamp: None,
             };
-            move || Instant::now() + inspector.inspect()
+            move || Instant::now() + watched.inspect()
         });
-        Watch { task, waiting }
+        Watch { task, pending }
     }
 }
 
-/// The one inotify instance, where there is one.
+/// The inotify instance that all sources share.
 #[derive(Debug, Default)]
-struct SharedEvents(Mutex<Found>);
+struct SharedInotify(Mutex<InotifyState>);
 
 #[derive(Debug, Default)]
-struct Found {
-    events: Option<Arc<Events>>,
-    /// Why there is none, and since when.
-    failed: Option<(String, Instant)>,
+struct InotifyState {
+    instance: Option<Arc<Inotify>>,
+    /// Why the last attempt to create one failed, and when.
+    failure: Option<(String, Instant)>,
 }
 
-impl SharedEvents {
-    /// It, or why there is none. It is tried again at times: descriptors can run out and
-    /// come back.
-    fn get(&self) -> Result<Arc<Events>, String> {
-        let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(events) = found.events.take_if(|events| !events.are_live()) {
-            // Its thread is gone, and the watches are of no use.
-            drop(events);
+impl SharedInotify {
+    /// Returns the instance, or why it could not be created. A failed attempt is repeated
+    /// after [`SAFETY_INTERVAL`], since descriptors may be available again.
+    fn get(&self) -> Result<Arc<Inotify>, String> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Without its thread, an instance delivers no events.
+        drop(state.instance.take_if(|instance| !instance.is_live()));
+        if let Some(instance) = &state.instance {
+            return Ok(Arc::clone(instance));
         }
-        if let Some(events) = &found.events {
-            return Ok(Arc::clone(events));
-        }
-        if let Some((why, since)) = &found.failed
-            && since.elapsed() < SAFETY_NET
+        if let Some((reason, failed_at)) = &state.failure
+            && failed_at.elapsed() < SAFETY_INTERVAL
         {
-            return Err(why.clone());
+            return Err(reason.clone());
         }
-        match Events::start() {
-            Ok(events) => Ok(Arc::clone(found.events.insert(Arc::new(events)))),
+        match Inotify::start() {
+            Ok(instance) => Ok(Arc::clone(state.instance.insert(Arc::new(instance)))),
             Err(error) => {
-                let why = error.to_string();
-                found.failed = Some((why.clone(), Instant::now()));
-                Err(why)
+                let reason = error.to_string();
+                state.failure = Some((reason.clone(), Instant::now()));
+                Err(reason)
             }
         }
     }
 }
 
-/// Requests for a look.
-type Waiting = Arc<Mutex<Vec<Sender<SourceStamp>>>>;
+/// Where to send the results of the inspections that were requested.
+type PendingInspections = Arc<Mutex<Vec<Sender<SourceStamp>>>>;
 
-/// A running watch.
+/// The running watch of one source.
 #[derive(Debug)]
 pub(super) struct Watch {
     task: Task,
-    waiting: Waiting,
+    pending: PendingInspections,
 }
 
 impl Watch {
-    /// Asks for a look now. What is seen comes after the owner has been told of it, which
+    /// Requests an inspection now. The stamp arrives after it was reported to the owner, which
     /// takes as long as the disk does.
     pub(super) fn inspect(&self) -> Receiver<SourceStamp> {
         let (done, inspected) = mpsc::channel();
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.push(done);
-        drop(waiting);
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.push(done);
+        drop(pending);
         self.task.wake();
         inspected
     }
 }
 
-struct Inspector {
+/// The state of one source's task.
+struct WatchedSource {
     files: DatabaseFiles,
-    /// The path as it was written.
+    /// The path as it was configured or discovered, with its symbolic links.
     written: PathBuf,
-    report: Box<dyn Fn(Sighting) + Send>,
+    report: Box<dyn Fn(WatchEvent) + Send>,
     waker: Waker,
-    waiting: Waiting,
-    events: Arc<SharedEvents>,
-    /// The watch, and which directory it is of.
-    watching: Option<(Watching, (u64, u64))>,
-    /// What was last said about how this source is watched.
-    reported: Option<String>,
-    /// The path leads to another database.
-    moved: Option<Moved>,
-    /// What the files looked like.
-    last: Option<SourceStamp>,
+    pending: PendingInspections,
+    inotify: Arc<SharedInotify>,
+    /// The watch, and the device and inode of its directory.
+    watch: Option<(DirectoryWatch, (u64, u64))>,
+    /// The mode that was last reported.
+    mode: Option<String>,
+    /// Set while `written` leads to another database than `files`.
+    redirect: Option<Redirect>,
+    /// The stamp that was last reported.
+    stamp: Option<SourceStamp>,
 }
 
-/// Where the path as it was written leads now.
-struct Moved {
+/// The database that the configured path leads to now.
+struct Redirect {
     to: PathBuf,
     since: Instant,
     is_reported: bool,
 }
 
-impl Inspector {
-    /// One look; returns how long until the next.
+impl WatchedSource {
+    /// Inspects the files and reports what is new. Returns the time until the next inspection.
     fn inspect(&mut self) -> Duration {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let answered = std::mem::take(&mut *waiting);
-        drop(waiting);
-        // Watched first, looked at after: what changes in between is seen.
-        let how = self.keep_watching();
-        let events = how.is_ok();
-        let how = how.map_or_else(|why| format!("polling: {why}"), |()| "events".to_owned());
-        if self.reported.as_ref() != Some(&how) {
-            (self.report)(Sighting::Mode(how.clone()));
-            self.reported = Some(how);
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let requests = std::mem::take(&mut *pending);
+        drop(pending);
+        // The watch comes before the inspection, so that no change in between is missed.
+        let watched = self.ensure_watched();
+        let has_events = watched.is_ok();
+        let mode = match watched {
+            Ok(()) => "events".to_owned(),
+            Err(reason) => format!("polling: {reason}"),
+        };
+        if self.mode.as_ref() != Some(&mode) {
+            (self.report)(WatchEvent::Mode(mode.clone()));
+            self.mode = Some(mode);
         }
-        let (stamp, until_older) = SourceStamp::at(&self.files);
-        if self.last != Some(stamp) {
-            self.last = Some(stamp);
-            (self.report)(Sighting::Stamp(stamp));
+        let (stamp, until_aged) = SourceStamp::inspect(&self.files);
+        if self.stamp != Some(stamp) {
+            self.stamp = Some(stamp);
+            (self.report)(WatchEvent::Stamp(stamp));
         }
-        self.follow();
-        for done in answered {
-            // Who no longer waits needs no answer.
+        self.check_path();
+        for done in requests {
+            // The refresh may have stopped waiting.
             let _ = done.send(stamp);
         }
-        let is_unconfirmed = self.moved.as_ref().is_some_and(|moved| !moved.is_reported);
-        let most = match events && !is_unconfirmed {
-            true => SAFETY_NET,
-            false => POLL,
+        let redirect = self.redirect.as_ref();
+        let is_unconfirmed = redirect.is_some_and(|redirect| !redirect.is_reported);
+        let interval = match has_events && !is_unconfirmed {
+            true => SAFETY_INTERVAL,
+            false => POLL_INTERVAL,
         };
-        until_older.map_or(most, |until| until.min(most))
+        until_aged.map_or(interval, |until| until.min(interval))
     }
 
-    /// Tells where the path as it was written leads, if that is another database.
-    fn follow(&mut self) {
+    /// Reports the database that the configured path leads to, if that is another one.
+    fn check_path(&mut self) {
         let to = match DatabaseFiles::resolve(&self.written) {
             Ok(files) if files.main != self.files.main => files.main,
-            // Where the disk refuses, nothing is known.
-            _ => return self.moved = None,
+            // If the path cannot be resolved, its target is unknown.
+            _ => return self.redirect = None,
         };
         // An unmounted directory must not remove the source.
         if !to.parent().is_some_and(Path::is_dir) {
-            return self.moved = None;
+            return self.redirect = None;
         }
-        let moved = match self.moved.take().filter(|moved| moved.to == to) {
-            Some(moved) => moved,
-            None => Moved {
+        let redirect = match self.redirect.take().filter(|redirect| redirect.to == to) {
+            Some(redirect) => redirect,
+            None => Redirect {
                 to,
                 since: Instant::now(),
                 is_reported: false,
             },
         };
-        let moved = self.moved.insert(moved);
-        // A link can be removed and made anew: a missing file must be missing at two looks.
-        let is_sure = moved.to.exists() || moved.since.elapsed() >= CONFIRM;
-        if is_sure && !moved.is_reported {
-            moved.is_reported = true;
-            (self.report)(Sighting::Moved(moved.to.clone()));
+        let redirect = self.redirect.insert(redirect);
+        // A program may be replacing the link by removing and creating it. So a target without
+        // a database must be there for two inspections.
+        let is_confirmed = redirect.to.exists() || redirect.since.elapsed() >= CONFIRM_DELAY;
+        if is_confirmed && !redirect.is_reported {
+            redirect.is_reported = true;
+            (self.report)(WatchEvent::Moved(redirect.to.clone()));
         }
     }
 
-    /// Sees to it that the directory is watched that is there now.
-    fn keep_watching(&mut self) -> Result<(), String> {
+    /// Watches the directory that has the path now, unless it is watched already.
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason for people if the directory cannot be watched.
+    fn ensure_watched(&mut self) -> Result<(), String> {
         let directory = self.files.main.parent().unwrap_or(Path::new("/"));
-        let Ok(about) = fs::metadata(directory) else {
-            self.watching = None;
-            return Err("its directory is not there".to_owned());
+        let Ok(metadata) = fs::metadata(directory) else {
+            self.watch = None;
+            return Err("the directory does not exist".to_owned());
         };
-        let which = (about.dev(), about.ino());
-        if let Some((watching, watched)) = &self.watching
-            && *watched == which
-            && watching.is_live()
+        let identity = (metadata.dev(), metadata.ino());
+        if let Some((watch, watched)) = &self.watch
+            && *watched == identity
+            && watch.is_live()
         {
             return Ok(());
         }
-        self.watching = None;
-        let events = self.events.get()?;
-        if let Some(kind) = without_events(directory) {
-            return Err(format!("{kind} tells of no changes made elsewhere"));
+        self.watch = None;
+        let inotify = self.inotify.get()?;
+        if let Some(kind) = kind_without_events(directory) {
+            return Err(format!("{kind} does not report changes made elsewhere"));
         }
         let names = [&self.files.main, &self.files.log]
             .map(|file| file.file_name().unwrap_or_default().to_owned());
-        // Without its path: that is nobody's business in a log.
-        let watching = events
+        // The reason is logged, so it does not name the path, which can be private.
+        let watch = inotify
             .watch(directory, names, self.waker.clone())
             .map_err(|error| error.to_string())?;
-        self.watching = Some((watching, which));
+        self.watch = Some((watch, identity));
         Ok(())
     }
 }
 
-/// The kind of file system, where it is one that other machines or other parts
-/// of this one change without this kernel's notice.
-fn without_events(directory: &Path) -> Option<&'static str> {
+/// Returns the kind of the file system if other machines or other parts of this one can change
+/// it without notice to this kernel.
+fn kind_without_events(directory: &Path) -> Option<&'static str> {
     #[cfg(target_os = "linux")]
     {
-        let kind = rustix::fs::statfs(directory).ok()?.f_type;
+        let magic = rustix::fs::statfs(directory).ok()?.f_type;
         // linux/magic.h
-        Some(match u32::try_from(kind & 0xffff_ffff).ok()? {
+        Some(match u32::try_from(magic & 0xffff_ffff).ok()? {
             0x6969 => "NFS",
             0xff53_4d42 | 0xfe53_4d42 | 0x517b => "SMB",
             0x0102_1997 => "9P",
@@ -323,58 +333,58 @@ mod tests {
     use super::*;
     use crate::source::sources_of;
 
-    /// A place with databases in `one` and `two`, and a link to `one` that is watched.
-    struct MovingLink {
-        place: tempfile::TempDir,
-        inspector: Inspector,
-        reported: Receiver<Sighting>,
+    /// Databases in `one`, `two` and `three`, and a watched link that leads to `one` first.
+    struct WatchedLink {
+        root: tempfile::TempDir,
+        watched: WatchedSource,
+        reported: Receiver<WatchEvent>,
     }
 
-    impl MovingLink {
+    impl WatchedLink {
         fn new() -> Self {
-            let place = tempfile::tempdir().unwrap();
+            let root = tempfile::tempdir().unwrap();
             for name in ["one", "two", "three", "empty"] {
-                fs::create_dir(place.path().join(name)).unwrap();
+                fs::create_dir(root.path().join(name)).unwrap();
             }
             for name in ["one", "two", "three"] {
-                fs::write(place.path().join(name).join("x.db"), "").unwrap();
+                fs::write(root.path().join(name).join("x.db"), "").unwrap();
             }
-            symlink("one", place.path().join("link")).unwrap();
-            let source = &sources_of(&[place.path().join("link/x.db")])[0];
+            symlink("one", root.path().join("link")).unwrap();
+            let source = &sources_of(&[root.path().join("link/x.db")])[0];
             let (to, reported) = mpsc::channel();
-            let inspector = Inspector {
+            let watched = WatchedSource {
                 files: DatabaseFiles::of_canonical(source.db().unwrap()),
                 written: source.written[0].clone(),
-                report: Box::new(move |sighting| to.send(sighting).unwrap()),
+                report: Box::new(move |event| to.send(event).unwrap()),
                 waker: Waker::default(),
-                waiting: Waiting::default(),
-                events: Arc::default(),
-                watching: None,
-                reported: None,
-                moved: None,
-                last: None,
+                pending: PendingInspections::default(),
+                inotify: Arc::default(),
+                watch: None,
+                mode: None,
+                redirect: None,
+                stamp: None,
             };
             Self {
-                place,
-                inspector,
+                root,
+                watched,
                 reported,
             }
         }
 
-        fn turn(&self, to: Option<&str>) {
-            let link = self.place.path().join("link");
+        fn redirect(&self, to: Option<&str>) {
+            let link = self.root.path().join("link");
             fs::remove_file(&link).unwrap();
             if let Some(to) = to {
                 symlink(to, link).unwrap();
             }
         }
 
-        /// What one more look tells.
-        fn follow(&mut self) -> Vec<PathBuf> {
-            self.inspector.follow();
-            let root = self.place.path().canonicalize().unwrap();
-            let reported = self.reported.try_iter().map(|message| match message {
-                Sighting::Moved(to) => to.strip_prefix(&root).unwrap().to_owned(),
+        /// Returns the targets that one check reports.
+        fn check_path(&mut self) -> Vec<PathBuf> {
+            self.watched.check_path();
+            let root = self.root.path().canonicalize().unwrap();
+            let reported = self.reported.try_iter().map(|event| match event {
+                WatchEvent::Moved(to) => to.strip_prefix(&root).unwrap().to_owned(),
                 other => panic!("{other:?}"),
             });
             reported.collect()
@@ -382,55 +392,51 @@ mod tests {
     }
 
     #[test]
-    fn turned_link_is_told_once() {
-        let mut moving = MovingLink::new();
-        assert!(moving.follow().is_empty());
-        moving.turn(Some("two"));
-        assert_eq!(moving.follow(), [Path::new("two/x.db")]);
-        assert!(moving.follow().is_empty());
-        moving.turn(Some("one"));
-        assert!(moving.follow().is_empty());
-        moving.turn(Some("two"));
-        assert_eq!(moving.follow(), [Path::new("two/x.db")]);
-        moving.turn(Some("three"));
-        assert_eq!(moving.follow(), [Path::new("three/x.db")]);
+    fn redirected_link_is_reported_once() {
+        let mut link = WatchedLink::new();
+        assert!(link.check_path().is_empty());
+        link.redirect(Some("two"));
+        assert_eq!(link.check_path(), [Path::new("two/x.db")]);
+        assert!(link.check_path().is_empty());
+        link.redirect(Some("one"));
+        assert!(link.check_path().is_empty());
+        link.redirect(Some("two"));
+        assert_eq!(link.check_path(), [Path::new("two/x.db")]);
+        link.redirect(Some("three"));
+        assert_eq!(link.check_path(), [Path::new("three/x.db")]);
     }
 
     #[test]
-    fn link_to_no_database_is_told_at_the_second_look() {
-        let mut moving = MovingLink::new();
-        moving.turn(Some("empty"));
-        assert!(moving.follow().is_empty());
-        // It was only made anew.
-        moving.turn(Some("one"));
-        assert!(moving.follow().is_empty());
-        moving.turn(Some("empty"));
-        assert!(moving.follow().is_empty());
-        thread::sleep(CONFIRM);
-        assert_eq!(moving.follow(), [Path::new("empty/x.db")]);
+    fn link_to_no_database_is_reported_after_the_delay() {
+        let mut link = WatchedLink::new();
+        link.redirect(Some("empty"));
+        assert!(link.check_path().is_empty());
+        // The link was only being replaced.
+        link.redirect(Some("one"));
+        assert!(link.check_path().is_empty());
+        link.redirect(Some("empty"));
+        assert!(link.check_path().is_empty());
+        thread::sleep(CONFIRM_DELAY);
+        assert_eq!(link.check_path(), [Path::new("empty/x.db")]);
     }
 
     #[test]
-    fn link_to_a_directory_that_is_away_is_not_told() {
+    fn link_to_a_missing_directory_is_not_reported() {
         for to in [Some("away/deep"), Some("link"), None] {
-            let mut moving = MovingLink::new();
-            moving.turn(to);
-            assert!(moving.follow().is_empty());
-            thread::sleep(CONFIRM);
-            assert!(moving.follow().is_empty(), "{to:?}");
+            let mut link = WatchedLink::new();
+            link.redirect(to);
+            assert!(link.check_path().is_empty());
+            thread::sleep(CONFIRM_DELAY);
+            assert!(link.check_path().is_empty(), "{to:?}");
         }
     }
 
     #[test]
-    fn directory_that_becomes_a_link_is_told() {
-        let mut moving = MovingLink::new();
-        moving.inspector.written = moving.inspector.files.main.clone();
-        fs::rename(
-            moving.place.path().join("one"),
-            moving.place.path().join("old"),
-        )
-        .unwrap();
-        symlink("two", moving.place.path().join("one")).unwrap();
-        assert_eq!(moving.follow(), [Path::new("two/x.db")]);
+    fn directory_replaced_by_a_link_is_reported() {
+        let mut link = WatchedLink::new();
+        link.watched.written = link.watched.files.main.clone();
+        fs::rename(link.root.path().join("one"), link.root.path().join("old")).unwrap();
+        symlink("two", link.root.path().join("one")).unwrap();
+        assert_eq!(link.check_path(), [Path::new("two/x.db")]);
     }
 }

@@ -1,6 +1,6 @@
-//! Systems without inotify: every look is one of polling. What kqueue tells of a directory
-//! is which entries come and go, not that a file in it was written to, and a commit is
-//! nothing else.
+//! For systems without inotify: every directory is polled. A kqueue event of a directory
+//! reports added and removed entries, not writes to a file in it, and a commit is only such a
+//! write.
 
 use std::ffi::OsString;
 use std::io;
@@ -8,31 +8,31 @@ use std::path::Path;
 
 use super::tasks::Waker;
 
-/// There are none.
+/// Has no values, since no instance can be created.
 #[derive(Debug)]
-pub(super) enum Events {}
+pub(super) enum Inotify {}
 
-/// There are none.
+/// Has no values, since no watch can be added.
 #[derive(Debug)]
-pub(super) enum Watching {}
+pub(super) enum DirectoryWatch {}
 
-impl Events {
+impl Inotify {
     pub(super) fn start() -> io::Result<Self> {
         Err(io::Error::other(
             "this system does not report writes to the files of a directory",
         ))
     }
 
-    pub(super) fn are_live(&self) -> bool {
+    pub(super) fn is_live(&self) -> bool {
         match *self {}
     }
 
-    pub(super) fn watch(&self, _: &Path, _: [OsString; 2], _: Waker) -> io::Result<Watching> {
+    pub(super) fn watch(&self, _: &Path, _: [OsString; 2], _: Waker) -> io::Result<DirectoryWatch> {
         match *self {}
     }
 }
 
-impl Watching {
+impl DirectoryWatch {
     pub(super) fn is_live(&self) -> bool {
         match *self {}
     }

@@ -1,122 +1,97 @@
-//! What the files of a source look like, and for how long that can be told from what they
-//! will look like after another change.
+//! The stamp of a source's files, and when it changes although the files do not.
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::locate::{DatabaseFiles, is_missing};
+use crate::stamp::{FileStamp, RACY_WINDOW, racy_for, since_1970};
 
-/// A change so recent that another one could leave the same time.
-const RACY: Duration = Duration::from_secs(2);
-
-/// When a log that was written to counts as changed once more: what was written can have
-/// been published since. It begins where [`RACY`] ends.
-const SETTLING: [Duration; 3] = [
+/// The ages at which a log counts as changed once more, since what was written to it may have
+/// been published in the meantime; see [the watcher](super).
+const PUBLISH_CHECKS: [Duration; 3] = [
     Duration::from_secs(4),
     Duration::from_secs(10),
     Duration::from_secs(30),
 ];
 
-/// A look that is due at a file's age comes so much later, so that it is not too early.
-const MARGIN: Duration = Duration::from_millis(10);
+// A racy file is inspected again when it is not racy any more.
+const _: () = assert!(PUBLISH_CHECKS[0].as_millis() > RACY_WINDOW.as_millis());
 
-/// What the files of a source look like.
+/// An inspection that is due at a certain age of a file runs this much later, so that it is
+/// not too early.
+const TIMER_MARGIN: Duration = Duration::from_millis(10);
+
+/// The stamps of a source's database and log.
+///
+/// The time of the inode (ctime) is not compared: SQLite run by root sets the owner of the
+/// log whenever it opens it, also to read, and then every listing would cause the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::service) struct SourceStamp {
     db: Option<FileStamp>,
-    /// An empty log is none: a reader makes one.
+    /// `None` also for an empty log, which a connection creates to read.
     log: Option<FileStamp>,
-    /// One of them changed so recently that it may change again and look the same.
-    racy: bool,
-    /// How many of the ages in [`SETTLING`] the log has reached.
-    settled: usize,
-    /// The files could not be looked at.
-    failed: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FileStamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    /// Not the time of the last change to the inode: run by root, SQLite sets the
-    /// log's owner whenever it opens it, also for reading, and that would wake us
-    /// for ever.
-    modified: (i64, i64),
-}
-
-impl FileStamp {
-    /// How long ago it was written to, by a clock that can be set, and so also how far in
-    /// the future.
-    fn age(&self, now: Duration) -> Duration {
-        let seconds = self.modified.0.max(0).unsigned_abs();
-        let nanos = u32::try_from(self.modified.1).unwrap_or(0);
-        now.abs_diff(Duration::new(seconds, nanos.min(999_999_999)))
-    }
-
-    /// As [`age`](Self::age), where a file system may keep whole seconds only.
-    fn age_in_whole_seconds(&self, now: Duration) -> Duration {
-        now.abs_diff(Duration::from_secs(self.modified.0.max(0).unsigned_abs()))
-    }
+    /// One of the files changed so recently that it may change again and keep its stamp.
+    is_racy: bool,
+    /// How many of the [`PUBLISH_CHECKS`] the log has reached.
+    publish_checks: usize,
+    /// The files could not be inspected.
+    has_failed: bool,
 }
 
 impl SourceStamp {
-    /// Also returns when the files look different without any change, since they are
-    /// older.
-    pub(super) fn at(files: &DatabaseFiles) -> (Self, Option<Duration>) {
-        let (db, log) = (file(&files.main), file(&files.log));
-        let failed = db.is_err() || log.is_err();
+    /// Inspects the files. Also returns after which time the stamp changes without a change
+    /// of the files, if it does.
+    pub(super) fn inspect(files: &DatabaseFiles) -> (Self, Option<Duration>) {
+        let (db, log) = (inspect_file(&files.main), inspect_file(&files.log));
+        let has_failed = db.is_err() || log.is_err();
         let (db, log) = (
             db.ok().flatten(),
             log.ok().flatten().filter(|log| log.size > 0),
         );
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let youngest = [db, log]
-            .into_iter()
-            .flatten()
-            .map(|file| file.age_in_whole_seconds(now))
-            .min();
-        let until_not_racy = youngest.and_then(|age| RACY.checked_sub(age));
-        let racy = youngest.is_some_and(|age| age < RACY);
-        let age = log.map_or(Duration::MAX, |log| log.age(now));
-        let settled = SETTLING.iter().take_while(|step| **step <= age).count();
-        let until_settled = SETTLING.get(settled).map(|step| *step - age);
+        let now = since_1970();
+        let files = [db, log].into_iter().flatten();
+        let racy_for = files.map(|file| racy_for(file.modified.0, now)).max();
+        let racy_for = racy_for.filter(|left| !left.is_zero());
+        let age = log.map_or(Duration::MAX, |log| age_of(&log, now));
+        let reached = |step: &&Duration| **step <= age;
+        let publish_checks = PUBLISH_CHECKS.iter().take_while(reached).count();
+        let until_check = PUBLISH_CHECKS.get(publish_checks).map(|step| *step - age);
         let stamp = Self {
             db,
             log,
-            racy,
-            settled,
-            failed,
+            is_racy: racy_for.is_some(),
+            publish_checks,
+            has_failed,
         };
-        let next = [until_not_racy.filter(|_| racy), until_settled];
+        let next = [racy_for, until_check];
         let next = next.into_iter().flatten().min();
-        (stamp, next.map(|next| next + MARGIN))
+        (stamp, next.map(|next| next + TIMER_MARGIN))
     }
 
-    /// True where `now` the files are the same, and have only grown older.
+    /// Returns true if the files are the same in `now`, apart from their age.
     pub(in crate::service) fn has_only_aged(&self, now: &Self) -> bool {
-        !self.failed && !now.failed && (self.db, self.log) == (now.db, now.log)
+        !self.has_failed && !now.has_failed && (self.db, self.log) == (now.db, now.log)
     }
 
-    /// True where nothing can have changed between these looks and `now`.
+    /// Returns true if the files cannot have changed between this inspection and `now`.
     pub(in crate::service) fn is_unchanged(&self, now: &Self) -> bool {
-        !self.racy && !self.failed && self == now
+        !self.is_racy && !self.has_failed && self == now
     }
 }
 
-fn file(path: &Path) -> io::Result<Option<FileStamp>> {
+/// Returns how long ago the file was written to. The clock may have been set: a time in the
+/// future counts like one equally far in the past.
+fn age_of(file: &FileStamp, now: Duration) -> Duration {
+    let seconds = file.modified.0.max(0).unsigned_abs();
+    let nanos = u32::try_from(file.modified.1).unwrap_or(0);
+    now.abs_diff(Duration::new(seconds, nanos.min(999_999_999)))
+}
+
+fn inspect_file(path: &Path) -> io::Result<Option<FileStamp>> {
     match fs::metadata(path) {
-        Ok(about) => Ok(Some(FileStamp {
-            device: about.dev(),
-            inode: about.ino(),
-            size: about.size(),
-            modified: (about.mtime(), about.mtime_nsec()),
-        })),
+        Ok(metadata) => Ok(Some(FileStamp::of(&metadata))),
         Err(error) if is_missing(&error) => Ok(None),
         Err(error) => Err(error),
     }

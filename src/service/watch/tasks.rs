@@ -1,8 +1,8 @@
-//! Tasks that run again and again at times of their own choice, and that may block.
+//! Tasks that run repeatedly, at times of their own choice, and that may block.
 //!
 //! All tasks of a service share a few threads. A thread that takes a task makes sure that
-//! another one waits for the next, so a task that blocks delays no other. Where the system
-//! gives no more threads, those that exist go on, and the tasks wait their turn.
+//! another thread waits for the next one, so a task that blocks delays no other. If no more
+//! threads can be spawned, the existing ones continue, and due tasks wait for a free thread.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,16 +10,16 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// So many threads wait for work; more end.
-const SPARE: usize = 2;
+/// The most threads that wait for work. A thread that would be one more ends.
+const MAX_IDLE_THREADS: usize = 2;
 
-/// How long the threads wait where no task is due.
-const FAR: Duration = Duration::from_secs(3600);
+/// How long the threads wait if no task is due.
+const IDLE_WAIT: Duration = Duration::from_secs(3600);
 
-/// Does its work, and returns when it wants to run again.
-type Run = dyn FnMut() -> Instant + Send;
+/// Runs the task once. Returns when it is to run again.
+type TaskFn = dyn FnMut() -> Instant + Send;
 
-/// The tasks. Dropping this ends all of them.
+/// A set of tasks. Dropping it ends all of them.
 #[derive(Debug)]
 pub(super) struct Tasks(Arc<Shared>);
 
@@ -31,31 +31,31 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    tasks: HashMap<u64, Entry>,
+    tasks: HashMap<u64, TaskState>,
     next_id: u64,
-    /// Threads that wait.
+    /// How many threads wait.
     idle: usize,
-    /// Threads that were spawned and do not wait yet.
+    /// How many threads were spawned and do not run yet.
     starting: usize,
-    ended: bool,
+    has_ended: bool,
 }
 
-struct Entry {
-    /// `None` while it runs, and nothing woke it since it began.
+struct TaskState {
+    /// When the task is due; `None` while it runs and was not woken since it began.
     due: Option<Instant>,
-    /// `None` while it runs.
-    run: Option<Box<Run>>,
+    /// `None` while the task runs.
+    run: Option<Box<TaskFn>>,
 }
 
-impl std::fmt::Debug for Entry {
+impl std::fmt::Debug for TaskState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Entry")
+        f.debug_struct("TaskState")
             .field("due", &self.due)
             .finish_non_exhaustive()
     }
 }
 
-/// One of the tasks. Dropping this ends it, after its present run if it is in one.
+/// A task. Dropping it ends the task, after the current run if there is one.
 #[derive(Debug)]
 pub(super) struct Task(Waker);
 
@@ -76,8 +76,8 @@ impl Tasks {
         Ok(tasks)
     }
 
-    /// Adds a task, which runs now and then when it says so or is woken. `make` is given
-    /// what wakes it.
+    /// Adds a task. It runs now, then at the times that it returns and when it is woken. `make`
+    /// receives the task's waker.
     pub(super) fn add<F>(&self, make: impl FnOnce(Waker) -> F) -> Task
     where
         F: FnMut() -> Instant + Send + 'static,
@@ -89,11 +89,11 @@ impl Tasks {
             shared: Arc::downgrade(&self.0),
             id,
         };
-        let entry = Entry {
+        let task = TaskState {
             due: Some(Instant::now()),
             run: Some(Box::new(make(waker.clone()))),
         };
-        state.tasks.insert(id, entry);
+        state.tasks.insert(id, task);
         self.0.changed.notify_one();
         Task(waker)
     }
@@ -102,7 +102,7 @@ impl Tasks {
 impl Drop for Tasks {
     fn drop(&mut self) {
         let mut state = self.0.lock();
-        state.ended = true;
+        state.has_ended = true;
         let tasks = std::mem::take(&mut state.tasks);
         drop(state);
         self.0.changed.notify_all();
@@ -111,20 +111,20 @@ impl Drop for Tasks {
 }
 
 impl Waker {
-    /// Runs the task now; where it runs already, once more after that.
+    /// Runs the task now. If it is running, it runs once more afterwards.
     pub(super) fn wake(&self) {
         let Some(shared) = self.shared.upgrade() else {
             return;
         };
-        if let Some(entry) = shared.lock().tasks.get_mut(&self.id) {
-            entry.due = Some(Instant::now());
+        if let Some(task) = shared.lock().tasks.get_mut(&self.id) {
+            task.due = Some(Instant::now());
             shared.changed.notify_one();
         }
     }
 }
 
 impl Task {
-    /// As [`Waker::wake`].
+    /// See [`Waker::wake`].
     pub(super) fn wake(&self) {
         self.0.wake();
     }
@@ -133,8 +133,9 @@ impl Task {
 impl Drop for Task {
     fn drop(&mut self) {
         if let Some(shared) = self.0.shared.upgrade() {
-            let entry = shared.lock().tasks.remove(&self.0.id);
-            drop(entry);
+            // Dropped without the lock: the task may own anything.
+            let task = shared.lock().tasks.remove(&self.0.id);
+            drop(task);
         }
     }
 }
@@ -149,48 +150,49 @@ impl Shared {
         thread::Builder::new()
             .name("watch".into())
             .stack_size(256 << 10)
-            .spawn(move || shared.work())?;
+            .spawn(move || shared.run_tasks())?;
         state.starting += 1;
         Ok(())
     }
 
-    fn work(self: &Arc<Self>) {
+    fn run_tasks(self: &Arc<Self>) {
         let mut state = self.lock();
         state.starting -= 1;
-        while !state.ended {
+        while !state.has_ended {
             let now = Instant::now();
             let due = state
                 .tasks
                 .iter()
-                .filter_map(|(id, entry)| Some((entry.due.filter(|_| entry.run.is_some())?, *id)))
+                .filter_map(|(id, task)| Some((task.due.filter(|_| task.run.is_some())?, *id)))
                 .min();
             match due {
                 Some((due, id)) if due <= now => {
-                    let Some(mut run) = state.begin(id) else {
+                    let Some(mut run) = state.take(id) else {
                         continue;
                     };
                     match state.idle + state.starting {
-                        // Without one, the next task waits for this thread.
+                        // If it cannot be spawned, the next task waits for this thread.
                         0 => drop(self.spawn(&mut state)),
-                        // It waits for what is due now to be due, and this may take long.
+                        // An idle thread may be waiting for this task. It must now wait for the
+                        // next one, since this task may block.
                         _ => self.changed.notify_one(),
                     }
                     drop(state);
                     let next = run();
                     state = self.lock();
-                    if let Some(run) = state.end(id, run, next) {
+                    if let Some(run) = state.put_back(id, run, next) {
                         drop(state);
                         drop(run);
                         state = self.lock();
                     }
-                    if state.idle >= SPARE {
-                        // Those that stay do not know when this task is due again.
+                    if state.idle >= MAX_IDLE_THREADS {
+                        // The idle threads must learn when this task is due again.
                         self.changed.notify_one();
                         return;
                     }
                 }
                 due => {
-                    let pause = due.map_or(FAR, |(due, _)| due - now);
+                    let pause = due.map_or(IDLE_WAIT, |(due, _)| due - now);
                     state.idle += 1;
                     let waited = self.changed.wait_timeout(state, pause);
                     state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -202,20 +204,21 @@ impl Shared {
 }
 
 impl State {
-    fn begin(&mut self, id: u64) -> Option<Box<Run>> {
-        let entry = self.tasks.get_mut(&id)?;
-        entry.due = None;
-        entry.run.take()
+    /// Takes a task in order to run it.
+    fn take(&mut self, id: u64) -> Option<Box<TaskFn>> {
+        let task = self.tasks.get_mut(&id)?;
+        task.due = None;
+        task.run.take()
     }
 
-    /// Returns the task if it was ended while it ran.
-    fn end(&mut self, id: u64, run: Box<Run>, next: Instant) -> Option<Box<Run>> {
-        let Some(entry) = self.tasks.get_mut(&id) else {
+    /// Puts a task back that has run. Returns it if it was ended meanwhile.
+    fn put_back(&mut self, id: u64, run: Box<TaskFn>, next: Instant) -> Option<Box<TaskFn>> {
+        let Some(task) = self.tasks.get_mut(&id) else {
             return Some(run);
         };
-        // Something may have woken it while it ran.
-        entry.due = Some(entry.due.map_or(next, |due| due.min(next)));
-        entry.run = Some(run);
+        // The task may have been woken while it ran.
+        task.due = Some(task.due.map_or(next, |due| due.min(next)));
+        task.run = Some(run);
         None
     }
 }
@@ -228,15 +231,15 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(10);
 
-    fn tells(to: Sender<&'static str>, what: &'static str) -> impl FnMut() -> Instant + Send {
+    fn reports(to: Sender<&'static str>, what: &'static str) -> impl FnMut() -> Instant + Send {
         move || {
             let _ = to.send(what);
-            Instant::now() + FAR
+            Instant::now() + IDLE_WAIT
         }
     }
 
     #[test]
-    fn task_that_blocks_delays_no_other() {
+    fn blocked_task_delays_no_other() {
         let tasks = Tasks::start().unwrap();
         let (to, reported) = mpsc::channel();
         let (_never, blocks) = mpsc::channel::<()>();
@@ -252,40 +255,42 @@ mod tests {
                 })
             })
             .collect();
-        let task = tasks.add(|_| tells(to, "run"));
+        let task = tasks.add(|_| reports(to, "run"));
         assert_eq!(reported.recv_timeout(SOON), Ok("run"));
         task.wake();
         assert_eq!(reported.recv_timeout(SOON), Ok("run"));
     }
 
-    /// A task that waits each time it runs until it is told when to run next.
+    /// Adds a task that waits in each run for the time until the next one.
     fn gated(tasks: &Tasks, begun: &Sender<&'static str>) -> (Task, Sender<Duration>) {
         let (go, goes) = mpsc::channel();
         let begun = begun.clone();
         let task = tasks.add(|_| {
             move || {
                 let _ = begun.send("begun");
-                Instant::now() + goes.recv().unwrap_or(FAR)
+                Instant::now() + goes.recv().unwrap_or(IDLE_WAIT)
             }
         });
         (task, go)
     }
 
-    /// The thread that ran it ends, and those that stay have waited since before.
+    /// The thread of the last run ends. The idle threads began to wait before that run.
     #[test]
-    fn task_runs_again_in_its_own_time_when_its_thread_has_ended() {
+    fn task_is_rescheduled_after_its_thread_ends() {
         let tasks = Tasks::start().unwrap();
         let (begun, begins) = mpsc::channel();
         let (_timed, timed) = gated(&tasks, &begun);
-        let others: Vec<_> = (0..=SPARE).map(|_| gated(&tasks, &begun)).collect();
+        let others: Vec<_> = (0..=MAX_IDLE_THREADS)
+            .map(|_| gated(&tasks, &begun))
+            .collect();
         for _ in 0..others.len() + 1 {
             begins.recv_timeout(SOON).unwrap();
         }
         for (_, go) in &others {
-            go.send(FAR).unwrap();
+            go.send(IDLE_WAIT).unwrap();
         }
         let until = Instant::now() + SOON;
-        while tasks.0.lock().idle < SPARE {
+        while tasks.0.lock().idle < MAX_IDLE_THREADS {
             assert!(Instant::now() < until);
             thread::sleep(Duration::from_millis(5));
         }
@@ -293,23 +298,23 @@ mod tests {
         assert_eq!(begins.recv_timeout(SOON), Ok("begun"));
     }
 
-    /// A thread that goes from one task to the next tells those that wait when the first
-    /// is due again.
+    /// A thread that takes the next task must tell the idle threads when its last task is due
+    /// again.
     #[test]
-    fn task_that_blocks_does_not_keep_another_from_its_own_time() {
+    fn blocked_task_does_not_delay_a_rescheduled_one() {
         let tasks = Tasks::start().unwrap();
         let (begun, begins) = mpsc::channel();
         let (blocks, never) = gated(&tasks, &begun);
         begins.recv_timeout(SOON).unwrap();
         let (_timed, timed) = gated(&tasks, &begun);
         begins.recv_timeout(SOON).unwrap();
-        never.send(FAR).unwrap();
+        never.send(IDLE_WAIT).unwrap();
         let until = Instant::now() + SOON;
-        while tasks.0.lock().idle < SPARE {
+        while tasks.0.lock().idle < MAX_IDLE_THREADS {
             assert!(Instant::now() < until);
             thread::sleep(Duration::from_millis(5));
         }
-        // As if its time had come just now: nobody is woken for it.
+        // Makes the task due without waking a thread.
         let mut state = tasks.0.lock();
         state.tasks.get_mut(&blocks.0.id).unwrap().due = Some(Instant::now());
         drop(state);
@@ -328,7 +333,7 @@ mod tests {
             move || {
                 let _ = begun.send(());
                 let _ = goes.recv();
-                Instant::now() + FAR
+                Instant::now() + IDLE_WAIT
             }
         });
         begins.recv_timeout(SOON).unwrap();
@@ -342,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_end_when_there_is_no_work_for_them() {
+    fn surplus_threads_end() {
         let tasks = Tasks::start().unwrap();
         let (to, reported) = mpsc::channel();
         let many: Vec<_> = (0..50)
@@ -352,7 +357,7 @@ mod tests {
                     move || {
                         thread::sleep(Duration::from_millis(20));
                         let _ = to.send(());
-                        Instant::now() + FAR
+                        Instant::now() + IDLE_WAIT
                     }
                 })
             })
@@ -361,8 +366,8 @@ mod tests {
             reported.recv_timeout(SOON).unwrap();
         }
         let until = Instant::now() + SOON;
-        // One is here, the others have it from their threads.
-        while Arc::strong_count(&tasks.0) > 1 + SPARE {
+        // `tasks` has one reference and each thread another.
+        while Arc::strong_count(&tasks.0) > 1 + MAX_IDLE_THREADS {
             assert!(Instant::now() < until, "{}", Arc::strong_count(&tasks.0));
             thread::sleep(Duration::from_millis(5));
         }
