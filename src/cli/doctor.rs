@@ -91,14 +91,14 @@ impl<W: Write> Report<W> {
     }
 
     fn write_service(&mut self, sources: &[Source]) -> io::Result<()> {
-        let until = Instant::now() + client::PATIENCE;
-        let service = match Client::find(&service_sockets(None), until) {
+        let until = Instant::now() + client::DEFAULT_TIMEOUT;
+        let service = match Client::connect_first(&service_sockets(None), until) {
             Ok(service) => service,
-            Err(ConnectError::None) => return self.line("service", "none is running"),
+            Err(ConnectError::NotRunning) => return self.line("service", "none is running"),
             Err(error) => return self.problem(&error.to_string()),
         };
         let hello = service.hello();
-        let state = match SourcePlace::are(&hello.sources, sources) {
+        let state = match SourcePlace::are_same(&hello.sources, sources) {
             true => "with these sources",
             false => "with other sources; SIGHUP makes it read the configuration again",
         };

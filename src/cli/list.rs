@@ -229,7 +229,7 @@ fn report_outcome(
 /// sources, searches for the same marker, and its last listings were complete.
 ///
 /// Takes at most half of the time until `until`, so that the other half is left for a listing
-/// by this process; and at most [`client::PATIENCE`] if no source is a command.
+/// by this process; and at most [`client::DEFAULT_TIMEOUT`] if no source is a command.
 fn sessions_of_service(
     args: &ListArgs,
     selection: &SourceSelection,
@@ -240,10 +240,10 @@ fn sessions_of_service(
     }
     let now = Instant::now();
     let half = until.saturating_duration_since(now) / 2;
-    let soon = now + client::PATIENCE.min(half);
-    let mut service = Client::find(&service_sockets(None), soon).ok()?;
+    let soon = now + client::DEFAULT_TIMEOUT.min(half);
+    let mut service = Client::connect_first(&service_sockets(None), soon).ok()?;
     let is_remote = |source: &Source| matches!(source.place, Place::Remote(_));
-    service.must_answer_before(match selection.sources.iter().any(is_remote) {
+    service.set_deadline(match selection.sources.iter().any(is_remote) {
         true => now + half,
         false => soon,
     });
@@ -254,10 +254,10 @@ fn sessions_of_service(
     {
         return None;
     }
-    let is_selected = |place: &SourcePlace| selection.sources.iter().any(|one| place.is(one));
+    let is_selected = |place: &SourcePlace| selection.sources.iter().any(|one| place.is_same(one));
     let others = hello.sources.iter().filter(|place| !is_selected(place));
     let others: Vec<_> = others.map(|place| place.source.clone()).collect();
-    let snapshot = service.sessions_now().ok()?;
+    let snapshot = service.refresh().ok()?;
     let is_usable = snapshot.sources.iter().all(|source| {
         let state = source.health.state.as_str();
         match others.contains(&source.source) {

@@ -101,7 +101,7 @@ fn process_lister(path: Option<&Path>) -> Result<ProcessLister, Failure> {
 fn service_sockets(state_dir: Option<&Path>) -> Vec<PathBuf> {
     match state_dir {
         Some(named) => vec![named.join("socket")],
-        None => socket::places(dirs::state_dir().as_deref()),
+        None => socket::paths(dirs::state_dir().as_deref()),
     }
 }
 

@@ -27,8 +27,8 @@ pub(super) struct StatusArgs {
 }
 
 pub(super) fn run(args: &StatusArgs) -> anyhow::Result<u8> {
-    let until = Instant::now() + client::PATIENCE;
-    let mut service = Client::find(&service_sockets(args.state_dir.as_deref()), until)
+    let until = Instant::now() + client::DEFAULT_TIMEOUT;
+    let mut service = Client::connect_first(&service_sockets(args.state_dir.as_deref()), until)
         .map_err(|error| anyhow!("{error}"))?;
     let status = service.status().context("the service does not answer")?;
     let mut out = results();

@@ -16,11 +16,11 @@ pub(super) struct StopArgs {
 }
 
 pub(super) fn run(args: &StopArgs) -> anyhow::Result<u8> {
-    let until = Instant::now() + client::PATIENCE;
-    let service = match Client::find(&service_sockets(args.state_dir.as_deref()), until) {
+    let until = Instant::now() + client::DEFAULT_TIMEOUT;
+    let service = match Client::connect_first(&service_sockets(args.state_dir.as_deref()), until) {
         Ok(service) => service,
         // The message of this error explains how to start a service.
-        Err(ConnectError::None) => bail!("no service is running"),
+        Err(ConnectError::NotRunning) => bail!("no service is running"),
         Err(error) => bail!("{error}"),
     };
     let pid = service.hello().pid;

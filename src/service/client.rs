@@ -1,9 +1,9 @@
-//! Asking a running service.
+//! The client of a running service.
 //!
-//! There are more answers than yes and no: nobody may be there, or somebody who does not
-//! answer, who is of another version, or who has no room. [`ConnectError`] tells them apart,
-//! for a program to decide and a person to act. Nothing here waits longer than it was told
-//! to, whatever is at the other end.
+//! A connection can fail in several ways: no service may be running, or one that does not
+//! respond, has another version, or has no free connection. [`ConnectError`] tells them apart,
+//! so that a program can decide what to do. No call blocks longer than its deadline, whatever
+//! the other side does.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -21,62 +21,62 @@ use super::protocol::{ByeCode, Hello, PROTOCOL};
 use crate::entry::Sourced;
 use crate::source::SourceName;
 
-/// How long a service may take to answer, where nobody says otherwise.
-pub const PATIENCE: Duration = Duration::from_secs(2);
+/// How long to wait for a service by default.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The longest line that is read, in bytes: the snapshot of a large index.
-const LONGEST: u64 = 256 << 20;
+/// The length of the longest accepted line, in bytes: the snapshot of a large index.
+const MAX_LINE_BYTES: u64 = 256 << 20;
 
 /// A connection to a running service.
 #[derive(Debug)]
 pub struct Client {
     hello: Hello,
-    stream: BufReader<Bounded>,
+    stream: BufReader<DeadlineStream>,
 }
 
-/// Why a service cannot be asked.
+/// Why a connection to a service failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConnectError {
-    /// None is running there.
-    None,
-    /// A process has the socket and does not answer.
+    /// No service is running there.
+    NotRunning,
+    /// A process has the socket and does not respond.
     NoAnswer {
-        /// Its process id, where the system tells.
+        /// Its process id, if the system reports it.
         pid: Option<u32>,
     },
-    /// It is of another version, which cannot be talked to.
+    /// The service has another version of the protocol.
     OtherVersion {
         /// Its process id.
         pid: u32,
         /// Its version.
         version: String,
-        /// The protocol it speaks.
+        /// The version of its protocol.
         protocol: u32,
     },
-    /// It answers as many programs as it can.
+    /// The service has as many connections as it accepts.
     Full {
-        /// Its process id, where the system tells.
+        /// Its process id, if the system reports it.
         pid: Option<u32>,
     },
-    /// The socket is another user's.
+    /// The socket belongs to another user.
     OtherUser,
 }
 
 impl fmt::Display for ConnectError {
-    /// A sentence with the way out.
+    /// Writes the problem and what to do about it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let process = |pid: &Option<u32>| match pid {
             Some(pid) => format!("process {pid}"),
             None => "a process".to_owned(),
         };
         match self {
-            Self::None => {
+            Self::NotRunning => {
                 f.write_str("no service is running; start one with `opencode-sessions serve`")
             }
             Self::NoAnswer { pid } => write!(
                 f,
-                "{} is the service and does not answer: restart it, with `systemctl --user \
-                 restart opencode-sessions` where systemd started it, or end it",
+                "the service ({}) does not answer; stop it, or restart it with `systemctl --user \
+                 restart opencode-sessions` if systemd started it",
                 process(pid)
             ),
             Self::OtherVersion {
@@ -85,54 +85,53 @@ impl fmt::Display for ConnectError {
                 protocol,
             } => write!(
                 f,
-                "process {pid} is the service, has version {} and speaks protocol {protocol}; \
-                 this is version {} and speaks protocol {PROTOCOL}: restart it",
+                "the service (process {pid}) has version {} and protocol {protocol}, this program \
+                 has version {} and protocol {PROTOCOL}; restart the service",
                 crate::text::one_line(version),
                 crate::wire::VERSION
             ),
             Self::Full { pid } => write!(
                 f,
-                "{} is the service and already answers as many programs as it can: end some \
-                 of them",
+                "the service ({}) has too many connections; stop some of the connected programs",
                 process(pid)
             ),
             Self::OtherUser => f.write_str(
-                "the service's socket is another user's, and is not used: see the directory \
-                 that XDG_RUNTIME_DIR names",
+                "the service's socket belongs to another user; check the directory that \
+                 XDG_RUNTIME_DIR names",
             ),
         }
     }
 }
 
-/// What a service knows.
+/// The `snapshot` event as a client reads it. Fields that it does not need are ignored.
 #[derive(Debug, Clone, Deserialize)]
-pub struct ServiceSnapshot {
-    /// Its sources.
-    pub sources: Vec<ServiceSource>,
-    /// Its sessions.
+pub struct ReceivedSnapshot {
+    /// The sources.
+    pub sources: Vec<ReceivedSource>,
+    /// The sessions.
     pub sessions: Vec<Sourced>,
 }
 
-/// A source of a service.
+/// A source in a snapshot.
 #[derive(Debug, Clone, Deserialize)]
-pub struct ServiceSource {
-    /// What it is called.
+pub struct ReceivedSource {
+    /// The name of the source.
     pub source: SourceName,
-    /// How it is doing.
-    pub health: ServiceHealth,
+    /// Its health.
+    pub health: ReceivedHealth,
 }
 
-/// How a source is doing: by name, so that a newer service may have another.
+/// The health of a source in a snapshot: a name, since a newer service may have others.
 #[derive(Debug, Clone, Deserialize)]
-pub struct ServiceHealth {
+pub struct ReceivedHealth {
     /// `ok`, `failing`, …
     pub state: String,
 }
 
-/// The type of the event in a line. Where it comes first, as every service says it, the
-/// rest is not read: a snapshot has megabytes.
+/// Returns the type of the event in a line, if it has one. Services write the type first, and
+/// then the rest of the line is not parsed: a snapshot can have megabytes.
 #[must_use]
-pub fn type_of(line: &[u8]) -> Option<String> {
+pub fn event_type(line: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Typed {
         r#type: String,
@@ -148,142 +147,109 @@ pub fn type_of(line: &[u8]) -> Option<String> {
 }
 
 impl Client {
-    /// Connects to the first of `places` at which a service of this protocol answers
+    /// Connects to the first of these sockets at which a service of this protocol answers
     /// before `until`.
     ///
     /// # Errors
     ///
-    /// Where there is none: what is most worth knowing of those that are there.
-    pub fn find(places: &[PathBuf], until: Instant) -> Result<Self, ConnectError> {
-        let mut why = ConnectError::None;
-        for place in places {
-            match Self::at(place, until) {
+    /// Returns the first error other than [`ConnectError::NotRunning`] if no connection
+    /// succeeds, and [`ConnectError::NotRunning`] if there is no other.
+    pub fn connect_first(sockets: &[PathBuf], until: Instant) -> Result<Self, ConnectError> {
+        let mut first_error = ConnectError::NotRunning;
+        for socket in sockets {
+            match Self::connect(socket, until) {
                 Ok(client) => return Ok(client),
-                Err(ConnectError::None) => {}
-                Err(other) if why == ConnectError::None => why = other,
+                Err(ConnectError::NotRunning) => {}
+                Err(error) if first_error == ConnectError::NotRunning => first_error = error,
                 Err(_) => {}
             }
         }
-        Err(why)
+        Err(first_error)
     }
 
-    /// Connects to the service at `place`, which must answer before `until`.
+    /// Connects to the service at `socket`, which must answer before `until`.
     ///
     /// # Errors
     ///
-    /// Why not.
-    pub fn at(place: &Path, until: Instant) -> Result<Self, ConnectError> {
-        let stream = connect(place)?;
-        if !peer::is_of_this_user(&stream) {
+    /// Returns the reason if no service of this protocol answers in time.
+    pub fn connect(socket: &Path, until: Instant) -> Result<Self, ConnectError> {
+        let stream = connect_stream(socket)?;
+        if !peer::is_same_user(&stream) {
             return Err(ConnectError::OtherUser);
         }
         let pid = peer::pid(&stream);
-        let mut stream = BufReader::new(Bounded { stream, until });
+        let mut stream = BufReader::new(DeadlineStream { stream, until });
         let mut line = Vec::new();
         read_line(&mut stream, &mut line).map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ConnectError::NoAnswer { pid },
-            // It ends, or ended while it was asked.
-            _ => ConnectError::None,
+            // The service is ending or has ended since.
+            _ => ConnectError::NotRunning,
         })?;
-        match type_of(&line).as_deref() {
-            Some("hello") => {}
-            Some("bye") => {
-                #[derive(Deserialize)]
-                struct Bye {
-                    code: ByeCode,
-                }
-                return Err(match serde_json::from_slice(&line) {
-                    Ok(Bye {
-                        code: ByeCode::Full,
-                    }) => ConnectError::Full { pid },
-                    // It is just ending.
-                    _ => ConnectError::None,
-                });
-            }
-            _ => return Err(ConnectError::NoAnswer { pid }),
-        }
-        /// What every version says.
-        #[derive(Deserialize)]
-        struct Version {
-            protocol: u32,
-            version: String,
-            pid: u32,
-        }
-        let Ok(they) = serde_json::from_slice::<Version>(&line) else {
-            return Err(ConnectError::NoAnswer { pid });
-        };
-        match serde_json::from_slice::<Hello>(&line) {
-            Ok(hello) if hello.protocol == PROTOCOL => Ok(Self { hello, stream }),
-            _ => Err(ConnectError::OtherVersion {
-                pid: they.pid,
-                version: they.version,
-                protocol: they.protocol,
-            }),
-        }
+        let hello = parse_hello(&line, pid)?;
+        Ok(Self { hello, stream })
     }
 
-    /// Who answers.
+    /// Returns the `hello` of the service.
     #[must_use]
     pub fn hello(&self) -> &Hello {
         &self.hello
     }
 
-    /// From now on it may take until then.
-    pub fn must_answer_before(&mut self, until: Instant) {
+    /// Sets the deadline of all further calls.
+    pub fn set_deadline(&mut self, until: Instant) {
         self.stream.get_mut().until = until;
     }
 
-    /// All that is so now: the service lists what may have changed, then says what it
-    /// knows.
+    /// Refreshes all sources and returns the snapshot after that.
     ///
     /// # Errors
     ///
-    /// Where it does not say so in time.
-    pub fn sessions_now(&mut self) -> io::Result<ServiceSnapshot> {
-        self.say("refresh")?;
+    /// Returns an error if the service does not answer in time.
+    pub fn refresh(&mut self) -> io::Result<ReceivedSnapshot> {
+        self.send("refresh")?;
         let (mut line, mut snapshot) = (Vec::new(), Vec::new());
-        // Of the first snapshot, which comes unasked, or the last one.
-        let mut is_old = true;
+        // The first snapshot comes by itself. If no event follows it, it is still current.
+        let mut is_stale = true;
         loop {
             read_line(&mut self.stream, &mut line)?;
-            match type_of(&line).as_deref() {
+            match event_type(&line).as_deref() {
                 Some("snapshot") => {
                     std::mem::swap(&mut line, &mut snapshot);
-                    is_old = false;
+                    is_stale = false;
                 }
-                Some("change" | "health") => is_old = true,
+                Some("change" | "health") => is_stale = true,
                 Some("reply") => break,
                 _ => {}
             }
         }
-        if is_old {
-            self.say("snapshot")?;
-            return self.read("snapshot");
+        if is_stale {
+            self.send("snapshot")?;
+            return self.read_event("snapshot");
         }
         Ok(serde_json::from_slice(&snapshot)?)
     }
 
-    /// How the service is doing, as it says it.
+    /// Returns the status of the service, as JSON.
     ///
     /// # Errors
     ///
-    /// Where it does not say so in time.
+    /// Returns an error if the service does not answer in time.
     pub fn status(&mut self) -> io::Result<Value> {
         #[derive(Deserialize)]
         struct Reply {
             status: Value,
         }
-        self.say("status")?;
-        Ok(self.read::<Reply>("reply")?.status)
+        self.send("status")?;
+        Ok(self.read_event::<Reply>("reply")?.status)
     }
 
-    /// Ends the service, for all, and waits until it has ended.
+    /// Ends the service for all subscribers, and waits until it has ended.
     ///
     /// # Errors
     ///
-    /// Where it does not end in time.
+    /// Returns an error if the service does not end in time.
     pub fn stop(mut self) -> io::Result<()> {
-        self.say("stop")?;
+        self.send("stop")?;
         let mut line = Vec::new();
         loop {
             match read_line(&mut self.stream, &mut line) {
@@ -294,17 +260,17 @@ impl Client {
         }
     }
 
-    fn say(&mut self, command: &str) -> io::Result<()> {
+    fn send(&mut self, command: &str) -> io::Result<()> {
         let line = format!("{{\"type\":\"{command}\"}}\n");
         self.stream.get_mut().write_all(line.as_bytes())
     }
 
-    /// The connection as it is after the `hello`, without the client's patience;
-    /// and what was read of it already.
+    /// Returns the connection without a deadline, and the bytes after the `hello` that were
+    /// already read from it.
     ///
     /// # Errors
     ///
-    /// Where the system refuses.
+    /// Returns an error if the timeouts of the stream cannot be removed.
     pub fn into_stream(self) -> io::Result<(Vec<u8>, UnixStream)> {
         let read = self.stream.buffer().to_vec();
         let stream = self.stream.into_inner().stream;
@@ -313,31 +279,72 @@ impl Client {
         Ok((read, stream))
     }
 
-    /// The next line of this type; others are passed over.
-    fn read<T: DeserializeOwned>(&mut self, wanted: &str) -> io::Result<T> {
+    /// Reads the next event of this type and skips others.
+    fn read_event<T: DeserializeOwned>(&mut self, wanted: &str) -> io::Result<T> {
         let mut line = Vec::new();
         loop {
             read_line(&mut self.stream, &mut line)?;
-            if type_of(&line).as_deref() == Some(wanted) {
+            if event_type(&line).as_deref() == Some(wanted) {
                 return Ok(serde_json::from_slice(&line)?);
             }
         }
     }
 }
 
-/// A connection, without waiting: a process that is stopped takes no more of them.
-pub(super) fn connect(place: &Path) -> Result<UnixStream, ConnectError> {
-    let no_socket = |_| ConnectError::None;
+/// Parses the first line of a service, which is not a `hello` if the service has no free
+/// connection or is ending.
+fn parse_hello(line: &[u8], pid: Option<u32>) -> Result<Hello, ConnectError> {
+    #[derive(Deserialize)]
+    struct Bye {
+        code: ByeCode,
+    }
+    /// The fields that the `hello` of every version has.
+    #[derive(Deserialize)]
+    struct AnyHello {
+        protocol: u32,
+        version: String,
+        pid: u32,
+    }
+    match event_type(line).as_deref() {
+        Some("hello") => {}
+        Some("bye") => {
+            return Err(match serde_json::from_slice(line) {
+                Ok(Bye {
+                    code: ByeCode::Full,
+                }) => ConnectError::Full { pid },
+                // The service is ending.
+                _ => ConnectError::NotRunning,
+            });
+        }
+        _ => return Err(ConnectError::NoAnswer { pid }),
+    }
+    let Ok(any) = serde_json::from_slice::<AnyHello>(line) else {
+        return Err(ConnectError::NoAnswer { pid });
+    };
+    match serde_json::from_slice::<Hello>(line) {
+        Ok(hello) if hello.protocol == PROTOCOL => Ok(hello),
+        _ => Err(ConnectError::OtherVersion {
+            pid: any.pid,
+            version: any.version,
+            protocol: any.protocol,
+        }),
+    }
+}
+
+/// Connects without blocking. A blocking call would hang if the process at the other end is
+/// stopped and its backlog is full.
+pub(super) fn connect_stream(path: &Path) -> Result<UnixStream, ConnectError> {
+    let not_running = |_| ConnectError::NotRunning;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let address = SocketAddrUnix::new(place).map_err(no_socket)?;
+    let address = SocketAddrUnix::new(path).map_err(not_running)?;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-        .map_err(no_socket)?;
+        .map_err(not_running)?;
     match rustix::net::connect(&socket, &address) {
         Ok(()) => {}
         Err(rustix::io::Errno::AGAIN) => return Err(ConnectError::NoAnswer { pid: None }),
-        Err(_) => return Err(ConnectError::None),
+        Err(_) => return Err(ConnectError::NotRunning),
     }
-    rustix::io::ioctl_fionbio(&socket, false).map_err(no_socket)?;
+    rustix::io::ioctl_fionbio(&socket, false).map_err(not_running)?;
     Ok(UnixStream::from(socket))
 }
 
@@ -345,25 +352,29 @@ pub(super) fn connect(place: &Path) -> Result<UnixStream, ConnectError> {
 ///
 /// # Errors
 ///
-/// Where it fails, there is no whole line more, or it is longer than any that a service
-/// says.
+/// Returns [`io::ErrorKind::UnexpectedEof`] if the stream ends within the line or before it, or
+/// if the line is longer than 256 MiB, and otherwise the errors of `stream`.
 pub fn read_line(stream: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<()> {
     line.clear();
-    stream.by_ref().take(LONGEST).read_until(b'\n', line)?;
+    stream
+        .by_ref()
+        .take(MAX_LINE_BYTES)
+        .read_until(b'\n', line)?;
     match line.last() {
         Some(b'\n') => Ok(()),
         _ => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }
 
-/// A stream that is neither read nor written past a moment, however little comes at a time.
+/// A stream whose reads and writes fail with [`io::ErrorKind::TimedOut`] after a deadline, also
+/// if the peer sends a few bytes at a time.
 #[derive(Debug)]
-struct Bounded {
+struct DeadlineStream {
     stream: UnixStream,
     until: Instant,
 }
 
-impl Bounded {
+impl DeadlineStream {
     fn left(&self) -> io::Result<Duration> {
         let left = self.until.saturating_duration_since(Instant::now());
         match left.is_zero() {
@@ -373,14 +384,14 @@ impl Bounded {
     }
 }
 
-impl Read for Bounded {
+impl Read for DeadlineStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.stream.set_read_timeout(Some(self.left()?))?;
         self.stream.read(buffer)
     }
 }
 
-impl Write for Bounded {
+impl Write for DeadlineStream {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         self.stream.set_write_timeout(Some(self.left()?))?;
         self.stream.write(buffer)

@@ -1,9 +1,8 @@
-//! What a service is told: one JSON object a line.
+//! The commands that a service accepts: one JSON object per line.
 //!
-//! Every line gets exactly one reply. A line that is a JSON object is answered with its
-//! `id`, whatever else is wrong with it; fields that are not known are ignored, so that a
-//! newer program can ask an older service. An error has a code for programs and a sentence
-//! for people.
+//! Every line gets exactly one reply. The reply to a JSON object has its `id`, even if the
+//! command is invalid. Unknown fields are ignored, so that a newer program can use an older
+//! service. An error has a code for programs and a message for people.
 
 use std::fmt;
 
@@ -14,71 +13,75 @@ use crate::index::View;
 use crate::session::SessionId;
 use crate::wire::limits;
 
-/// The longest `id` that is echoed, in bytes of JSON.
-const LONGEST_ID: usize = 1024;
+/// The names of all commands, for messages.
+const NAMES: &str = "refresh, snapshot, subscribe, status, get, roots, shutdown or stop";
 
-/// What a caller gives a command to know its reply by: any JSON value but null.
+/// The length of the longest `id`, in bytes of JSON.
+const MAX_ID_BYTES: usize = 1024;
+
+/// Identifies a command, so that the caller recognizes the reply: any JSON value but null.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct CommandId(Value);
 
 impl CommandId {
-    /// Of this value; `None` for null and for one that is too long to be echoed.
+    /// Returns the id with this value, or `None` if it is null or longer than 1024 bytes of
+    /// JSON.
     #[must_use]
     pub fn new(value: Value) -> Option<Self> {
-        let is_short = |value: &Value| value.to_string().len() <= LONGEST_ID;
+        let is_short = |value: &Value| value.to_string().len() <= MAX_ID_BYTES;
         (!value.is_null() && is_short(&value)).then_some(Self(value))
     }
 }
 
-/// Something a service is told to do.
+/// A command to a service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Command {
-    /// Make sure that what is known is what there is now: list what may have changed.
+    /// Bring the index up to date: list each source that may have changed.
     Refresh,
-    /// Say all that is known.
+    /// Send a snapshot of all known sessions.
     Snapshot,
-    /// Tell this reader of these sessions from now on, beginning with a snapshot.
+    /// Change which sessions this subscriber sees, beginning with a snapshot.
     Subscribe(View),
-    /// Say how the service is doing.
+    /// Report the status of the service.
     Status,
     /// Look up these sessions, 1 to 1000.
     Get(Vec<SessionId>),
-    /// Find the roots of these sessions, 1 to 1000.
+    /// Find the root sessions of these sessions, 1 to 1000.
     Roots(Vec<SessionId>),
-    /// End what this reader is a part of: the service, for the host that started it; the
-    /// connection, for others.
+    /// End the service if the host that started it sends this, and otherwise only the
+    /// connection.
     Shutdown,
-    /// End the service, for all.
+    /// End the service for all subscribers.
     Stop,
 }
 
-/// Why a command does nothing.
+/// Why a command was rejected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CommandError {
-    /// For programs.
+    /// The code for programs.
     pub code: ErrorCode,
-    /// For people.
+    /// The message for people.
     pub message: String,
 }
 
-/// Why a command does nothing, for programs: never renamed.
+/// Why a command was rejected, for programs. Names are never changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ErrorCode {
-    /// The line is no JSON object.
+    /// The line is not a JSON object.
     NotAnObject,
-    /// The line is longer than any command.
+    /// The line is longer than 1 MiB.
     TooLong,
-    /// There is no such command.
+    /// The command does not exist.
     UnknownCommand,
-    /// A field of the command is missing or cannot be what it is.
+    /// A field of the command is missing or has an invalid value.
     Invalid,
-    /// Too much is on its way; ask again later.
+    /// Too many look-ups are running; retry later.
     Busy,
-    /// The system gives no thread for it.
+    /// A thread for the command cannot be spawned.
     NoThread,
 }
 
@@ -91,12 +94,12 @@ impl CommandError {
     }
 }
 
-/// One line of a reader: a command, or what is wrong with it.
+/// One line of a subscriber: a command, or why it was rejected.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CommandLine {
-    /// For its reply.
+    /// The id for the reply.
     pub id: Option<CommandId>,
-    /// What to do.
+    /// The command.
     pub command: Result<Command, CommandError>,
 }
 
@@ -110,7 +113,7 @@ impl From<Command> for CommandLine {
 }
 
 impl CommandLine {
-    /// This command, whose reply is to have this id.
+    /// Returns a command with an id.
     #[must_use]
     pub fn with_id(command: Command, id: impl Into<Value>) -> Self {
         Self {
@@ -119,40 +122,40 @@ impl CommandLine {
         }
     }
 
-    /// What a line says.
+    /// Parses a line.
     #[must_use]
     pub fn parse(line: &[u8]) -> Self {
         match serde_json::from_slice::<Map<String, Value>>(line) {
             Ok(mut object) => {
-                let given = object.remove("id").unwrap_or_default();
-                let is_given = !given.is_null();
-                let id = CommandId::new(given);
-                let command = match id.is_some() || !is_given {
-                    true => command(&object),
+                let value = object.remove("id").unwrap_or_default();
+                let has_id = !value.is_null();
+                let id = CommandId::new(value);
+                let command = match id.is_some() || !has_id {
+                    true => parse_command(&object),
                     false => Err(CommandError::new(
                         ErrorCode::Invalid,
-                        format!("\"id\" is longer than {LONGEST_ID} bytes of JSON"),
+                        format!("\"id\" is longer than {MAX_ID_BYTES} bytes of JSON"),
                     )),
                 };
                 Self { id, command }
             }
-            Err(_) => Self::failed(
+            Err(_) => Self::rejected(
                 ErrorCode::NotAnObject,
-                "a command is one JSON object a line, such as {\"type\":\"refresh\",\"id\":1}",
+                "not a JSON object; expected one per line, such as {\"type\":\"refresh\",\"id\":1}",
             ),
         }
     }
 
-    /// A line that is longer than any command.
+    /// Returns the rejection of a line that is longer than `limit_bytes`.
     #[must_use]
-    pub fn too_long(most: u64) -> Self {
-        Self::failed(
+    pub fn too_long(limit_bytes: u64) -> Self {
+        Self::rejected(
             ErrorCode::TooLong,
-            &format!("a command is at most {most} bytes long"),
+            &format!("line too long; a command has at most {limit_bytes} bytes"),
         )
     }
 
-    fn failed(code: ErrorCode, message: &str) -> Self {
+    fn rejected(code: ErrorCode, message: &str) -> Self {
         Self {
             id: None,
             command: Err(CommandError::new(code, message)),
@@ -160,70 +163,66 @@ impl CommandLine {
     }
 }
 
-fn command(object: &Map<String, Value>) -> Result<Command, CommandError> {
+fn parse_command(object: &Map<String, Value>) -> Result<Command, CommandError> {
     let invalid = |message: String| Err(CommandError::new(ErrorCode::Invalid, message));
     match object.get("type").map(Value::as_str) {
         Some(Some("refresh")) => Ok(Command::Refresh),
         Some(Some("snapshot")) => Ok(Command::Snapshot),
         Some(Some("subscribe")) => Ok(Command::Subscribe(View {
-            children: flag(object, "children")?,
-            archived: flag(object, "archived")?,
+            children: optional_bool(object, "children")?,
+            archived: optional_bool(object, "archived")?,
         })),
         Some(Some("status")) => Ok(Command::Status),
-        Some(Some("get")) => ids(object).map(Command::Get),
-        Some(Some("roots")) => ids(object).map(Command::Roots),
+        Some(Some("get")) => session_ids(object).map(Command::Get),
+        Some(Some("roots")) => session_ids(object).map(Command::Roots),
         Some(Some("shutdown")) => Ok(Command::Shutdown),
         Some(Some("stop")) => Ok(Command::Stop),
         Some(Some(other)) => Err(CommandError::new(
             ErrorCode::UnknownCommand,
-            format!(
-                "there is no command {}; there are refresh, snapshot, subscribe, status, get, \
-                 roots, shutdown and stop",
-                quoted(other)
-            ),
+            format!("unknown command {}; expected {NAMES}", quote(other)),
         )),
-        Some(None) => invalid("\"type\" is not a text".to_owned()),
-        None => invalid("\"type\" is missing: it says which command this is".to_owned()),
+        Some(None) => invalid(format!("\"type\" is not a string; expected {NAMES}")),
+        None => invalid(format!("missing \"type\"; expected {NAMES}")),
     }
 }
 
-fn flag(object: &Map<String, Value>, name: &str) -> Result<bool, CommandError> {
+fn optional_bool(object: &Map<String, Value>, name: &str) -> Result<bool, CommandError> {
     match object.get(name) {
         None | Some(Value::Null) => Ok(false),
         Some(Value::Bool(flag)) => Ok(*flag),
         Some(_) => {
-            let message = format!("\"{name}\" is neither true nor false");
+            let message = format!("\"{name}\" is not a boolean");
             Err(CommandError::new(ErrorCode::Invalid, message))
         }
     }
 }
 
-fn ids(object: &Map<String, Value>) -> Result<Vec<SessionId>, CommandError> {
+fn session_ids(object: &Map<String, Value>) -> Result<Vec<SessionId>, CommandError> {
     let invalid = |message| CommandError::new(ErrorCode::Invalid, message);
     let ids = object
         .get("ids")
         .and_then(Value::as_array)
-        .ok_or_else(|| invalid("\"ids\" is not a list of session ids".to_owned()))?;
+        .ok_or_else(|| invalid("\"ids\" is not an array of session ids".to_owned()))?;
     if !(1..=limits::IDS).contains(&ids.len()) {
         let message = format!(
-            "\"ids\" has {} ids; 1 to {} can be asked for at once",
+            "\"ids\" has {} ids; expected 1 to {}",
             ids.len(),
             limits::IDS
         );
         return Err(invalid(message));
     }
     let id = |(at, id): (usize, &Value)| {
-        let what = format!("number {} of \"ids\"", at + 1);
+        let which = format!("session id {} of \"ids\"", at + 1);
         let text = id
             .as_str()
-            .ok_or_else(|| invalid(format!("{what} is not a text")))?;
-        SessionId::new(text).map_err(|why| invalid(format!("{what} is no session id: {why}")))
+            .ok_or_else(|| invalid(format!("{which} is not a string")))?;
+        SessionId::new(text).map_err(|error| invalid(format!("{which} is invalid: {error}")))
     };
     ids.iter().enumerate().map(id).collect()
 }
 
-/// A part of what somebody wrote, as JSON.
-fn quoted(text: &str) -> String {
+/// Returns at most 40 characters of the text as a JSON string, for a message.
+fn quote(text: &str) -> String {
     let short: String = text.chars().take(40).collect();
     Value::from(short).to_string()
 }
@@ -234,8 +233,8 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn every_object_is_answered_with_its_id_and_unknown_fields_are_ignored() {
-        let long = "x".repeat(LONGEST_ID);
+    fn object_keeps_its_id_and_unknown_fields_are_ignored() {
+        let long = "x".repeat(MAX_ID_BYTES);
         let many = vec![json!("ses_1"); limits::IDS + 1];
         let parsed = |line: &Value| CommandLine::parse(line.to_string().as_bytes());
         for id in [
@@ -287,7 +286,7 @@ mod tests {
                 let got = parsed.command.as_ref().err();
                 assert_eq!(got.map(|error| error.code), code, "{line}");
                 let message = got.map(|error| error.message.as_str()).unwrap_or_default();
-                for word in ["enum", "variant", "struct", "expected", "line 1", "\u{1b}"] {
+                for word in ["enum", "variant", "struct", "line 1", "\u{1b}"] {
                     assert!(!message.contains(word), "{message}");
                 }
             }
@@ -315,7 +314,7 @@ mod tests {
         assert_eq!(
             refused,
             Err(ErrorCode::Invalid),
-            "nothing is done that cannot be told"
+            "a command whose reply cannot be recognized is rejected"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! What a service counts.
+//! The counters of a service, as its status reports them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -6,47 +6,47 @@ use std::time::Duration;
 use super::protocol::{Latency, Status};
 use super::source_task::ListingResult;
 
-/// How many of the last listings the latencies are of.
-const REMEMBERED: usize = 1024;
+/// The latencies are those of at most this many listings, the last ones.
+const MAX_LATENCIES: usize = 1024;
 
-/// Counts since the start.
+/// The counts since the start.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     spawns: u64,
     complete: u64,
     failures: BTreeMap<&'static str, u64>,
-    bytes: u64,
-    took: VecDeque<Duration>,
+    bytes_read: u64,
+    durations: VecDeque<Duration>,
 }
 
 impl Counters {
-    /// Counts helpers that were launched.
-    pub(super) fn spawned(&mut self, helpers: usize) {
+    /// Counts launched helpers.
+    pub(super) fn count_spawns(&mut self, helpers: usize) {
         self.spawns += helpers as u64;
     }
 
-    /// Counts a listing.
-    pub(super) fn listed(&mut self, listed: &ListingResult) {
-        self.bytes += listed.bytes;
+    /// Counts a listing that has ended.
+    pub(super) fn count_listing(&mut self, listed: &ListingResult) {
+        self.bytes_read += listed.bytes;
         let failure = listed.result.as_ref().err().map(|failure| failure.kind);
         // If nothing has changed, no helper was launched.
         if matches!(listed.result, Ok(None)) {
             return;
         }
         if failure != Some("thread") {
-            self.spawned(1);
+            self.count_spawns(1);
         }
         match failure {
             None => self.complete += 1,
             Some(kind) => *self.failures.entry(kind).or_default() += 1,
         }
-        if self.took.len() == REMEMBERED {
-            self.took.pop_front();
+        if self.durations.len() == MAX_LATENCIES {
+            self.durations.pop_front();
         }
-        self.took.push_back(listed.took);
+        self.durations.push_back(listed.took);
     }
 
-    /// The status, as far as it is counted here.
+    /// Returns a status with the counts; the caller sets the other fields.
     pub(super) fn status(&self) -> Status {
         Status {
             version: crate::wire::VERSION.to_owned(),
@@ -58,31 +58,32 @@ impl Counters {
             spawns: self.spawns,
             listings: self.complete,
             failures: self.failures.clone(),
-            latency: latency(self.took.iter().copied().collect()),
-            bytes_read: self.bytes,
-            memory: resident_memory(),
+            latency: latency(self.durations.iter().copied().collect()),
+            bytes_read: self.bytes_read,
+            memory: resident_bytes(),
             subscribers: 0,
         }
     }
 }
 
-fn latency(mut took: Vec<Duration>) -> Latency {
-    took.sort_unstable();
-    let Some(max) = took.last() else {
+fn latency(mut durations: Vec<Duration>) -> Latency {
+    durations.sort_unstable();
+    let Some(max) = durations.last() else {
         return Latency::default();
     };
-    // The smallest value that so many percent do not exceed.
-    let rank = |percent: usize| took[(took.len() * percent).div_ceil(100) - 1];
+    // Nearest rank: the smallest value that this many percent do not exceed.
+    let rank = |percent: usize| durations[(durations.len() * percent).div_ceil(100) - 1];
     let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
     Latency {
-        count: took.len(),
+        count: durations.len(),
         p50: ms(rank(50)),
         p99: ms(rank(99)),
         max: ms(*max),
     }
 }
 
-fn resident_memory() -> Option<u64> {
+/// Returns the resident memory of this process, or `None` on systems other than Linux.
+fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status
         .lines()
@@ -96,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_percentile_is_a_value_that_so_many_do_not_exceed() {
+    fn percentile_is_the_nearest_rank() {
         let of = |n: u64| latency((1..=n).rev().map(Duration::from_millis).collect());
         assert_eq!(of(0), Latency::default());
         assert_eq!(

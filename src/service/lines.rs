@@ -1,20 +1,21 @@
-//! Events and commands as lines: the same on standard input and output and on
-//! the socket.
+//! Events and commands as lines of JSON: the same on standard input and output and on the
+//! socket.
 
 use std::io::{self, BufRead, Read, Write};
 
 use super::{CommandLine, Handle, ReplyQueue, Subscription};
 
-/// The longest command, in bytes with its newline.
-pub const LONGEST: u64 = 1 << 20;
+/// The length of the longest command, in bytes with its newline.
+pub const MAX_COMMAND_BYTES: u64 = 1 << 20;
 
-/// Writes events until there are no more, each pushed out at once.
+/// Writes events until the subscription ends. Each is flushed at once.
 ///
 /// # Errors
 ///
-/// Where `out` fails, for instance because nobody reads any more.
+/// Returns the errors of `out`, for instance [`io::ErrorKind::BrokenPipe`] if its other end is
+/// closed.
 pub fn write_events(events: Subscription, out: impl Write) -> io::Result<()> {
-    // A snapshot is never in memory as a whole line.
+    // The buffer holds a part of a snapshot at a time, which can be megabytes long.
     let mut out = io::BufWriter::with_capacity(16 << 10, out);
     for event in events {
         event.write_line(&mut out)?;
@@ -23,41 +24,40 @@ pub fn write_events(events: Subscription, out: impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Hands commands to the service until there are no more, or nobody reads the replies
-/// any more. A line that is none gets an error for a reply; an empty one is passed over.
-/// While too many replies were not read, nothing is read.
+/// Submits each line of `input` as a command, until the input or the subscription ends.
+/// Stops reading while too many replies are unread; see [`submit`].
 ///
 /// # Errors
 ///
-/// Where `input` fails.
+/// Returns the errors of `input`.
 pub fn read_commands(
     mut input: impl BufRead,
     service: &Handle,
     reply_to: &ReplyQueue,
 ) -> io::Result<()> {
     let mut line = Vec::new();
-    while read(&mut input, &mut line)? {
-        if !command(&line, service, reply_to) {
+    while read_line(&mut input, &mut line)? {
+        if !submit(&line, service, reply_to) {
             break;
         }
     }
     Ok(())
 }
 
-/// Reads the next line, with its newline also where the input ends before; false at the
-/// end. Of one that is longer than any command what is too much is left out, but for a
-/// byte.
+/// Reads the next line. A newline is added if the input ends without one. A line longer than
+/// [`MAX_COMMAND_BYTES`] is cut after one more byte, so that [`submit`] rejects it. Returns
+/// false at the end of the input.
 ///
 /// # Errors
 ///
-/// Where `input` fails.
-pub fn read(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
+/// Returns the errors of `input`.
+pub fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
     line.clear();
-    if input.take(LONGEST + 1).read_until(b'\n', line)? == 0 {
+    if input.take(MAX_COMMAND_BYTES + 1).read_until(b'\n', line)? == 0 {
         return Ok(false);
     }
     if line.last() != Some(&b'\n') {
-        if line.len() as u64 > LONGEST {
+        if line.len() as u64 > MAX_COMMAND_BYTES {
             input.skip_until(b'\n')?;
         }
         line.push(b'\n');
@@ -65,14 +65,16 @@ pub fn read(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Hands the command of one line to the service when it has room for it; false where
-/// nobody reads the replies any more.
-pub fn command(line: &[u8], service: &Handle, reply_to: &ReplyQueue) -> bool {
+/// Submits the command in one line to the service, and waits while
+/// [`UNANSWERED`](super::UNANSWERED) commands wait for their replies to be read. A line that
+/// is not a command gets an error as its reply. An empty line is ignored. Returns false if the
+/// subscription has ended.
+pub fn submit(line: &[u8], service: &Handle, reply_to: &ReplyQueue) -> bool {
     if line.trim_ascii().is_empty() {
         return true;
     }
-    let command = match line.len() as u64 > LONGEST {
-        true => CommandLine::too_long(LONGEST),
+    let command = match line.len() as u64 > MAX_COMMAND_BYTES {
+        true => CommandLine::too_long(MAX_COMMAND_BYTES),
         false => CommandLine::parse(line),
     };
     service.command_in_turn(reply_to, command)

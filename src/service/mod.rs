@@ -1,26 +1,27 @@
-//! The long-lived loop: it knows every session, through every failure.
+//! The long-lived service: it keeps the index of all sessions and reports every change.
 //!
-//! One thread owns the [index](crate::index) and takes messages from one inbox;
-//! it does no I/O that can hang. Around it: one watcher with a few threads for all
-//! sources, a thread for each listing and each look-up in flight, one that writes the
-//! snapshot, and two for each connection. What it promises:
+//! One thread, the owner, has the [index](crate::index). It takes messages from one inbox and
+//! does no I/O that can hang. Besides it, a few watcher threads serve all sources, each listing
+//! and each look-up in flight has a thread, one thread writes the snapshot, and each connection
+//! has two. The service promises:
 //!
-//! * A source is listed when its files changed and for a while after that, at its pace if
-//!   it is a command, when somebody asks, and again when the last listing failed or was
-//!   not final; one listing at a time, and no wake-up is lost. A database that nobody
-//!   writes to or looks up in is not opened.
-//! * A source whose path leads to another database, since a link was turned, is that
-//!   database within about a minute, and at a refresh at once.
-//! * One source's trouble never delays another's, nor any answer.
-//! * A change is announced at once, as a difference; nothing is announced when
-//!   nothing changed. A reader that stops reading holds up nobody.
-//! * Nothing waits without a bound: of each reader at most 64 commands, as many replies
-//!   and 256 events; of each source one listing and what its watcher saw; 8 look-ups; one
-//!   snapshot to be written.
-//! * When it ends, its helpers are gone and the snapshot is written.
+//! * A database is listed after its files change, and a few more times as its log ages. A
+//!   command is listed at its interval. Any source is listed at a refresh, and again after a
+//!   listing that failed or was not final. Each source has one listing at a time, and no
+//!   request is lost. A database is not opened while no program writes to it or requests a
+//!   look-up.
+//! * If a symbolic link in a source's path is redirected to another database, the service
+//!   reads that database within about a minute, and at a refresh at once.
+//! * A failing or slow source delays no other source and no answer.
+//! * A change is announced at once, as a difference. Nothing is announced if nothing changed.
+//!   A slow subscriber delays no other.
+//! * Every queue is bounded: for each subscriber 64 commands, as many replies and 256 events;
+//!   for each source one listing and the events of its watcher; 8 look-ups; one snapshot to be
+//!   written.
+//! * After the end, no helper runs and the snapshot is written.
 //!
-//! [`Service::start`] runs it within any Rust program; `opencode-sessions serve`
-//! is a thin layer around that.
+//! [`Service::start`] runs the service within any Rust program; `opencode-sessions serve` is a
+//! thin layer around that.
 
 pub(crate) mod client;
 mod command;
@@ -54,5 +55,5 @@ pub use protocol::{
     Answer, ByeCode, Change, Event, Hello, Latency, PROTOCOL, RefreshOutcome, Refreshed, Reply,
     Snapshot, SourceHealth, SourcePlace, SourceStatus, Status, capabilities,
 };
-pub use state::{Hold, StateDir, StateError, slots};
+pub use state::{StateDir, StateError, StateLock, slots};
 pub use subscriber::{ReplyQueue, Subscription, UNANSWERED};

@@ -293,7 +293,7 @@ impl Owner {
         if self
             .saver
             .as_ref()
-            .is_some_and(|saver| !saver.has_all(changes))
+            .is_some_and(|saver| !saver.has_queued(changes))
         {
             self.save();
         }

@@ -1,11 +1,11 @@
-//! Who is at the other end of a connection, as the kernel says it.
+//! The credentials of the process at the other end of a connection, from the kernel.
 
 use std::os::unix::net::UnixStream;
 
-/// What the kernel knows of the peer since it connected, or bound the socket.
+/// Returns the credentials that the peer had when it connected or bound the socket.
 ///
-/// Of a process of another pid namespace, such as a container's, the id is 0; so
-/// `rustix::net::sockopt::socket_peercred`, whose id is never 0, must not be used.
+/// For a process of another pid namespace, such as a container's, the process id is 0. So
+/// `rustix::net::sockopt::socket_peercred` must not be used: its process id is never 0.
 #[cfg(target_os = "linux")]
 fn credentials(stream: &UnixStream) -> Option<libc::ucred> {
     use std::os::fd::AsRawFd;
@@ -17,8 +17,8 @@ fn credentials(stream: &UnixStream) -> Option<libc::ucred> {
     let size = size_of_val(&peer);
     let mut length = libc::socklen_t::try_from(size).ok()?;
     // SAFETY: the descriptor is open for as long as `stream` is borrowed, `peer` has room
-    // for `length` bytes, and every value of them is one of its type.
-    #[expect(unsafe_code, reason = "std has no such call, and rustix no id 0")]
+    // for `length` bytes, and every bit pattern is a valid `ucred`.
+    #[expect(unsafe_code, reason = "std lacks this call, and rustix lacks the id 0")]
     let result = unsafe {
         libc::getsockopt(
             stream.as_raw_fd(),
@@ -31,8 +31,8 @@ fn credentials(stream: &UnixStream) -> Option<libc::ucred> {
     (result == 0 && usize::try_from(length) == Ok(size)).then_some(peer)
 }
 
-/// True where the peer's process is of this user.
-pub(super) fn is_of_this_user(stream: &UnixStream) -> bool {
+/// Returns true if the peer's process belongs to the user of this process.
+pub(super) fn is_same_user(stream: &UnixStream) -> bool {
     #[cfg(target_os = "linux")]
     {
         credentials(stream).is_some_and(|peer| peer.uid == rustix::process::geteuid().as_raw())
@@ -49,7 +49,8 @@ pub(super) fn is_of_this_user(stream: &UnixStream) -> bool {
     }
 }
 
-/// The process id of who bound the socket, or connected to it, where the system tells.
+/// Returns the id of the process that bound the socket or connected to it, if the system
+/// reports it.
 pub(super) fn pid(stream: &UnixStream) -> Option<u32> {
     #[cfg(target_os = "linux")]
     {

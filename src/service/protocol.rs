@@ -1,5 +1,5 @@
-//! What a service says and is told: one JSON object a line on standard input and
-//! output, and on its socket; the same as types for a host in Rust.
+//! The events of a service: one JSON object per line on standard output and on the socket, and
+//! the same as types for a host in Rust.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -11,61 +11,60 @@ use crate::entry::{Row, Sourced};
 use crate::index::{Health, SourceState, View};
 use crate::json::to_json;
 use crate::marker_text::MarkerText;
-
 use crate::query::LookedUp;
 use crate::session::{Millis, SessionId};
 use crate::source::{Place, Source, SourceName};
 use crate::wire::Scan;
 
-/// The protocol of the events and commands of this version.
+/// The version of the protocol of events and commands.
 ///
-/// A program that meets another one goes on with what it has of its own: fields and
-/// events may be added within a protocol, and are to be ignored where they are not known;
-/// anything else makes another one.
+/// Within one version, fields and events may be added, and a program must ignore those that it
+/// does not know. Any other change increases the version. A program that meets another version
+/// continues without the service.
 pub const PROTOCOL: u32 = 3;
 
-/// What a service that lists this can do beyond what every service of [`PROTOCOL`] can:
-/// `children` and `archived` where a reader can subscribe to them.
+/// Returns the capabilities of a service that lists this view, beyond those that every service
+/// of [`PROTOCOL`] has: `children` and `archived` if a subscriber can request them.
 #[must_use]
 pub fn capabilities(view: View) -> Vec<String> {
     let all = [("children", view.children), ("archived", view.archived)];
-    let there = all.iter().filter(|(_, is_there)| *is_there);
-    there.map(|(name, _)| (*name).to_owned()).collect()
+    let available = all.iter().filter(|(_, is_listed)| *is_listed);
+    available.map(|(name, _)| (*name).to_owned()).collect()
 }
 
-/// Something a service says.
+/// An event of a service.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
-    /// Who speaks; first.
+    /// Describes the service; the first event.
     Hello(Hello),
-    /// All that is known; second, and on request, and for a reader that did not
-    /// keep up.
+    /// All known sessions; the second event, and later on request or in place of events that a
+    /// slow subscriber missed.
     Snapshot(Snapshot),
     /// Sessions changed.
     Change(Change),
-    /// A source is doing better or worse.
+    /// The health of a source changed.
     Health(SourceHealth),
-    /// The answer to a command.
+    /// The reply to a command.
     Reply(Reply),
-    /// The service ends; last.
+    /// The service or the connection ends; the last event.
     Bye {
-        /// Why, for programs.
+        /// The reason for programs.
         code: ByeCode,
-        /// Why, for people.
+        /// The reason for people.
         reason: String,
     },
 }
 
 impl Event {
-    /// Writes the event as one line of JSON, with its line end. Sessions are copied as they
-    /// are kept; a snapshot is never in memory as a whole line.
+    /// Writes the event as one line of JSON, with its newline. The JSON of each session is copied
+    /// from the index, so the line of a snapshot is never in memory as a whole.
     ///
     /// # Errors
     ///
     /// Returns the errors of `out`.
     pub fn write_line(&self, mut out: impl Write) -> io::Result<()> {
-        /// What has no sessions.
+        /// The events without sessions.
         #[derive(Serialize)]
         #[serde(tag = "type", rename_all = "lowercase")]
         enum Plain<'a> {
@@ -91,7 +90,7 @@ impl Event {
 }
 
 impl Event {
-    /// Returns the event as one line of JSON, for an event that is small.
+    /// Returns the event as one line of JSON. For a snapshot this can be megabytes.
     #[must_use]
     pub fn line(&self) -> Vec<u8> {
         let mut line = Vec::new();
@@ -113,59 +112,59 @@ fn write_sessions(sessions: &[Sourced<Row>], mut out: impl Write) -> io::Result<
     out.write_all(b"]")
 }
 
-/// Why a service ends, for programs: never renamed.
+/// Why a service or a connection ends, for programs. Names are never changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ByeCode {
-    /// It was told to end for all who use it.
+    /// A `stop` command ended the service for all subscribers.
     Stopped,
-    /// This reader asked for the end of its part.
+    /// A `shutdown` command of this subscriber ended its part.
     Shutdown,
-    /// The program that it is a part of, or its supervisor, ends it. Somebody else can
-    /// take the index over.
+    /// The program that runs the service, or its supervisor, ended it. Another service can take
+    /// over the index.
     Ended,
-    /// It answers as many programs as it can, and not this one.
+    /// The service has as many connections as it accepts, and rejects this one.
     Full,
 }
 
-/// Who speaks.
+/// The description of a service.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Hello {
-    /// The protocol of what follows.
+    /// The version of the protocol; see [`PROTOCOL`].
     pub protocol: u32,
-    /// The service's version.
+    /// The version of the program.
     pub version: String,
-    /// Its process id.
+    /// The process id.
     pub pid: u32,
-    /// The marker it looks for, if any.
+    /// The marker that the service searches for, if any.
     pub marker: Option<MarkerText>,
-    /// Its sources.
+    /// The sources.
     pub sources: Vec<SourcePlace>,
-    /// What it can do beyond what every service of the protocol can.
+    /// The optional capabilities; see [`capabilities`].
     #[serde(default)]
     pub capabilities: Vec<String>,
 }
 
-/// What a source is: a database or a command.
+/// A source as `hello` describes it: a database or a command.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SourcePlace {
-    /// What it is called.
+    /// The name of the source.
     pub source: SourceName,
-    /// The canonical path of its database. One that is not UTF-8 begins with `bytes:`, and
-    /// has its other bytes as `\xff` and each backslash doubled.
+    /// The canonical path of its database. A path that is not UTF-8 begins with `bytes:`; its
+    /// invalid bytes are written as `\xff` and each backslash is doubled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// The command that runs the helper elsewhere.
+    /// The command that runs the helper on another machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Vec<String>>,
-    /// The database there, where it is not for the helper to find.
+    /// The database there; `None` if the helper discovers it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub db: Option<String>,
 }
 
 impl SourcePlace {
-    /// Of this source.
+    /// Returns the description of a source.
     #[must_use]
     pub fn of(source: &Source) -> Self {
         let (path, command, db) = match &source.place {
@@ -180,22 +179,22 @@ impl SourcePlace {
         }
     }
 
-    /// True where these are those sources, in any order.
+    /// Returns true if these are the same sources, in any order.
     #[must_use]
-    pub fn are(theirs: &[Self], ours: &[Source]) -> bool {
+    pub fn are_same(theirs: &[Self], ours: &[Source]) -> bool {
         theirs.len() == ours.len() && Self::include(theirs, ours)
     }
 
-    /// True where those sources are among these.
+    /// Returns true if `theirs` includes all of `ours`.
     #[must_use]
     pub fn include(theirs: &[Self], ours: &[Source]) -> bool {
         ours.iter()
-            .all(|ours| theirs.iter().any(|theirs| theirs.is(ours)))
+            .all(|ours| theirs.iter().any(|theirs| theirs.is_same(ours)))
     }
 
-    /// True where this is that source. A database is one under any name.
+    /// Returns true if this describes that source. A database is the same under any name.
     #[must_use]
-    pub fn is(&self, source: &Source) -> bool {
+    pub fn is_same(&self, source: &Source) -> bool {
         match &source.place {
             Place::Database(_) => self.path == Some(source.identity()),
             Place::Remote(_) => *self == Self::of(source),
@@ -203,12 +202,12 @@ impl SourcePlace {
     }
 }
 
-/// All that is known.
+/// All known sessions and sources.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    /// The state that this is.
+    /// The revision of the subscriber's view.
     pub revision: u64,
-    /// The sources and how they are doing.
+    /// The sources and their health.
     pub sources: Vec<SourceHealth>,
     /// All sessions, each once.
     pub sessions: Vec<Sourced<Row>>,
@@ -229,20 +228,20 @@ impl Snapshot {
     }
 }
 
-/// How a source is doing.
+/// The health of a source.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SourceHealth {
-    /// The source.
+    /// The name of the source.
     pub source: SourceName,
-    /// How it is doing.
+    /// Its health.
     pub health: Health,
-    /// When the listing that its sessions are of began.
+    /// When the listing began that its sessions are from.
     #[serde(rename = "asOf", skip_serializing_if = "Option::is_none")]
     pub as_of: Option<Millis>,
 }
 
 impl SourceHealth {
-    /// Returns how the source is doing whose state this is.
+    /// Returns the health of a source of the index.
     #[must_use]
     pub fn of(state: &SourceState) -> Self {
         Self {
@@ -256,9 +255,9 @@ impl SourceHealth {
 /// Sessions changed.
 #[derive(Debug, Clone)]
 pub struct Change {
-    /// The state that this makes; one more than the one before.
+    /// The revision after this change; one more than the revision before.
     pub revision: u64,
-    /// Sessions that are new or not as they were.
+    /// The sessions that are new or changed.
     pub upserted: Vec<Sourced<Row>>,
     /// The ids of sessions that are gone.
     pub removed: Vec<SessionId>,
@@ -275,112 +274,112 @@ impl Change {
     }
 }
 
-/// The answer to a command.
+/// The reply to a command.
 #[derive(Debug, Clone, Serialize)]
 pub struct Reply {
-    /// The id that came with the command, or null.
+    /// The id of the command, or null.
     pub id: Option<CommandId>,
     /// The answer.
     #[serde(flatten)]
     pub answer: Answer,
 }
 
-/// What a command came to.
+/// The answer to a command.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Answer {
     /// The refresh has ended; its events came before.
     Refreshed(Vec<Refreshed>),
-    /// How the service is doing.
+    /// The status of the service.
     Status(Box<Status>),
-    /// The look-up has ended: one for each id, in order.
+    /// The look-up has ended: one answer for each id, in order.
     Answers(Vec<LookedUp>),
-    /// Done; the argument is always true.
+    /// The command was run; the argument is always true.
     Done(bool),
-    /// It does nothing, for this reason, and nothing changed.
+    /// The command was rejected, and nothing changed.
     Error(CommandError),
 }
 
-/// How the listing of one source went that a refresh caused.
+/// The outcome of a refresh for one source.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Refreshed {
-    /// The source.
+    /// The name of the source.
     pub source: SourceName,
-    /// How it went.
+    /// The outcome of its listing.
     pub outcome: RefreshOutcome,
-    /// Why it failed.
+    /// Why the listing failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// How a listing went.
+/// The outcome of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum RefreshOutcome {
-    /// It was complete.
+    /// The listing was complete.
     Ok,
-    /// All sessions seem to be gone; a second listing will confirm it or not.
+    /// All sessions seem to be gone. A second listing confirms it or not.
     Unconfirmed,
-    /// The database is just being made; it is listed again in a second.
+    /// The database is being created. It is listed again in a second.
     Young,
-    /// It failed.
+    /// The listing failed.
     Failed,
 }
 
-/// How a service is doing.
+/// The status of a service.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Status {
-    /// Its version.
+    /// The version of the program.
     pub version: String,
-    /// Its process id.
+    /// The process id.
     pub pid: u32,
-    /// How long it has been running, in milliseconds.
+    /// How long the service has been running, in milliseconds.
     pub uptime_ms: u64,
-    /// The revision of its index.
+    /// The revision of the default view.
     pub revision: u64,
-    /// How many sessions it shows, each once.
+    /// How many sessions the default view shows, each counted once.
     pub sessions: usize,
-    /// Its sources.
+    /// The sources.
     pub sources: Vec<SourceStatus>,
-    /// Helpers launched, to list and to look up.
+    /// How many helpers were launched, for listings and look-ups.
     pub spawns: u64,
-    /// Listings that were complete.
+    /// How many listings were complete.
     pub listings: u64,
-    /// Listings that failed, by kind.
+    /// How many listings failed, by kind.
     pub failures: BTreeMap<&'static str, u64>,
-    /// How long listings take.
+    /// How long the last listings took.
     pub latency: Latency,
-    /// Bytes that helpers sent.
+    /// How many bytes the helpers sent.
     pub bytes_read: u64,
-    /// Its own resident memory in bytes, where the system says.
+    /// The resident memory of the process in bytes, if the system reports it.
     pub memory: Option<u64>,
-    /// Readers of its events.
+    /// How many subscribers there are.
     #[serde(rename = "readers")]
     pub subscribers: usize,
 }
 
-/// One source.
+/// The status of one source.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct SourceStatus {
-    /// Its name and health.
+    /// The name and health of the source.
     #[serde(flatten)]
     pub health: SourceHealth,
-    /// How many sessions it has that are not archived.
+    /// How many roots it has that are not archived.
     pub sessions: usize,
-    /// How it learns of changes: `events`, or `polling` and why, or `asked every` so
-    /// often.
+    /// How changes are noticed: `events`, `polling: ` and the reason, or `listed every ` and the
+    /// interval of a command; `not yet` before the first inspection.
     pub watch: String,
-    /// A listing runs.
+    /// A listing is running.
     pub listing: bool,
-    /// How the last complete listing looked for the marker.
+    /// How the last complete listing searched for the marker.
     pub scan: Option<Scan>,
-    /// Helpers that were killed and do not die.
+    /// How many helpers were killed and have not exited.
     pub stuck: usize,
 }
 
@@ -399,15 +398,15 @@ impl SourceStatus {
     }
 }
 
-/// How long the last listings took, in milliseconds.
+/// The durations of the last listings, in milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Latency {
-    /// How many these are: up to 1024.
+    /// How many listings are counted: up to 1024.
     pub count: usize,
-    /// Half of them took at most this.
+    /// The duration that half of them did not exceed.
     pub p50: f64,
-    /// 99 of 100 took at most this.
+    /// The duration that 99 of 100 did not exceed.
     pub p99: f64,
-    /// None took longer.
+    /// The longest duration.
     pub max: f64,
 }

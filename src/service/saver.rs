@@ -1,5 +1,5 @@
-//! Keeping the index on disk: at most every few seconds, on a thread of its own, since
-//! a disk may be slow. A snapshot that cannot be written is said once, and tried again.
+//! Saves the index to disk, at most every few seconds and on its own thread, since the disk may
+//! be slow. A failed write is logged once and retried.
 
 use std::io;
 use std::path::PathBuf;
@@ -18,27 +18,27 @@ use crate::marker_text::MarkerText;
 use crate::session::Millis;
 use crate::text::one_line;
 
-/// The snapshot is written at most this often.
-const SAVE: Duration = Duration::from_secs(5);
+/// The shortest time between two writes.
+const SAVE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// When a snapshot that could not be written is tried again.
-const SAVE_AGAIN: Duration = Duration::from_secs(60);
+/// The delay before a failed write is retried.
+const RETRY_DELAY: Duration = Duration::from_secs(60);
 
-/// The thread that writes snapshots, and what it has to do.
+/// The thread that writes snapshots, and the state of its writes.
 pub(super) struct Saver {
-    /// Holds the lock until the last snapshot is written.
+    /// Keeps the lock until the last snapshot is written.
     _state: StateDir,
-    to: Sender<Snapshot>,
-    /// The [`Index::changes`] that were last handed over; nothing where that failed.
-    saved: Option<u64>,
-    /// How many are being written.
-    writing: usize,
+    queue: Sender<Snapshot>,
+    /// The [`Index::changes`] of the snapshot that was last queued; `None` if its write failed.
+    queued_changes: Option<u64>,
+    /// How many queued snapshots have not been written.
+    pending: usize,
     not_before: Duration,
-    failing: bool,
+    is_failing: bool,
 }
 
 impl Saver {
-    /// Starts the thread. `done` gets the result of each snapshot.
+    /// Spawns the thread. `done` receives the result of each write.
     ///
     /// # Errors
     ///
@@ -48,77 +48,81 @@ impl Saver {
         changes: u64,
         done: impl Fn(Result<(), String>) + Send + 'static,
     ) -> io::Result<Self> {
-        let (to, from) = mpsc::channel::<Snapshot>();
-        let path: PathBuf = state.snapshot();
+        let (queue, snapshots) = mpsc::channel::<Snapshot>();
+        let path: PathBuf = state.snapshot_path();
         thread::Builder::new()
             .name("snapshot".into())
             .spawn(move || {
-                for snapshot in from {
+                for snapshot in snapshots {
                     let saved = files::save_written(&path, |file| snapshot.write(file));
                     done(saved.map_err(|error| error.to_string()));
                 }
             })?;
         Ok(Self {
             _state: state,
-            to,
-            saved: Some(changes),
-            writing: 0,
+            queue,
+            queued_changes: Some(changes),
+            pending: 0,
             not_before: Duration::ZERO,
-            failing: false,
+            is_failing: false,
         })
     }
 
-    /// When something is to be saved, if anything is.
+    /// Returns when a snapshot is to be written, or `None` if none is.
     pub(super) fn due(&self, changes: u64) -> Option<Duration> {
-        (self.writing == 0 && self.saved != Some(changes)).then_some(self.not_before)
+        (self.pending == 0 && self.queued_changes != Some(changes)).then_some(self.not_before)
     }
 
-    /// Hands over what is known now.
+    /// Queues a snapshot of the index.
     pub(super) fn save(&mut self, index: &Index, marker: Option<&MarkerText>, now: Duration) {
-        self.not_before = now + SAVE;
-        self.saved = Some(index.changes());
-        self.writing += 1;
-        let _ = self.to.send(Snapshot::of(index, marker));
+        self.not_before = now + SAVE_INTERVAL;
+        self.queued_changes = Some(index.changes());
+        self.pending += 1;
+        let _ = self.queue.send(Snapshot::of(index, marker));
     }
 
-    /// What was handed over was written, or not.
+    /// Records the result of a write.
     pub(super) fn done(&mut self, result: Result<(), String>, now: Duration) {
-        self.writing = self.writing.saturating_sub(1);
+        self.pending = self.pending.saturating_sub(1);
         match result {
-            Ok(()) => self.failing = false,
-            Err(why) => {
-                if !self.failing {
-                    warn!(why = %one_line(&why), "the snapshot cannot be written; a restart will begin with what is there");
+            Ok(()) => self.is_failing = false,
+            Err(error) => {
+                if !self.is_failing {
+                    warn!(error = %one_line(&error), "cannot write the snapshot; a restart would use the last one written");
                 }
-                self.failing = true;
-                self.saved = None;
-                self.not_before = now + SAVE_AGAIN;
+                self.is_failing = true;
+                self.queued_changes = None;
+                self.not_before = now + RETRY_DELAY;
             }
         }
     }
 
-    /// True where everything was handed over.
-    pub(super) fn has_all(&self, changes: u64) -> bool {
-        self.saved == Some(changes)
+    /// Returns true if a snapshot with all changes was queued.
+    pub(super) fn has_queued(&self, changes: u64) -> bool {
+        self.queued_changes == Some(changes)
     }
 
-    /// True while something is being written.
+    /// Returns true while a snapshot is being written.
     pub(super) fn is_writing(&self) -> bool {
-        self.writing > 0
+        self.pending > 0
     }
 }
 
-/// Puts the last snapshot into the index, or sets it aside.
+/// Restores the last snapshot into the index. If that fails, renames the file, so that it is
+/// not overwritten, and leaves the index empty.
 pub(super) fn restore(index: &mut Index, state: &StateDir, marker: Option<&MarkerText>) {
-    let path = state.snapshot();
-    let unusable = match files::load(&path, codec::HEADER_BYTES + codec::MAX_BODY_BYTES) {
+    let path = state.snapshot_path();
+    let error = match files::load(&path, codec::HEADER_BYTES + codec::MAX_BODY_BYTES) {
         Ok(None) => return,
         Ok(Some(bytes)) => match snapshot::restore(index, &bytes, marker, Millis::now()) {
             Ok(()) => return,
-            Err(why) => why.to_string(),
+            Err(error) => error.to_string(),
         },
-        Err(why) => why.to_string(),
+        Err(error) => error.to_string(),
     };
-    let aside = files::set_aside(&path).is_ok();
-    warn!(why = %one_line(&unusable), aside, "the snapshot is of no use; the first listings rebuild it");
+    let message = match files::set_aside(&path) {
+        Ok(_) => "ignoring unreadable snapshot (moved to index.set-aside)",
+        Err(_) => "ignoring unreadable snapshot (it cannot be moved aside)",
+    };
+    warn!(error = %one_line(&error), "{message}");
 }

@@ -1,10 +1,10 @@
-//! The socket of a running service, where other programs of the same user find
-//! it: the lines of [`lines`], for each connection.
+//! The Unix socket of a running service, to which other programs of the same user connect. Each
+//! connection carries the lines of [`lines`].
 //!
-//! It is in a directory that only its owner can write to, has mode 0600, and a peer
-//! of another user is turned away. Where somebody sweeps the directory, the socket comes
-//! back within about a second. What is removed at the end is this socket and nothing that
-//! is in its place by then.
+//! The socket is in a directory to which only its owner can write, and has mode 0600. A peer of
+//! another user is rejected. If another program removes the socket, for instance while cleaning
+//! the directory, the service binds it again within about a second. At the end, the path is
+//! removed only if it is still this socket.
 
 use std::fs::{self, Metadata, Permissions};
 use std::io::{self, BufReader, Write};
@@ -19,20 +19,26 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::{debug, warn};
 
-use super::client::{ConnectError, connect};
+use super::client::{ConnectError, connect_stream};
 use super::{ByeCode, Event, Handle, lines, peer};
 use crate::files;
 
-/// Connections at a time.
-const CONNECTIONS: usize = 64;
+/// The most connections at a time.
+const MAX_CONNECTIONS: usize = 64;
 
-/// How often it is looked at whether the socket is still there.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often the service checks that the path still leads to its socket.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Where a service's socket can be: `$XDG_RUNTIME_DIR/opencode-sessions/socket`,
-/// then in the state directory.
+/// The pause after a failed `accept`, for instance because no descriptors are available.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The stack of each thread of a connection, in bytes.
+const STACK_BYTES: usize = 256 << 10;
+
+/// Returns the paths at which a service's socket can be:
+/// `$XDG_RUNTIME_DIR/opencode-sessions/socket`, then `socket` in the state directory.
 #[must_use]
-pub fn places(state_dir: Option<&Path>) -> Vec<PathBuf> {
+pub fn paths(state_dir: Option<&Path>) -> Vec<PathBuf> {
     in_runtime_dir()
         .into_iter()
         .chain(state_dir.map(|path| path.join("socket")))
@@ -46,27 +52,26 @@ fn in_runtime_dir() -> Option<PathBuf> {
         .map(|path| path.join("opencode-sessions/socket"))
 }
 
-/// A socket that is bound, and does not answer yet.
+/// A socket that is bound, but accepts no connections yet.
 #[derive(Debug)]
-pub struct Bound {
+pub struct BoundSocket {
     path: PathBuf,
-    /// What is at the path.
-    is: (u64, u64),
+    /// The device and inode of the socket file.
+    identity: (u64, u64),
     listener: UnixListener,
 }
 
-impl Bound {
-    /// Binds the first of `places` that can be had: one at which another service
-    /// answers cannot.
+impl BoundSocket {
+    /// Binds the first of these paths that is free. A path at which another service answers is
+    /// not.
     ///
     /// # Errors
     ///
-    /// That of the last place, where there is none to be had.
-    pub fn first_of(places: &[PathBuf]) -> io::Result<Self> {
-        let mut last =
-            io::Error::other("there is neither a runtime directory nor a state directory");
-        for path in places {
-            match Self::at(path) {
+    /// Returns the error of the last path if none can be bound.
+    pub fn bind_first(paths: &[PathBuf]) -> io::Result<Self> {
+        let mut last = io::Error::other("no runtime directory and no state directory");
+        for path in paths {
+            match Self::bind(path) {
                 Ok(bound) => return Ok(bound),
                 Err(error) => last = error,
             }
@@ -74,32 +79,32 @@ impl Bound {
         Err(last)
     }
 
-    fn at(path: &Path) -> io::Result<Self> {
+    fn bind(path: &Path) -> io::Result<Self> {
         if let Some(directory) = path.parent() {
             files::create_private_directory(directory)?;
         }
-        Self::in_its_directory(path)
+        Self::bind_in_directory(path)
     }
 
-    /// Binds it once more where it was. A runtime directory is made again; a state
-    /// directory that is gone took the lock with it, and another one has another service.
-    fn again(&self) -> io::Result<Self> {
+    /// Binds the same path once more. A missing runtime directory is created again. A missing
+    /// state directory is not: the lock was in it, so a new one belongs to another service.
+    fn bind_again(&self) -> io::Result<Self> {
         match in_runtime_dir() {
-            Some(path) if path == self.path => Self::at(&path),
-            _ => Self::in_its_directory(&self.path),
+            Some(path) if path == self.path => Self::bind(&path),
+            _ => Self::bind_in_directory(&self.path),
         }
     }
 
-    fn in_its_directory(path: &Path) -> io::Result<Self> {
+    fn bind_in_directory(path: &Path) -> io::Result<Self> {
         if let Some(directory) = path.parent() {
             files::check_is_private(directory)?;
         }
         match fs::symlink_metadata(path) {
-            Ok(about) if about.file_type().is_socket() => {
-                if !matches!(connect(path), Err(ConnectError::None)) {
+            Ok(metadata) if metadata.file_type().is_socket() => {
+                if !matches!(connect_stream(path), Err(ConnectError::NotRunning)) {
                     return Err(io::ErrorKind::AddrInUse.into());
                 }
-                // Nobody answers: it is a dead service's.
+                // The socket was left behind by a service that was killed.
                 fs::remove_file(path)?;
             }
             Ok(_) => return Err(io::ErrorKind::AlreadyExists.into()),
@@ -111,125 +116,125 @@ impl Bound {
         fs::set_permissions(path, Permissions::from_mode(0o600))?;
         Ok(Self {
             path: path.to_owned(),
-            is: identity(&fs::symlink_metadata(path)?),
+            identity: identity(&fs::symlink_metadata(path)?),
             listener,
         })
     }
 
-    /// Where it is.
+    /// Returns the path of the socket.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// True where the path still leads to this socket.
-    fn is_there(&self) -> bool {
-        fs::symlink_metadata(&self.path).is_ok_and(|about| identity(&about) == self.is)
+    /// Returns true if the path still leads to this socket.
+    fn is_in_place(&self) -> bool {
+        let metadata = fs::symlink_metadata(&self.path);
+        metadata.is_ok_and(|metadata| identity(&metadata) == self.identity)
     }
 
-    /// Answers from now on.
+    /// Accepts connections from now on, on a thread of its own.
     ///
     /// # Errors
     ///
-    /// Where the system gives no thread.
-    pub fn serve(self, service: Handle) -> io::Result<Serving> {
-        let (wake, woken) = UnixStream::pair()?;
+    /// Returns an error if the thread cannot be spawned.
+    pub fn serve(self, service: Handle) -> io::Result<SocketServer> {
+        let (shutdown, is_shut_down) = UnixStream::pair()?;
         let open = Arc::default();
         let connections = Connections {
             service,
             open: Arc::clone(&open),
-            turned_away: 0,
+            rejected: 0,
         };
         let thread = thread::Builder::new()
             .name("socket".into())
-            .spawn(move || self.answer(&woken, connections))?;
-        Ok(Serving {
-            wake,
+            .spawn(move || self.accept(&is_shut_down, connections))?;
+        Ok(SocketServer {
+            shutdown,
             thread: Some(thread),
             open,
         })
     }
 
-    /// Takes connections until the other end of `woken` is closed.
-    fn answer(mut self, woken: &UnixStream, mut connections: Connections) {
-        let mut is_gone = false;
+    /// Accepts connections until the other end of `shutdown` is closed.
+    fn accept(mut self, shutdown: &UnixStream, mut connections: Connections) {
+        let mut is_missing = false;
         loop {
             let mut polled = [
                 PollFd::new(&self.listener, PollFlags::IN),
-                PollFd::new(woken, PollFlags::IN),
+                PollFd::new(shutdown, PollFlags::IN),
             ];
-            let pause = Timespec::try_from(LOOK).ok();
-            let _ = poll(&mut polled, pause.as_ref());
-            let (is_called, is_over) = (
+            let timeout = Timespec::try_from(CHECK_INTERVAL).ok();
+            let _ = poll(&mut polled, timeout.as_ref());
+            let (has_peer, is_shut_down) = (
                 !polled[0].revents().is_empty(),
                 !polled[1].revents().is_empty(),
             );
-            if is_over {
+            if is_shut_down {
                 break;
             }
-            if is_called {
+            if has_peer {
                 match self.listener.accept() {
-                    Ok((stream, _)) => connections.take(stream),
+                    Ok((stream, _)) => connections.add(stream),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    // Out of descriptors, perhaps: not all the time.
                     Err(error) => {
-                        debug!(%error, "a connection failed");
-                        thread::sleep(Duration::from_millis(100));
+                        debug!(%error, "cannot accept a connection");
+                        thread::sleep(ACCEPT_PAUSE);
                     }
                 }
-            } else if !self.is_there() {
-                match self.again() {
-                    Ok(bound) => (self, is_gone) = (bound, false),
-                    Err(error) if !is_gone => {
-                        warn!(path = %self.path.display(), %error, "the socket is gone");
-                        is_gone = true;
+            } else if !self.is_in_place() {
+                match self.bind_again() {
+                    Ok(bound) => (self, is_missing) = (bound, false),
+                    Err(error) if !is_missing => {
+                        warn!(path = %self.path.display(), %error, "socket removed; cannot bind it again");
+                        is_missing = true;
                     }
                     Err(_) => {}
                 }
             }
         }
-        if self.is_there() {
+        if self.is_in_place() {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-fn identity(about: &Metadata) -> (u64, u64) {
-    (about.dev(), about.ino())
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
 }
 
-/// A socket that answers, until this is dropped: then nobody can connect any more.
+/// A socket that accepts connections. Dropping it closes the socket and all connections.
 #[derive(Debug)]
-pub struct Serving {
-    wake: UnixStream,
+pub struct SocketServer {
+    shutdown: UnixStream,
     thread: Option<JoinHandle<()>>,
-    open: Open,
+    open: OpenStreams,
 }
 
-impl Drop for Serving {
+impl Drop for SocketServer {
     fn drop(&mut self) {
-        let _ = self.wake.shutdown(Shutdown::Both);
+        let _ = self.shutdown.shutdown(Shutdown::Both);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        // Whoever writes to a peer that does not read stops waiting for it.
+        // A thread that writes to a peer that does not read must not block any longer.
         for stream in lock(&self.open).iter() {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 }
 
-/// The connections that there are.
-type Open = Arc<Mutex<Vec<Arc<UnixStream>>>>;
+/// The streams of the open connections.
+type OpenStreams = Arc<Mutex<Vec<Arc<UnixStream>>>>;
 
-fn lock(open: &Open) -> MutexGuard<'_, Vec<Arc<UnixStream>>> {
+fn lock(open: &OpenStreams) -> MutexGuard<'_, Vec<Arc<UnixStream>>> {
     open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A connection that counts until both its threads have dropped this.
+/// A connection. It counts as open until both of its threads have dropped this.
 struct Connection {
     stream: Arc<UnixStream>,
-    open: Open,
+    open: OpenStreams,
 }
 
 impl Drop for Connection {
@@ -241,43 +246,43 @@ impl Drop for Connection {
 
 struct Connections {
     service: Handle,
-    open: Open,
-    /// Since the last one that was not.
-    turned_away: u64,
+    open: OpenStreams,
+    /// How many connections were rejected since the last one that was served.
+    rejected: u64,
 }
 
 impl Connections {
-    fn take(&mut self, stream: UnixStream) {
-        if !peer::is_of_this_user(&stream) {
-            warn!("a program of another user was turned away");
+    fn add(&mut self, stream: UnixStream) {
+        if !peer::is_same_user(&stream) {
+            warn!("connection of another user rejected");
             return;
         }
-        // On some systems a connection takes this over from its listener.
+        // On some systems an accepted socket inherits this from its listener.
         if stream.set_nonblocking(false).is_err() {
             return;
         }
-        if lock(&self.open).len() >= CONNECTIONS {
-            self.turn_away(&stream);
+        if lock(&self.open).len() >= MAX_CONNECTIONS {
+            self.reject(&stream);
             return;
         }
-        if self.turned_away > 0 {
-            warn!(count = self.turned_away, "connections were turned away");
-            self.turned_away = 0;
+        if self.rejected > 0 {
+            warn!(count = self.rejected, "connections were rejected");
+            self.rejected = 0;
         }
         if let Err(error) = self.serve(stream) {
-            debug!(%error, "no thread for a connection");
+            debug!(%error, "cannot spawn the threads of a connection");
         }
     }
 
-    /// Said once, and counted.
-    fn turn_away(&mut self, stream: &UnixStream) {
-        if self.turned_away == 0 {
-            warn!("too many connections: the next ones are turned away");
+    /// Rejects a connection. The first of several is logged, and then their number.
+    fn reject(&mut self, stream: &UnixStream) {
+        if self.rejected == 0 {
+            warn!("too many connections; rejecting new ones");
         }
-        self.turned_away += 1;
+        self.rejected += 1;
         let bye = Event::Bye {
             code: ByeCode::Full,
-            reason: format!("{CONNECTIONS} programs are connected"),
+            reason: format!("too many connections ({MAX_CONNECTIONS})"),
         };
         let mut stream = stream;
         let _ = stream.set_nonblocking(true);
@@ -293,27 +298,27 @@ impl Connections {
         lock(&self.open).push(stream);
         let events = self.service.subscribe_peer();
         let reply_to = events.reply_to();
-        let (of_reader, service) = (Arc::clone(&connection), self.service.clone());
+        let (input, service) = (Arc::clone(&connection), self.service.clone());
         thread::Builder::new()
             .name("commands".into())
-            .stack_size(256 << 10)
+            .stack_size(STACK_BYTES)
             .spawn(move || {
-                let input = BufReader::new(&*of_reader.stream);
-                let _ = lines::read_commands(input, &service, &reply_to);
-                // A peer that only ends its commands still wants what it asked for.
-                wait_until_gone(&of_reader.stream);
+                let reader = BufReader::new(&*input.stream);
+                let _ = lines::read_commands(reader, &service, &reply_to);
+                // A peer that closes only its sending side still receives events.
+                wait_until_closed(&input.stream);
                 service.forget(&reply_to);
             })?;
-        let of_writer = Arc::clone(&connection);
-        let writing = thread::Builder::new()
+        let output = Arc::clone(&connection);
+        let spawned = thread::Builder::new()
             .name("events".into())
-            .stack_size(256 << 10)
+            .stack_size(STACK_BYTES)
             .spawn(move || {
-                let _ = lines::write_events(events, &*of_writer.stream);
-                let _ = of_writer.stream.shutdown(Shutdown::Both);
+                let _ = lines::write_events(events, &*output.stream);
+                let _ = output.stream.shutdown(Shutdown::Both);
             });
-        if let Err(error) = writing {
-            // The other thread ends then.
+        if let Err(error) = spawned {
+            // This ends the other thread.
             let _ = connection.stream.shutdown(Shutdown::Both);
             return Err(error);
         }
@@ -321,10 +326,10 @@ impl Connections {
     }
 }
 
-/// Waits until the peer has closed its end, or this end was shut down.
-fn wait_until_gone(stream: &UnixStream) {
+/// Waits until the peer has closed the connection, or this end was shut down.
+fn wait_until_closed(stream: &UnixStream) {
     loop {
-        // A hang-up is told without being asked for.
+        // POLLHUP is reported without being requested.
         let mut polled = [PollFd::new(stream, PollFlags::empty())];
         match poll(&mut polled, None) {
             Ok(_) if polled[0].revents().is_empty() => {}

@@ -1,6 +1,6 @@
-//! The state directory: one index in it, held by a lock.
+//! The state directory, which a service locks. It contains one index.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -9,47 +9,48 @@ use std::sync::Arc;
 use crate::files;
 use crate::text::DisplayPath;
 
-/// How many indexes one place has room for.
-const SLOTS: u32 = 8;
+/// The number of state directories at one path.
+const MAX_SLOTS: u32 = 8;
 
-/// Where the indexes of a place are: the first in the directory itself, those of other
-/// configurations, or beside a service that does not answer, below it.
+/// Returns the state directories at a path, in the order in which a service tries them. The
+/// first is the directory itself. Those below it are for services with other sources, and for
+/// a service that starts beside one that does not respond.
 pub fn slots(path: &Path) -> impl Iterator<Item = PathBuf> {
-    let others = (2..=SLOTS).map(|number| path.join(format!("index-{number}")));
+    let others = (2..=MAX_SLOTS).map(|number| path.join(format!("index-{number}")));
     std::iter::once(path.to_owned()).chain(others)
 }
 
-/// A state directory that is this process's alone for as long as this lives, or what
-/// [`StateDir::hold`] gives.
+/// A locked state directory. The lock is released when this and every [`StateLock`] of it are
+/// dropped.
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
     lock: Arc<File>,
 }
 
-/// Keeps the lock of a state directory.
+/// Keeps a state directory locked until it is dropped.
 #[derive(Debug)]
-pub struct Hold(#[expect(dead_code, reason = "it is held")] Arc<File>);
+pub struct StateLock(#[expect(dead_code, reason = "it holds the lock")] Arc<File>);
 
-/// A state directory is not to be had.
+/// Why a state directory cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateError {
-    /// Another service has it.
+    /// Another service has locked it.
     #[error("{} already keeps an index in {directory}", holder_of(*.pid))]
     Held {
-        /// Its process id, as far as it is known.
+        /// The process id of that service, if it could be read.
         pid: Option<u32>,
-        /// Where.
+        /// The directory, as it is shown.
         directory: String,
     },
-    /// It cannot be made or locked.
-    #[error("the state directory {directory} cannot be used: {why}")]
+    /// It cannot be created or locked, or another user can write to it.
+    #[error("the state directory {directory} cannot be used: {error}")]
     Unusable {
-        /// Where.
+        /// The directory, as it is shown.
         directory: String,
-        /// Why.
-        why: io::Error,
+        /// The error of the system.
+        error: io::Error,
     },
 }
 
@@ -61,15 +62,17 @@ fn holder_of(pid: Option<u32>) -> String {
 }
 
 impl StateDir {
-    /// Makes the directory where it is not there, and locks it.
+    /// Creates the directory if it does not exist, and locks it.
     ///
     /// # Errors
     ///
-    /// Where another service has it, the system refuses, or somebody else can write to it.
+    /// Returns [`StateError::Held`] if another service has locked the directory, and
+    /// [`StateError::Unusable`] if it cannot be created or locked, or if another user can write
+    /// to it.
     pub fn open(path: &Path) -> Result<Self, StateError> {
-        let unusable = |why| StateError::Unusable {
+        let unusable = |error| StateError::Unusable {
             directory: DisplayPath(path).to_string(),
-            why,
+            error,
         };
         files::create_private_directory(path).map_err(unusable)?;
         files::check_is_private(path).map_err(unusable)?;
@@ -79,7 +82,7 @@ impl StateDir {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            // What is written to it must not go to another file.
+            // A symbolic link must not redirect the write to another file.
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(path.join("lock"))
             .map_err(unusable)?;
@@ -93,14 +96,14 @@ impl StateDir {
                     directory: DisplayPath(path).to_string(),
                 });
             }
-            Err(TryLockError::Error(why)) => return Err(unusable(why)),
+            Err(TryLockError::Error(error)) => return Err(unusable(error)),
         }
-        // Only for people; it may fail.
+        // The process id is only shown to people, so this write may fail.
         let _ = lock
             .set_len(0)
             .and_then(|()| lock.rewind())
             .and_then(|()| writeln!(lock, "{}", std::process::id()));
-        // Nobody else writes here while the lock is held.
+        // While the lock is held, no other service writes here.
         files::remove_old_temporary_files(path, std::time::Duration::ZERO);
         Ok(Self {
             path: path.to_owned(),
@@ -108,28 +111,21 @@ impl StateDir {
         })
     }
 
-    /// Keeps the lock, also when this is gone.
+    /// Returns a guard that keeps the directory locked after this is dropped.
     #[must_use]
-    pub fn hold(&self) -> Hold {
-        Hold(Arc::clone(&self.lock))
+    pub fn lock(&self) -> StateLock {
+        StateLock(Arc::clone(&self.lock))
     }
 
-    /// The directory.
+    /// Returns the path of the directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The snapshot's file.
+    /// Returns the path of the snapshot.
     #[must_use]
-    pub fn snapshot(&self) -> PathBuf {
+    pub fn snapshot_path(&self) -> PathBuf {
         self.path.join("index")
-    }
-
-    /// True where files can be made in it.
-    #[must_use]
-    pub fn is_writable(&self) -> bool {
-        fs::metadata(&self.path).is_ok()
-            && rustix::fs::access(&self.path, rustix::fs::Access::WRITE_OK).is_ok()
     }
 }

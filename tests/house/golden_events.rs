@@ -196,7 +196,7 @@ fn service_of_the_previous_protocol_is_recognized() {
         stream.write_all(&sample("events-2.jsonl")).unwrap();
     });
     let until = std::time::Instant::now() + Duration::from_secs(20);
-    let unreached = Client::at(&socket, until).unwrap_err();
+    let unreached = Client::connect(&socket, until).unwrap_err();
     assert_eq!(
         unreached,
         ConnectError::OtherVersion {
@@ -207,7 +207,7 @@ fn service_of_the_previous_protocol_is_recognized() {
     );
     let said = unreached.to_string();
     assert!(
-        said.contains("process 1 is the service") && said.contains("restart it"),
+        said.contains("the service (process 1)") && said.contains("restart the service"),
         "{said}"
     );
     serving.join().unwrap();

@@ -64,12 +64,12 @@ impl PlaceSearch<'_> {
             warn!("no home directory and no --state-dir: {NOT_SAVED}");
             return SearchResult::Free(IndexPlace {
                 state_dir: None,
-                sockets: socket::places(None),
+                sockets: socket::paths(None),
             });
         };
         for (number, directory) in slots(&first).enumerate() {
             let sockets = match &self.args.state_dir {
-                None if number == 0 => socket::places(Some(&directory)),
+                None if number == 0 => socket::paths(Some(&directory)),
                 // Clients find a named state directory, or one of several, by its path only.
                 _ => vec![directory.join("socket")],
             };
@@ -120,7 +120,7 @@ impl PlaceSearch<'_> {
                 OtherService::SameIndex(client) if self.is_host => {
                     return Ok(SearchResult::SameIndex(client));
                 }
-                OtherService::Unreachable(ConnectError::None)
+                OtherService::Unreachable(ConnectError::NotRunning)
                     if self.is_host && Instant::now() < until =>
                 {
                     thread::sleep(RETRY_INTERVAL);
@@ -133,14 +133,14 @@ impl PlaceSearch<'_> {
     /// Connects to the service that has one of these sockets, preferably one that keeps the
     /// same index.
     fn other_service(&self, sockets: &[PathBuf]) -> OtherService {
-        let mut found = OtherService::Unreachable(ConnectError::None);
+        let mut found = OtherService::Unreachable(ConnectError::NotRunning);
         for socket in sockets {
-            match Client::at(socket, Instant::now() + self.hello_timeout) {
+            match Client::connect(socket, Instant::now() + self.hello_timeout) {
                 Ok(client) if self.is_same_index(client.hello()) => {
                     return OtherService::SameIndex(Box::new(client));
                 }
                 Ok(_) => found = OtherService::Different,
-                Err(ConnectError::None) => {}
+                Err(ConnectError::NotRunning) => {}
                 Err(error) if matches!(found, OtherService::Unreachable(_)) => {
                     found = OtherService::Unreachable(error);
                 }
@@ -155,7 +155,7 @@ impl PlaceSearch<'_> {
         // A service that discovers databases can have found more, or still have old ones.
         let has_same_sources = match self.selection.config.discover {
             true => SourcePlace::include(&hello.sources, sources),
-            false => SourcePlace::are(&hello.sources, sources),
+            false => SourcePlace::are_same(&hello.sources, sources),
         };
         let has = |capability: String| hello.capabilities.contains(&capability);
         has_same_sources
@@ -184,7 +184,7 @@ impl OtherService {
                 "{held}, with other sources, another marker or fewer sessions ({use_another}, or \
                  send it SIGHUP if its configuration has changed)"
             ),
-            Self::Unreachable(ConnectError::None) => {
+            Self::Unreachable(ConnectError::NotRunning) => {
                 format!("{held}, and does not answer (stop it, or {use_another})")
             }
             Self::Unreachable(error) => format!("{held}; {error}; or {use_another}"),

@@ -191,7 +191,7 @@ fn keep_index(
             return Ok(FAILED);
         }
     };
-    let socket = socket::Bound::first_of(&place.sockets)
+    let socket = socket::BoundSocket::bind_first(&place.sockets)
         .inspect_err(|error| {
             warn!(
                 %error,
@@ -234,12 +234,12 @@ fn keep_index(
 fn run_service(
     config: Config,
     reloader: SourceReloader,
-    socket: Option<socket::Bound>,
+    socket: Option<socket::BoundSocket>,
     signals: &SignalDispatcher,
     host: Option<HostConnection>,
 ) -> io::Result<bool> {
     // The lock outlives the socket: a process that takes the lock finds no old socket.
-    let hold = config.state.as_ref().map(StateDir::hold);
+    let hold = config.state.as_ref().map(StateDir::lock);
     let service = Service::start(Config {
         supervisor: notify::supervisor()?,
         ..config

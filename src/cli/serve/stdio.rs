@@ -82,7 +82,7 @@ impl HostConnection {
             .name("commands".into())
             .spawn(move || {
                 for line in unanswered.into_iter().chain(lines) {
-                    if !lines::command(&line, &reader_service, &reply_to) {
+                    if !lines::submit(&line, &reader_service, &reply_to) {
                         break;
                     }
                 }
@@ -100,7 +100,7 @@ fn read_stdin_lines() -> io::Result<Receiver<Vec<u8>>> {
     thread::Builder::new().name("stdin".into()).spawn(move || {
         let mut input = BufReader::new(io::stdin());
         let mut line = Vec::new();
-        while lines::read(&mut input, &mut line).unwrap_or(false) {
+        while lines::read_line(&mut input, &mut line).unwrap_or(false) {
             if sender.send(std::mem::take(&mut line)).is_err() {
                 return;
             }

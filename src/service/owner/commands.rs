@@ -83,7 +83,7 @@ impl Owner {
         let (inbox, to) = (self.inbox.clone(), reply_to.clone());
         let done = move |answers| inbox.send(Message::LookedUp(to, answers));
         match self.look_ups.begin(what, ids, sources, done) {
-            Ok(()) => self.counters.spawned(count),
+            Ok(()) => self.counters.count_spawns(count),
             Err(error) => self.reply(reply_to, Answer::Error(error)),
         }
     }

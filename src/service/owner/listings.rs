@@ -72,7 +72,7 @@ impl Owner {
         // When a source was last listed is a part of the snapshot.
         self.subscribers.forget_snapshots();
         self.tasks.listing_ended();
-        self.counters.listed(&listed);
+        self.counters.count_listing(&listed);
         let key = listed.source;
         let Some(task) = self.tasks.get(&key) else {
             return;

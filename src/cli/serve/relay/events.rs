@@ -67,7 +67,7 @@ impl<W: Write> EventForwarder<'_, W> {
     /// last event.
     fn forward(&mut self, line: &mut Vec<u8>) -> io::Result<Option<RelayEnd>> {
         let fields = |line: &[u8]| serde_json::from_slice::<EventFields>(line).unwrap_or_default();
-        match client::type_of(line).as_deref() {
+        match client::event_type(line).as_deref() {
             Some("reply") => {
                 let id = fields(line).id;
                 self.shared.remove_pending(&id);
