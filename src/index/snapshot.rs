@@ -58,7 +58,7 @@ struct Restored<'a> {
 }
 
 impl Snapshot {
-    /// Takes the snapshot of an index whose listings look for `marker`.
+    /// Takes the snapshot of an index whose listings search for `marker`.
     #[must_use]
     pub fn of(index: &Index, marker: Option<&MarkerText>) -> Self {
         let sources = index.sources().map(|source| {

@@ -232,65 +232,68 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn parse(line: &Value) -> CommandLine {
+        CommandLine::parse(line.to_string().as_bytes())
+    }
+
+    /// Objects, and the code of their errors.
+    fn objects() -> Vec<(Value, Option<ErrorCode>)> {
+        let (unknown, invalid) = (Some(ErrorCode::UnknownCommand), Some(ErrorCode::Invalid));
+        let too_many = vec![json!("ses_1"); limits::IDS + 1];
+        vec![
+            (json!({"type": "refresh"}), None),
+            (json!({"type": "refresh", "extra": 1}), None),
+            (json!({"type": "stop", "force": {"a": [1, 2]}}), None),
+            (json!({"type": "get", "ids": ["ses_1"]}), None),
+            (json!({"type": "nope"}), unknown),
+            (json!({"type": "nope\u{1b}[0m"}), unknown),
+            (json!({"type": "subscribe", "children": true}), None),
+            (json!({"type": "subscribe", "archived": 1}), invalid),
+            (json!({"type": 3}), invalid),
+            (json!({"type": null}), invalid),
+            (json!({}), invalid),
+            (json!({"type": "get"}), invalid),
+            (json!({"type": "get", "ids": "ses_1"}), invalid),
+            (json!({"type": "get", "ids": []}), invalid),
+            (json!({"type": "get", "ids": [1]}), invalid),
+            (
+                json!({"type": "roots", "ids": ["ses_1", "x".repeat(300)]}),
+                invalid,
+            ),
+            (json!({"type": "roots", "ids": too_many}), invalid),
+        ]
+    }
+
     #[test]
     fn object_keeps_its_id_and_unknown_fields_are_ignored() {
-        let long = "x".repeat(MAX_ID_BYTES);
-        let many = vec![json!("ses_1"); limits::IDS + 1];
-        let parsed = |line: &Value| CommandLine::parse(line.to_string().as_bytes());
-        for id in [
+        let ids = [
             json!(9),
             json!("a"),
             json!(1.5),
             json!([1]),
             json!({"a": true}),
             json!(-1),
-        ] {
-            for (fields, code) in [
-                (json!({"type": "refresh"}), None),
-                (json!({"type": "refresh", "extra": 1}), None),
-                (json!({"type": "stop", "force": {"a": [1, 2]}}), None),
-                (json!({"type": "get", "ids": ["ses_1"]}), None),
-                (json!({"type": "nope"}), Some(ErrorCode::UnknownCommand)),
-                (
-                    json!({"type": "nope\u{1b}[0m"}),
-                    Some(ErrorCode::UnknownCommand),
-                ),
-                (json!({"type": "subscribe", "children": true}), None),
-                (
-                    json!({"type": "subscribe", "archived": 1}),
-                    Some(ErrorCode::Invalid),
-                ),
-                (json!({"type": 3}), Some(ErrorCode::Invalid)),
-                (json!({"type": null}), Some(ErrorCode::Invalid)),
-                (json!({}), Some(ErrorCode::Invalid)),
-                (json!({"type": "get"}), Some(ErrorCode::Invalid)),
-                (
-                    json!({"type": "get", "ids": "ses_1"}),
-                    Some(ErrorCode::Invalid),
-                ),
-                (json!({"type": "get", "ids": []}), Some(ErrorCode::Invalid)),
-                (json!({"type": "get", "ids": [1]}), Some(ErrorCode::Invalid)),
-                (
-                    json!({"type": "roots", "ids": ["ses_1", "x".repeat(300)]}),
-                    Some(ErrorCode::Invalid),
-                ),
-                (
-                    json!({"type": "roots", "ids": many}),
-                    Some(ErrorCode::Invalid),
-                ),
-            ] {
-                let mut line = fields.clone();
+        ];
+        for id in ids {
+            for (mut line, code) in objects() {
                 line["id"] = id.clone();
-                let parsed = parsed(&line);
+                let parsed = parse(&line);
                 assert_eq!(parsed.id, CommandId::new(id.clone()), "{line}");
-                let got = parsed.command.as_ref().err();
-                assert_eq!(got.map(|error| error.code), code, "{line}");
-                let message = got.map(|error| error.message.as_str()).unwrap_or_default();
+                let error = parsed.command.as_ref().err();
+                assert_eq!(error.map(|error| error.code), code, "{line}");
+                let message = error.map(|error| error.message.as_str());
+                // Neither words of the parser's own messages nor control characters.
                 for word in ["enum", "variant", "struct", "line 1", "\u{1b}"] {
-                    assert!(!message.contains(word), "{message}");
+                    assert!(!message.unwrap_or_default().contains(word), "{message:?}");
                 }
             }
         }
+        let line = json!({"type": "status", "id": null});
+        assert_eq!(parse(&line), CommandLine::from(Command::Status));
+    }
+
+    #[test]
+    fn line_that_is_not_an_object_is_rejected_without_id() {
         for line in [
             "",
             "3",
@@ -307,14 +310,15 @@ mod tests {
             let code = parsed.command.map_err(|error| error.code);
             assert_eq!(code, Err(ErrorCode::NotAnObject), "{line}");
         }
-        let line = json!({"type": "status", "id": null});
-        assert_eq!(parsed(&line), CommandLine::from(Command::Status));
-        let line = json!({"type": "stop", "id": long});
-        let refused = parsed(&line).command.map_err(|error| error.code);
-        assert_eq!(
-            refused,
-            Err(ErrorCode::Invalid),
-            "a command whose reply cannot be recognized is rejected"
-        );
+    }
+
+    /// The command is not run, since its reply could not be recognized.
+    #[test]
+    fn command_with_a_long_id_is_rejected() {
+        let line = json!({"type": "stop", "id": "x".repeat(MAX_ID_BYTES)});
+        let parsed = parse(&line);
+        assert_eq!(parsed.id, None);
+        let code = parsed.command.map_err(|error| error.code);
+        assert_eq!(code, Err(ErrorCode::Invalid));
     }
 }

@@ -1,4 +1,4 @@
-//! What a service is to do, and how its supervisor hears from it.
+//! The configuration of a service, and the notices to its supervisor.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,33 +9,33 @@ use crate::lister::{ListRequest, Lister};
 use crate::marker_text::MarkerText;
 use crate::source::Source;
 
-/// Makes the lister of a source.
+/// Creates the lister of a source.
 pub type MakeLister = dyn Fn(&Source) -> Arc<dyn Lister + Send + Sync> + Send;
 
-/// What a service is to do. Begin with [`Config::new`].
+/// The configuration of a service. Create it with [`Config::new`].
 #[non_exhaustive]
 pub struct Config {
-    /// The sources, each with a name of its own.
+    /// The sources, each with a different name.
     pub sources: Vec<Source>,
-    /// The text that marks a session as another tool's subagent; `None` to look for none.
+    /// The text that marks a session as another tool's subagent; `None` to search for none.
     pub marker: Option<MarkerText>,
-    /// Which sessions are listed. Subscribers can see less.
+    /// Which sessions are listed. A subscriber can request a narrower view.
     pub view: View,
     /// The deadline of one listing, from spawn to exit.
     pub deadline: Duration,
-    /// Makes the lister of each source, also of sources that are added later. For commands see
+    /// Creates the lister of each source, also of sources that are added later. For commands see
     /// [`ProcessLister::of`](crate::launch::ProcessLister::of).
     pub lister: Box<MakeLister>,
-    /// Where the snapshot is kept. Without it no session is known right after a restart.
+    /// Where the snapshot is kept. Without it, no session is known right after a restart.
     pub state: Option<StateDir>,
-    /// Who hears that the loop is alive.
+    /// The supervisor to notify, if there is one.
     pub supervisor: Option<Supervisor>,
 }
 
 impl Config {
     /// Returns the configuration of a service that lists the roots of these sources that are
-    /// not archived, looks for no marker, and keeps nothing on disk. `lister` makes the lister
-    /// of each source.
+    /// not archived, searches for no marker, and keeps nothing on disk. `lister` creates the
+    /// lister of each source.
     #[must_use]
     pub fn new(
         sources: Vec<Source>,
@@ -76,24 +76,24 @@ impl Config {
         Self { state, ..self }
     }
 
-    /// Sets who hears that the loop is alive.
+    /// Sets the supervisor to notify.
     #[must_use]
     pub fn supervisor(self, supervisor: Option<Supervisor>) -> Self {
         Self { supervisor, ..self }
     }
 }
 
-/// Who hears from the loop itself, and how often.
+/// A supervisor that the owner's loop notifies, such as systemd.
 #[non_exhaustive]
 pub struct Supervisor {
-    /// The time between two signs of life.
+    /// The time between two [`Notice::Alive`].
     pub every: Duration,
-    /// Called by the loop. Must not block.
+    /// Called by the owner's loop. Must not block.
     pub notify: Box<dyn FnMut(Notice<'_>) + Send>,
 }
 
 impl Supervisor {
-    /// Returns a supervisor that hears from the loop this often.
+    /// Creates a supervisor that the loop notifies this often.
     #[must_use]
     pub fn new(every: Duration, notify: impl FnMut(Notice<'_>) + Send + 'static) -> Self {
         Self {
@@ -103,13 +103,13 @@ impl Supervisor {
     }
 }
 
-/// What the loop has to say to a supervisor.
+/// A notice to a supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Notice<'a> {
     /// The loop is alive.
     Alive,
-    /// The state, in one line for people, has changed.
+    /// The status line for people has changed.
     Status(&'a str),
     /// A full refresh has begun.
     Reloading,

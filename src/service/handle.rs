@@ -1,4 +1,4 @@
-//! A running service, and asking things of it from other threads.
+//! A running service, and the handle with which other threads use it.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -17,27 +17,27 @@ use crate::session::SessionId;
 use crate::source::Source;
 use crate::wire::limits;
 
-/// A running service. Dropping it ends the service and waits for that.
+/// A running service. Dropping it ends the service and waits for the end.
 #[derive(Debug)]
 pub struct Service {
     inbox: Inbox,
     owner: Option<JoinHandle<()>>,
 }
 
-/// Asks things of a running service. It can be cloned and sent to other threads.
+/// A handle of a running service. It can be cloned and sent to other threads.
 #[derive(Debug, Clone)]
 pub struct Handle {
     inbox: Inbox,
 }
 
-/// Why a service did not do what a [`Handle`] asked for.
+/// Why a request of a [`Handle`] failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
     /// The service has ended.
     #[error("the service has ended")]
     Ended,
-    /// The service refused, for this reason.
+    /// The service rejected the request.
     #[error("{}", .0.message)]
     Refused(CommandError),
 }
@@ -106,7 +106,7 @@ impl Handle {
         self.subscribe_as(false)
     }
 
-    /// Subscribes a connection, which can end no more than itself.
+    /// Subscribes a connection, whose `shutdown` ends only itself.
     pub(super) fn subscribe_peer(&self) -> Subscription {
         self.subscribe_as(true)
     }
@@ -175,7 +175,7 @@ impl Handle {
         }
     }
 
-    /// Returns how the service is doing.
+    /// Returns the status of the service.
     ///
     /// # Errors
     ///
@@ -192,7 +192,7 @@ impl Handle {
         let (to, answer) = mpsc::channel();
         self.inbox
             .send(Message::Command(ReplyTo::Caller(to), command));
-        // The owner drops what it does not answer.
+        // After the end, the owner drops the sender.
         answer.recv().map_err(|_| RequestError::Ended)
     }
 
@@ -220,8 +220,8 @@ impl Handle {
         self.inbox.send(Message::Gone(subscriber.id));
     }
 
-    /// Lists all sources now. If others are given, each with a name of its own, they replace
-    /// the sources.
+    /// Lists all sources now. If `sources` are given, they replace the current ones; each must
+    /// have a different name.
     pub fn reload(&self, sources: Option<Vec<Source>>) {
         self.inbox.send(Message::Reload(sources));
     }
@@ -238,7 +238,7 @@ impl Handle {
         Ok(())
     }
 
-    /// Adds the sources that are not known yet ([`merge_found`](crate::source::merge_found)).
+    /// Adds the sources that are new ([`merge_found`](crate::source::merge_found)).
     pub fn add_found(&self, sources: Vec<Source>) {
         self.inbox.send(Message::AddSources(sources));
     }
@@ -250,7 +250,7 @@ impl Handle {
     }
 }
 
-/// An answer that is an error. The owner gives no answer of another command.
+/// Returns the error in an answer. The owner never sends the answer to another command.
 fn unexpected(answer: Answer) -> RequestError {
     match answer {
         Answer::Error(error) => RequestError::Refused(error),
@@ -258,16 +258,16 @@ fn unexpected(answer: Answer) -> RequestError {
     }
 }
 
-/// The index keeps sessions by the names of their sources.
+/// Returns an error if two sources have the same name: the index identifies sources by name.
 fn check_names(sources: &[Source]) -> io::Result<()> {
     let mut names = BTreeSet::new();
     match sources.iter().find(|source| !names.insert(&source.name)) {
         None => Ok(()),
-        Some(twice) => Err(io::Error::new(
+        Some(duplicate) => Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             format!(
-                "two sources are called {}: give each a name of its own",
-                twice.name
+                "duplicate source name {}; give each source a different name",
+                duplicate.name
             ),
         )),
     }

@@ -1,4 +1,4 @@
-//! What the supervisor hears: signs of life from the loop itself, and a line for people.
+//! Notifies the supervisor that the owner's loop is alive, and of the status line for people.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::config::{Notice, Supervisor};
 use crate::index::{Health, Index};
 use crate::text::one_line;
 
-/// The supervisor, if there is one, and what it heard last.
+/// The supervisor, if there is one, and its last notices.
 pub(super) struct Heartbeat {
     supervisor: Option<Supervisor>,
     next: Duration,
@@ -22,7 +22,7 @@ impl Heartbeat {
         }
     }
 
-    /// Returns when the next sign of life is due.
+    /// Returns when the next [`Notice::Alive`] is due.
     pub(super) fn due(&self) -> Option<Duration> {
         self.supervisor.as_ref().map(|_| self.next)
     }
@@ -30,14 +30,14 @@ impl Heartbeat {
     pub(super) fn notify(&mut self, notice: Notice<'_>, now: Duration) {
         if let Some(supervisor) = &mut self.supervisor {
             (supervisor.notify)(notice);
-            // Only a sign of life keeps a watchdog quiet.
+            // Only this notice resets the watchdog.
             if notice == Notice::Alive {
                 self.next = now + supervisor.every;
             }
         }
     }
 
-    /// Sends the line for people if it has changed.
+    /// Sends the status line if it has changed.
     pub(super) fn show(&mut self, index: &Index) {
         let Some(supervisor) = &mut self.supervisor else {
             return;

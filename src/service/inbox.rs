@@ -1,4 +1,4 @@
-//! The owner's inbox: everything that can happen to a service is one message in it.
+//! The owner's inbox. Every event in a service is one message in it.
 
 use std::sync::mpsc::Sender;
 
@@ -13,13 +13,13 @@ use crate::source::Source;
 /// A message for the owner.
 #[derive(Debug)]
 pub(super) enum Message {
-    /// The watcher saw something new at a source.
+    /// The watcher reports about a source.
     Watch(SourceKey, WatchEvent),
     /// A listing has ended.
     Listed(Box<ListingResult>),
-    /// The snapshot was written, or not.
+    /// The write of a snapshot has ended, with this result.
     Saved(Result<(), String>),
-    /// A subscriber wants events.
+    /// A subscriber is added.
     Subscribe(SubscriberId, Outbox),
     /// A subscriber has read all events and is owed a snapshot.
     CaughtUp(SubscriberId),
@@ -31,11 +31,11 @@ pub(super) enum Message {
     Command(ReplyTo, Command),
     /// A look-up has ended.
     LookedUp(ReplyTo, Vec<LookedUp>),
-    /// List all sources, as on SIGHUP; from now on these, if they are given.
+    /// List all sources, as on SIGHUP, after replacing them if others are given.
     Reload(Option<Vec<Source>>),
-    /// From now on these are the sources.
+    /// Replace the sources.
     SetSources(Vec<Source>),
-    /// These sources were discovered.
+    /// Add these discovered sources.
     AddSources(Vec<Source>),
     /// End, for this reason.
     End(ByeCode, String),
@@ -46,9 +46,9 @@ pub(super) enum Message {
 pub(super) enum ReplyTo {
     /// A subscriber, with the id of its command.
     Subscriber(SubscriberId, Option<CommandId>),
-    /// A thread of the host that waits for it.
+    /// A waiting thread of the host.
     Caller(Sender<Answer>),
-    /// The supervisor asked: there is no reply.
+    /// The supervisor, to which no reply is sent.
     Supervisor,
 }
 

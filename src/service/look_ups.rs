@@ -1,4 +1,4 @@
-//! Look-ups in flight: each asks every source on threads of its own.
+//! The look-ups in flight. Each asks every source, on its own threads.
 
 use std::thread;
 
@@ -8,8 +8,8 @@ use crate::query::{LookUpJob, LookUpSource, LookedUp};
 use crate::session::SessionId;
 use crate::wire::LookUp;
 
-/// Look-ups at the same time: each launches a helper for every source.
-const MOST: usize = 8;
+/// The most look-ups at a time. Each launches a helper for every source.
+const MAX_LOOK_UPS: usize = 8;
 
 /// The look-ups in flight.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ pub(super) struct LookUps {
 }
 
 impl LookUps {
-    /// Begins a look-up; `done` gets the answers.
+    /// Begins a look-up. `done` receives the answers.
     ///
     /// # Errors
     ///
@@ -32,8 +32,8 @@ impl LookUps {
         sources: Vec<LookUpSource>,
         done: impl FnOnce(Vec<LookedUp>) + Send + 'static,
     ) -> Result<(), CommandError> {
-        if self.running >= MOST {
-            let message = format!("{MOST} look-ups are running; ask again when one has ended");
+        if self.running >= MAX_LOOK_UPS {
+            let message = format!("{MAX_LOOK_UPS} look-ups are running; retry when one has ended");
             return Err(CommandError::new(ErrorCode::Busy, message));
         }
         let job = LookUpJob {
@@ -53,7 +53,7 @@ impl LookUps {
         Ok(())
     }
 
-    /// One look-up has ended.
+    /// Records that a look-up has ended.
     pub(super) fn ended(&mut self) {
         self.running -= 1;
     }
@@ -62,7 +62,7 @@ impl LookUps {
         self.running > 0
     }
 
-    /// Ends all look-ups soon; they end with an answer.
+    /// Cancels all look-ups. They still send their answers.
     pub(super) fn cancel(&self) {
         self.end.cancel();
     }

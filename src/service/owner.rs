@@ -1,5 +1,5 @@
-//! The owner's loop: it owns the index, takes one message at a time, and waits for nothing but
-//! the next message or the next thing that is due. It does no I/O that can hang.
+//! The owner's loop: it has the index, takes one message at a time, and waits only for the next
+//! message or the next due time. It does no I/O that can hang.
 
 mod commands;
 mod listings;
@@ -32,16 +32,16 @@ use crate::source::SourceName;
 use crate::text::one_line;
 use crate::wire::VERSION;
 
-/// How long the end may take for what is in flight.
-const END: Duration = Duration::from_millis(1200);
+/// How long the owner waits at its end for helpers, the last write and the subscribers.
+const END_TIMEOUT: Duration = Duration::from_millis(1200);
 
-/// How long the owner sleeps if nothing is due.
-const IDLE: Duration = Duration::from_secs(3600);
+/// How long the owner waits if nothing is due.
+const IDLE_WAIT: Duration = Duration::from_secs(3600);
 
 pub(super) struct Owner {
     index: Index,
     tasks: SourceTasks,
-    /// What is asked of every source.
+    /// The request for the listing of every source.
     request: ListRequest,
     subscribers: Subscribers,
     refreshes: Refreshes,
@@ -80,7 +80,7 @@ impl Owner {
                 scan_budget: Some(SCAN_BUDGET),
                 ..ListRequest::of("")
             },
-            subscribers: Subscribers::seeing(config.view),
+            subscribers: Subscribers::with_view(config.view),
             refreshes: Refreshes::default(),
             look_ups: LookUps::default(),
             counters: Counters::default(),
@@ -94,12 +94,12 @@ impl Owner {
     pub(super) fn run(mut self, inbox: &Receiver<Message>) {
         self.heartbeat.notify(Notice::Ready, self.now());
         let (code, reason) = loop {
-            self.do_what_is_due();
+            self.run_due();
             let pause = self.next_due().saturating_sub(self.now());
             match inbox.recv_timeout(pause) {
                 Ok(Message::End(code, reason)) => break (code, reason),
                 Ok(message) => self.take(message),
-                Err(RecvTimeoutError::Timeout) => self.subscribers.forget_snapshots(),
+                Err(RecvTimeoutError::Timeout) => self.subscribers.clear_snapshots(),
                 Err(RecvTimeoutError::Disconnected) => {
                     break (ByeCode::Ended, "all handles were dropped".to_owned());
                 }
@@ -167,11 +167,11 @@ impl Owner {
 
     fn next_due(&self) -> Duration {
         let due = [self.tasks.due(), self.save_due(), self.heartbeat.due()];
-        let idle = self.now() + IDLE;
+        let idle = self.now() + IDLE_WAIT;
         due.into_iter().flatten().min().unwrap_or(idle)
     }
 
-    fn do_what_is_due(&mut self) {
+    fn run_due(&mut self) {
         let now = self.now();
         let request = ListRequest {
             archived: self.request.archived || query::lists_archived(self.tasks.len()),
@@ -196,8 +196,8 @@ impl Owner {
     // Events.
 
     fn announce(&mut self, source: &SourceName, merged: MergeResult) {
-        let usual = (View::default(), merged.difference);
-        let differences = std::iter::once(usual).chain(merged.others);
+        let default = (View::default(), merged.difference);
+        let differences = std::iter::once(default).chain(merged.others);
         for (view, difference) in differences.filter(|(_, found)| !found.is_empty()) {
             let change = self.change(view, difference);
             self.subscribers.send_to_view(view, Event::Change(change));
@@ -273,17 +273,17 @@ impl Owner {
     fn end(mut self, code: ByeCode, reason: String, inbox: &Receiver<Message>) {
         info!(reason = %one_line(&reason), "ending");
         self.heartbeat.notify(Notice::Ending, self.now());
-        let until = Instant::now() + END;
+        let until = Instant::now() + END_TIMEOUT;
         self.tasks.cancel();
         self.look_ups.cancel();
-        // The threads that launched helpers kill and reap them.
+        // The threads that launched the helpers kill and reap them.
         while self.look_ups.are_running() || self.tasks.are_listing() {
             match inbox.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(Message::Listed(_)) => self.tasks.listing_ended(),
                 Ok(message @ (Message::LookedUp(..) | Message::Saved(_))) => self.take(message),
                 Ok(_) => {}
                 Err(_) => {
-                    error!("helpers are still running after 1.2 s; ending anyway");
+                    error!(timeout = ?END_TIMEOUT, "helpers still running, exiting anyway");
                     break;
                 }
             }

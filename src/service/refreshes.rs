@@ -1,19 +1,19 @@
-//! Refreshes that were asked for and have not ended: each waits for one listing of every
-//! source, begun after it was asked for.
+//! The refreshes in flight. Each waits for one listing of every source that begins after the
+//! request.
 
 use std::collections::BTreeMap;
 
 use super::inbox::ReplyTo;
 use super::protocol::Refreshed;
 
-/// Tells refreshes apart.
+/// Identifies a refresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct RefreshId(u64);
 
 #[derive(Debug)]
 struct Refresh {
     reply_to: ReplyTo,
-    /// How many sources have not been listed yet.
+    /// How many sources are still to be listed.
     left: usize,
     done: Vec<Refreshed>,
 }
@@ -26,7 +26,7 @@ pub(super) struct Refreshes {
 }
 
 impl Refreshes {
-    /// Begins a refresh of so many sources.
+    /// Begins a refresh of this many sources.
     pub(super) fn begin(&mut self, reply_to: ReplyTo, sources: usize) -> RefreshId {
         let id = RefreshId(self.next);
         self.next += 1;
@@ -39,7 +39,7 @@ impl Refreshes {
         id
     }
 
-    /// Takes the outcome of one source.
+    /// Records the outcome of one source.
     pub(super) fn take(&mut self, id: RefreshId, one: Refreshed) {
         if let Some(refresh) = self.running.get_mut(&id) {
             refresh.done.push(one);
@@ -47,7 +47,7 @@ impl Refreshes {
         }
     }
 
-    /// Removes and returns a refresh that waits for nothing more.
+    /// Removes and returns a refresh if all its sources were listed.
     pub(super) fn ended(&mut self, id: RefreshId) -> Option<(ReplyTo, Vec<Refreshed>)> {
         let is_ended = self.running.get(&id)?.left == 0;
         let refresh = is_ended.then(|| self.running.remove(&id)).flatten()?;

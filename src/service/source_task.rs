@@ -1,5 +1,5 @@
-//! The work on one source: how changes are noticed, when it is listed, and the listing itself on
-//! a thread of its own.
+//! The task of one source: it watches the files, schedules the listings, and runs each listing
+//! on its own thread.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,31 +21,31 @@ use crate::text::format_duration;
 use crate::wire::{ErrorKind, Scan};
 
 /// How long a refresh waits for the inspection of the source's files.
-const INSPECTION: Duration = Duration::from_secs(1);
+const INSPECTION_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The health of a source that keeps failing is announced at most this often.
-const HEALTH_PACE: Duration = Duration::from_secs(1);
+/// The shortest time between two announcements of the same kind of failure.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A source at a service. Each source that ever was has a number of its own, so that a listing
-/// that outlives its source says nothing about the next source of that name.
+/// Identifies a source task. Each task has a different number, so that a listing that outlives
+/// its source is not attributed to the next source of that name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SourceKey {
     pub(super) name: SourceName,
     pub(super) number: u64,
 }
 
-/// What the owner knows about a source beside its sessions.
+/// The state of a source outside the index.
 pub(super) struct SourceTask {
     pub(super) key: SourceKey,
     pub(super) source_lister: SourceLister,
     pub(super) schedule: Schedule,
-    /// How changes are noticed, for people.
+    /// How changes are noticed, in words for people.
     pub(super) watch_mode: String,
-    /// How the last complete listing looked for the marker.
+    /// How the last complete listing searched for the marker.
     pub(super) scan: Option<Scan>,
-    /// Refreshes that wait for a listing that begins from now on.
+    /// The refreshes that wait for the next listing.
     pub(super) waiting: Vec<RefreshId>,
-    /// Refreshes that wait for the listing in flight.
+    /// The refreshes that wait for the listing in flight.
     running: Vec<RefreshId>,
     scan_cache: Option<ScanCache>,
     /// `None` for a command.
@@ -54,23 +54,23 @@ pub(super) struct SourceTask {
     cancel: Cancel,
     /// When the health was last announced.
     health_announced: Duration,
-    /// The health has another reason, or another time of the next attempt, than announced.
+    /// The reason or the time of the next attempt has changed since the announcement.
     health_is_stale: bool,
 }
 
-/// What the files of a source looked like.
+/// The stamps of a source's files at different times.
 #[derive(Debug, Clone, Copy, Default)]
 struct Stamps {
     now: Option<SourceStamp>,
-    /// When the listing in flight began.
+    /// At the start of the listing in flight.
     listing: Option<SourceStamp>,
-    /// When the last complete listing began.
+    /// At the start of the last complete listing.
     listed: Option<SourceStamp>,
 }
 
 impl SourceTask {
-    /// Begins to watch the source, which causes its first listing. `report` gets what the
-    /// watcher sees.
+    /// Starts watching the source, which causes its first listing. `report` receives the events
+    /// of the watcher.
     pub(super) fn begin(
         source_lister: SourceLister,
         key: SourceKey,
@@ -85,7 +85,7 @@ impl SourceTask {
                 let files = DatabaseFiles::of_canonical(path.clone());
                 let cache = state_dir.map(|directory| dirs::scan_cache_in(directory, &files));
                 let watch = watcher.watch(&source_lister.source, files, report);
-                // Without a state directory it is where a single listing keeps it.
+                // Without a state directory, the cache is where `list` keeps it.
                 let cache = cache.map_or(ScanCache::Auto, ScanCache::At);
                 (Some(watch), cache, "not yet".to_owned())
             }
@@ -116,15 +116,15 @@ impl SourceTask {
     /// Returns when the health is to be announced again.
     pub(super) fn health_due(&self) -> Option<Duration> {
         self.health_is_stale
-            .then_some(self.health_announced + HEALTH_PACE)
+            .then_some(self.health_announced + HEALTH_INTERVAL)
     }
 
-    /// The health was announced.
+    /// Records that the health was announced.
     pub(super) fn announced(&mut self, now: Duration) {
         (self.health_is_stale, self.health_announced) = (false, now);
     }
 
-    /// The health says more than was announced.
+    /// Records that the health has changed since it was announced.
     pub(super) fn set_health_stale(&mut self) {
         self.health_is_stale = true;
     }
@@ -132,18 +132,18 @@ impl SourceTask {
     /// Inspects the files soon, if this is a database.
     pub(super) fn inspect(&self) {
         if let Some(watch) = &self.watch {
-            // What it finds is reported.
+            // The watcher reports the result.
             let _ = watch.inspect();
         }
     }
 
-    /// The files look like this now.
+    /// Records the current stamp of the files.
     pub(super) fn set_stamp(&mut self, stamp: SourceStamp, now: Duration) {
         self.stamps.now = Some(stamp);
         self.request_if_changed(now);
     }
 
-    /// Asks for a listing if the files can have changed since the last complete one.
+    /// Requests a listing if the files can have changed since the last complete one.
     fn request_if_changed(&mut self, now: Duration) {
         let Some(stamp) = &self.stamps.now else {
             return;
@@ -156,13 +156,13 @@ impl SourceTask {
         self.schedule.request(urgency, now);
     }
 
-    /// Ends the listing in flight, and returns all refreshes that wait for this source.
+    /// Cancels the listing in flight, and returns all refreshes that wait for this source.
     pub(super) fn end(self) -> Vec<RefreshId> {
         self.cancel.cancel();
         self.waiting.into_iter().chain(self.running).collect()
     }
 
-    /// Ends the listing in flight.
+    /// Cancels the listing in flight.
     pub(super) fn cancel(&self) {
         self.cancel.cancel();
     }
@@ -172,8 +172,8 @@ impl SourceTask {
         std::mem::take(&mut self.running)
     }
 
-    /// Begins a listing on a thread of its own: of this source, otherwise as requested. `done`
-    /// gets its result in any case, also if no thread can be spawned.
+    /// Begins a listing of this source on its own thread. `done` receives the result in any
+    /// case, also if the thread cannot be spawned.
     pub(super) fn list(
         &mut self,
         request: ListRequest,
@@ -192,8 +192,8 @@ impl SourceTask {
         let projects = self.source_lister.projects();
         let lister = Arc::clone(&self.source_lister.lister);
         let source = self.source_lister.source.clone();
-        // If the last listing said all there is to say, a refresh opens nothing unless
-        // something was written since.
+        // If the last marker scan was finished, a refresh opens the database only if something
+        // was written since.
         let is_finished = self
             .scan
             .is_none_or(|scan| scan.progress >= 1.0 || scan.stalled);
@@ -209,27 +209,27 @@ impl SourceTask {
                 pending.set(
                     Err(ListingFailure {
                         kind: "panic",
-                        reason: "the thread that lists has panicked".to_owned(),
+                        reason: "the listing thread panicked".to_owned(),
                     }),
                     Duration::ZERO,
                     0,
                 );
-                let seen = inspection.and_then(|seen| seen.recv_timeout(INSPECTION).ok());
+                let seen = inspection.and_then(|seen| seen.recv_timeout(INSPECTION_TIMEOUT).ok());
                 let started = Instant::now();
                 let until = until(request.deadline);
                 let (result, bytes) = match (listed, seen) {
                     (Some(listed), Some(now)) if listed.is_unchanged(&now) => (Ok(None), 0),
                     _ => result_of(lister.list(&request), &source, &projects, until),
                 };
-                // The owner changes rows in place if nobody shares them.
+                // The owner changes the rows in place only if they are not shared.
                 drop(request);
                 pending.set(result, started.elapsed(), bytes);
             });
-        // If there is no thread, the pending result has said so.
+        // If the thread could not be spawned, the pending result has reported it.
         drop(thread);
     }
 
-    /// The listing in flight was complete.
+    /// Records that the listing in flight was complete.
     pub(super) fn complete(
         &mut self,
         scan: Scan,
@@ -246,19 +246,19 @@ impl SourceTask {
         }
     }
 
-    /// The listing in flight was complete, and is to be repeated soon.
+    /// Records that the listing in flight was complete, but is to be repeated soon.
     pub(super) fn repeat(&mut self, scan: Scan, took: Duration, now: Duration) {
         self.scan = Some(scan);
         self.stamps.listed = None;
         self.finish(Finished::Retry, took, now);
     }
 
-    /// A refresh found that nothing has changed.
+    /// Records that a refresh found no change and listed nothing.
     pub(super) fn unchanged(&mut self, took: Duration, now: Duration) {
         self.finish(Finished::Ok(Activity::default()), took, now);
     }
 
-    /// The listing in flight failed.
+    /// Records that the listing in flight failed.
     pub(super) fn failed(&mut self, took: Duration, now: Duration) {
         self.stamps.listed = None;
         self.finish(Finished::Failed, took, now);
@@ -268,8 +268,8 @@ impl SourceTask {
         self.schedule.finish(finished, took, now, fastrand::f64());
     }
 
-    /// Returns this source for a look-up. A source whose listings fail in time, or that is a
-    /// command that fails, is not asked: everyone who asks would wait for it.
+    /// Returns this source for a look-up. A source whose listings time out, or a command whose
+    /// listings fail, is skipped, since every look-up would wait for it.
     pub(super) fn to_look_up(&self, health: &Health) -> LookUpSource {
         let is_remote = matches!(self.source_lister.source.place, Place::Remote(_));
         let skip_reason = match health {
@@ -285,8 +285,8 @@ impl SourceTask {
     }
 }
 
-/// The result that a listing's thread owes the owner. It is sent when this is dropped: if the
-/// thread could not be spawned or panicked, as a failure.
+/// The result that a listing sends to the owner when this is dropped. It is a failure if the
+/// thread could not be spawned or panicked.
 struct PendingResult<F: FnOnce(ListingResult)> {
     result: Option<(ListingResult, F)>,
 }
@@ -297,7 +297,7 @@ impl<F: FnOnce(ListingResult)> PendingResult<F> {
             source,
             result: Err(ListingFailure {
                 kind: "thread",
-                reason: "cannot spawn a thread to list with".to_owned(),
+                reason: "cannot spawn the listing thread".to_owned(),
             }),
             took: Duration::ZERO,
             bytes: 0,
@@ -327,11 +327,11 @@ impl<F: FnOnce(ListingResult)> Drop for PendingResult<F> {
     }
 }
 
-/// What a listing's thread brings back.
+/// The result of a listing.
 #[derive(Debug)]
 pub(super) struct ListingResult {
     pub(super) source: SourceKey,
-    /// `None` if nothing was read since nothing had changed.
+    /// `None` if nothing had changed, so that no helper was launched.
     pub(super) result: Result<Option<Complete>, ListingFailure>,
     pub(super) took: Duration,
     /// How many bytes the helper sent.
@@ -352,7 +352,7 @@ pub(super) struct ListingFailure {
     pub(super) reason: String,
 }
 
-/// Returns what an outcome means for the index, and how many bytes the helper sent.
+/// Converts the outcome of a helper. Also returns how many bytes the helper sent.
 fn result_of(
     outcome: Outcome,
     source: &Source,
@@ -362,7 +362,8 @@ fn result_of(
     let (kind, reason) = match outcome {
         Outcome::Complete(listing) => {
             let (scan, bytes) = (listing.end.scan, listing.bytes);
-            // Not an empty database: the sessions of OpenCode's own database are kept.
+            // Another program's database does not count as an empty one: the known sessions are
+            // kept.
             if let Some(reason) = query::foreign_database_message(source, &listing.end.other_tables)
             {
                 let kind = ErrorKind::Schema.as_str();

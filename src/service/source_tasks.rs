@@ -1,4 +1,4 @@
-//! The sources of a service, and the work on each.
+//! The sources of a service, and the task of each.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,7 +21,7 @@ use crate::source::{Place, Source, SourceName, merge_found};
 pub(super) struct SourceTasks {
     sources: Vec<Source>,
     tasks: BTreeMap<SourceName, SourceTask>,
-    /// How many sources there ever were.
+    /// How many tasks were ever created.
     numbers: u64,
     /// Listings whose results have not come back.
     in_flight: usize,
@@ -31,16 +31,16 @@ pub(super) struct SourceTasks {
     inbox: Inbox,
 }
 
-/// What a change of the sources left behind.
+/// The result of replacing the sources.
 pub(super) struct Replaced {
     pub(super) new: usize,
     pub(super) gone: usize,
-    /// Refreshes that wait for sources that are gone.
+    /// The refreshes that wait for removed sources.
     pub(super) orphans: Vec<(SourceName, RefreshId)>,
 }
 
 impl SourceTasks {
-    /// Returns the tasks of no sources yet.
+    /// Creates an empty set of tasks.
     ///
     /// # Errors
     ///
@@ -71,15 +71,14 @@ impl SourceTasks {
         self.tasks.get(name)
     }
 
-    /// Returns the task of a source, if that is one still.
+    /// Returns the task of a source, unless the source was removed.
     pub(super) fn get(&mut self, key: &SourceKey) -> Option<&mut SourceTask> {
         let task = self.tasks.get_mut(&key.name);
         task.filter(|task| task.key.number == key.number)
     }
 
-    /// Replaces the sources. Tasks of sources that stay as they are go on. Refreshes that wait
-    /// for a source wait for the new one of its name. Returns `None` if the same sources were
-    /// there.
+    /// Replaces the sources. The tasks of unchanged sources continue. A refresh that waits for a
+    /// removed source waits for the new source of that name. Returns `None` if nothing changed.
     pub(super) fn replace(&mut self, sources: &[Source], now: Duration) -> Option<Replaced> {
         let is_same_order = self
             .sources
@@ -160,7 +159,7 @@ impl SourceTasks {
         (sources != self.sources).then_some(sources)
     }
 
-    /// Inspects the sources that were discovered at another place than they are read from.
+    /// Inspects the sources that were discovered at another place than the current one.
     pub(super) fn inspect_moved(&self, found: &[Source]) {
         let is_elsewhere = |known: &Source, found: &Source| {
             known.written.first() == found.written.first() && known.place != found.place
@@ -168,20 +167,20 @@ impl SourceTasks {
         for task in self.tasks.values() {
             let source = &task.source_lister.source;
             if found.iter().any(|found| is_elsewhere(source, found)) {
-                // The new place is reported when it is certain.
+                // The watcher reports the new place when it is confirmed.
                 task.inspect();
             }
         }
     }
 
-    /// Asks for a listing of every source, now.
+    /// Requests a listing of every source, now.
     pub(super) fn request_all(&mut self, now: Duration) {
         for task in self.tasks.values_mut() {
             task.schedule.request(Urgency::Now, now);
         }
     }
 
-    /// Lets this refresh wait for a listing of every source that begins from now on.
+    /// Requests a listing of every source for this refresh.
     pub(super) fn refresh_all(&mut self, id: RefreshId, now: Duration) {
         self.request_all(now);
         for task in self.tasks.values_mut() {
@@ -209,7 +208,7 @@ impl SourceTasks {
                 let inbox = self.inbox.clone();
                 let done = move |result| inbox.send(Message::Listed(Box::new(result)));
                 let request = ListRequest {
-                    // Each listing is cancelled by itself.
+                    // Each listing can be cancelled separately.
                     cancel: crate::lister::Cancel::default(),
                     ..request.clone()
                 };
@@ -226,14 +225,14 @@ impl SourceTasks {
         stale.map(|task| task.key.name.clone()).collect()
     }
 
-    /// The health of a source was announced.
+    /// Records that the health of a source was announced.
     pub(super) fn announced(&mut self, name: &SourceName, now: Duration) {
         if let Some(task) = self.tasks.get_mut(name) {
             task.announced(now);
         }
     }
 
-    /// A listing's result has come back.
+    /// Records that the result of a listing has arrived.
     pub(super) fn listing_ended(&mut self) {
         self.in_flight -= 1;
     }
@@ -242,7 +241,7 @@ impl SourceTasks {
         self.in_flight > 0
     }
 
-    /// Ends all listings soon; their results come back.
+    /// Cancels all listings. Their results still arrive.
     pub(super) fn cancel(&self) {
         for task in self.tasks.values() {
             task.cancel();

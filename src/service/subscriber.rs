@@ -1,11 +1,11 @@
-//! The queue of events between the owner and one subscriber, so that a slow subscriber holds up
-//! nobody.
+//! The queue of events between the owner and one subscriber. A slow subscriber delays no other.
 //!
-//! Every queue is bounded in both directions. If too many events wait, the subscriber misses all
-//! further events until it has read those; then it receives one fresh snapshot and goes on from
-//! there. Two snapshots never wait. A subscriber may have [`UNANSWERED`] commands whose replies
-//! it has not read; then no more commands are taken from it. So at most that many commands,
-//! [`EVENTS`] events and as many replies as commands wait for one subscriber.
+//! Every queue is bounded in both directions. A subscriber that has [`MAX_EVENTS`] unread events
+//! misses all further events. Once it has read those in the queue, it receives one fresh
+//! snapshot instead of a backlog. A snapshot that it requests is not queued while another one is
+//! unread. While a subscriber has [`UNANSWERED`] commands whose replies it has not read, no more
+//! commands are taken from it. So at most that many commands and replies and [`MAX_EVENTS`]
+//! events wait for one subscriber.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -17,20 +17,20 @@ use std::time::{Duration, Instant};
 use super::protocol::Event;
 use crate::index::View;
 
-/// The most events that wait for a subscriber.
-const EVENTS: usize = 256;
+/// The most unread events of a subscriber.
+const MAX_EVENTS: usize = 256;
 
-/// The most commands whose replies were not read.
+/// The most commands of a subscriber whose replies it has not read.
 pub const UNANSWERED: usize = 64;
 
-/// Tells subscribers apart.
+/// Identifies a subscriber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct SubscriberId(pub(super) u64);
 
-/// What the owner hears from a subscriber's end of the queue.
+/// What a subscriber's end of the queue reports to the owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Report {
-    /// The subscriber has read all events, and is owed a snapshot.
+    /// The subscriber missed events, has read those in the queue, and now needs a snapshot.
     CaughtUp,
     /// The subscriber was dropped.
     Gone,
@@ -39,22 +39,22 @@ pub(super) enum Report {
 #[derive(Debug, Default)]
 struct Queue {
     events: VecDeque<Arc<Event>>,
-    /// Events were left out: a snapshot is owed.
+    /// The subscriber missed events and needs a snapshot.
     is_behind: bool,
     is_closed: bool,
     /// Commands whose replies were not read.
     unanswered: usize,
-    /// The end of the pipe that a host polls, if it does.
+    /// The writing end of the pipe that a host polls, if it does.
     wake: Option<PipeWriter>,
     /// A byte is in the pipe.
     is_awake: bool,
 }
 
 impl Queue {
-    /// Puts a byte into the pipe if there is something to read. One byte never blocks.
+    /// Writes a byte to the pipe if an event or the end waits. One byte never blocks.
     fn wake(&mut self) {
-        let has_something = !self.events.is_empty() || self.is_closed;
-        if has_something && !self.is_awake {
+        let is_ready = !self.events.is_empty() || self.is_closed;
+        if is_ready && !self.is_awake {
             self.is_awake = self
                 .wake
                 .as_mut()
@@ -74,7 +74,7 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells everyone who waits that the queue has changed.
+    /// Wakes all waiting threads, since the queue has changed.
     fn notify(&self, mut queue: MutexGuard<'_, Queue>) {
         queue.wake();
         drop(queue);
@@ -88,7 +88,7 @@ pub(super) struct Outbox {
     shared: Arc<Shared>,
     /// True for a connection, false for the host.
     pub(super) is_peer: bool,
-    /// What the subscriber sees.
+    /// The sessions that the subscriber sees.
     pub(super) view: View,
 }
 
@@ -100,8 +100,8 @@ pub struct ReplyQueue {
 }
 
 impl ReplyQueue {
-    /// Takes room for the reply to one command, and waits for it if told to. Returns false if
-    /// there is none.
+    /// Reserves room for the reply to one command, and waits for room if `waits`. Returns false
+    /// if there is none.
     pub(super) fn take_room(&self, waits: bool) -> bool {
         let mut queue = self.shared.lock();
         while waits && queue.unanswered >= UNANSWERED && !queue.is_closed {
@@ -117,9 +117,9 @@ impl ReplyQueue {
     }
 }
 
-/// Events as they come: an iterator that waits for the next one.
+/// A subscription to the events of a service: an iterator that waits for the next event.
 ///
-/// A host with a loop of its own polls [`ready_fd`](Self::ready_fd) and takes events by
+/// A host with its own event loop polls [`ready_fd`](Self::ready_fd) and takes events with
 /// [`try_next`](Self::try_next).
 pub struct Subscription {
     shared: Arc<Shared>,
@@ -128,7 +128,7 @@ pub struct Subscription {
     ready: OnceLock<PipeReader>,
 }
 
-/// Returns the two ends of a queue. `report` tells the owner what happens at this one.
+/// Returns the two ends of a new queue. `report` is called at the subscriber's end.
 pub(super) fn queue(
     id: SubscriberId,
     is_peer: bool,
@@ -157,9 +157,9 @@ impl Outbox {
             return false;
         }
         let has_room = match **event {
-            // There are as many replies as commands.
+            // The replies are bounded, since the commands are.
             Event::Reply(_) | Event::Bye { .. } => true,
-            _ => !queue.is_behind && queue.events.len() < EVENTS,
+            _ => !queue.is_behind && queue.events.len() < MAX_EVENTS,
         };
         if has_room {
             queue.events.push_back(Arc::clone(event));
@@ -170,29 +170,28 @@ impl Outbox {
         true
     }
 
-    /// Queues the snapshot that a subscriber asked for, unless one waits that it has not read:
-    /// the events after that one lead to the same state.
+    /// Queues the snapshot that a subscriber requested, unless the queue contains one already: the
+    /// events after that one lead to the same state.
     pub(super) fn snapshot(&self, snapshot: &Arc<Event>) {
         let queue = self.shared.lock();
         let is_snapshot = |event: &Arc<Event>| matches!(**event, Event::Snapshot(_));
-        let (is_behind, waits) = (queue.is_behind, queue.events.iter().any(is_snapshot));
+        let (is_behind, has_snapshot) = (queue.is_behind, queue.events.iter().any(is_snapshot));
         drop(queue);
         if is_behind {
-            self.begin_anew(snapshot);
-        } else if !waits {
+            self.replace_events(snapshot);
+        } else if !has_snapshot {
             self.send(snapshot);
         }
     }
 
-    /// Changes what the subscriber sees, beginning with this snapshot.
+    /// Changes the view of the subscriber, beginning with this snapshot.
     pub(super) fn set_view(&mut self, view: View, snapshot: &Arc<Event>) {
         self.view = view;
-        self.begin_anew(snapshot);
+        self.replace_events(snapshot);
     }
 
-    /// Queues a snapshot in place of the events that it makes void: all unread ones but the
-    /// `hello` and replies.
-    fn begin_anew(&self, snapshot: &Arc<Event>) {
+    /// Queues a snapshot in place of the unread events, except the `hello` and replies.
+    fn replace_events(&self, snapshot: &Arc<Event>) {
         let mut queue = self.shared.lock();
         queue
             .events
@@ -202,20 +201,20 @@ impl Outbox {
         self.send(snapshot);
     }
 
-    /// Queues the snapshot that a subscriber is owed.
+    /// Queues the snapshot for a subscriber that missed events.
     pub(super) fn catch_up(&self, snapshot: &Arc<Event>) {
         self.shared.lock().is_behind = false;
         self.send(snapshot);
     }
 
-    /// Ends the queue after what is in it.
+    /// Closes the queue. Its events can still be read.
     pub(super) fn close(&self) {
         let mut queue = self.shared.lock();
         queue.is_closed = true;
         self.shared.notify(queue);
     }
 
-    /// Waits until all events were read, but not past `until`.
+    /// Waits until all events are read, but not past `until`.
     pub(super) fn drain(&self, until: Instant) {
         let mut queue = self.shared.lock();
         while !queue.events.is_empty() {
@@ -232,7 +231,7 @@ impl Outbox {
 }
 
 impl Drop for Outbox {
-    /// A subscriber of a service that has ended does not wait for ever.
+    /// Closes the queue, so that the subscriber does not wait forever.
     fn drop(&mut self) {
         self.close();
     }
@@ -242,7 +241,7 @@ impl Subscription {
     /// Waits for the next event; `None` if the service has ended, or no event comes within
     /// `patience`.
     pub fn next_within(&mut self, patience: impl Into<Option<Duration>>) -> Option<Arc<Event>> {
-        // A moment beyond the clock's range never comes.
+        // A deadline beyond the clock's range means no deadline.
         let until = patience
             .into()
             .and_then(|patience| Instant::now().checked_add(patience));
@@ -275,24 +274,24 @@ impl Subscription {
         let mut queue = self.shared.lock();
         let event = queue.events.pop_front()?;
         let is_empty = queue.events.is_empty();
-        let is_owed = queue.is_behind && is_empty;
+        let needs_snapshot = queue.is_behind && is_empty;
         if let Event::Reply(_) = *event {
             queue.unanswered = queue.unanswered.saturating_sub(1);
         }
         if is_empty && !queue.is_closed && queue.is_awake {
-            // The byte is there, so this does not block.
+            // The pipe contains a byte, so this does not block.
             let taken = self.ready.get().map(|mut pipe| pipe.read_exact(&mut [0]));
             queue.is_awake = !matches!(taken, Some(Ok(())));
         }
         drop(queue);
         self.shared.changed.notify_all();
-        if is_owed {
+        if needs_snapshot {
             (self.report)(Report::CaughtUp);
         }
         Some(event)
     }
 
-    /// Returns true if the service has ended and all events were taken.
+    /// Returns true if the subscription has ended and all its events were taken.
     #[must_use]
     pub fn has_ended(&self) -> bool {
         let queue = self.shared.lock();
@@ -304,7 +303,7 @@ impl Subscription {
     ///
     /// # Errors
     ///
-    /// Returns an error if the pipe cannot be made.
+    /// Returns an error if the pipe cannot be created.
     pub fn ready_fd(&self) -> io::Result<BorrowedFd<'_>> {
         if self.ready.get().is_none() {
             let (reader, writer) = io::pipe()?;
@@ -315,7 +314,7 @@ impl Subscription {
             }
         }
         let reader = self.ready.get().map(AsFd::as_fd);
-        reader.ok_or_else(|| io::Error::other("there is no pipe"))
+        reader.ok_or_else(|| io::Error::other("the pipe was not created"))
     }
 
     /// Returns where the replies to commands of this subscription go; see

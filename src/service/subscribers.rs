@@ -13,16 +13,16 @@ use crate::index::{Index, View};
 #[derive(Debug, Default)]
 pub(super) struct Subscribers {
     outboxes: BTreeMap<SubscriberId, Outbox>,
-    /// The most that a subscriber can see, and what the host sees.
-    most: View,
-    /// The snapshot of each view that was asked for since the index changed.
+    /// The widest view that a subscriber can request, and the view of the host.
+    widest: View,
+    /// The snapshots that were built since the index changed.
     snapshots: BTreeMap<View, Arc<Event>>,
 }
 
 impl Subscribers {
-    pub(super) fn seeing(most: View) -> Self {
+    pub(super) fn with_view(widest: View) -> Self {
         Self {
-            most,
+            widest,
             ..Self::default()
         }
     }
@@ -31,7 +31,7 @@ impl Subscribers {
         self.outboxes.len()
     }
 
-    /// Adds a subscriber: it gets a `hello`, then a `snapshot`.
+    /// Adds a subscriber, which receives a `hello`, then a `snapshot`.
     pub(super) fn add(
         &mut self,
         id: SubscriberId,
@@ -40,14 +40,14 @@ impl Subscribers {
         index: &Index,
     ) {
         if !outbox.is_peer {
-            outbox.view = self.most;
+            outbox.view = self.widest;
         }
         outbox.send(&Arc::new(hello));
         outbox.send(&self.snapshot(outbox.view, index));
         self.outboxes.insert(id, outbox);
     }
 
-    /// Removes a subscriber; its queue ends after what is in it.
+    /// Removes a subscriber. Its queue ends after the events that it contains.
     pub(super) fn remove(&mut self, id: SubscriberId) -> Option<Outbox> {
         self.outboxes.remove(&id)
     }
@@ -58,32 +58,32 @@ impl Subscribers {
         outbox.is_some_and(|outbox| outbox.is_peer)
     }
 
-    /// Sends an event to all.
+    /// Sends an event to all subscribers.
     pub(super) fn broadcast(&mut self, event: Event) {
         let event = Arc::new(event);
         self.outboxes.retain(|_, outbox| outbox.send(&event));
     }
 
-    /// Sends an event to those who see this view.
+    /// Sends an event to the subscribers of this view.
     pub(super) fn send_to_view(&mut self, view: View, event: Event) {
         let event = Arc::new(event);
         self.outboxes
             .retain(|_, outbox| outbox.view != view || outbox.send(&event));
     }
 
-    /// Sends an event to one.
+    /// Sends an event to one subscriber.
     pub(super) fn send(&self, id: SubscriberId, event: Event) {
         if let Some(outbox) = self.outboxes.get(&id) {
             outbox.send(&Arc::new(event));
         }
     }
 
-    /// Sends the snapshot that a subscriber asked for.
+    /// Sends the snapshot that a subscriber requested.
     pub(super) fn send_snapshot(&mut self, id: SubscriberId, index: &Index) {
         self.with_snapshot(id, index, Outbox::snapshot);
     }
 
-    /// Sends the snapshot that a subscriber is owed since it missed events.
+    /// Sends a snapshot to a subscriber that missed events.
     pub(super) fn catch_up(&mut self, id: SubscriberId, index: &Index) {
         self.with_snapshot(id, index, Outbox::catch_up);
     }
@@ -102,9 +102,9 @@ impl Subscribers {
         }
     }
 
-    /// Sends everyone a snapshot: the sources are others now.
-    pub(super) fn begin_anew(&mut self, index: &Index) {
-        self.forget_snapshots();
+    /// Sends a snapshot to all subscribers, since the sources have changed.
+    pub(super) fn send_snapshots(&mut self, index: &Index) {
+        self.clear_snapshots();
         let views: BTreeSet<View> = self.outboxes.values().map(|outbox| outbox.view).collect();
         for view in views {
             let snapshot = self.snapshot(view, index);
@@ -113,7 +113,7 @@ impl Subscribers {
         }
     }
 
-    /// Shows a subscriber this view from now on.
+    /// Changes the view of a subscriber.
     ///
     /// # Errors
     ///
@@ -124,10 +124,10 @@ impl Subscribers {
         view: View,
         index: &Index,
     ) -> Result<(), CommandError> {
-        if !self.most.includes(view) {
-            let message = match view.children && !self.most.children {
-                true => "child sessions are not listed here: start the service with --children",
-                false => "archived sessions are not listed here: start the service with --archived",
+        if !self.widest.includes(view) {
+            let message = match view.children && !self.widest.children {
+                true => "child sessions are not listed; start the service with --children",
+                false => "archived sessions are not listed; start the service with --archived",
             };
             return Err(CommandError::new(ErrorCode::Invalid, message));
         }
@@ -138,12 +138,12 @@ impl Subscribers {
         Ok(())
     }
 
-    /// The index has changed, or nobody has asked for a snapshot for a while.
-    pub(super) fn forget_snapshots(&mut self) {
+    /// Drops the shared snapshots, since the index has changed or the service is idle.
+    pub(super) fn clear_snapshots(&mut self) {
         self.snapshots.clear();
     }
 
-    /// Returns the snapshot of a view, built once until the index changes.
+    /// Returns the snapshot of a view. It is built once per state of the index.
     fn snapshot(&mut self, view: View, index: &Index) -> Arc<Event> {
         let build = || {
             Arc::new(Event::Snapshot(Snapshot {
@@ -155,7 +155,7 @@ impl Subscribers {
         Arc::clone(self.snapshots.entry(view).or_insert_with(build))
     }
 
-    /// Ends all queues, and waits until their events were read, but not past `until`.
+    /// Closes all queues, and waits until their events are read, but not past `until`.
     pub(super) fn drain(&self, until: Instant) {
         for outbox in self.outboxes.values() {
             outbox.close();

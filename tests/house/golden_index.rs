@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use opencode_sessions::entry::{Entry, Row};
-use opencode_sessions::internals::index::{Index, SourceListing, Moment, snapshot};
+use opencode_sessions::internals::index::{Index, Moment, SourceListing, snapshot};
 use opencode_sessions::internals::wire::DatabaseState;
 use opencode_sessions::marker_text::MarkerText;
 use opencode_sessions::session::Millis;

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use opencode_sessions::entry::Entry;
-use opencode_sessions::internals::index::{Health, Index, SourceListing, MergeResult, Moment, View, snapshot};
+use opencode_sessions::internals::index::{
+    Health, Index, MergeResult, Moment, SourceListing, View, snapshot,
+};
 use opencode_sessions::internals::wire::DatabaseState;
 use opencode_sessions::session::{Millis, Session, SessionId};
 use opencode_sessions::source::{Place, Source, SourceName};

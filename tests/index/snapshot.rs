@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use opencode_sessions::entry::Entry;
 use opencode_sessions::internals::codec::DecodeError;
-use opencode_sessions::internals::index::{Index, SourceListing, Moment, View, snapshot};
+use opencode_sessions::internals::index::{Index, Moment, SourceListing, View, snapshot};
 use opencode_sessions::internals::wire::DatabaseState;
 use opencode_sessions::session::Millis;
 use serde_json::json;

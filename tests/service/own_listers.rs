@@ -201,6 +201,9 @@ fn look_ups_of_a_blocking_lister_leave_one_thread() {
     assert!(own.most.load(Ordering::SeqCst) <= 2);
     own.becomes(Way::Behaves);
     support::eventually(Duration::from_secs(20), "an answer", || {
-        matches!(get(&service, &mut events)[0].result, LookUpResult::Answer(_))
+        matches!(
+            get(&service, &mut events)[0].result,
+            LookUpResult::Answer(_)
+        )
     });
 }

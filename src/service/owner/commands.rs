@@ -1,4 +1,4 @@
-//! Commands, and what they cause: refreshes, look-ups, the status, the end.
+//! Runs the commands: refreshes, look-ups, the status, the end.
 
 use tracing::info;
 
@@ -55,13 +55,13 @@ impl Owner {
                 self.subscribers
                     .send(to, Event::Reply(Reply { id, answer }));
             }
-            // A caller that does not wait any more needs no answer.
+            // The caller may have stopped waiting.
             ReplyTo::Caller(to) => drop(to.send(answer)),
             ReplyTo::Supervisor => {}
         }
     }
 
-    /// Ends what the sender of the command is a part of.
+    /// Ends the connection that sent the command, or the service if the host sent it.
     fn shut_down(&mut self, from: &ReplyTo) {
         let (code, reason) = (ByeCode::Shutdown, "shutdown command".to_owned());
         match from {
@@ -118,7 +118,7 @@ impl Owner {
         self.end_refresh(id);
     }
 
-    /// Replies to a refresh that waits for nothing more.
+    /// Replies to a refresh if it waits for no more listings.
     fn end_refresh(&mut self, id: RefreshId) {
         if let Some((reply_to, refreshed)) = self.refreshes.ended(id) {
             if matches!(reply_to, ReplyTo::Supervisor) && !self.refreshes.are_for_supervisor() {

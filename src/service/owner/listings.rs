@@ -1,4 +1,4 @@
-//! What the watcher and the listings of the sources bring.
+//! Handles the results of the watcher and of the listings.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::source::{Place, Source, SourceName};
 use crate::text::one_line;
 
 impl Owner {
-    /// From now on these are the sources. Sources that stay as they are go on undisturbed.
+    /// Replaces the sources. Sources that stay the same are not interrupted.
     pub(super) fn set_sources(&mut self, sources: &[Source]) {
         let now = self.now();
         let listed_archived = query::lists_archived(self.tasks.len());
@@ -28,7 +28,7 @@ impl Owner {
             sources = sources.len(),
             new = replaced.new,
             gone = replaced.gone,
-            "the sources have changed"
+            "sources changed"
         );
         self.index.set_sources(sources);
         for (source, refresh) in replaced.orphans {
@@ -38,7 +38,7 @@ impl Owner {
         if listed_archived != query::lists_archived(self.tasks.len()) {
             self.tasks.request_all(now);
         }
-        self.subscribers.begin_anew(&self.index);
+        self.subscribers.send_snapshots(&self.index);
         self.heartbeat.show(&self.index);
     }
 
@@ -60,17 +60,17 @@ impl Owner {
         }
     }
 
-    /// The path of a source leads to another database: that is the source now.
+    /// Reads a source from another database from now on, since its path leads there.
     fn moved(&mut self, source: &SourceName, to: PathBuf) {
-        info!(%source, "the path of the source leads to another database now");
+        info!(%source, "source path now leads to another database");
         let sources = self.tasks.with_place(source, Place::Database(to));
         self.set_sources(&sources);
     }
 
     pub(super) fn listed(&mut self, listed: ListingResult) {
         let (moment, took) = (self.moment(), listed.took);
-        // When a source was last listed is a part of the snapshot.
-        self.subscribers.forget_snapshots();
+        // A snapshot says when each source was last listed.
+        self.subscribers.clear_snapshots();
         self.tasks.listing_ended();
         self.counters.count_listing(&listed);
         let key = listed.source;
@@ -90,7 +90,7 @@ impl Owner {
                 (RefreshOutcome::Failed, Some(failure.reason))
             }
         };
-        // After the events that the listing caused.
+        // The replies follow the events that the listing caused.
         for refresh in refreshes {
             self.refreshed(refresh, &key.name, outcome, reason.clone());
         }
@@ -145,7 +145,7 @@ impl Owner {
             Millis(moment.wall.0.saturating_add(left_ms))
         });
         if self.index.fail(source, kind, reason, next_try, moment) {
-            warn!(%source, kind, "failing; the known sessions are kept");
+            warn!(%source, kind, "listing failed; keeping the known sessions");
             debug!(%source, reason = %one_line(reason));
             self.announce_health(source);
         } else {
