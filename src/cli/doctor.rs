@@ -258,7 +258,7 @@ impl<W: Write> Report<W> {
         let end = &listing.end;
         if listing.lister != VERSION {
             let text = format!(
-                "the helper there is version {}, this is version {VERSION}",
+                "the remote helper is version {}, this program is version {VERSION}",
                 listing.lister
             );
             self.line("note", &text)?;

@@ -4,37 +4,19 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-use clap::CommandFactory;
+use clap::error::ErrorKind;
+use clap::{Command, Error};
 
-use super::opencode_sessions::Args;
 use super::streams::results;
 use super::{PROGRAM, usage};
 use crate::guide::{TOPICS, Topic};
+use crate::text::escaped;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct HelpArgs {
     /// A command, or a topic of the guide
-    #[arg(value_name = "COMMAND|TOPIC", value_parser = parse_subject)]
-    subject: Option<Subject>,
-}
-
-#[derive(Debug, Clone)]
-enum Subject {
-    Command(String),
-    Topic(&'static Topic),
-}
-
-fn parse_subject(name: &str) -> Result<Subject, String> {
-    if Args::command().find_subcommand(name).is_some() {
-        return Ok(Subject::Command(name.to_owned()));
-    }
-    Topic::named(name).map(Subject::Topic).ok_or_else(|| {
-        let names: Vec<_> = TOPICS.iter().map(|topic| topic.name).collect();
-        format!(
-            "not a command or a topic; the topics are {}",
-            names.join(", ")
-        )
-    })
+    #[arg(value_name = "COMMAND|TOPIC")]
+    subject: Option<String>,
 }
 
 /// Returns the list of topics in the help of the program.
@@ -49,29 +31,45 @@ pub(super) fn topics() -> String {
     text
 }
 
-pub(super) fn run(args: &HelpArgs) -> anyhow::Result<u8> {
-    let command = match &args.subject {
-        Some(Subject::Topic(topic)) => {
-            let mut out = results();
-            out.write_all(topic.text.as_bytes())?;
-            out.flush()?;
-            return Ok(0);
-        }
-        Some(Subject::Command(name)) => Some(name.as_str()),
-        None => None,
-    };
-    let arguments = [Some(PROGRAM), command, Some("--help")]
-        .into_iter()
-        .flatten();
-    match usage::parse_from::<Args>(arguments.map(OsString::from).collect()) {
-        Err(help) => Ok(usage::print(&help)?),
-        Ok(_) => Ok(0),
+/// Prints the help of the program `command`, of one of its commands, or a page of the guide.
+/// `parse` parses arguments as the program does.
+pub(super) fn run(
+    args: &HelpArgs,
+    mut command: Command,
+    parse: impl Fn(Vec<OsString>) -> Result<(), Error>,
+) -> anyhow::Result<u8> {
+    let name = args.subject.as_deref();
+    let is_command = name.is_none_or(|name| command.find_subcommand(name).is_some());
+    if is_command {
+        let arguments = [Some(PROGRAM), name, Some("--help")].into_iter().flatten();
+        return match parse(arguments.map(OsString::from).collect()) {
+            Err(help) => Ok(usage::print(&help)?),
+            Ok(()) => Ok(0),
+        };
     }
+    if let Some(topic) = name.and_then(Topic::named) {
+        let mut out = results();
+        out.write_all(topic.text.as_bytes())?;
+        out.flush()?;
+        return Ok(0);
+    }
+    let names: Vec<_> = TOPICS.iter().map(|topic| topic.name).collect();
+    let message = format!(
+        "'{}' is not a command or a topic; the topics are {}",
+        escaped(name.unwrap_or_default()),
+        names.join(", ")
+    );
+    Ok(usage::print(
+        &command.error(ErrorKind::InvalidValue, message),
+    )?)
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
+    use crate::cli::opencode_sessions::Args;
 
     /// `help NAME` prefers the command, so the topic could not be printed.
     #[test]

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use super::{PROGRAM, doctor, exit_code, help, list, look_up, serve, status, stop, usage};
 use crate::launch::restore_sigchld;
@@ -61,7 +61,9 @@ pub fn run() -> ExitCode {
             Command::Status(args) => status::run(&args),
             Command::Stop(args) => stop::run(&args),
             Command::Doctor(args) => doctor::run(&args),
-            Command::Help(args) => help::run(&args),
+            Command::Help(args) => help::run(&args, Args::command(), |arguments| {
+                usage::parse_from::<Args>(arguments).map(drop)
+            }),
         },
         Err(error) => usage::print(&error).map_err(Into::into),
     };

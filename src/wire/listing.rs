@@ -208,10 +208,9 @@ pub(super) fn check_session(
     Ok(())
 }
 
-/// The name of the first text of `session` that is longer than a text may be.
+/// Returns the name of the first text of a session that is longer than [`limits::TEXT`].
 fn overlong(session: &Session) -> Option<&'static str> {
-    // Taken apart without `..`: a new field does not compile before somebody
-    // has decided whether it is a text.
+    // Without `..` a new field does not compile until its author decides whether it is a text.
     let Session {
         id: _, // checked by its type
         directory,

@@ -1,5 +1,7 @@
 //! What this room uses of the support that the rooms share.
 
+#[path = "../support/command.rs"]
+mod command;
 #[path = "../support/complete.rs"]
 mod complete;
 #[path = "../support/eventually.rs"]
@@ -46,6 +48,7 @@ mod wait;
 #[path = "../support/within.rs"]
 mod within;
 
+pub(crate) use command::command;
 pub(crate) use complete::complete;
 pub(crate) use eventually::eventually;
 pub(crate) use example::example;
@@ -57,7 +60,7 @@ pub(crate) use made::Made;
 pub(crate) use misbehaving::misbehaving;
 pub(crate) use model::{Model, list, text};
 pub(crate) use output::{helper, lines};
-pub(crate) use programs::{command, lister};
+pub(crate) use programs::lister;
 pub(crate) use real_database::real_database;
 pub(crate) use script::script;
 pub(crate) use sessions::sessions;

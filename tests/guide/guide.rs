@@ -11,8 +11,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::{self, command, example, sessions};
 use opencode_sessions::guide::{TOPICS, Topic};
@@ -172,15 +171,11 @@ impl Service {
             .spawn()
             .unwrap();
         let service = Self(child);
-        let until = Instant::now() + Duration::from_secs(30);
-        loop {
+        support::eventually(Duration::from_secs(30), "a service that is ready", || {
             let status = home.shell("opencode-sessions status");
-            if String::from_utf8_lossy(&status.stdout).contains("health    ok") {
-                return service;
-            }
-            assert!(Instant::now() < until, "the service is not ready");
-            thread::sleep(Duration::from_millis(20));
-        }
+            String::from_utf8_lossy(&status.stdout).contains("health    ok")
+        });
+        service
     }
 }
 
@@ -478,9 +473,7 @@ fn host_in_node_shows_the_sessions() {
             .path()
             .join(".local/state/opencode-sessions/lock");
         let is_free = || fs::File::open(&lock).unwrap().try_lock().is_ok();
-        while !is_free() {
-            thread::sleep(Duration::from_millis(20));
-        }
+        support::eventually(Duration::from_secs(30), "the end of the service", is_free);
     }
 }
 

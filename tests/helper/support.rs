@@ -1,5 +1,7 @@
 //! What this room uses of the support that the rooms share.
 
+#[path = "../support/command.rs"]
+mod command;
 #[path = "../support/complete.rs"]
 mod complete;
 #[path = "../support/error.rs"]
@@ -40,6 +42,7 @@ mod when_free;
 #[path = "../support/within.rs"]
 mod within;
 
+pub(crate) use command::command;
 pub(crate) use complete::complete;
 pub(crate) use error::error;
 pub(crate) use fixtures::fixtures;
@@ -48,7 +51,7 @@ pub(crate) use limit::limit;
 pub(crate) use listing::listing;
 pub(crate) use made::{Made, SCHEMA};
 pub(crate) use output::{helper, lines};
-pub(crate) use programs::{command, lister};
+pub(crate) use programs::lister;
 pub(crate) use real_database::real_database;
 pub(crate) use sessions::sessions;
 pub(crate) use settle::settle;

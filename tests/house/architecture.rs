@@ -87,7 +87,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("fs::rename", &["files.rs"]),
     ("tempfile", &["files.rs"]),
     // How people and programs see sessions.
-    ("crate::output", &["cli/", "helper/pretty.rs"]),
+    ("crate::output", &["cli/", "helper/pretty.rs", "output/"]),
     (
         "bincode",
         &[

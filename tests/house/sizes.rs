@@ -17,7 +17,29 @@ const MAX_FUNCTION_LINES: usize = 70;
 const MAX_FILE_LINES: usize = 500;
 
 /// Longer functions, and why.
-const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[];
+const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
+    (
+        "marker/pages.rs",
+        "read_log",
+        "the rules of one walk over the log, in order",
+    ),
+    (
+        "marker/pages.rs",
+        "scan_pages",
+        "one loop over pieces of the file and its threads",
+    ),
+    (
+        "marker/sql_scan.rs",
+        "run",
+        "one pass of SQL and what can end it",
+    ),
+    (
+        "marker/wal.rs",
+        "read",
+        "the cases of a restarted log, which exclude each other",
+    ),
+    ("store/row.rs", "read", "one column a line"),
+];
 
 struct Functions<'a> {
     file: &'a str,

@@ -1,5 +1,7 @@
 //! What this room uses of the support that the rooms share.
 
+#[path = "../support/command.rs"]
+mod command;
 #[path = "../support/complete.rs"]
 mod complete;
 #[path = "../support/fixtures.rs"]
@@ -17,11 +19,12 @@ mod real_database;
 #[path = "../support/samples.rs"]
 mod samples;
 
+pub(crate) use command::command;
 pub(crate) use complete::complete;
 pub(crate) use fixtures::fixtures;
 pub(crate) use limit::limit;
 pub(crate) use listing::listing;
 pub(crate) use output::{helper, lines};
-pub(crate) use programs::{command, lister};
+pub(crate) use programs::lister;
 pub(crate) use real_database::real_database;
 pub(crate) use samples::{WRITE, directory, sample, samples, version};

@@ -1,5 +1,7 @@
 //! What this room uses of the support that the rooms share.
 
+#[path = "../support/command.rs"]
+mod command;
 #[path = "../support/complete.rs"]
 mod complete;
 #[path = "../support/error.rs"]
@@ -35,6 +37,7 @@ mod statements;
 #[path = "../support/within.rs"]
 mod within;
 
+pub(crate) use command::command;
 pub(crate) use complete::complete;
 pub(crate) use error::error;
 pub(crate) use eventually::eventually;
@@ -45,7 +48,7 @@ pub(crate) use listing::listing;
 pub(crate) use made::{Made, SCHEMA};
 pub(crate) use misbehaving::misbehaving;
 pub(crate) use output::{helper, lines};
-pub(crate) use programs::{command, lister};
+pub(crate) use programs::lister;
 pub(crate) use real_database::real_database;
 pub(crate) use script::script;
 pub(crate) use sessions::sessions;

@@ -3,6 +3,8 @@
 #[cfg(target_os = "linux")]
 #[path = "../support/clock.rs"]
 pub(crate) mod clock;
+#[path = "../support/command.rs"]
+mod command;
 #[path = "../support/complete.rs"]
 mod complete;
 #[path = "../support/example.rs"]
@@ -39,6 +41,7 @@ mod when_free;
 #[path = "../support/within.rs"]
 mod within;
 
+pub(crate) use command::command;
 pub(crate) use complete::complete;
 pub(crate) use example::example;
 pub(crate) use fixtures::fixtures;
@@ -46,7 +49,7 @@ pub(crate) use limit::limit;
 pub(crate) use listing::listing;
 pub(crate) use made::Made;
 pub(crate) use output::{helper, lines};
-pub(crate) use programs::{command, lister};
+pub(crate) use programs::lister;
 pub(crate) use settle::settle;
 pub(crate) use skip::skip;
 pub(crate) use when_free::output_when_free;

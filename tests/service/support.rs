@@ -5,6 +5,8 @@ mod ask_at;
 #[cfg(target_os = "linux")]
 #[path = "../support/clock.rs"]
 pub(crate) mod clock;
+#[path = "../support/command.rs"]
+mod command;
 #[path = "../support/eventually.rs"]
 mod eventually;
 #[path = "../support/example.rs"]
@@ -58,6 +60,7 @@ mod wait;
 mod within;
 
 pub(crate) use ask_at::{ask_at, quick_status};
+pub(crate) use command::command;
 pub(crate) use eventually::eventually;
 pub(crate) use example::example;
 pub(crate) use exchanged::{Helper, REAL};
@@ -70,7 +73,7 @@ pub(crate) use listed::{expected, listed};
 pub(crate) use made::{Made, SCHEMA};
 pub(crate) use misbehaving::misbehaving;
 pub(crate) use model::{Model, key, list, text};
-pub(crate) use programs::{command, lister};
+pub(crate) use programs::lister;
 pub(crate) use samples::{samples, version};
 pub(crate) use script::script;
 pub(crate) use sessions::sessions;

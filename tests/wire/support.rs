@@ -1,5 +1,7 @@
 //! What this room uses of the support that the rooms share.
 
+#[path = "../support/command.rs"]
+mod command;
 #[path = "../support/fixtures.rs"]
 mod fixtures;
 #[path = "../support/limit.rs"]
@@ -15,9 +17,10 @@ mod real_database;
 #[path = "../support/statements.rs"]
 mod statements;
 
+pub(crate) use command::command;
 pub(crate) use fixtures::fixtures;
 pub(crate) use limit::limit;
 pub(crate) use made::Made;
 pub(crate) use output::{helper, lines};
-pub(crate) use programs::{command, lister};
+pub(crate) use programs::lister;
 pub(crate) use real_database::real_database;
