@@ -300,7 +300,9 @@ fn failed_snapshot_is_written_at_the_end() {
     made.session("ses_1", 1);
     host.until("the change", |model| model.ids().len() == 1);
     wait_for("the failure", || {
-        host.log().contains("cannot be written").then_some(())
+        host.log()
+            .contains("cannot write the snapshot")
+            .then_some(())
     });
     fs::rename(&away, &state).unwrap();
     let (status, model, log) = host.end_by(Signal::TERM);
