@@ -14,7 +14,7 @@ use crate::session::SessionId;
 use crate::wire::limits;
 
 /// The names of all commands, for messages.
-const NAMES: &str = "refresh, snapshot, subscribe, status, get, roots, shutdown or stop";
+const COMMAND_NAMES: &str = "refresh, snapshot, subscribe, status, get, roots, shutdown or stop";
 
 /// The length of the longest `id`, in bytes of JSON.
 const MAX_ID_BYTES: usize = 1024;
@@ -179,10 +179,12 @@ fn parse_command(object: &Map<String, Value>) -> Result<Command, CommandError> {
         Some(Some("stop")) => Ok(Command::Stop),
         Some(Some(other)) => Err(CommandError::new(
             ErrorCode::UnknownCommand,
-            format!("unknown command {}; expected {NAMES}", quote(other)),
+            format!("unknown command {}; expected {COMMAND_NAMES}", quote(other)),
         )),
-        Some(None) => invalid(format!("\"type\" is not a string; expected {NAMES}")),
-        None => invalid(format!("missing \"type\"; expected {NAMES}")),
+        Some(None) => invalid(format!(
+            "\"type\" is not a string; expected {COMMAND_NAMES}"
+        )),
+        None => invalid(format!("missing \"type\"; expected {COMMAND_NAMES}")),
     }
 }
 
