@@ -234,12 +234,16 @@ fn refresh_of_a_removed_source_is_answered() {
         model.health["fine"]["state"] == "ok"
     });
     let refresh = host.tell("refresh");
+    // Commands are taken in order, and a signal overtakes them.
+    host.ask("status");
     place.config(&database("fine", &fine.made.db));
     host.signal(Signal::HUP);
     host.until("the reply", |model| {
         model.events.iter().any(|event| event["id"] == refresh)
     });
-    let reply = host.model.of_type("reply", 0)[0].clone();
+    let replies = host.model.of_type("reply", 0);
+    let reply = replies.into_iter().find(|reply| reply["id"] == refresh);
+    let reply = reply.unwrap();
     let gone = list(&reply["refreshed"])
         .iter()
         .find(|one| one["source"] == "hangs");

@@ -27,11 +27,17 @@ pub(crate) struct Sidebar {
 }
 
 impl Sidebar {
+    /// Its helper has a second.
     pub(crate) fn of(place: tempfile::TempDir, db: PathBuf) -> Self {
+        Self::within("1s", place, db)
+    }
+
+    /// Its helper has so long.
+    pub(crate) fn within(deadline: &str, place: tempfile::TempDir, db: PathBuf) -> Self {
         let helper = Helper::new();
         let state = place.path().join("state");
         let mut command = support::serve(&db, &state);
-        command.args(["--deadline", "1s", "--lister"]);
+        command.args(["--deadline", deadline, "--lister"]);
         let host = Host::well(command.arg(helper.program()));
         Self {
             host,

@@ -194,7 +194,7 @@ fn odd_but_valid_listings_are_accepted() {
     let _limit = support::limit(90);
     let made = Made::new();
     made.session("ses_a", 1);
-    let mut sidebar = Sidebar::of(tempfile::tempdir().unwrap(), made.db.clone());
+    let mut sidebar = Sidebar::within("10s", tempfile::tempdir().unwrap(), made.db.clone());
     for way in LISTS {
         sidebar.helper.becomes(way);
         assert_eq!(sidebar.host.refresh()["outcome"], "ok", "{way}");
