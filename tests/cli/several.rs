@@ -247,7 +247,7 @@ fn refresh_of_a_removed_source_is_answered() {
     let gone = list(&reply["refreshed"])
         .iter()
         .find(|one| one["source"] == "hangs");
-    assert_eq!(gone.unwrap()["reason"], "it is no source any more");
+    assert_eq!(gone.unwrap()["reason"], "source removed by a reload");
     // Where only the pace is another it goes on.
     let refresh = host.tell("refresh");
     place.config(&(database("fine", &fine.made.db) + &remote("far", &fine.words(), "1s")));

@@ -125,7 +125,7 @@ fn list_subtracts_the_time_a_service_took() {
     let output = command.arg(&config).output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     let (_, within) = said.split_once("within ").expect(&said);
-    let (seconds, _) = within.split_once("s and was stopped").expect(&said);
+    let (seconds, _) = within.split_once("s and was killed").expect(&said);
     let seconds: f64 = seconds.parse().expect(&said);
     assert!(seconds <= 1.6, "{said}");
     assert_eq!(output.status.code(), Some(1));
