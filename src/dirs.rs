@@ -10,21 +10,21 @@ use crate::locate::DatabaseFiles;
 /// Returns the directory of the state: `$XDG_STATE_HOME/opencode-sessions`, by default
 /// `~/.local/state/opencode-sessions`; `None` without a home directory.
 #[must_use]
-pub fn state_dir() -> Option<PathBuf> {
+pub(crate) fn state_dir() -> Option<PathBuf> {
     own_directory("XDG_STATE_HOME", ".local/state")
 }
 
 /// Returns the directory of the caches: `$XDG_CACHE_HOME/opencode-sessions`, by default
 /// `~/.cache/opencode-sessions`; `None` without a home directory.
 #[must_use]
-pub fn cache_dir() -> Option<PathBuf> {
+pub(crate) fn cache_dir() -> Option<PathBuf> {
     own_directory("XDG_CACHE_HOME", ".cache")
 }
 
 /// Returns the directory of the configuration: `$XDG_CONFIG_HOME/opencode-sessions`, by
 /// default `~/.config/opencode-sessions`; `None` without a home directory.
 #[must_use]
-pub fn config_dir() -> Option<PathBuf> {
+pub(crate) fn config_dir() -> Option<PathBuf> {
     own_directory("XDG_CONFIG_HOME", ".config")
 }
 
@@ -39,7 +39,7 @@ fn own_directory(variable: &str, default: &str) -> Option<PathBuf> {
 
 /// Returns the path of this database's scan cache in `directory`.
 #[must_use]
-pub fn scan_cache_in(directory: &Path, files: &DatabaseFiles) -> PathBuf {
+pub(crate) fn scan_cache_in(directory: &Path, files: &DatabaseFiles) -> PathBuf {
     // Two databases with the same checksum only overwrite each other's cache.
     let name = crc32fast::hash(files.main.as_os_str().as_encoded_bytes());
     directory.join(format!("scan-{name:08x}"))
@@ -54,7 +54,7 @@ const ABANDONED_AGE: Duration = Duration::from_secs(60 * 60);
 /// helpers left there. Blocks while the disk resolves `db`. `None` if the directory is
 /// unknown or cannot be created.
 #[must_use]
-pub fn user_scan_cache(db: &Path) -> Option<PathBuf> {
+pub(crate) fn user_scan_cache(db: &Path) -> Option<PathBuf> {
     let directory = cache_dir()?;
     create_private_directory(&directory).ok()?;
     // Other listings may be writing their temporary files now.

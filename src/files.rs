@@ -17,7 +17,7 @@ use tempfile::NamedTempFile;
 /// # Errors
 ///
 /// Returns an error if the path is not a regular file or cannot be read.
-pub fn load(path: &Path, limit_bytes: usize) -> io::Result<Option<Vec<u8>>> {
+pub(crate) fn load(path: &Path, limit_bytes: usize) -> io::Result<Option<Vec<u8>>> {
     let opened = OpenOptions::new()
         .read(true)
         // Otherwise opening a FIFO would block until another process opens it for writing.
@@ -40,27 +40,15 @@ fn not_a_regular_file() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
 }
 
-/// Replaces the file at `path` with `bytes`, readable by its owner only. Writes a temporary
-/// file in the same directory, syncs it, renames it, and syncs the directory.
+/// Replaces the file at `path` with what `write` writes, readable by its owner only. Writes a
+/// temporary file in the same directory, syncs it, renames it, and syncs the directory.
 ///
 /// # Errors
 ///
-/// Returns an error if one of these steps fails, or if the path is neither a regular file
+/// Returns the error of `write`, and an error if one of these steps fails, or if the path is neither a regular file
 /// nor a symbolic link, but a device, for example. If the last step fails, the new file is
 /// in place; after any other error the old one still is.
-pub fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    save_written(path, |file| file.write_all(bytes))
-}
-
-/// As [`save`], for content that `write` writes piece by piece.
-///
-/// # Errors
-///
-/// Those of [`save`] and of `write`.
-pub fn save_written(
-    path: &Path,
-    write: impl FnOnce(&mut File) -> io::Result<()>,
-) -> io::Result<()> {
+pub(crate) fn save(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let file = write_temporary(path, write)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
@@ -84,7 +72,7 @@ pub fn save_written(
 /// # Errors
 ///
 /// Returns the errors of [`save`].
-pub fn save_unsynced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn save_unsynced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let file = write_temporary(path, |file| file.write_all(bytes))?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
@@ -117,7 +105,7 @@ const TEMPORARY_PREFIX: &str = ".unfinished-";
 
 /// Removes the temporary files that killed processes left in `directory`, if they are at
 /// least `min_age` old, so that no process can still be writing them. Ignores errors.
-pub fn remove_old_temporary_files(directory: &Path, min_age: Duration) {
+pub(crate) fn remove_old_temporary_files(directory: &Path, min_age: Duration) {
     let is_old = |entry: &DirEntry| {
         let modified = entry.metadata().and_then(|metadata| metadata.modified());
         // A time in the future has no age: the file stays.
@@ -140,7 +128,7 @@ pub fn remove_old_temporary_files(directory: &Path, min_age: Duration) {
 /// # Errors
 ///
 /// Returns an error if one of them cannot be created.
-pub fn create_private_directory(directory: &Path) -> io::Result<()> {
+pub(crate) fn create_private_directory(directory: &Path) -> io::Result<()> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -154,7 +142,7 @@ pub fn create_private_directory(directory: &Path) -> io::Result<()> {
 ///
 /// Returns an error that names the problem and the way out if another user can do so, or the
 /// system's error if the directory cannot be inspected.
-pub fn check_is_private(directory: &Path) -> io::Result<()> {
+pub(crate) fn check_is_private(directory: &Path) -> io::Result<()> {
     let metadata = fs::metadata(directory)?;
     let message = if !metadata.is_dir() {
         "not a directory"
@@ -174,7 +162,7 @@ pub fn check_is_private(directory: &Path) -> io::Result<()> {
 /// # Errors
 ///
 /// Returns an error if the file cannot be renamed.
-pub fn set_aside(path: &Path) -> io::Result<PathBuf> {
+pub(crate) fn set_aside(path: &Path) -> io::Result<PathBuf> {
     let mut name = path.as_os_str().to_owned();
     name.push(".set-aside");
     let aside = PathBuf::from(name);
@@ -192,8 +180,8 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("file");
         assert_eq!(load(&path, 100).unwrap(), None);
-        save(&path, b"one").unwrap();
-        save(&path, b"two").unwrap();
+        save(&path, |file| file.write_all(b"one")).unwrap();
+        save(&path, |file| file.write_all(b"two")).unwrap();
         assert_eq!(load(&path, 100).unwrap().as_deref(), Some(&b"two"[..]));
         assert_eq!(load(&path, 1).unwrap().as_deref(), Some(&b"tw"[..]));
         assert_eq!(
@@ -297,13 +285,16 @@ mod tests {
                 (Err(error), Ok(_)) => panic!("{name}: {error}"),
             }
             if !is_replaced {
-                assert!(save(&path, b"new").is_err(), "{name}");
+                assert!(
+                    save(&path, |file| file.write_all(b"new")).is_err(),
+                    "{name}"
+                );
                 assert!(save_unsynced(&path, b"new").is_err(), "{name}");
                 assert!(!fs::symlink_metadata(&path).unwrap().is_file(), "{name}");
                 continue;
             }
             save_unsynced(&path, b"newer").unwrap();
-            save(&path, b"new").unwrap();
+            save(&path, |file| file.write_all(b"new")).unwrap();
             assert!(fs::symlink_metadata(&path).unwrap().is_file(), "{name}");
             assert_eq!(load(&path, 5).unwrap().as_deref(), Some(&b"new"[..]));
         }

@@ -43,7 +43,7 @@ impl Formatter for TerminalSafe {
 /// # Errors
 ///
 /// Returns an error if `writer` fails. The types of this crate cause no other error.
-pub fn to_json(value: &impl Serialize, writer: impl Write) -> serde_json::Result<()> {
+pub(crate) fn to_json(value: &impl Serialize, writer: impl Write) -> serde_json::Result<()> {
     value.serialize(&mut Serializer::with_formatter(writer, TerminalSafe))
 }
 
@@ -53,7 +53,7 @@ pub fn to_json(value: &impl Serialize, writer: impl Write) -> serde_json::Result
 ///
 /// Panics if the value does not serialize as JSON. The types of this crate always do: their
 /// keys are strings, and writing to memory does not fail.
-pub fn append_json(value: &impl Serialize, text: &mut Vec<u8>) {
+pub(crate) fn append_json(value: &impl Serialize, text: &mut Vec<u8>) {
     #[expect(clippy::expect_used, reason = "see the doc comment")]
     to_json(value, text).expect("a type of this crate serializes");
 }
@@ -210,7 +210,7 @@ pub(crate) fn short_value(text: &[u8], name: &str) -> Option<std::ops::Range<usi
 /// Panics if the value does not serialize as JSON. The types of this crate always do: their
 /// keys are strings, and writing to memory does not fail.
 #[must_use]
-pub fn line(value: &impl Serialize) -> Vec<u8> {
+pub(crate) fn line(value: &impl Serialize) -> Vec<u8> {
     let mut line = Vec::with_capacity(1024);
     append_json(value, &mut line);
     line.push(b'\n');

@@ -20,7 +20,7 @@ use crate::wire::notes;
 /// # Errors
 ///
 /// Returns an error if `out` or `err` fails.
-pub fn print(job: &ListJob, mut out: impl Write, err: impl Write) -> io::Result<RunStatus> {
+pub(crate) fn print(job: &ListJob, mut out: impl Write, err: impl Write) -> io::Result<RunStatus> {
     let Some(path) = job.db.as_deref() else {
         writeln!(out, "state:    missing (OPENCODE_DB is :memory:)")?;
         return Ok(RunStatus::Complete);

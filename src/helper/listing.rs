@@ -15,7 +15,7 @@ use crate::wire::{
 
 /// One listing to run.
 #[derive(Debug, Clone)]
-pub struct ListJob {
+pub(crate) struct ListJob {
     /// The database; `None` if there is none to read.
     pub db: Option<PathBuf>,
     /// How to search for the marker.
@@ -30,7 +30,7 @@ pub struct ListJob {
 
 /// The last line that a run wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RunStatus {
+pub(crate) enum RunStatus {
     /// An `end`.
     Complete,
     /// An `error` of this kind.
@@ -40,7 +40,7 @@ pub enum RunStatus {
 impl RunStatus {
     /// Returns the helper's exit status.
     #[must_use]
-    pub fn exit_status(self) -> u8 {
+    pub(crate) fn exit_status(self) -> u8 {
         match self {
             Self::Complete => 0,
             Self::Failed(kind) => kind.exit_status(),
@@ -56,7 +56,7 @@ impl RunStatus {
 /// # Errors
 ///
 /// Returns an error if `out` fails.
-pub fn list<W: Write>(
+pub(crate) fn list<W: Write>(
     job: &ListJob,
     mut out: Writer<W>,
     mut err: impl Write,

@@ -11,7 +11,7 @@ use crate::wire::{Answer, AnswersEnd, DatabaseState, LookUp, Unresolved, Writer}
 
 /// One look-up to run.
 #[derive(Debug, Clone)]
-pub struct LookUpJob {
+pub(crate) struct LookUpJob {
     /// The database; `None` if there is none to read.
     pub db: Option<PathBuf>,
     /// What to find for each id.
@@ -31,7 +31,7 @@ pub struct LookUpJob {
 /// # Errors
 ///
 /// Returns an error if `out` fails.
-pub fn look_up<W: Write>(job: &LookUpJob, mut out: Writer<W>) -> io::Result<RunStatus> {
+pub(crate) fn look_up<W: Write>(job: &LookUpJob, mut out: Writer<W>) -> io::Result<RunStatus> {
     let started = Instant::now();
     match answer_all(job, &mut out) {
         Ok((database, other_tables)) => {

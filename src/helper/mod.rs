@@ -5,15 +5,15 @@
 //! [`explain`], [`verify`] and [`pretty`] print for people.
 
 #[cfg(feature = "cli")]
-pub mod explain;
+pub(crate) mod explain;
 mod in_process;
-pub mod listing;
-pub mod look_up;
+pub(crate) mod listing;
+pub(crate) mod look_up;
 #[cfg(feature = "cli")]
-pub mod pretty;
-pub mod process;
+pub(crate) mod pretty;
+pub(crate) mod process;
 #[cfg(feature = "cli")]
-pub mod verify;
+pub(crate) mod verify;
 
 use std::io::{self, Write};
 use std::path::Path;

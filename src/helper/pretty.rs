@@ -21,7 +21,11 @@ const PROJECT_TIMEOUT: Duration = Duration::from_secs(4);
 /// # Errors
 ///
 /// Returns an error if `out` or `err` fails.
-pub fn print(job: &ListJob, mut out: impl Write, mut err: impl Write) -> io::Result<RunStatus> {
+pub(crate) fn print(
+    job: &ListJob,
+    mut out: impl Write,
+    mut err: impl Write,
+) -> io::Result<RunStatus> {
     let mut checked = Checked::of(ListingContent::new(job.first_prompt_limit));
     let mut writer = Writer::new(&mut checked);
     writer.hello()?;

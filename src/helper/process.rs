@@ -24,7 +24,7 @@ const ADDRESS_SPACE_BYTES: u64 = 1 << 30;
 /// # Errors
 ///
 /// Returns an error if `parent` has exited already: the caller should exit.
-pub fn exit_with_parent(parent: u32) -> Result<(), OrphanError> {
+pub(crate) fn exit_with_parent(parent: u32) -> Result<(), OrphanError> {
     #[cfg(target_os = "linux")]
     {
         // The request comes before the check, so that one of the two detects a parent that
@@ -44,14 +44,14 @@ pub fn exit_with_parent(parent: u32) -> Result<(), OrphanError> {
 /// The parent of this process has exited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("process {parent} is not the parent of this process")]
-pub struct OrphanError {
+pub(crate) struct OrphanError {
     parent: u32,
 }
 
 /// Lowers the CPU and I/O priority, disables core files and limits the address space to
 /// 1 GiB. The priorities are not the lowest: a process with those can starve beyond any
 /// deadline.
-pub fn lower_priority_and_limit_memory() {
+pub(crate) fn lower_priority_and_limit_memory() {
     let _ = rustix::process::nice(10);
     lower_io_priority();
     limit(Resource::Core, 0, 0);
@@ -59,7 +59,7 @@ pub fn lower_priority_and_limit_memory() {
 }
 
 /// Makes SIGXCPU end this process when it has used this many seconds of CPU time.
-pub fn limit_cpu_time(seconds: u64) {
+pub(crate) fn limit_cpu_time(seconds: u64) {
     limit(Resource::Cpu, seconds, seconds.saturating_add(1));
 }
 
@@ -102,7 +102,7 @@ fn lower_io_priority() {
 ///
 /// Returns a message for people if standard input cannot be read or ends before a line feed,
 /// if the line is longer than [`limits::LINE`], or if it is not a valid request.
-pub fn read_request(stdin: &mut impl BufRead) -> Result<Request, String> {
+pub(crate) fn read_request(stdin: &mut impl BufRead) -> Result<Request, String> {
     let mut line = Vec::new();
     let limit = limits::LINE as u64 + 1;
     stdin
@@ -123,7 +123,7 @@ pub fn read_request(stdin: &mut impl BufRead) -> Result<Request, String> {
 
 /// Returns standard input with a buffer. Create it once: [`read_request`] and
 /// [`exit_at_end_of_stdin`] must share the buffer.
-pub fn stdin() -> BufReader<io::Stdin> {
+pub(crate) fn stdin() -> BufReader<io::Stdin> {
     BufReader::new(io::stdin())
 }
 
@@ -134,7 +134,7 @@ pub fn stdin() -> BufReader<io::Stdin> {
 /// # Errors
 ///
 /// Returns an error if the thread cannot be spawned.
-pub fn exit_at_end_of_stdin(mut stdin: impl Read + Send + 'static) -> io::Result<()> {
+pub(crate) fn exit_at_end_of_stdin(mut stdin: impl Read + Send + 'static) -> io::Result<()> {
     thread::Builder::new()
         .name("parent-pipe".into())
         .stack_size(64 << 10)

@@ -19,7 +19,7 @@ use crate::wire::ErrorKind;
 /// # Errors
 ///
 /// Returns an error if `out` or `err` fails.
-pub fn print(job: &ListJob, mut out: impl Write, err: impl Write) -> io::Result<RunStatus> {
+pub(crate) fn print(job: &ListJob, mut out: impl Write, err: impl Write) -> io::Result<RunStatus> {
     let Some(path) = job.db.as_deref() else {
         writeln!(out, "nothing to verify: no database")?;
         return Ok(RunStatus::Complete);

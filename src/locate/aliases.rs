@@ -30,7 +30,7 @@ const SLOW_PATH: Duration = Duration::from_millis(50);
 
 /// A database, and the paths that lead to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Database {
+pub(crate) struct Database {
     /// The canonical path, as far as it exists. The path as given if the disk does not
     /// respond or the system cannot resolve it.
     pub path: PathBuf,
@@ -44,7 +44,7 @@ pub struct Database {
 impl Database {
     /// Returns the database at this path, without accessing the disk.
     #[must_use]
-    pub fn unresolved(path: &Path) -> Self {
+    pub(crate) fn unresolved(path: &Path) -> Self {
         let path = absolute(path);
         Self {
             path: path.clone(),
@@ -55,7 +55,7 @@ impl Database {
 
     /// Returns the given path by which the database must be read.
     #[must_use]
-    pub fn primary_path(&self) -> &Path {
+    pub(crate) fn primary_path(&self) -> &Path {
         self.written.first().unwrap_or(&self.path)
     }
 }
@@ -63,7 +63,7 @@ impl Database {
 /// Returns the databases that these paths lead to, each once, in the order of their first
 /// path. Takes at most one second.
 #[must_use]
-pub fn databases(paths: &[PathBuf]) -> Vec<Database> {
+pub(crate) fn databases(paths: &[PathBuf]) -> Vec<Database> {
     let paths: Vec<_> = paths.iter().map(|path| absolute(path)).collect();
     let mut groups: Vec<Vec<Target>> = Vec::new();
     for (path, target) in paths.iter().zip(targets(&paths)) {

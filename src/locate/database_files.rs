@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 
 /// The paths of a database, its write-ahead log and its wal-index.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DatabaseFiles {
+pub(crate) struct DatabaseFiles {
     /// The canonical path of the database.
     pub main: PathBuf,
     /// The path of the write-ahead log, `-wal`.
@@ -31,14 +31,14 @@ impl DatabaseFiles {
     ///
     /// Returns an error if the path cannot be resolved for another reason than a missing
     /// file: a loop of links, or a directory that may not be searched.
-    pub fn resolve(path: &Path) -> io::Result<Self> {
+    pub(crate) fn resolve(path: &Path) -> io::Result<Self> {
         let path = std::path::absolute(path)?;
         Ok(Self::of_canonical(resolve_existing(&path)?))
     }
 
     /// Returns the files of the database at the canonical path `main`.
     #[must_use]
-    pub fn of_canonical(main: PathBuf) -> Self {
+    pub(crate) fn of_canonical(main: PathBuf) -> Self {
         Self {
             log: with_suffix(&main, "-wal"),
             shm: with_suffix(&main, "-shm"),
@@ -48,7 +48,7 @@ impl DatabaseFiles {
 
     /// Returns the path of the rollback journal, `-journal`.
     #[must_use]
-    pub fn journal(&self) -> PathBuf {
+    pub(crate) fn journal(&self) -> PathBuf {
         with_suffix(&self.main, "-journal")
     }
 
@@ -62,7 +62,7 @@ impl DatabaseFiles {
     /// this process's connections. An empty log counts as missing, because a reader creates
     /// one.
     #[must_use]
-    pub fn log_can_be_elsewhere(&self, header: &[u8], metadata: &Metadata) -> bool {
+    pub(crate) fn log_can_be_elsewhere(&self, header: &[u8], metadata: &Metadata) -> bool {
         is_wal_header(header)
             && !self.has_log()
             && (metadata.nlink() > 1 || is_mount_point(&self.main))
@@ -72,7 +72,7 @@ impl DatabaseFiles {
     ///
     /// Blocks while the disk does not respond.
     #[must_use]
-    pub fn has_log(&self) -> bool {
+    pub(crate) fn has_log(&self) -> bool {
         fs::metadata(&self.log).is_ok_and(|metadata| metadata.len() > 0)
     }
 }

@@ -13,7 +13,7 @@
 //! Forks of OpenCode use the same tables in `kilo/kilo.db` and `mimocode/mimocode.db`, next to
 //! OpenCode's data directory. These are located only if the configuration requests them.
 
-pub mod aliases;
+pub(crate) mod aliases;
 mod database_files;
 
 use std::env;
@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use crate::text::DisplayPath;
 
 use aliases::Database;
-pub use database_files::DatabaseFiles;
+pub(crate) use database_files::DatabaseFiles;
 pub(crate) use database_files::{is_missing, is_wal_header, normalize};
 
 /// A program that stores its sessions in OpenCode's tables.
@@ -62,7 +62,7 @@ impl Program {
 
 /// The locations of a program's databases, as determined by the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Located {
+pub(crate) enum Located {
     /// The databases, the default one first; never empty. A database with several names is
     /// listed once. The files need not exist.
     At(Vec<Database>),
@@ -83,13 +83,13 @@ struct Environment {
 
 /// Locates OpenCode's databases in the environment of this process.
 #[must_use]
-pub fn databases() -> Located {
+pub(crate) fn databases() -> Located {
     databases_of(Program::OpenCode)
 }
 
 /// Locates the databases of `program` in the environment of this process.
 #[must_use]
-pub fn databases_of(program: Program) -> Located {
+pub(crate) fn databases_of(program: Program) -> Located {
     let set = |name| env::var_os(name).filter(|value| !value.is_empty());
     let environment = Environment {
         opencode_db: set("OPENCODE_DB"),
@@ -107,7 +107,7 @@ pub fn databases_of(program: Program) -> Located {
 /// Returns true if the environment names a database by one of these paths, compared without
 /// resolving them. OpenCode then uses no other database.
 #[must_use]
-pub fn is_named_by_environment(written: &[PathBuf]) -> bool {
+pub(crate) fn is_named_by_environment(written: &[PathBuf]) -> bool {
     let is_set = env::var_os("OPENCODE_DB").is_some_and(|value| !value.is_empty());
     is_set
         && match databases() {
@@ -124,7 +124,7 @@ pub fn is_named_by_environment(written: &[PathBuf]) -> bool {
 ///
 /// Returns an error if several databases are located. Taking the one written to last, for
 /// example, would make the sessions of the other disappear in the next listing.
-pub fn one_database() -> Result<Option<PathBuf>, AmbiguousDatabase> {
+pub(crate) fn one_database() -> Result<Option<PathBuf>, AmbiguousDatabase> {
     match databases() {
         Located::At(databases) => one_of(&databases),
         Located::InMemory | Located::NoHome => Ok(None),
@@ -143,7 +143,7 @@ fn one_of(databases: &[Database]) -> Result<Option<PathBuf>, AmbiguousDatabase> 
 
 /// Several databases were located where only one may be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AmbiguousDatabase(Vec<PathBuf>);
+pub(crate) struct AmbiguousDatabase(Vec<PathBuf>);
 
 impl std::error::Error for AmbiguousDatabase {}
 
@@ -169,7 +169,7 @@ const DEFAULT_NAME: &str = "opencode.db";
 /// Returns true if the JSON files of OpenCode 1.1 and earlier are next to the database at
 /// `db`. They contain sessions that this crate does not read.
 #[must_use]
-pub fn has_old_store(db: &Path) -> bool {
+pub(crate) fn has_old_store(db: &Path) -> bool {
     let store = db.with_file_name("storage").join("session");
     // It has one directory per project.
     fs::read_dir(store).is_ok_and(|mut projects| projects.next().is_some())

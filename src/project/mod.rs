@@ -160,7 +160,7 @@ fn find(directory: &Path) -> DirectoryInfo {
 ///
 /// Reads files and may block.
 #[must_use]
-pub fn git_root(directory: &Path) -> Option<PathBuf> {
+pub(crate) fn git_root(directory: &Path) -> Option<PathBuf> {
     match directory.is_absolute() {
         true => find_git_root(&real_path(directory)),
         false => None,

@@ -6,7 +6,7 @@ use std::io::{self, BufRead, Read, Write};
 use super::{CommandLine, Handle, ReplyQueue, Subscription};
 
 /// The length of the longest command, in bytes with its newline.
-pub const MAX_COMMAND_BYTES: u64 = 1 << 20;
+pub(crate) const MAX_COMMAND_BYTES: u64 = 1 << 20;
 
 /// Writes events until the subscription ends. Each is flushed at once.
 ///
@@ -14,7 +14,7 @@ pub const MAX_COMMAND_BYTES: u64 = 1 << 20;
 ///
 /// Returns the errors of `out`, for instance [`io::ErrorKind::BrokenPipe`] if its other end is
 /// closed.
-pub fn write_events(events: Subscription, out: impl Write) -> io::Result<()> {
+pub(crate) fn write_events(events: Subscription, out: impl Write) -> io::Result<()> {
     // The buffer holds a part of a snapshot at a time, which can be megabytes long.
     let mut out = io::BufWriter::with_capacity(16 << 10, out);
     for event in events {
@@ -30,7 +30,7 @@ pub fn write_events(events: Subscription, out: impl Write) -> io::Result<()> {
 /// # Errors
 ///
 /// Returns the errors of `input`.
-pub fn read_commands(
+pub(crate) fn read_commands(
     mut input: impl BufRead,
     service: &Handle,
     reply_to: &ReplyQueue,
@@ -51,7 +51,7 @@ pub fn read_commands(
 /// # Errors
 ///
 /// Returns the errors of `input`.
-pub fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
+pub(crate) fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
     line.clear();
     if input.take(MAX_COMMAND_BYTES + 1).read_until(b'\n', line)? == 0 {
         return Ok(false);
@@ -69,7 +69,7 @@ pub fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<boo
 /// [`UNANSWERED`](super::UNANSWERED) commands wait for their replies to be read. A line that
 /// is not a command gets an error as its reply. An empty line is ignored. Returns false if the
 /// subscription has ended.
-pub fn submit(line: &[u8], service: &Handle, reply_to: &ReplyQueue) -> bool {
+pub(crate) fn submit(line: &[u8], service: &Handle, reply_to: &ReplyQueue) -> bool {
     if line.trim_ascii().is_empty() {
         return true;
     }

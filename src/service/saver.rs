@@ -54,7 +54,7 @@ impl Saver {
             .name("snapshot".into())
             .spawn(move || {
                 for snapshot in snapshots {
-                    let saved = files::save_written(&path, |file| snapshot.write(file));
+                    let saved = files::save(&path, |file| snapshot.write(file));
                     done(saved.map_err(|error| error.to_string()));
                 }
             })?;

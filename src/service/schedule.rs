@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::index::CONFIRM_DELAY;
 
 /// A moment on the monotonic clock.
-pub type Time = Duration;
+pub(super) type Time = Duration;
 
 /// The shortest interval between the starts of two listings of a source that keeps changing.
 const MIN_INTERVAL: Duration = Duration::from_millis(500);
@@ -49,7 +49,7 @@ const _: () = assert!(RETRY_DELAY.as_millis() > CONFIRM_DELAY.as_millis());
 
 /// The schedule of one source's listings.
 #[derive(Debug, Clone, Default)]
-pub struct Schedule {
+pub(super) struct Schedule {
     /// The urgency of the listing in flight.
     in_flight: Option<Urgency>,
     /// The urgency of a request that came while a listing was in flight. That listing may have
@@ -72,7 +72,7 @@ pub struct Schedule {
 
 /// How urgent a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Urgency {
+pub(super) enum Urgency {
     /// The files only aged. Nothing was written, but earlier writes may have been published
     /// since. If such a listing finds nothing, it delays no other.
     Aged,
@@ -84,7 +84,7 @@ pub enum Urgency {
 
 /// How a listing ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finished {
+pub(super) enum Finished {
     /// It was complete.
     Ok(Activity),
     /// It was complete, but not final: it is repeated soon.
@@ -95,7 +95,7 @@ pub enum Finished {
 
 /// What a listing found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Activity {
+pub(super) struct Activity {
     /// A session changed.
     pub has_changed: bool,
     /// How many frames were new in the log.
@@ -107,7 +107,7 @@ pub struct Activity {
 impl Schedule {
     /// Returns the schedule of a source that reports no changes.
     #[must_use]
-    pub fn polled(interval: Duration) -> Self {
+    pub(super) fn polled(interval: Duration) -> Self {
         Self {
             poll_interval: Some(interval),
             ..Self::default()
@@ -115,7 +115,7 @@ impl Schedule {
     }
 
     /// Requests a listing.
-    pub fn request(&mut self, urgency: Urgency, now: Time) {
+    pub(super) fn request(&mut self, urgency: Urgency, now: Time) {
         if self.in_flight.is_some() {
             self.follow_up = self.follow_up.max(Some(urgency));
             return;
@@ -131,7 +131,7 @@ impl Schedule {
     /// Starts the listing that is due. Returns true if there is one: the caller must run it
     /// and report its end to [`finish`](Self::finish).
     #[must_use]
-    pub fn start(&mut self, now: Time) -> bool {
+    pub(super) fn start(&mut self, now: Time) -> bool {
         let is_due = |(due, _): &mut (Time, Urgency)| *due <= now;
         if self.in_flight.is_none() {
             self.in_flight = self.due.take_if(is_due).map(|(_, urgency)| urgency);
@@ -141,7 +141,7 @@ impl Schedule {
     }
 
     /// Ends the listing in flight, which took `took`. `jitter` is a random number from 0 to 1.
-    pub fn finish(&mut self, finished: Finished, took: Duration, now: Time, jitter: f64) {
+    pub(super) fn finish(&mut self, finished: Finished, took: Duration, now: Time, jitter: f64) {
         let urgency = self.in_flight.take();
         match finished {
             Finished::Ok(activity)
@@ -206,14 +206,14 @@ impl Schedule {
 
     /// Returns when [`start`](Self::start) will start a listing.
     #[must_use]
-    pub fn due(&self) -> Option<Time> {
+    pub(super) fn due(&self) -> Option<Time> {
         let due = self.due.filter(|_| self.in_flight.is_none());
         due.map(|(due, _)| due)
     }
 
     /// Returns true while a listing runs.
     #[must_use]
-    pub fn is_in_flight(&self) -> bool {
+    pub(super) fn is_in_flight(&self) -> bool {
         self.in_flight.is_some()
     }
 }

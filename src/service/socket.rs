@@ -38,7 +38,7 @@ const STACK_BYTES: usize = 256 << 10;
 /// Returns the paths at which a service's socket can be:
 /// `$XDG_RUNTIME_DIR/opencode-sessions/socket`, then `socket` in the state directory.
 #[must_use]
-pub fn paths(state_dir: Option<&Path>) -> Vec<PathBuf> {
+pub(crate) fn paths(state_dir: Option<&Path>) -> Vec<PathBuf> {
     in_runtime_dir()
         .into_iter()
         .chain(state_dir.map(|path| path.join("socket")))
@@ -54,7 +54,7 @@ fn in_runtime_dir() -> Option<PathBuf> {
 
 /// A socket that is bound, but accepts no connections yet.
 #[derive(Debug)]
-pub struct BoundSocket {
+pub(crate) struct BoundSocket {
     path: PathBuf,
     /// The device and inode of the socket file.
     identity: (u64, u64),
@@ -68,7 +68,7 @@ impl BoundSocket {
     /// # Errors
     ///
     /// Returns the error of the last path if none can be bound.
-    pub fn bind_first(paths: &[PathBuf]) -> io::Result<Self> {
+    pub(crate) fn bind_first(paths: &[PathBuf]) -> io::Result<Self> {
         let mut last = io::Error::other("no runtime directory and no state directory");
         for path in paths {
             match Self::bind(path) {
@@ -121,12 +121,6 @@ impl BoundSocket {
         })
     }
 
-    /// Returns the path of the socket.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Returns true if the path still leads to this socket.
     fn is_in_place(&self) -> bool {
         let metadata = fs::symlink_metadata(&self.path);
@@ -138,7 +132,7 @@ impl BoundSocket {
     /// # Errors
     ///
     /// Returns an error if the thread cannot be spawned.
-    pub fn serve(self, service: Handle) -> io::Result<SocketServer> {
+    pub(crate) fn serve(self, service: Handle) -> io::Result<SocketServer> {
         let (shutdown, is_shut_down) = UnixStream::pair()?;
         let open = Arc::default();
         let connections = Connections {
@@ -205,7 +199,7 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
 
 /// A socket that accepts connections. Dropping it closes the socket and all connections.
 #[derive(Debug)]
-pub struct SocketServer {
+pub(crate) struct SocketServer {
     shutdown: UnixStream,
     thread: Option<JoinHandle<()>>,
     open: OpenStreams,
