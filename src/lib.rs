@@ -97,7 +97,12 @@
 
 #![cfg_attr(
     not(feature = "cli"),
-    allow(dead_code, unused_imports, reason = "only the programs use all of it")
+    allow(
+        dead_code,
+        unreachable_pub,
+        unused_imports,
+        reason = "only the programs use all of it"
+    )
 )]
 
 #[cfg(not(unix))]

@@ -36,7 +36,7 @@ pub(crate) fn print(
         }
         Verdict::Whole(listing) => {
             let projects = Projects::new();
-            let places = listing.rows.iter().map(|row| row.place());
+            let places = listing.rows.iter().map(super::super::entry::Row::place);
             projects.resolve(places, Instant::now() + PROJECT_TIMEOUT);
             let sessions = listing.rows.iter().map(|row| Sourced {
                 entry: projects.entry(row.entry().session),
