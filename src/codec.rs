@@ -23,8 +23,8 @@ use bincode::enc::EncoderImpl;
 use bincode::enc::write::SizeWriter;
 use bincode::error::EncodeError;
 
-/// The maximum length of a body in bytes: 64 MiB.
-pub const MAX_BODY_BYTES: usize = 64 << 20;
+/// The maximum length of a body in bytes: 256 MiB, the rows of 200,000 sessions with long texts.
+pub const MAX_BODY_BYTES: usize = 256 << 20;
 
 /// The length of the header in bytes.
 pub const HEADER_BYTES: usize = 24;

@@ -71,26 +71,42 @@ impl Snapshot {
         }
     }
 
-    /// Writes the snapshot. Sources that do not fit in [`codec::MAX_BODY_BYTES`] are left out, the
-    /// largest first, so that the others keep their rows.
+    /// Writes the snapshot. Sources whose rows do not fit in [`codec::MAX_BODY_BYTES`] are left
+    /// out, the largest first, so that the others keep their rows. Returns how many were left
+    /// out.
     ///
     /// # Errors
     ///
     /// Returns the errors of `out`.
-    pub fn write(mut self, out: &mut (impl Write + Seek)) -> io::Result<()> {
+    pub fn write(self, out: &mut (impl Write + Seek)) -> io::Result<usize> {
+        self.write_within(codec::MAX_BODY_BYTES, out)
+    }
+
+    /// As [`write`](Self::write), with this limit.
+    ///
+    /// # Errors
+    ///
+    /// Returns the errors of `out`.
+    pub fn write_within(
+        mut self,
+        limit_bytes: usize,
+        out: &mut (impl Write + Seek),
+    ) -> io::Result<usize> {
+        let count = self.sources.len();
         let mut sizes: Vec<_> = self
             .sources
             .into_iter()
             .map(|source| (codec::encoded_bytes(&source), source))
             .collect();
         sizes.sort_by_key(|(bytes, _)| *bytes);
-        let mut room_bytes = codec::MAX_BODY_BYTES - MARGIN_BYTES;
+        let mut room_bytes = limit_bytes.saturating_sub(MARGIN_BYTES);
         let fitting = sizes.into_iter().map_while(|(bytes, source)| {
             room_bytes = room_bytes.checked_sub(bytes)?;
             Some(source)
         });
         self.sources = fitting.collect();
-        codec::write(FORMAT, &self, out)
+        codec::write(FORMAT, &self, out)?;
+        Ok(count - self.sources.len())
     }
 
     /// Returns the bytes of the snapshot; see [`write`](Self::write).

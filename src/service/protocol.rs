@@ -372,7 +372,7 @@ pub struct SourceStatus {
     pub health: SourceHealth,
     /// How many roots it has that are not archived.
     pub sessions: usize,
-    /// How changes are noticed: `events`, `polling: ` and the reason, or `listed every ` and the
+    /// How changes are noticed: `events`, `polling: ` and the reason, or `asked every ` and the
     /// interval of a command; `not yet` before the first inspection.
     pub watch: String,
     /// A listing is running.

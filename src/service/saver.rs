@@ -53,8 +53,20 @@ impl Saver {
         thread::Builder::new()
             .name("snapshot".into())
             .spawn(move || {
+                let mut left_out = 0;
                 for snapshot in snapshots {
-                    let saved = files::save(&path, |file| snapshot.write(file));
+                    let before = left_out;
+                    let saved = files::save(&path, |file| {
+                        left_out = snapshot.write(file)?;
+                        Ok(())
+                    });
+                    if left_out > before {
+                        warn!(
+                            sources = left_out,
+                            "sources too large for the snapshot; a restart begins without their \
+                             sessions"
+                        );
+                    }
                     done(saved.map_err(|error| error.to_string()));
                 }
             })?;

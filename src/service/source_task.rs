@@ -92,7 +92,7 @@ impl SourceTask {
             Place::Remote(remote) => {
                 schedule = Schedule::polled(remote.every);
                 schedule.request(Urgency::Changed, now);
-                let mode = format!("listed every {}", format_duration(remote.every));
+                let mode = format!("asked every {}", format_duration(remote.every));
                 (None, ScanCache::Auto, mode)
             }
         };

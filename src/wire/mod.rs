@@ -53,8 +53,7 @@ pub mod limits {
     /// The maximum length of a whole listing in bytes: 256 MiB.
     pub const TOTAL: usize = 256 << 20;
     /// The maximum length in bytes of a whole listing from another machine: 64 MiB, about
-    /// 100,000 sessions. Another machine must not exhaust the memory of this one, and a
-    /// larger index is not saved.
+    /// 100,000 sessions. Another machine must not exhaust the memory of this one.
     pub const TOTAL_OF_COMMAND: usize = 64 << 20;
     /// The maximum number of sessions in a listing.
     pub const SESSIONS: usize = 200_000;

@@ -108,7 +108,7 @@ fn hanging_and_lying_sources_spare_the_third() {
         ["hangs", "lies", "fine", "far"],
         "in the order of the file"
     );
-    assert_eq!(status["sources"][3]["watch"], "listed every 1s");
+    assert_eq!(status["sources"][3]["watch"], "asked every 1s");
     assert_eq!(status["sessions"], 6, "each once");
     // And found where it is.
     host.say(b"{\"type\":\"get\",\"ids\":[\"ses_1\"],\"id\":\"q\"}\n");
