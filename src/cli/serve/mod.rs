@@ -239,7 +239,7 @@ fn run_service(
     host: Option<HostConnection>,
 ) -> io::Result<bool> {
     // The lock outlives the socket: a process that takes the lock finds no old socket.
-    let hold = config.state.as_ref().map(StateDir::lock);
+    let lock = config.state.as_ref().map(StateDir::lock);
     let service = Service::start(Config {
         supervisor: notify::supervisor()?,
         ..config
@@ -261,6 +261,6 @@ fn run_service(
         let _ = written.recv_timeout(LAST_EVENT_TIMEOUT);
     }
     drop(serving);
-    drop(hold);
+    drop(lock);
     Ok(is_ok)
 }
