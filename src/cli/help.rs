@@ -4,19 +4,33 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-use clap::error::ErrorKind;
-use clap::{Command, Error};
+use clap::{Command, Parser};
 
 use super::streams::results;
 use super::{PROGRAM, usage};
 use crate::guide::{TOPICS, Topic};
-use crate::text::escaped;
 
-#[derive(Debug, clap::Args)]
-pub(super) struct HelpArgs {
-    /// A command, or a topic of the guide
-    #[arg(value_name = "COMMAND|TOPIC")]
-    subject: Option<String>,
+/// What to print the help of.
+#[derive(Debug, Clone)]
+pub(super) enum Subject {
+    Command(String),
+    Topic(&'static Topic),
+}
+
+impl Subject {
+    /// Parses the name of a command of `program`, or of a topic.
+    pub(super) fn parse(name: &str, program: &Command) -> Result<Self, String> {
+        if program.find_subcommand(name).is_some() {
+            return Ok(Self::Command(name.to_owned()));
+        }
+        Topic::named(name).map(Self::Topic).ok_or_else(|| {
+            let names: Vec<_> = TOPICS.iter().map(|topic| topic.name).collect();
+            format!(
+                "not a command or a topic; the topics are {}",
+                names.join(", ")
+            )
+        })
+    }
 }
 
 /// Returns the list of topics in the help of the program.
@@ -31,37 +45,24 @@ pub(super) fn topics() -> String {
     text
 }
 
-/// Prints the help of the program `command`, of one of its commands, or a page of the guide.
-/// `parse` parses arguments as the program does.
-pub(super) fn run(
-    args: &HelpArgs,
-    mut command: Command,
-    parse: impl Fn(Vec<OsString>) -> Result<(), Error>,
-) -> anyhow::Result<u8> {
-    let name = args.subject.as_deref();
-    let is_command = name.is_none_or(|name| command.find_subcommand(name).is_some());
-    if is_command {
-        let arguments = [Some(PROGRAM), name, Some("--help")].into_iter().flatten();
-        return match parse(arguments.map(OsString::from).collect()) {
-            Err(help) => Ok(usage::print(&help)?),
-            Ok(()) => Ok(0),
-        };
+/// Prints the help of `subject`, by default that of the program with the arguments `A`.
+pub(super) fn run<A: Parser>(subject: Option<&Subject>) -> anyhow::Result<u8> {
+    let command = match subject {
+        Some(Subject::Topic(topic)) => {
+            let mut out = results();
+            out.write_all(topic.text.as_bytes())?;
+            out.flush()?;
+            return Ok(0);
+        }
+        Some(Subject::Command(name)) => Some(name.as_str()),
+        None => None,
+    };
+    let arguments = [Some(PROGRAM), command, Some("--help")];
+    let arguments = arguments.into_iter().flatten().map(OsString::from);
+    match usage::parse_from::<A>(arguments.collect()) {
+        Err(help) => Ok(usage::print(&help)?),
+        Ok(_) => Ok(0),
     }
-    if let Some(topic) = name.and_then(Topic::named) {
-        let mut out = results();
-        out.write_all(topic.text.as_bytes())?;
-        out.flush()?;
-        return Ok(0);
-    }
-    let names: Vec<_> = TOPICS.iter().map(|topic| topic.name).collect();
-    let message = format!(
-        "'{}' is not a command or a topic; the topics are {}",
-        escaped(name.unwrap_or_default()),
-        names.join(", ")
-    );
-    Ok(usage::print(
-        &command.error(ErrorKind::InvalidValue, message),
-    )?)
 }
 
 #[cfg(test)]

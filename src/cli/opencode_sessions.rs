@@ -43,7 +43,15 @@ enum Command {
     /// Check every source, and print what is wrong and what to do
     Doctor(doctor::DoctorArgs),
     /// Print this help, the help of a command, or a page of the guide
-    Help(help::HelpArgs),
+    Help {
+        /// A command, or a topic of the guide
+        #[arg(value_name = "COMMAND|TOPIC", value_parser = parse_help_subject)]
+        subject: Option<help::Subject>,
+    },
+}
+
+fn parse_help_subject(name: &str) -> Result<help::Subject, String> {
+    help::Subject::parse(name, &Args::command())
 }
 
 /// Runs the program with the arguments of this process.
@@ -61,9 +69,7 @@ pub fn run() -> ExitCode {
             Command::Status(args) => status::run(&args),
             Command::Stop(args) => stop::run(&args),
             Command::Doctor(args) => doctor::run(&args),
-            Command::Help(args) => help::run(&args, Args::command(), |arguments| {
-                usage::parse_from::<Args>(arguments).map(drop)
-            }),
+            Command::Help { subject } => help::run::<Args>(subject.as_ref()),
         },
         Err(error) => usage::print(&error).map_err(Into::into),
     };
