@@ -31,8 +31,8 @@ use std::time::Duration;
 use toml::Spanned;
 
 use self::document::{Discover, Document, SourceTable, expected};
-use crate::locate::Program;
 use crate::locate::aliases::{self, Database};
+use crate::locate::{Program, is_missing};
 use crate::source::{self, Place, Remote, Source, SourceName, is_plain_argument};
 use crate::text::{DisplayPath, escaped, is_unsafe_on_terminal, parse_duration};
 
@@ -142,7 +142,7 @@ pub fn load(path: &Path, home: Option<&Path>) -> Result<Option<Config>, ConfigEr
     let file = DisplayPath(path).to_string();
     let bytes = match read(path) {
         Ok(bytes) => bytes,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if is_missing(&error) => return Ok(None),
         Err(error) => return Err(ConfigError::Unreadable { file, error }),
     };
     let config = match std::str::from_utf8(&bytes) {

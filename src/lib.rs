@@ -83,7 +83,7 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
-//! | [`session`], [`entry`], [`source`], [`marker_text`] | the words of the domain |
+//! | [`session`], [`entry`], [`row`], [`source`], [`marker_text`] | the words of the domain |
 //! | [`lister`] | the trait, its requests and outcomes: what a host reads first |
 //! | [`launch`] | spawning the helper, bounding and killing it |
 //! | [`service`] | the index of sessions, kept up to date, and its subscribers |
@@ -134,6 +134,7 @@ pub mod marker_text;
 mod output;
 mod project;
 mod query;
+pub mod row;
 pub mod service;
 pub mod session;
 mod signals;

@@ -8,6 +8,7 @@ use super::listing::{ListJob, RunStatus, list};
 use crate::entry::Sourced;
 use crate::output::{self, Columns, Terminal, TimeColumn};
 use crate::project::Projects;
+use crate::row::Row;
 use crate::text;
 use crate::wire::{
     Checked, DatabaseState, End, ListingContent, Verdict, Writer, other_tables_line,
@@ -36,7 +37,7 @@ pub(crate) fn print(
         }
         Verdict::Whole(listing) => {
             let projects = Projects::new();
-            let places = listing.rows.iter().map(super::super::entry::Row::place);
+            let places = listing.rows.iter().map(Row::place);
             projects.resolve(places, Instant::now() + PROJECT_TIMEOUT);
             let sessions = listing.rows.iter().map(|row| Sourced {
                 entry: projects.entry(row.entry().session),

@@ -22,7 +22,8 @@ mod source;
 
 use std::time::Duration;
 
-use crate::entry::{Entry, Row, RowMaker, Sourced};
+use crate::entry::{Entry, Sourced};
+use crate::row::{Row, RowMaker};
 use crate::session::{Millis, SessionId};
 use crate::source::{Source, SourceName};
 use crate::wire::DatabaseState;

@@ -13,8 +13,9 @@ use bincode::{BorrowDecode, Encode};
 
 use super::Index;
 use crate::codec::{self, DecodeError, FileFormat};
-use crate::entry::{Entry, Row, RowMaker, Rows};
+use crate::entry::Entry;
 use crate::marker_text::MarkerText;
+use crate::row::{Row, RowMaker, Rows};
 use crate::session::Millis;
 
 const FORMAT: FileFormat = FileFormat {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{
     CONFIRM_DELAY, ChangedRows, Health, MergeResult, Moment, Recheck, SourceListing, View,
 };
-use crate::entry::{Row, Rows};
+use crate::row::{Row, Rows};
 use crate::session::{Millis, SessionId};
 use crate::source::{Place, Source, SourceName};
 use crate::wire::DatabaseState;

@@ -156,7 +156,7 @@ impl ProcessLister {
                 return Outcome::Failed(self.spawn_failure(&error).into());
             }
         };
-        let checker = Checker::of(content).at_most(match self.target {
+        let checker = Checker::of(content).with_limit_bytes(match self.target {
             Target::Local(_) => limits::TOTAL,
             Target::Command(_) => limits::TOTAL_OF_COMMAND,
         });

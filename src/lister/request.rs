@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::dirs;
-use crate::entry::Rows;
 use crate::marker_text::MarkerText;
+use crate::row::Rows;
 use crate::session::SessionId;
 use crate::wire::{LookUp, limits};
 

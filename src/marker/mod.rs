@@ -28,6 +28,7 @@ mod page;
 mod pages;
 mod record;
 mod scan;
+mod scanner;
 mod sql_scan;
 pub mod wal;
 
@@ -40,7 +41,8 @@ use crate::session::SessionId;
 use crate::store::{CONTENT_TABLES, SESSION_TABLES, Schema, StoreError, Table};
 
 pub use needle::Needle;
-pub use scan::{CacheUpdate, Options, ScanResult, scan};
+pub use scan::{CacheUpdate, ScanResult, scan};
+pub use scanner::Options;
 
 /// The marked sessions, as far as they are known.
 #[derive(Debug, Clone)]

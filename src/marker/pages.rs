@@ -30,7 +30,7 @@ use super::free_pages::FreePages;
 use super::overflow::OverflowLinks;
 use super::page::Layout;
 use super::record::{MarkerMatch, RecordSearch};
-use super::scan::{Rowids, Scanner, SnapshotView, unix_time_ms};
+use super::scanner::{Rowids, Scanner, SnapshotView, unix_time_ms};
 use super::wal::{Log, LogGap, LogRead};
 use crate::store::{DatabaseStamp, StoreError, WalPosition};
 

@@ -20,7 +20,7 @@ use rusqlite::{Connection, ffi};
 use super::cache::SqlState;
 use super::confirm::{Confirmer, MAX_LOADED_BYTES, for_each_text_id, like_pattern};
 use super::pages::BLOCKING_SLICE;
-use super::scan::{Scanner, SnapshotView};
+use super::scanner::{Scanner, SnapshotView};
 use super::{ContentTable, Needle, content_tables, session_tables};
 use crate::session::SessionId;
 use crate::store::{Schema, StoreError, Table, WalPosition, quote_identifier};

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use crate::entry::{Row, RowPlace};
 use crate::index::SourceListing;
 use crate::lister::{FailureReason, ListRequest, Lister, Outcome};
 use crate::locate;
 use crate::project::Projects;
+use crate::row::{Row, RowPlace};
 use crate::source::{Place, Source};
 use crate::text::DisplayPath;
 use crate::wire::{DatabaseState, Listing, other_tables_line};

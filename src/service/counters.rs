@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::protocol::{Latency, Status};
 use super::source_task::ListingResult;
+use super::status::{Latency, Status};
 
 /// The latencies are those of at most this many listings, the last ones.
 const MAX_LATENCIES: usize = 1024;

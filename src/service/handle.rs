@@ -8,9 +8,11 @@ use std::thread::{self, JoinHandle};
 
 use super::command::{Command, CommandError, CommandLine, ErrorCode};
 use super::config::Config;
-use super::inbox::{Inbox, Message, ReplyTo};
+use super::inbox::{Inbox, Message};
 use super::owner::Owner;
-use super::protocol::{Answer, ByeCode, Refreshed, Status};
+use super::protocol::{Answer, ByeCode, Refreshed};
+use super::reply_to::ReplyTo;
+use super::status::Status;
 use super::subscriber::{self, ReplyQueue, Report, SubscriberId, Subscription};
 use crate::query::LookedUp;
 use crate::session::SessionId;

@@ -2,8 +2,9 @@
 
 use std::sync::mpsc::Sender;
 
-use super::command::{Command, CommandId, CommandLine};
-use super::protocol::{Answer, ByeCode};
+use super::command::{Command, CommandLine};
+use super::protocol::ByeCode;
+use super::reply_to::ReplyTo;
 use super::source_task::{ListingResult, SourceKey};
 use super::subscriber::{Outbox, SubscriberId};
 use super::watch::WatchEvent;
@@ -39,17 +40,6 @@ pub(super) enum Message {
     AddSources(Vec<Source>),
     /// End, for this reason.
     End(ByeCode, String),
-}
-
-/// Who gets the reply to a command.
-#[derive(Debug, Clone)]
-pub(super) enum ReplyTo {
-    /// A subscriber, with the id of its command.
-    Subscriber(SubscriberId, Option<CommandId>),
-    /// A waiting thread of the host.
-    Caller(Sender<Answer>),
-    /// The supervisor, to which no reply is sent.
-    Supervisor,
 }
 
 /// The sending end of the inbox.

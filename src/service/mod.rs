@@ -36,12 +36,14 @@ mod owner;
 mod peer;
 mod protocol;
 mod refreshes;
+mod reply_to;
 mod saver;
 mod schedule;
 pub(crate) mod socket;
 mod source_task;
 mod source_tasks;
 mod state;
+mod status;
 mod subscriber;
 mod subscribers;
 mod watch;
@@ -52,8 +54,9 @@ pub use command::{Command, CommandError, CommandId, CommandLine, ErrorCode};
 pub use config::{Config, MakeLister, Notice, Supervisor};
 pub use handle::{Handle, RequestError, Service};
 pub use protocol::{
-    Answer, ByeCode, Change, Event, Hello, Latency, PROTOCOL, RefreshOutcome, Refreshed, Reply,
-    Snapshot, SourceHealth, SourcePlace, SourceStatus, Status, capabilities,
+    Answer, ByeCode, Change, Event, Hello, PROTOCOL, RefreshOutcome, Refreshed, Reply, Snapshot,
+    SourcePlace, capabilities,
 };
 pub use state::{StateDir, StateError, StateLock, slots};
+pub use status::{Latency, SourceHealth, SourceStatus, Status};
 pub use subscriber::{ReplyQueue, Subscription, UNANSWERED};

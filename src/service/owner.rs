@@ -15,14 +15,14 @@ use super::command::CommandLine;
 use super::config::{Config, Notice};
 use super::counters::Counters;
 use super::heartbeat::Heartbeat;
-use super::inbox::{Inbox, Message, ReplyTo};
+use super::inbox::{Inbox, Message};
 use super::look_ups::LookUps;
-use super::protocol::{
-    Answer, ByeCode, Change, Event, Hello, PROTOCOL, SourceHealth, SourcePlace, capabilities,
-};
+use super::protocol::{Answer, ByeCode, Change, Event, Hello, PROTOCOL, SourcePlace, capabilities};
 use super::refreshes::Refreshes;
+use super::reply_to::ReplyTo;
 use super::saver::{Saver, restore};
 use super::source_tasks::SourceTasks;
+use super::status::SourceHealth;
 use super::subscribers::Subscribers;
 use crate::index::{Difference, Health, Index, MergeResult, Moment, View};
 use crate::lister::{ListRequest, SCAN_BUDGET};

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::inbox::ReplyTo;
 use super::protocol::Refreshed;
+use super::reply_to::ReplyTo;
 
 /// Identifies a refresh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -12,9 +12,9 @@ use super::refreshes::RefreshId;
 use super::schedule::Urgency;
 use super::source_task::{SourceKey, SourceTask};
 use super::watch::Watcher;
-use crate::entry::Rows;
 use crate::lister::{Bounded, ListRequest};
 use crate::query::SourceLister;
+use crate::row::Rows;
 use crate::source::{Place, Source, SourceName, merge_found};
 
 /// The sources and their tasks.

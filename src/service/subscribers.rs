@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::command::{CommandError, ErrorCode};
-use super::protocol::{Event, Snapshot, SourceHealth};
+use super::protocol::{Event, Snapshot};
+use super::status::SourceHealth;
 use super::subscriber::{Outbox, SubscriberId};
 use crate::index::{Index, View};
 

@@ -1,9 +1,8 @@
-//! The caller's side of the wire: every byte a helper sends is checked here.
+//! The caller's side of the wire: checks every byte that a helper sends.
 //!
-//! A helper can be of another version, cut off, confused, or hostile. What
-//! [`Checker`] accepts is a listing that is whole and within its limits; for
-//! everything else it says which rule was broken. Memory is bounded by the
-//! limits, whatever is pushed in.
+//! A helper can be of another version, cut off, broken, or hostile. [`Checker`] accepts an output
+//! that is complete and within the limits, and returns the first [`Violation`] of any other. The
+//! limits bound its memory, whatever arrives.
 
 use serde::de::DeserializeOwned;
 
@@ -14,32 +13,29 @@ use super::{
 };
 use crate::text;
 
-/// What a checked output was.
+/// A valid output.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict<T = Listing> {
-    /// All that was asked for.
+    /// The complete answer.
     Whole(T),
-    /// The helper said that, and why, it failed.
+    /// The helper reported an error.
     Refused {
         /// The helper's version.
         lister: String,
-        /// Its reason.
+        /// The `error` line.
         failure: HelperError,
     },
 }
 
-/// Checks an output as it arrives: a listing, or what else a helper is asked for.
+/// Checks the output of a listing or a look-up as it arrives.
 ///
-/// After the first [`Violation`] the checker is spent: drop it.
+/// After the first [`Violation`] the checker must not be used any more.
 #[derive(Debug)]
 pub struct Checker<C: Content = ListingContent> {
-    /// The part of a line whose end has not arrived.
+    /// The beginning of a line whose line feed has not arrived.
     partial: Vec<u8>,
-    /// Bytes so far.
-    total: usize,
-    /// The most of them that there may be.
-    most: usize,
-    /// Lines so far.
+    total_bytes: usize,
+    limit_bytes: usize,
     lines: usize,
     hello: Option<Hello>,
     content: C,
@@ -52,38 +48,38 @@ enum Last<E> {
     Error(HelperError),
 }
 
-/// What an output has between its `hello` and its end, and what its `end` says.
+/// What an output contains between its `hello` and its last line.
 pub trait Content {
-    /// One line, after the first.
+    /// A line after the first one.
     type Line: DeserializeOwned;
-    /// What its `end` says.
+    /// The `end` line.
     type End: std::fmt::Debug;
-    /// All of it.
+    /// The whole content.
     type Whole;
 
-    /// The types of lines.
+    /// The known types of lines.
     const KNOWN: &'static [&'static str];
 
-    /// Takes a line, the `at`th from 1.
+    /// Takes line number `at`, counted from 1.
     ///
     /// # Errors
     ///
-    /// The rule that it breaks.
+    /// Returns the rule that the line breaks.
     fn take(&mut self, line: Self::Line, at: usize) -> Result<LineKind<Self::End>, Violation>;
 
-    /// How much has come.
+    /// Returns how many sessions or answers have arrived.
     fn count(&self) -> usize;
 
-    /// All of it, of a helper of this version, in so many bytes.
+    /// Returns the whole content, from a helper of version `lister`, that was `bytes` long.
     fn whole(self, end: Self::End, lister: String, bytes: u64) -> Self::Whole;
 }
 
-/// What a line was.
+/// The kind of a line.
 #[derive(Debug)]
 pub enum LineKind<E> {
     /// A `hello`.
     Hello,
-    /// One of several.
+    /// A session or an answer.
     More,
     /// The `end`.
     End(E),
@@ -92,13 +88,13 @@ pub enum LineKind<E> {
 }
 
 impl<C: Content> Checker<C> {
-    /// A checker of this content.
+    /// Creates a checker of this content.
     #[must_use]
     pub fn of(content: C) -> Self {
         Self {
             partial: Vec::new(),
-            total: 0,
-            most: limits::TOTAL,
+            total_bytes: 0,
+            limit_bytes: limits::TOTAL,
             lines: 0,
             hello: None,
             content,
@@ -106,25 +102,28 @@ impl<C: Content> Checker<C> {
         }
     }
 
-    /// With this limit for all lines together, in bytes.
+    /// Sets the limit of all lines together, in bytes.
     #[must_use]
-    pub fn at_most(self, most: usize) -> Self {
-        Self { most, ..self }
+    pub fn with_limit_bytes(self, limit_bytes: usize) -> Self {
+        Self {
+            limit_bytes,
+            ..self
+        }
     }
 
-    /// Bytes taken so far.
+    /// Returns how many bytes have arrived.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.total
+        self.total_bytes
     }
 
-    /// How many sessions or answers have come.
+    /// Returns how many sessions or answers have arrived.
     #[must_use]
     pub fn count(&self) -> usize {
         self.content.count()
     }
 
-    /// How far the output has come.
+    /// Returns how far the output has come.
     #[must_use]
     pub fn progress(&self) -> Progress {
         match (&self.last, &self.hello) {
@@ -134,15 +133,15 @@ impl<C: Content> Checker<C> {
         }
     }
 
-    /// Takes the next bytes, cut anywhere.
+    /// Takes the next bytes, which may begin and end anywhere in a line.
     ///
     /// # Errors
     ///
-    /// The first rule that is broken.
+    /// Returns the first rule that is broken.
     pub fn push(&mut self, mut bytes: &[u8]) -> Result<(), Violation> {
-        self.total += bytes.len();
-        if self.total > self.most {
-            return Err(Violation::TooMuch(self.most));
+        self.total_bytes += bytes.len();
+        if self.total_bytes > self.limit_bytes {
+            return Err(Violation::TooMuch(self.limit_bytes));
         }
         while let Some(at) = memchr::memchr(b'\n', bytes) {
             let (line, rest) = (&bytes[..at], &bytes[at + 1..]);
@@ -160,11 +159,11 @@ impl<C: Content> Checker<C> {
         self.hold(bytes)
     }
 
-    /// The output has ended.
+    /// Checks that the output is complete, and returns it.
     ///
     /// # Errors
     ///
-    /// Where it ended too early.
+    /// Returns an error if the output ended before its last line.
     pub fn finish(self) -> Result<Verdict<C::Whole>, Violation> {
         if !self.partial.is_empty() {
             return Err(Violation::PartialLine(self.lines + 1));
@@ -176,7 +175,7 @@ impl<C: Content> Checker<C> {
             None => Err(Violation::NoEnd(self.content.count())),
             Some(Last::Error(failure)) => Ok(Verdict::Refused { lister, failure }),
             Some(Last::End(end)) => {
-                let whole = self.content.whole(end, lister, self.total as u64);
+                let whole = self.content.whole(end, lister, self.total_bytes as u64);
                 Ok(Verdict::Whole(whole))
             }
         }
@@ -193,7 +192,7 @@ impl<C: Content> Checker<C> {
         Ok(())
     }
 
-    /// Takes one line; `from_line` begins with it, and has what came after it.
+    /// Takes one line; `from_line` begins with it and includes the bytes after it.
     fn line(&mut self, line: &[u8], from_line: &[u8]) -> Result<(), Violation> {
         self.lines += 1;
         let at = self.lines;
@@ -236,7 +235,7 @@ impl<C: Content> Checker<C> {
 }
 
 impl Checker {
-    /// A checker of a listing.
+    /// Creates a checker of a listing.
     #[must_use]
     pub fn new() -> Self {
         Self::of(ListingContent::default())
@@ -249,7 +248,7 @@ impl Default for Checker {
     }
 }
 
-/// What a line says its type is.
+/// Returns the type of a line.
 fn kind(line: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Kind {
@@ -268,11 +267,11 @@ fn first_line(line: &[u8], from_line: &[u8]) -> Result<Hello, Violation> {
             theirs: hello.protocol,
             lister: shown(hello.lister.as_bytes()),
         }),
-        // It is a line of a helper, and only its ends are wrong.
+        // A line of a helper, in which only the ends are wrong.
         Err(error @ (LineError::CarriageReturn | LineError::Blanks)) => {
             Err(invalid(1, &error.to_string()))
         }
-        // In UTF-16 a byte of ten is not always a line feed.
+        // In UTF-16 a byte 10 is not always a line feed.
         _ if text::begins_in_utf16(from_line) => {
             let said = text::decoded(from_line);
             let mut lines = said.lines().map(text::one_line);

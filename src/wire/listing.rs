@@ -1,4 +1,4 @@
-//! The content of a listing, and what is checked of it beyond its frame.
+//! The content of a listing, and the checks of its fields.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::frame::{Content, LineKind};
 use super::violation::{invalid, overlong_text};
 use super::{Degraded, End, Message, OptionalPart, VERSION, Violation, limits};
-use crate::entry::{Row, RowMaker, Rows};
+use crate::row::{Row, RowMaker, Rows};
 use crate::session::{Session, SessionId};
 
 /// A complete listing.
@@ -17,9 +17,9 @@ pub struct Listing {
     pub lister: String,
     /// The sessions, in the helper's order: newest activity first.
     pub rows: Vec<Row>,
-    /// What the helper said about them.
+    /// The `end` line.
     pub end: End,
-    /// How many bytes it sent.
+    /// How many bytes the helper sent.
     pub bytes: u64,
 }
 
@@ -55,7 +55,7 @@ impl Listing {
 }
 
 impl ListingContent {
-    /// Of a listing whose request names this limit for first prompts, in characters.
+    /// Creates the content of a listing whose first prompts have at most this many characters.
     #[must_use]
     pub fn new(first_prompt_limit: usize) -> Self {
         Self {
@@ -66,7 +66,7 @@ impl ListingContent {
         }
     }
 
-    /// Rows that are equal to one of `known` share its memory.
+    /// Lets rows that are equal to one of `known` share its memory.
     #[must_use]
     pub fn sharing(self, known: Option<Arc<Rows>>) -> Self {
         Self {
@@ -76,7 +76,7 @@ impl ListingContent {
     }
 }
 
-/// With the default limit for first prompts.
+/// Has the default limit of first prompts.
 impl Default for ListingContent {
     fn default() -> Self {
         Self::new(limits::FIRST_PROMPT)
@@ -159,7 +159,7 @@ pub(super) fn check_other_tables(names: &[String], line: usize) -> Result<(), Vi
     }
 }
 
-/// Returns an error if there are too many parts, a known one twice, or a reason that is
+/// Returns an error if a known part is there twice, or if there are too many parts or a reason is
 /// too long. A newer helper may name several parts that this version does not know.
 fn check_degraded(degraded: &[Degraded], line: usize) -> Result<(), Violation> {
     if degraded.len() > limits::DEGRADED {
@@ -182,7 +182,7 @@ fn check_degraded(degraded: &[Degraded], line: usize) -> Result<(), Violation> {
     Ok(())
 }
 
-/// What holds of a session wherever it comes.
+/// Checks a session of a listing or a look-up.
 pub(super) fn check_session(
     session: &Session,
     first_prompt_limit: usize,

@@ -94,6 +94,7 @@ const OWNERS: &[(&str, &[&str])] = &[
             "codec.rs",
             "index/snapshot.rs",
             "marker/cache.rs",
+            "stamp.rs",
             "store/log.rs",
             "store/stamp.rs",
         ],
@@ -103,7 +104,7 @@ const OWNERS: &[(&str, &[&str])] = &[
     ("sd_notify", &["cli/"]),
     ("signal_hook", &["cli/"]),
     ("tracing_subscriber", &["cli/"]),
-    ("anstream", &["output/mod.rs"]),
+    ("anstream", &["cli/usage.rs", "output/mod.rs"]),
 ];
 
 fn names(path: &str, what: &str) -> bool {

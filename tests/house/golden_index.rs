@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use opencode_sessions::entry::{Entry, Row};
+use opencode_sessions::entry::Entry;
 use opencode_sessions::internals::index::{Index, Moment, SourceListing, snapshot};
 use opencode_sessions::internals::wire::DatabaseState;
 use opencode_sessions::marker_text::MarkerText;
+use opencode_sessions::row::Row;
 use opencode_sessions::session::Millis;
 use opencode_sessions::source::{Source, sources_of};
 

@@ -126,6 +126,7 @@ fn user_without_a_home_must_name_a_database() {
     }
     let (place, program) = for_anybody();
     let mut command = support::command(&program);
+    command.env_remove("HOME");
     let output = as_user(command.args(["serve", "--stdio"]), UNKNOWN)
         .stdin(Stdio::piped())
         .output()
@@ -139,6 +140,7 @@ fn user_without_a_home_must_name_a_database() {
     );
     let db = database_of(UNKNOWN, place.path());
     let mut command = support::command(&program);
+    command.env_remove("HOME");
     let mut host = Host::well(as_user(
         command.args(["serve", "--stdio", "--db"]).arg(&db),
         UNKNOWN,
@@ -182,6 +184,7 @@ fn user_without_a_home_directory_is_served() {
     let (place, program) = for_anybody();
     let db = database_of(NOBODY, place.path());
     let mut command = support::command(&program);
+    command.env_remove("HOME");
     let mut host = Host::well(as_user(
         command.args(["serve", "--stdio", "--db"]).arg(&db),
         NOBODY,
@@ -193,6 +196,7 @@ fn user_without_a_home_directory_is_served() {
     assert_eq!(said.count(), 1, "{log}");
     // And without a database to be named.
     let mut command = support::command(&program);
+    command.env_remove("HOME");
     let mut host = Host::greeted(as_user(command.args(["serve", "--stdio"]), NOBODY));
     host.until("the first listing", |model| model.state() == "missing");
 }

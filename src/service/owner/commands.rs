@@ -5,11 +5,11 @@ use tracing::info;
 use super::Owner;
 use crate::service::command::Command;
 use crate::service::config::Notice;
-use crate::service::inbox::{Message, ReplyTo};
-use crate::service::protocol::{
-    Answer, ByeCode, Event, RefreshOutcome, Refreshed, Reply, SourceHealth, SourceStatus, Status,
-};
+use crate::service::inbox::Message;
+use crate::service::protocol::{Answer, ByeCode, Event, RefreshOutcome, Refreshed, Reply};
 use crate::service::refreshes::RefreshId;
+use crate::service::reply_to::ReplyTo;
+use crate::service::status::{SourceHealth, SourceStatus, Status};
 use crate::session::SessionId;
 use crate::source::SourceName;
 use crate::wire::LookUp;
