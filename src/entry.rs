@@ -12,7 +12,8 @@ pub struct Entry {
     /// The session as the database has it.
     #[serde(flatten)]
     pub session: Session,
-    /// The project of the session; see [`crate::project`].
+    /// The path of the session's project: its worktree, else the repository of its directory, else
+    /// its directory.
     pub project: Option<String>,
     /// True if the session's directory is known to be missing.
     #[serde(default)]

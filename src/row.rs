@@ -23,7 +23,7 @@ pub type Rows = BTreeMap<SessionId, Row>;
 /// Sent is the JSON object of an [`Entry`]. Kept of it are the id, the fields of the place,
 /// which the rows of one place share, and the fields from `parentId` on. `project`, `headline`,
 /// `activity` and `gone` are added when the row is written. Field names are kept as one byte
-/// each ([`crate::json`]): 10,000 sessions take 3 MiB, and 8 MiB as the whole text.
+/// each: with 10,000 sessions the service takes 13 MiB of memory, and 17 MiB with whole texts.
 #[derive(Clone)]
 pub struct Row {
     id: SessionId,

@@ -1,6 +1,6 @@
 //! The domain types: a session as OpenCode stores it, its id and its times.
 //!
-//! [`Session`] is also the `session` line of the [wire](crate::wire), field by field. The
+//! [`Session`] is also the `session` line of the wire, field by field. The
 //! types hold stored values without checking them; the wire checks the values that cross the
 //! pipe.
 

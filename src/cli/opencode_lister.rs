@@ -95,7 +95,7 @@ struct LookUpArgs {
 /// The database, and the limits of reading it.
 #[derive(Debug, clap::Args)]
 struct DatabaseArgs {
-    /// The database [default: OpenCode's own, if there is only one: OPENCODE_DB, else opencode.db or opencode-<channel>.db in the data directory]
+    /// The database [default: OpenCode's own, if there is only one: OPENCODE_DB, else opencode.db or opencode-CHANNEL.db in the data directory]
     #[arg(long, value_name = "PATH")]
     db: Option<PathBuf>,
 

@@ -115,7 +115,7 @@ fn run<'a>(mut scanner: Scanner<'a, '_>) -> Result<ScanResult<'a>, StoreError> {
     }
     if content_tables(&view.schema).next().is_none() {
         return Ok(result_of(
-            scanner,
+            &scanner,
             view,
             Vec::new(),
             true,
@@ -145,7 +145,7 @@ fn run<'a>(mut scanner: Scanner<'a, '_>) -> Result<ScanResult<'a>, StoreError> {
                 progress => progress.min(0.99),
             };
             let mut result = result_of(
-                scanner,
+                &scanner,
                 view,
                 marked,
                 complete,
@@ -178,14 +178,14 @@ fn run_by_sql<'a>(
     let marked = state.marked.iter().cloned().collect();
     let (complete, progress) = (state.is_complete, sql.progress);
     let cache = sql.is_cacheable.then_some(ScanCache::Sql(state));
-    let mut result = result_of(scanner, view, marked, complete, mode, cache);
+    let mut result = result_of(&scanner, view, marked, complete, mode, cache);
     result.scan.progress = progress;
     Ok(result)
 }
 
 /// Makes the result of a scan.
 fn result_of<'a>(
-    scanner: Scanner<'a, '_>,
+    scanner: &Scanner<'_, '_>,
     view: SnapshotView<'a>,
     marked: Vec<String>,
     complete: bool,

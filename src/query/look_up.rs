@@ -64,7 +64,7 @@ impl From<SourceLister> for LookUpSource {
 pub struct LookUpJob {
     /// What to look up for each id.
     pub what: LookUp,
-    /// The ids, at most [`limits::IDS`](crate::wire::limits::IDS).
+    /// The ids, at most [`limits::IDS`].
     pub ids: Vec<SessionId>,
     /// The time limit for each source.
     pub deadline: Duration,

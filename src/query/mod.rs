@@ -125,7 +125,7 @@ pub const OLD_STORE_NOTE: &str = "sessions of OpenCode 1.1 or earlier are beside
      storage/session: starting OpenCode 1.2 to 1.15 imports them";
 
 /// The warning about a database whose log can be elsewhere
-/// ([`DatabaseFiles::log_can_be_elsewhere`](crate::locate::DatabaseFiles::log_can_be_elsewhere)).
+/// (`DatabaseFiles::log_can_be_elsewhere`).
 pub const LOG_ELSEWHERE_WARNING: &str = "the log of this database can be elsewhere: it is not beside the \
      database, whose file has another hard link or is a mount of its own. Sessions that are only in that \
      log are missing here: name the database by the path that OpenCode uses, or mount its whole directory";

@@ -1,6 +1,6 @@
 //! The long-lived service: it keeps the index of all sessions and reports every change.
 //!
-//! One thread, the owner, has the [index](crate::index). It takes messages from one inbox and
+//! One thread, the owner, has the index. It takes messages from one inbox and
 //! does no I/O that can hang. Besides it, a few watcher threads serve all sources, each listing
 //! and each look-up in flight has a thread, one thread writes the snapshot, and each connection
 //! has two. The service promises:

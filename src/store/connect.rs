@@ -275,7 +275,7 @@ impl Database {
     }
 
     /// Returns true if the log can be in another place, in which case its content is
-    /// missing here: see [`DatabaseFiles::log_can_be_elsewhere`].
+    /// missing here: see `DatabaseFiles::log_can_be_elsewhere`.
     #[must_use]
     pub fn log_elsewhere(&self) -> bool {
         self.log_elsewhere
