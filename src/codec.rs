@@ -63,9 +63,11 @@ pub enum DecodeError {
     Body,
 }
 
-fn bounded() -> impl config::Config {
-    config::standard().with_limit::<MAX_BODY_BYTES>()
-}
+/// How much memory a body of at most this size may ask for: 64 MiB. A larger body may ask for
+/// [`MAX_BODY_BYTES`].
+const USUAL_BODY_BYTES: usize = 64 << 20;
+
+const _: () = assert!(USUAL_BODY_BYTES < MAX_BODY_BYTES);
 
 /// Returns the bytes of a file.
 ///
@@ -178,7 +180,14 @@ pub fn decode<'a, T: bincode::BorrowDecode<'a, ()>>(
     if u32::from_le_bytes(*checksum) != crc32fast::hash(body) {
         return Err(DecodeError::Checksum);
     }
-    match bincode::borrow_decode_from_slice(body, bounded()) {
+    let decoded = if body.len() <= USUAL_BODY_BYTES {
+        let bounded = config::standard().with_limit::<USUAL_BODY_BYTES>();
+        bincode::borrow_decode_from_slice(body, bounded)
+    } else {
+        let bounded = config::standard().with_limit::<MAX_BODY_BYTES>();
+        bincode::borrow_decode_from_slice(body, bounded)
+    };
+    match decoded {
         Ok((value, used)) if used == body.len() => Ok(value),
         _ => Err(DecodeError::Body),
     }

@@ -3,7 +3,7 @@
 //!
 //! OpenCode keeps all sessions in one SQLite database that grows to many gigabytes and is written
 //! to all the time. A program that shows a sidebar of sessions and reads that database itself
-//! freezes during each read, and hangs with a read that the disk does not answer. Here a helper
+//! freezes during each read, and hangs when the disk does not answer. Here a helper
 //! process, `opencode-lister`, reads the database. The main process checks every byte that the
 //! helper prints, and kills it at a deadline.
 //!
@@ -39,7 +39,7 @@
 //!
 //! # One listing
 //!
-//! A host lists from a thread that may block; the deadline bounds how long.
+//! Call it on a thread that may block: it blocks until the deadline at most, and a second.
 //!
 //! ```no_run
 //! use opencode_sessions::launch::ProcessLister;
@@ -59,8 +59,8 @@
 //! 1. Every answer is right: what a listing says was true in one snapshot of the database. What is
 //!    not known is `None`.
 //! 2. Nothing is lost: a session disappears only when a complete, valid listing no longer has it.
-//! 3. Nothing blocks: the main process opens no database, and no client, source or disk holds up
-//!    another.
+//! 3. Nothing blocks: the main process opens no database (unless it lists in-process), and no client,
+//!    source or disk holds up another.
 //! 4. OpenCode never notices: the database is opened read-only, only when that cannot disturb
 //!    OpenCode, and never checkpointed.
 //!
@@ -88,7 +88,7 @@
 //! | [`launch`] | spawning the helper, bounding and killing it |
 //! | [`service`] | the index of sessions, kept up to date, and its subscribers |
 //! | [`guide`] | the long documentation |
-//! | `wire` (private) | what crosses the pipe: messages, their encoding and their checks |
+//! | `wire` (private) | what crosses the pipe: messages, their encoding and their checks; a checked session becomes a [`row::Row`] |
 //! | `store`, `marker`, `helper` (private) | reading the databases, in the helper process only |
 //! | `query`, `index` (private) | several sources at once; the known sessions and their differences |
 //! | `locate`, `config`, `project` (private) | databases that are discovered, those that are configured, the projects of sessions |

@@ -333,14 +333,6 @@ impl Session {
             .max(self.last_message_at)
             .max(self.time_idle)
     }
-
-    /// Returns true if the last turn ended after a person last viewed the session; `None` if
-    /// the database does not record that, as in OpenCode 1.
-    #[must_use]
-    pub fn is_unread(&self) -> Option<bool> {
-        let idle = self.time_idle?;
-        Some(self.time_viewed.is_none_or(|viewed| viewed < idle))
-    }
 }
 
 /// What decides the project of a session.

@@ -256,10 +256,10 @@ impl<W: Write> Report<W> {
 
     fn write_listing(&mut self, listing: &Listing) -> io::Result<()> {
         let end = &listing.end;
-        if listing.lister != VERSION {
+        if listing.helper_version != VERSION {
             let text = format!(
                 "the remote helper is version {}, this program is version {VERSION}",
-                listing.lister
+                listing.helper_version
             );
             self.line("note", &text)?;
         }

@@ -13,8 +13,8 @@
 //!   command whose time is more than a day ahead counts as older than all others
 //!   ([`Place::is_credible`](crate::source::Place::is_credible)).
 //! * There is a view of the roots that are not archived, and there are wider views. The
-//!   revision of a view grows by one with every change of a session that it shows, and with
-//!   nothing else.
+//!   revision of a view grows by one with every listing that changes a session that it shows,
+//!   with such a change of the sources, and when a snapshot is restored.
 
 mod health;
 pub mod snapshot;

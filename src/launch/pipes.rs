@@ -190,7 +190,7 @@ impl<C: Content> Exchange<'_, C> {
             pipes.push(PollFd::new(exit_fd, PollFlags::IN));
         }
         let pause = Timespec {
-            tv_sec: 0,
+            tv_sec: i64::try_from(pause.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: pause.subsec_nanos().into(),
         };
         match poll(&mut pipes, Some(&pause)) {

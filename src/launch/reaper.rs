@@ -16,9 +16,16 @@ const INTERVAL: Duration = Duration::from_millis(100);
 pub(super) struct StuckProcesses(Arc<AtomicUsize>);
 
 impl StuckProcesses {
-    /// Returns the present number.
+    /// Returns the present number. If there are any, sees to it that they are waited for.
     pub(super) fn count(&self) -> usize {
-        self.0.load(Ordering::Acquire)
+        let count = self.0.load(Ordering::Acquire);
+        if count > 0 {
+            REAPER
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .ensure_running();
+        }
+        count
     }
 }
 
@@ -40,9 +47,14 @@ impl Reaper {
         stuck.0.fetch_add(1, Ordering::AcqRel);
         let mut reaper = REAPER.lock().unwrap_or_else(PoisonError::into_inner);
         reaper.children.push((child, stuck));
-        if !reaper.is_running {
-            // If the thread cannot be spawned, the next call tries again.
-            reaper.is_running = thread::Builder::new()
+        reaper.ensure_running();
+    }
+
+    /// Spawns the thread. If that fails, the next call tries again: no child is forgotten, since
+    /// its lister asks for the number before each listing.
+    fn ensure_running(&mut self) {
+        if !self.is_running && !self.children.is_empty() {
+            self.is_running = thread::Builder::new()
                 .name("reaper".into())
                 .spawn(Self::run)
                 .is_ok();

@@ -141,7 +141,10 @@ impl fmt::Display for Timeout {
 pub(crate) fn outcome_of<T>(verdict: Verdict<T>) -> Outcome<T> {
     match verdict {
         Verdict::Whole(whole) => Outcome::Complete(whole),
-        Verdict::Refused { lister, failure } => Outcome::Refused(Refusal {
+        Verdict::Refused {
+            helper_version: lister,
+            failure,
+        } => Outcome::Refused(Refusal {
             error: failure,
             helper_version: lister,
         }),

@@ -7,11 +7,11 @@
 //! * **Search**: for every row that contains a half of the marker in the snapshot at `P`,
 //!   the row is in `rows_with_half`, or one of its halves is on a page of the file after
 //!   the first `done` pages, or on an unowned page.
-//! * **Owners**: a round begins with `done` 0 and `P` at the start of its generation. In
-//!   the round that ends the phase, every link of the file and of the log was compared
-//!   with the final set of unowned pages. (So a round in which that set has_grown is followed
-//!   by another. Growth through links that were all traced together does not count if no
-//!   log was read before.) The phase ends at once when no unowned page is left: the log
+//! * **Owners**: a round begins with `done` 0 and `P` at the start of its generation. The phase
+//!   ends with the first round in which the set of unowned pages does not grow: every link
+//!   of the file and of the log was then compared with the final set. (Exception: growth
+//!   does not count if one call read the whole file and no frame was read before it, since
+//!   its links were all traced together.) The phase ends at once when no unowned page is left: the log
 //!   can show that no row owns them any more ([`super::free_pages`]).
 //! * **Complete**: every row that contains a half of the marker in the snapshot at `P` is
 //!   in `rows_with_half`.

@@ -1,4 +1,5 @@
-//! Which sessions contain the 3-views marker. Only the helper process uses this module.
+//! Which sessions contain the 3-views marker. The helper process uses this module, and
+//! `InProcessLister`.
 //!
 //! A session is marked if any of its content rows contains the marker. The definition is
 //! an SQL query:
@@ -14,6 +15,15 @@
 //! `LIKE` folds ASCII case, stops at a NUL, and reads BLOBs as text. The scan may find
 //! candidate rows in other ways, but `LIKE` or an exact equivalent confirms each row, so
 //! the result is that of the definition. [`scan()`] is the only entry point.
+//!
+//! | file | what it decides |
+//! | --- | --- |
+//! | `scan` | one scan from its inputs to its result |
+//! | `pages`, `sql_scan` | reading past SQLite or by SQL; where a scan ends when its budget is spent |
+//! | `cache` | where the next scan resumes: the phases of a scan, and the file that keeps them |
+//! | `wal`, `free_pages`, `overflow` | following the log, the freelist, the chains of overflow pages |
+//! | `halves`, `needle`, `record`, `page` | which pages and rows can contain the marker |
+//! | `confirm`, `large_cell` | whether a candidate row contains it |
 
 mod cache;
 mod confirm;

@@ -30,8 +30,9 @@ use super::free_pages::FreePages;
 use super::overflow::OverflowLinks;
 use super::page::Layout;
 use super::record::{MarkerMatch, RecordSearch};
-use super::scanner::{Rowids, Scanner, SnapshotView, unix_time_ms};
+use super::scanner::{Rowids, Scanner, SnapshotView};
 use super::wal::{Log, LogGap, LogRead};
+use crate::session::Millis;
 use crate::store::{DatabaseStamp, StoreError, WalPosition};
 
 /// How long pages are read between two reads of the log. In a longer time the log could
@@ -182,7 +183,7 @@ impl ScanRun {
                 scanner
                     .full_scan_reason
                     .get_or_insert("no cached state for this database, schema and marker");
-                ScanState::new(key, end, unix_time_ms())
+                ScanState::new(key, end, Millis::now().0)
                     .with_rows_from(before.or(self.state_before_gap.take()))
             }
         }
@@ -416,11 +417,11 @@ fn next_slice(
         return (!left.is_zero() || !scanner.has_read_pages).then_some(left);
     }
     // A renewal runs only while another program writes, and in a listing that has time.
-    if state.is_due_for_renewal(unix_time_ms())
+    if state.is_due_for_renewal(Millis::now().0)
         && scanner.frames_read > 0
         && end.frames < RENEWAL_MAX_FRAMES
     {
-        state.begin_renewal(unix_time_ms());
+        state.begin_renewal(Millis::now().0);
         return Some(RENEWAL_SLICE);
     }
     (state.is_renewing() && !scanner.has_read_pages && scanner.frames_read > 0)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::cache::CacheKey;
 use super::halves::Halves;
@@ -145,14 +145,6 @@ fn could_match_number(marker: &MarkerText) -> bool {
         .as_str()
         .bytes()
         .all(|byte| b"0123456789+-.eEinfINF".contains(&byte))
-}
-
-/// Returns the current time in milliseconds since 1970.
-pub(super) fn unix_time_ms() -> i64 {
-    let age = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(age.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Rowids of any table.

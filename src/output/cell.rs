@@ -40,7 +40,6 @@ impl Cell {
     }
 
     /// Returns the width in terminal cells.
-    /// Returns the width of a text in terminal cells.
     pub(super) fn width(&self) -> usize {
         self.width
     }

@@ -222,10 +222,16 @@ impl Handle {
         self.inbox.send(Message::Gone(subscriber.id));
     }
 
-    /// Lists all sources now. If `sources` are given, they replace the current ones; each must
-    /// have a different name.
-    pub fn reload(&self, sources: Option<Vec<Source>>) {
+    /// Lists all sources now. If `sources` are given, they replace the current ones.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`io::ErrorKind::InvalidInput`] if two sources have the same name; then nothing
+    /// changes.
+    pub fn reload(&self, sources: Option<Vec<Source>>) -> io::Result<()> {
+        check_names(sources.as_deref().unwrap_or_default())?;
         self.inbox.send(Message::Reload(sources));
+        Ok(())
     }
 
     /// Replaces the sources. Sessions of sources that stay are kept.

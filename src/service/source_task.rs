@@ -194,9 +194,7 @@ impl SourceTask {
         let source = self.source_lister.source.clone();
         // If the last marker scan was finished, a refresh opens the database only if something
         // was written since.
-        let is_finished = self
-            .scan
-            .is_none_or(|scan| scan.progress >= 1.0 || scan.stalled);
+        let is_finished = self.scan.is_none_or(|scan| scan.is_finished());
         let is_refresh = !self.running.is_empty();
         let listed = self.stamps.listed.filter(|_| is_refresh && is_finished);
         // A refresh must read the database that the path leads to now.

@@ -203,8 +203,13 @@ impl Outbox {
 
     /// Queues the snapshot for a subscriber that missed events.
     pub(super) fn catch_up(&self, snapshot: &Arc<Event>) {
-        self.shared.lock().is_behind = false;
-        self.send(snapshot);
+        let mut queue = self.shared.lock();
+        // It can be reported twice, before and after a reply was read.
+        let is_owed = std::mem::take(&mut queue.is_behind);
+        drop(queue);
+        if is_owed {
+            self.send(snapshot);
+        }
     }
 
     /// Closes the queue. Its events can still be read.

@@ -120,7 +120,7 @@ impl<'a> ListQuery<'a> {
                 summary.skipped.invalid_id += 1;
                 continue;
             };
-            // A session with a directory that could not be read is still summary.
+            // A session with a directory that could not be read is still listed.
             let has_no_directory = session.directory.is_none() && truncated == 0;
             if has_no_directory && self.sessions.tables[table].table.has_column("directory") {
                 continue;
@@ -145,7 +145,7 @@ fn keys_sql(rows: &RowQuery<'_>, filter: Filter, is_only_table: bool) -> String 
         wanted.push(format!("NOT {}", time_set_expr("time_archived")));
     }
     if table.has_column("directory") {
-        // A session without a directory is not summary.
+        // A session without a directory is not listed.
         wanted.push(non_blank_text_expr("directory"));
     }
     let wanted = wanted.join(" AND ");

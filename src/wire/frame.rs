@@ -21,7 +21,7 @@ pub enum Verdict<T = Listing> {
     /// The helper reported an error.
     Refused {
         /// The helper's version.
-        lister: String,
+        helper_version: String,
         /// The `error` line.
         failure: HelperError,
     },
@@ -70,8 +70,8 @@ pub trait Content {
     /// Returns how many sessions or answers have arrived.
     fn count(&self) -> usize;
 
-    /// Returns the whole content, from a helper of version `lister`, that was `bytes` long.
-    fn whole(self, end: Self::End, lister: String, bytes: u64) -> Self::Whole;
+    /// Returns the whole content, from a helper of version `helper_version`, that was `bytes` long.
+    fn whole(self, end: Self::End, helper_version: String, bytes: u64) -> Self::Whole;
 }
 
 /// The kind of a line.
@@ -168,14 +168,23 @@ impl<C: Content> Checker<C> {
         if !self.partial.is_empty() {
             return Err(Violation::PartialLine(self.lines + 1));
         }
-        let Some(Hello { lister, .. }) = self.hello else {
+        let Some(Hello {
+            lister: helper_version,
+            ..
+        }) = self.hello
+        else {
             return Err(Violation::NoOutput);
         };
         match self.last {
             None => Err(Violation::NoEnd(self.content.count())),
-            Some(Last::Error(failure)) => Ok(Verdict::Refused { lister, failure }),
+            Some(Last::Error(failure)) => Ok(Verdict::Refused {
+                helper_version,
+                failure,
+            }),
             Some(Last::End(end)) => {
-                let whole = self.content.whole(end, lister, self.total_bytes as u64);
+                let whole = self
+                    .content
+                    .whole(end, helper_version, self.total_bytes as u64);
                 Ok(Verdict::Whole(whole))
             }
         }
@@ -226,7 +235,7 @@ impl<C: Content> Checker<C> {
                 Some(name) if !C::KNOWN.contains(&name.as_str()) => Violation::UnknownType {
                     line: at,
                     name: shown(name.as_bytes()),
-                    lister: shown(hello.lister.as_bytes()),
+                    helper_version: shown(hello.lister.as_bytes()),
                 },
                 _ => invalid(at, &error.to_string()),
             }),
@@ -265,7 +274,7 @@ fn first_line(line: &[u8], from_line: &[u8]) -> Result<Hello, Violation> {
         Ok(Message::Hello(hello)) if hello.protocol == PROTOCOL => Ok(hello),
         Ok(Message::Hello(hello)) => Err(Violation::Protocol {
             theirs: hello.protocol,
-            lister: shown(hello.lister.as_bytes()),
+            helper_version: shown(hello.lister.as_bytes()),
         }),
         // A line of a helper, in which only the ends are wrong.
         Err(error @ (LineError::CarriageReturn | LineError::Blanks)) => {

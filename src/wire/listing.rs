@@ -14,7 +14,7 @@ use crate::session::{Session, SessionId};
 #[non_exhaustive]
 pub struct Listing {
     /// The helper's version.
-    pub lister: String,
+    pub helper_version: String,
     /// The sessions, in the helper's order: newest activity first.
     pub rows: Vec<Row>,
     /// The `end` line.
@@ -38,7 +38,7 @@ impl Listing {
     pub fn new(sessions: impl IntoIterator<Item = Session>, end: End) -> Self {
         let mut rows = RowMaker::default();
         Self {
-            lister: VERSION.to_owned(),
+            helper_version: VERSION.to_owned(),
             rows: sessions
                 .into_iter()
                 .map(|session| rows.row(&session))
@@ -117,9 +117,9 @@ impl Content for ListingContent {
         self.sessions.len()
     }
 
-    fn whole(self, end: End, lister: String, bytes: u64) -> Listing {
+    fn whole(self, end: End, helper_version: String, bytes: u64) -> Listing {
         Listing {
-            lister,
+            helper_version,
             rows: self.sessions,
             end,
             bytes,

@@ -264,6 +264,12 @@ pub struct Scan {
 }
 
 impl Scan {
+    /// Returns true if another scan would find nothing more, unless the database changes.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.progress >= 1.0 || self.stalled
+    }
+
     /// Creates a finished scan that searched nothing.
     #[must_use]
     pub fn new(mode: ScanMode) -> Self {

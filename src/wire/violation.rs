@@ -20,18 +20,18 @@ pub enum Violation {
     Utf16(String),
     /// The helper speaks another protocol.
     #[error(
-        "the helper is version {lister} (protocol {theirs}) and this program is version {VERSION} \
+        "the helper is version {helper_version} (protocol {theirs}) and this program is version {VERSION} \
          (protocol {PROTOCOL}): install both programs from one version"
     )]
     Protocol {
         /// The helper's protocol.
         theirs: u32,
         /// The helper's version.
-        lister: String,
+        helper_version: String,
     },
     /// A line has a type that this version does not know.
     #[error(
-        "line {line} has the unknown type {name}; the helper is version {lister} and this program \
+        "line {line} has the unknown type {name}; the helper is version {helper_version} and this program \
          is version {VERSION}: install both programs from one version"
     )]
     UnknownType {
@@ -40,7 +40,7 @@ pub enum Violation {
         /// The type, safe to show.
         name: String,
         /// The helper's version.
-        lister: String,
+        helper_version: String,
     },
     /// A line or one of its fields is invalid.
     #[error("invalid line {line}: {why}")]

@@ -9,8 +9,9 @@ use crate::json::line;
 use super::{Answer, AnswersEnd, Degraded, End, Hello, HelperError, Message, limits};
 use crate::session::Session;
 
-/// Writes one listing or look-up, line by line, within the limits of the wire: no
-/// [`Checker`](super::Checker) rejects its output for its size.
+/// Writes one listing or look-up, line by line, within the limits of the wire. A
+/// [`Checker`](super::Checker) rejects its output for its size only if it has a lower limit, as
+/// for another machine ([`limits::TOTAL_OF_COMMAND`]).
 ///
 /// The caller must observe the order (`hello`, sessions, `end` or `error`). The writer does
 /// not buffer, so pass a buffered `out`. It flushes after the first and the last line.

@@ -56,7 +56,7 @@ fn wire_listing_is_pinned() {
     ));
     assert!(listing.sessions().eq([full(), untitled()]));
     assert_eq!(listing.end, end());
-    assert_eq!(listing.lister, "1.2.3");
+    assert_eq!(listing.helper_version, "1.2.3");
 }
 
 #[test]
@@ -74,7 +74,13 @@ fn wire_error_is_pinned() {
         &sample(&name),
     );
     let lister = "1.2.3".to_owned();
-    assert_eq!(verdict, Verdict::Refused { lister, failure });
+    assert_eq!(
+        verdict,
+        Verdict::Refused {
+            helper_version: lister,
+            failure
+        }
+    );
 }
 
 #[test]

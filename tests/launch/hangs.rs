@@ -21,7 +21,7 @@ fn well_behaved_helper_is_accepted() {
         let listing = listing(outcome(way, LONG));
         assert_eq!(ids(&listing), ["ses_0", "ses_1", "ses_2"], "{way}");
         assert_eq!(listing.end.sessions, 3);
-        assert_eq!(listing.lister, VERSION);
+        assert_eq!(listing.helper_version, VERSION);
     }
 }
 

@@ -118,7 +118,7 @@ fn script_that_prints_a_listing_is_accepted() {
         let lister = ProcessLister::at(&path);
         let request = ListRequest::of("/nowhere/opencode.db").deadline(LONG);
         let listing = listing(timely(&lister, &request));
-        assert_eq!(listing.lister, "script", "{interpreter}");
+        assert_eq!(listing.helper_version, "script", "{interpreter}");
         assert_eq!(listing.rows.len(), 1, "{interpreter}");
     }
 }

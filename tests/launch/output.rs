@@ -18,7 +18,7 @@ fn invalid_output_is_reported_by_the_broken_rule() {
             "prints-other-protocol",
             Violation::Protocol {
                 theirs: 2,
-                lister: "9.9.9".into(),
+                helper_version: "9.9.9".into(),
             },
             "version 9.9.9 (protocol 2)",
         ),
@@ -27,7 +27,7 @@ fn invalid_output_is_reported_by_the_broken_rule() {
             Violation::UnknownType {
                 line: 2,
                 name: "progress".into(),
-                lister: VERSION.into(),
+                helper_version: VERSION.into(),
             },
             "the unknown type progress",
         ),

@@ -56,7 +56,7 @@ fn real_helper_lists_a_database() {
     assert_eq!(ids(&listing), ["ses_2", "ses_1"]);
     assert_eq!(marked(&listing), [Some(false), Some(true)]);
     assert_eq!(listing.end.database, DatabaseState::Ready);
-    assert_eq!(listing.lister, VERSION);
+    assert_eq!(listing.helper_version, VERSION);
 }
 
 #[test]

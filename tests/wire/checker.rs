@@ -246,7 +246,11 @@ fn second_hello_is_rejected() {
 fn sessions_before_an_error_do_not_count() {
     let _limit = support::limit(30);
     let verdict = check(&lines(&[HELLO, &session_line("a"), ERROR]));
-    let Ok(Verdict::Refused { failure, lister }) = verdict else {
+    let Ok(Verdict::Refused {
+        failure,
+        helper_version: lister,
+    }) = verdict
+    else {
         panic!("{verdict:?}");
     };
     assert_eq!(failure.kind, ErrorKind::Busy);

@@ -165,7 +165,7 @@ fn checker_reads_back_what_the_writer_wrote() {
     let listing = accepted(&out);
     assert!(listing.sessions().eq([written]));
     assert_eq!(listing.end, end(1));
-    assert_eq!(listing.lister, VERSION);
+    assert_eq!(listing.helper_version, VERSION);
 }
 
 #[test]
@@ -180,7 +180,11 @@ fn error_message_is_cut_at_a_character() {
             message: format!("x{}", "é".repeat(4096)),
         })
         .unwrap();
-    let Ok(Verdict::Refused { failure, lister }) = check(&out) else {
+    let Ok(Verdict::Refused {
+        failure,
+        helper_version: lister,
+    }) = check(&out)
+    else {
         panic!("no refusal");
     };
     assert_eq!(failure.message, format!("x{}", "é".repeat(2047)));

@@ -53,7 +53,11 @@ impl SourceReloader {
             .spawn(move || {
                 loop {
                     match requests.recv_timeout(DISCOVERY_INTERVAL) {
-                        Ok(()) => service.reload(self.reloaded_sources()),
+                        Ok(()) => {
+                            if let Err(error) = service.reload(self.reloaded_sources()) {
+                                error!(%error, "cannot reload the sources");
+                            }
+                        }
                         Err(RecvTimeoutError::Timeout) => {
                             service.add_found(existing_sources(self.config.clone()));
                         }

@@ -110,7 +110,7 @@ impl Owner {
         let activity = Activity {
             has_changed: !merged.difference.is_empty() || !merged.others.is_empty(),
             frames: scan.frames,
-            is_unfinished: scan.progress < 1.0 && !scan.stalled,
+            is_unfinished: !scan.is_finished(),
         };
         if let Some(task) = self.tasks.get(key) {
             match merged.recheck {

@@ -40,7 +40,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::index::CONFIRM_DELAY;
-use crate::locate::DatabaseFiles;
+use crate::locate::{DatabaseFiles, is_missing};
 use crate::source::Source;
 use inotify::{DirectoryWatch, Inotify};
 pub(super) use stamp::SourceStamp;
@@ -267,17 +267,21 @@ impl WatchedSource {
         }
     }
 
-    /// Watches the directory that has the path now, unless it is watched already.
+    /// Watches the directory now at this path, unless it is watched already.
     ///
     /// # Errors
     ///
     /// Returns the reason for people if the directory cannot be watched.
     fn ensure_watched(&mut self) -> Result<(), String> {
         let directory = self.files.main.parent().unwrap_or(Path::new("/"));
-        let Ok(metadata) = fs::metadata(directory) else {
+        let metadata = fs::metadata(directory).map_err(|error| {
             self.watch = None;
-            return Err("the directory does not exist".to_owned());
-        };
+            match is_missing(&error) {
+                true => "the directory does not exist".to_owned(),
+                // Without its path, which no log may have.
+                false => format!("cannot inspect the directory: {error}"),
+            }
+        })?;
         let identity = (metadata.dev(), metadata.ino());
         if let Some((watch, watched)) = &self.watch
             && *watched == identity
