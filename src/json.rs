@@ -95,8 +95,15 @@ const SHORT_KEYS: [&str; 31] = [
 ];
 
 fn short_key(name: &str) -> Option<u8> {
-    let at = SHORT_KEYS.iter().position(|key| *key == name)?;
-    u8::try_from(at + 1).ok()
+    short_key_after(0, name)
+}
+
+/// As [`short_key`], with the search begun after this key.
+fn short_key_after(last: u8, name: &str) -> Option<u8> {
+    let (before, after) = SHORT_KEYS.split_at(usize::from(last));
+    let mut after = after.iter().chain(before).zip(usize::from(last)..);
+    let (_, at) = after.find(|(key, _)| **key == name)?;
+    u8::try_from(at % SHORT_KEYS.len() + 1).ok()
 }
 
 /// As [`TerminalSafe`], with one byte in place of each of the [`SHORT_KEYS`] and its colon.
@@ -104,6 +111,8 @@ fn short_key(name: &str) -> Option<u8> {
 struct ShortKeys {
     is_key: bool,
     is_short: bool,
+    /// The key found last: most fields come in the order of the table.
+    last: u8,
 }
 
 impl Formatter for ShortKeys {
@@ -146,13 +155,15 @@ impl Formatter for ShortKeys {
         out: &mut W,
         fragment: &str,
     ) -> io::Result<()> {
-        match short_key(fragment).filter(|_| self.is_key) {
+        if !self.is_key {
+            return TerminalSafe.write_string_fragment(out, fragment);
+        }
+        match short_key_after(self.last, fragment) {
             Some(key) => {
-                self.is_short = true;
+                (self.is_short, self.last) = (true, key);
                 out.write_all(&[key])
             }
-            None if self.is_key => write!(out, "\"{fragment}\""),
-            None => TerminalSafe.write_string_fragment(out, fragment),
+            None => write!(out, "\"{fragment}\""),
         }
     }
 }
@@ -180,7 +191,10 @@ pub(crate) fn write_long_keys(mut text: &[u8], mut out: impl Write) -> io::Resul
     while let Some(at) = text.iter().position(|byte| *byte < 32) {
         out.write_all(&text[..at])?;
         if let Some(name) = SHORT_KEYS.get(usize::from(text[at]).wrapping_sub(1)) {
-            write!(out, "\"{name}\":")?;
+            // `write!` takes several times as long, and every field of every session comes here.
+            out.write_all(b"\"")?;
+            out.write_all(name.as_bytes())?;
+            out.write_all(b"\":")?;
         }
         text = &text[at + 1..];
     }
