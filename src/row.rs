@@ -327,7 +327,7 @@ impl RowMaker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::Store;
+    use crate::session::{Model, Store, Summary, Tokens};
 
     fn session(title: &str, marked: Option<bool>) -> Session {
         Session {
@@ -344,38 +344,101 @@ mod tests {
         String::from_utf8(sent).unwrap() + "}"
     }
 
+    /// A session with a value in every field.
+    fn full() -> Session {
+        let text = || Some("a \"b\"".to_owned());
+        let time = |millis| Some(Millis(millis));
+        Session {
+            worktree: text(),
+            project_id: text(),
+            parent_id: text(),
+            untitled: true,
+            first_prompt: Some("Why\u{1b}".to_owned()),
+            time_created: time(1),
+            time_updated: time(2),
+            time_archived: time(3),
+            last_message_at: time(4),
+            agent: text(),
+            version: text(),
+            slug: text(),
+            share_url: text(),
+            workspace_id: text(),
+            model: Some(Model {
+                id: "m".to_owned(),
+                provider_id: "p".to_owned(),
+                variant: text(),
+            }),
+            cost: Some(0.25),
+            tokens: Some(Tokens {
+                input: 1,
+                output: 2,
+                reasoning: 3,
+                cache_read: 4,
+                cache_write: 5,
+            }),
+            summary: Some(Summary {
+                additions: 1,
+                deletions: 2,
+                files: 3,
+            }),
+            time_compacting: time(5),
+            time_suspended: time(6),
+            forked_from: text(),
+            time_idle: time(7),
+            time_viewed: time(8),
+            idle_outcome: text(),
+            ..session("New session", Some(true))
+        }
+    }
+
+    fn serialized(entry: &Entry) -> String {
+        let mut text = Vec::new();
+        append_json(entry, &mut text);
+        String::from_utf8(text).unwrap()
+    }
+
     /// The oracle is serde's text of the parsed entry.
     #[test]
     fn row_is_sent_as_its_entry_serializes() {
+        let mut sessions = vec![full()];
         for title in ["Fix", "\\\",\"marked\":null,\"\u{1b}", "\u{202e}日本", ""] {
-            for marked in [None, Some(true), Some(false)] {
-                for (project, is_gone) in [(None, false), (Some("/x \"y\""), true)] {
-                    let session = session(title, marked);
-                    let mut row = RowMaker::default().row(&session);
-                    row.set_project(project.map(Into::into), is_gone);
-                    let mut entry = Entry {
-                        session,
-                        project: project.map(str::to_owned),
-                        gone: is_gone,
-                    };
-                    let serialized = |entry: &Entry| {
-                        let mut text = Vec::new();
-                        append_json(entry, &mut text);
-                        String::from_utf8(text).unwrap()
-                    };
-                    assert_eq!(sent(&row), serialized(&entry));
-                    assert_eq!(row.entry(), entry);
-                    let mut forgotten = row.clone();
-                    forgotten.forget_mark();
-                    row.set_mark(true);
-                    entry.session.marked = Some(marked.unwrap_or(true));
-                    assert_eq!(sent(&row), serialized(&entry));
-                    assert_eq!(row.marked(), entry.session.marked);
-                    entry.session.marked = None;
-                    assert_eq!(sent(&forgotten), serialized(&entry));
-                    assert_eq!(forgotten.marked(), None);
+            sessions.extend([None, Some(true), Some(false)].map(|marked| session(title, marked)));
+        }
+        for untitled in [true, false] {
+            for title in [None, Some("New session")] {
+                for first_prompt in [None, Some("Why")] {
+                    sessions.push(Session {
+                        untitled,
+                        title: title.map(str::to_owned),
+                        first_prompt: first_prompt.map(str::to_owned),
+                        ..session("", None)
+                    });
                 }
             }
+        }
+        let places = [(None, false), (Some("/x \"y\""), true)];
+        for (session, (project, is_gone)) in sessions
+            .iter()
+            .flat_map(|session| places.map(|place| (session, place)))
+        {
+            let mut row = RowMaker::default().row(session);
+            row.set_project(project.map(Into::into), is_gone);
+            let mut entry = Entry {
+                session: session.clone(),
+                project: project.map(str::to_owned),
+                gone: is_gone,
+            };
+            assert_eq!(sent(&row), serialized(&entry));
+            assert_eq!(row.entry(), entry);
+            let mut forgotten = row.clone();
+            forgotten.forget_mark();
+            row.set_mark(true);
+            entry.session.marked = Some(session.marked.unwrap_or(true));
+            assert_eq!(sent(&row), serialized(&entry));
+            assert_eq!(row.marked(), entry.session.marked);
+            entry.session.marked = None;
+            assert_eq!(sent(&forgotten), serialized(&entry));
+            assert_eq!(forgotten.marked(), None);
         }
     }
 

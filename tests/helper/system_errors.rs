@@ -125,9 +125,9 @@ fn refused_open_of_the_database_names_the_cause() {
         // To look at it, and then by SQLite, which tells less of why.
         for from in [1, 2] {
             let refusal = {
-                let mut value = Refusal::of("open", "opencode.db", errno);
-                value.from = from;
-                value
+                let mut refusal = Refusal::of("open", "opencode.db", errno);
+                refusal.from = from;
+                refusal
             };
             let (kind, message) =
                 failure(&refusal.helper(&library, &made.db), &format!("{refusal:?}"));
@@ -219,9 +219,9 @@ fn refused_read_of_the_database_names_the_cause() {
             // The header, what SQLite reads first, and later pages.
             for from in [1, 2, 3, 4] {
                 let refusal = {
-                    let mut value = Refusal::of("read", "opencode.db", errno);
-                    value.from = from;
-                    value
+                    let mut refusal = Refusal::of("read", "opencode.db", errno);
+                    refusal.from = from;
+                    refusal
                 };
                 let output = refusal.helper(&library, &made.db);
                 // Only what is optional was read so late.
@@ -301,10 +301,10 @@ fn interrupted_call_is_retried() {
             let last = if call == "lock" { 2 } else { 3 };
             for from in 1..=last {
                 let refusal = {
-                    let mut value = Refusal::of(call, path, libc::EINTR);
-                    value.from = from;
-                    value.times = 1;
-                    value
+                    let mut refusal = Refusal::of(call, path, libc::EINTR);
+                    refusal.from = from;
+                    refusal.times = 1;
+                    refusal
                 };
                 let output = refusal.output(&library, lister(), &["--busy-timeout=2000"], &made.db);
                 let (sessions, _) = complete(&output);

@@ -70,59 +70,55 @@ pub(crate) fn id(id: &str) -> SessionId {
 /// A session with every field.
 pub(crate) fn full() -> Session {
     let text = |text: &str| Some(text.to_owned());
-    {
-        let mut value = Session::new(id("ses_full"), Store::V2);
-        value.directory = text("/home/me/a \"b\"\t\u{1b}[0m");
-        value.worktree = text("/home/me");
-        value.project_id = text("43aa");
-        value.parent_id = text("ses_parent");
-        value.title = text("Naïve 日本 🚀");
-        value.time_created = Some(Millis(1_795_338_894_119));
-        value.time_updated = Some(Millis(-1));
-        value.time_archived = Some(Millis(i64::MAX));
-        value.last_message_at = Some(Millis(i64::MIN));
-        value.marked = Some(true);
-        value.agent = text("build");
-        value.version = text("1.18.33");
-        value.slug = text("kind-forest");
-        value.share_url = text("https://opncd.ai/s/x");
-        value.workspace_id = text("wrk_1");
-        value.model = Some(Model {
-            id: "claude".to_owned(),
-            provider_id: "anthropic".to_owned(),
-            variant: text("high"),
-        });
-        value.cost = Some(0.1 + 0.2);
-        value.tokens = Some(Tokens {
-            input: 1,
-            output: 300,
-            reasoning: 70_000,
-            cache_read: 5_000_000_000,
-            cache_write: -5,
-        });
-        value.summary = Some(Summary {
-            additions: 6,
-            deletions: 7,
-            files: 8,
-        });
-        value.time_compacting = Some(Millis(11));
-        value.time_suspended = Some(Millis(12));
-        value.forked_from = text("ses_original");
-        value.time_idle = Some(Millis(9));
-        value.time_viewed = Some(Millis(10));
-        value.idle_outcome = text("interrupted");
-        value
-    }
+    let mut session = Session::new(id("ses_full"), Store::V2);
+    session.directory = text("/home/me/a \"b\"\t\u{1b}[0m");
+    session.worktree = text("/home/me");
+    session.project_id = text("43aa");
+    session.parent_id = text("ses_parent");
+    session.title = text("Naïve 日本 🚀");
+    session.time_created = Some(Millis(1_795_338_894_119));
+    session.time_updated = Some(Millis(-1));
+    session.time_archived = Some(Millis(i64::MAX));
+    session.last_message_at = Some(Millis(i64::MIN));
+    session.marked = Some(true);
+    session.agent = text("build");
+    session.version = text("1.18.33");
+    session.slug = text("kind-forest");
+    session.share_url = text("https://opncd.ai/s/x");
+    session.workspace_id = text("wrk_1");
+    session.model = Some(Model {
+        id: "claude".to_owned(),
+        provider_id: "anthropic".to_owned(),
+        variant: text("high"),
+    });
+    session.cost = Some(0.1 + 0.2);
+    session.tokens = Some(Tokens {
+        input: 1,
+        output: 300,
+        reasoning: 70_000,
+        cache_read: 5_000_000_000,
+        cache_write: -5,
+    });
+    session.summary = Some(Summary {
+        additions: 6,
+        deletions: 7,
+        files: 8,
+    });
+    session.time_compacting = Some(Millis(11));
+    session.time_suspended = Some(Millis(12));
+    session.forked_from = text("ses_original");
+    session.time_idle = Some(Millis(9));
+    session.time_viewed = Some(Millis(10));
+    session.idle_outcome = text("interrupted");
+    session
 }
 
 /// A session with no field that can be absent, and a first prompt.
 pub(crate) fn untitled() -> Session {
-    {
-        let mut value = Session::new(id("ses_untitled"), Store::V1);
-        value.untitled = true;
-        value.first_prompt = Some("Fix it".to_owned());
-        value
-    }
+    let mut session = Session::new(id("ses_untitled"), Store::V1);
+    session.untitled = true;
+    session.first_prompt = Some("Fix it".to_owned());
+    session
 }
 
 /// An `end` with every field.
@@ -134,31 +130,29 @@ pub(crate) fn end() -> End {
         (OptionalPart::Marked, "the scan was interrupted"),
         (OptionalPart::Deleted, "the table \"kv\" is damaged"),
     ];
-    {
-        let mut value = End::new(2, DatabaseState::Ready);
-        value.tables = vec!["session".to_owned(), "session_v2".to_owned()];
-        value.flat = true;
-        value.skipped = Skipped {
-            invalid_id: 1,
-            duplicate_id: 2,
-            truncated: 3,
-        };
-        value.scan = {
-            let mut value = Scan::new(ScanMode::Tail);
-            value.progress = 0.5;
-            value.frames = 7;
-            value.bytes = 8_000_000_000;
-            value.stalled = true;
-            value
-        };
-        value.degraded = degraded
-            .map(|(what, reason)| Degraded {
-                what,
-                reason: reason.to_owned(),
-            })
-            .into();
-        value.log_elsewhere = true;
-        value.elapsed_ms = 9;
-        value
-    }
+    let mut end = End::new(2, DatabaseState::Ready);
+    end.tables = vec!["session".to_owned(), "session_v2".to_owned()];
+    end.flat = true;
+    end.skipped = Skipped {
+        invalid_id: 1,
+        duplicate_id: 2,
+        truncated: 3,
+    };
+    end.scan = {
+        let mut scan = Scan::new(ScanMode::Tail);
+        scan.progress = 0.5;
+        scan.frames = 7;
+        scan.bytes = 8_000_000_000;
+        scan.stalled = true;
+        scan
+    };
+    end.degraded = degraded
+        .map(|(what, reason)| Degraded {
+            what,
+            reason: reason.to_owned(),
+        })
+        .into();
+    end.log_elsewhere = true;
+    end.elapsed_ms = 9;
+    end
 }

@@ -23,14 +23,14 @@ fn events() -> Vec<Event> {
     let source = |at: usize| sources()[at].name.clone();
     let sessions = || index.sessions(View::ALL);
     let failing = Health::Failing({
-        let mut value = Failing::new(
+        let mut failing = Failing::new(
             "timeout",
             "the helper was not done within 15s".to_owned(),
             Millis(1_795_338_894_119),
         );
-        value.attempts = 3;
-        value.next_try = Some(Millis(1_795_338_898_119));
-        value
+        failing.attempts = 3;
+        failing.next_try = Some(Millis(1_795_338_898_119));
+        failing
     });
     let health = |at: usize, health: Health, as_of: Option<i64>| SourceHealth {
         source: source(at),
@@ -38,40 +38,40 @@ fn events() -> Vec<Event> {
         as_of: as_of.map(Millis),
     };
     let scan = {
-        let mut value = Scan::new(ScanMode::Tail);
-        value.progress = 1.0;
-        value.frames = 7;
-        value.bytes = 28_672;
-        value
+        let mut scan = Scan::new(ScanMode::Tail);
+        scan.progress = 1.0;
+        scan.frames = 7;
+        scan.bytes = 28_672;
+        scan
     };
     let status = {
-        let mut value = Status::default();
-        value.version = "1.2.3".to_owned();
-        value.pid = 1;
-        value.uptime_ms = 60_000;
-        value.revision = 2;
-        value.sessions = 2;
-        value.sources = vec![{
-            let mut value = SourceStatus::new(health(0, Health::Ok, Some(1_795_338_894_119)));
-            value.sessions = 2;
-            value.watch = "events".to_owned();
-            value.scan = Some(scan);
-            value.stuck = 0;
-            value
+        let mut status = Status::default();
+        status.version = "1.2.3".to_owned();
+        status.pid = 1;
+        status.uptime_ms = 60_000;
+        status.revision = 2;
+        status.sessions = 2;
+        status.sources = vec![{
+            let mut source = SourceStatus::new(health(0, Health::Ok, Some(1_795_338_894_119)));
+            source.sessions = 2;
+            source.watch = "events".to_owned();
+            source.scan = Some(scan);
+            source.stuck = 0;
+            source
         }];
-        value.spawns = 5;
-        value.listings = 4;
-        value.failures = BTreeMap::from([("timeout", 1)]);
-        value.latency = Latency {
+        status.spawns = 5;
+        status.listings = 4;
+        status.failures = BTreeMap::from([("timeout", 1)]);
+        status.latency = Latency {
             count: 4,
             p50: 8.5,
             p99: 9.5,
             max: 9.5,
         };
-        value.bytes_read = 4096;
-        value.memory = Some(6 << 20);
-        value.subscribers = 1;
-        value
+        status.bytes_read = 4096;
+        status.memory = Some(6 << 20);
+        status.subscribers = 1;
+        status
     };
     let refreshed = |at: usize, outcome, reason: Option<&str>| Refreshed {
         source: source(at),

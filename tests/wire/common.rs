@@ -47,14 +47,11 @@ pub(crate) fn check(output: &[u8]) -> Result<Verdict, Violation> {
 #[track_caller]
 pub(crate) fn accepted(output: &[u8]) -> Listing {
     match check(output) {
-        Ok(Verdict::Whole(listing)) => {
+        Ok(Verdict::Whole(mut listing)) => {
             assert_eq!(listing.bytes, output.len() as u64);
             // What is compared is what was said, not in how many bytes.
-            {
-                let mut value = listing;
-                value.bytes = 0;
-                value
-            }
+            listing.bytes = 0;
+            listing
         }
         other => panic!("no listing: {other:?}: {}", String::from_utf8_lossy(output)),
     }
@@ -72,21 +69,17 @@ pub(crate) fn refused(output: &[u8]) -> Violation {
 }
 
 pub(crate) fn session(id: &str) -> Session {
-    {
-        let mut value = Session::new(SessionId::new(id).unwrap(), Store::V1);
-        value.untitled = true;
-        value
-    }
+    let mut session = Session::new(SessionId::new(id).unwrap(), Store::V1);
+    session.untitled = true;
+    session
 }
 
 pub(crate) fn end(sessions: u64) -> End {
-    {
-        let mut value = End::new(sessions, DatabaseState::Ready);
-        value.tables = vec!["session".to_owned()];
-        value.scan = Scan::NONE;
-        value.elapsed_ms = 1;
-        value
-    }
+    let mut end = End::new(sessions, DatabaseState::Ready);
+    end.tables = vec!["session".to_owned()];
+    end.scan = Scan::NONE;
+    end.elapsed_ms = 1;
+    end
 }
 
 /// What a real helper prints of a database that a real OpenCode wrote.

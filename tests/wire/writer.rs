@@ -18,83 +18,83 @@ fn writer_lines_are_exactly_as_documented() {
     writer.hello().unwrap();
     writer
         .session({
-            let mut value = session("ses_full");
-            value.directory = Some("/home/me/a \"b\"".to_owned());
-            value.worktree = Some("/home/me".to_owned());
-            value.project_id = Some("43aa".to_owned());
-            value.parent_id = Some("ses_parent".to_owned());
-            value.title = Some("Naïve 日本 🚀".to_owned());
-            value.untitled = false;
-            value.time_created = Some(Millis(1_795_338_894_119));
-            value.time_updated = Some(Millis(-1));
-            value.time_archived = Some(Millis(i64::MAX));
-            value.last_message_at = Some(Millis(i64::MIN));
-            value.marked = Some(true);
-            value.store = Store::V2;
-            value.agent = Some("build".to_owned());
-            value.version = Some("1.18.33".to_owned());
-            value.slug = Some("kind-forest".to_owned());
-            value.share_url = Some("https://opncd.ai/s/x".to_owned());
-            value.workspace_id = Some("wrk_1".to_owned());
-            value.model = Some(Model {
+            let mut session = session("ses_full");
+            session.directory = Some("/home/me/a \"b\"".to_owned());
+            session.worktree = Some("/home/me".to_owned());
+            session.project_id = Some("43aa".to_owned());
+            session.parent_id = Some("ses_parent".to_owned());
+            session.title = Some("Naïve 日本 🚀".to_owned());
+            session.untitled = false;
+            session.time_created = Some(Millis(1_795_338_894_119));
+            session.time_updated = Some(Millis(-1));
+            session.time_archived = Some(Millis(i64::MAX));
+            session.last_message_at = Some(Millis(i64::MIN));
+            session.marked = Some(true);
+            session.store = Store::V2;
+            session.agent = Some("build".to_owned());
+            session.version = Some("1.18.33".to_owned());
+            session.slug = Some("kind-forest".to_owned());
+            session.share_url = Some("https://opncd.ai/s/x".to_owned());
+            session.workspace_id = Some("wrk_1".to_owned());
+            session.model = Some(Model {
                 id: "claude".to_owned(),
                 provider_id: "anthropic".to_owned(),
                 variant: None,
             });
-            value.cost = Some(0.25);
-            value.tokens = Some(Tokens {
+            session.cost = Some(0.25);
+            session.tokens = Some(Tokens {
                 input: 1,
                 output: 2,
                 reasoning: 3,
                 cache_read: 4,
                 cache_write: 5,
             });
-            value.summary = Some(Summary {
+            session.summary = Some(Summary {
                 additions: 6,
                 deletions: 7,
                 files: 8,
             });
-            value.time_idle = Some(Millis(9));
-            value.time_viewed = Some(Millis(10));
-            value.time_compacting = Some(Millis(7));
-            value.time_suspended = Some(Millis(8));
-            value.forked_from = Some("ses_of".to_owned());
-            value.idle_outcome = Some("completed".to_owned());
-            value
+            session.time_idle = Some(Millis(9));
+            session.time_viewed = Some(Millis(10));
+            session.time_compacting = Some(Millis(7));
+            session.time_suspended = Some(Millis(8));
+            session.forked_from = Some("ses_of".to_owned());
+            session.idle_outcome = Some("completed".to_owned());
+            session
         })
         .unwrap();
     writer
         .session({
-            let mut value = session("ses_min");
-            value.first_prompt = Some("Fix it".to_owned());
-            value
+            let mut session = session("ses_min");
+            session.first_prompt = Some("Fix it".to_owned());
+            session
         })
         .unwrap();
     assert_eq!(writer.sessions(), 2);
     writer
         .end({
-            let mut value = end(2);
-            value.skipped = Skipped {
+            let mut end = end(2);
+            end.skipped = Skipped {
                 invalid_id: 1,
                 duplicate_id: 2,
                 truncated: 3,
             };
-            value.flat = true;
-            value.scan = {
-                let mut value = Scan::new(ScanMode::Full);
-                value.progress = 0.5;
-                value.frames = 7;
-                value.bytes = 8;
-                value.stalled = true;
-                value
+            end.flat = true;
+            end.scan = {
+                let mut scan = Scan::new(ScanMode::Full);
+                scan.progress = 0.5;
+                scan.frames = 7;
+                scan.bytes = 8;
+                scan.stalled = true;
+                scan
             };
-            value.degraded = vec![Degraded {
+            end.degraded = vec![Degraded {
                 what: OptionalPart::LastMessageAt,
                 reason: "damaged".to_owned(),
             }];
-            value.log_elsewhere = true;
-            value.elapsed_ms = 9;
-            value
+            end.log_elsewhere = true;
+            end.elapsed_ms = 9;
+            end
         })
         .unwrap();
     Writer::new(&mut out)
@@ -142,13 +142,13 @@ fn checker_reads_back_what_the_writer_wrote() {
     let _limit = support::limit(30);
     let hostile = "a\x1b[31m\u{7f}\u{9b}\u{202e}\u{2028}\u{feff}\"\\\n\0日本🚀";
     let written = {
-        let mut value = session("ses_é \u{301}");
-        value.title = Some(hostile.to_owned());
-        value.untitled = is_untitled(Some(hostile));
-        value.directory = Some(hostile.to_owned());
-        value.time_updated = Some(Millis(i64::MIN));
-        value.cost = Some(0.1 + 0.2);
-        value
+        let mut session = session("ses_é \u{301}");
+        session.title = Some(hostile.to_owned());
+        session.untitled = is_untitled(Some(hostile));
+        session.directory = Some(hostile.to_owned());
+        session.time_updated = Some(Millis(i64::MIN));
+        session.cost = Some(0.1 + 0.2);
+        session
     };
     let mut out = Vec::new();
     let mut writer = Writer::new(&mut out);
@@ -200,12 +200,12 @@ fn degraded_reason_is_cut_at_a_character() {
     writer.hello().unwrap();
     writer
         .end({
-            let mut value = end(0);
-            value.degraded = vec![Degraded {
+            let mut end = end(0);
+            end.degraded = vec![Degraded {
                 what: OptionalPart::Marked,
                 reason: format!("x{}", "é".repeat(4096)),
             }];
-            value
+            end
         })
         .unwrap();
     let [degraded] = &accepted(&out).end.degraded[..] else {
@@ -351,23 +351,23 @@ fn writer_rejects_what_the_checker_would_for_its_size() {
     // Six bytes each on the wire, which is the quickest way to 256 MiB.
     let text = Some("\u{1}".repeat(limits::TEXT));
     let large = {
-        let mut value = session("ses_large");
-        value.title = text.clone();
-        value.directory = text.clone();
-        value.worktree = text.clone();
-        value.project_id = text.clone();
-        value.parent_id = text.clone();
-        value.slug = text.clone();
-        value.agent = text.clone();
-        value.version = text.clone();
-        value.share_url = text.clone();
-        value.workspace_id = text.clone();
-        value
+        let mut session = session("ses_large");
+        session.title = text.clone();
+        session.directory = text.clone();
+        session.worktree = text.clone();
+        session.project_id = text.clone();
+        session.parent_id = text.clone();
+        session.slug = text.clone();
+        session.agent = text.clone();
+        session.version = text.clone();
+        session.share_url = text.clone();
+        session.workspace_id = text.clone();
+        session
     };
     let medium = {
-        let mut value = session("ses_medium");
-        value.title = text;
-        value
+        let mut session = session("ses_medium");
+        session.title = text;
+        session
     };
     // Down to the last byte that there is room for.
     for next in [large, medium, session("ses_small")] {
@@ -384,9 +384,9 @@ fn writer_rejects_what_the_checker_would_for_its_size() {
     };
     writer
         .end({
-            let mut value = end(0);
-            value.degraded = vec![longest; limits::DEGRADED];
-            value
+            let mut end = end(0);
+            end.degraded = vec![longest; limits::DEGRADED];
+            end
         })
         .unwrap();
     assert!(out.0 <= limits::TOTAL, "{}", out.0);
