@@ -8,28 +8,6 @@
 //! A missed target is shown and no failure; exit status 1 means that something did not
 //! work.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "a benchmark starts programs and makes databases"
-)]
-#![allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    reason = "lengths and counts of a benchmark"
-)]
-
-#[allow(dead_code, reason = "shared with the other benchmarks")]
-mod copied;
-#[allow(dead_code, reason = "shared with the other benchmarks")]
-mod generate;
-#[allow(dead_code, reason = "shared with the other benchmarks")]
-mod measure;
-#[allow(dead_code, reason = "shared with the other benchmarks")]
-mod report;
-#[allow(dead_code, reason = "shared with the other benchmarks")]
-mod serving;
-
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -37,19 +15,18 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use clap::Parser;
-use opencode_sessions::launch::{ProcessLister, restore_sigchld};
+use opencode_sessions::launch::ProcessLister;
 use opencode_sessions::lister::{ListRequest, Lister, Outcome, ScanCache};
 use rusqlite::Connection;
 
-use copied::Copied;
-use generate::{Shape, USUAL};
-use report::{mebibytes, milliseconds, target};
+use crate::copied::Copied;
+use crate::generate::{Shape, USUAL};
+use crate::measure;
+use crate::report::{self, mebibytes, milliseconds, target};
 
 /// Measures listings with little time and prints the figures beside the targets.
-#[derive(Debug, Parser)]
-#[command(name = "./scripts/bench", bin_name = "./scripts/bench budget")]
-struct Args {
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
     /// Size of the copy in rollback mode, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 1400, value_parser = clap::value_parser!(u64).range(100..=65_536))]
     copy: u64,
@@ -83,13 +60,7 @@ const MOST_LISTINGS: usize = 5000;
 /// The helper's peak memory, in KiB.
 const PEAK_KIB: u64 = 24 << 10;
 
-fn main() -> Result<()> {
-    restore_sigchld();
-    let words: Vec<_> = std::env::args().skip(1).collect();
-    if let Some((job, words)) = measure::job(&words) {
-        return measure::work(job, words);
-    }
-    let args = Args::parse();
+pub(crate) fn run(args: &Args) -> Result<()> {
     let directory = measure::directory(args.keep.as_deref());
     report::machine();
     let of_size = |mib| Shape {

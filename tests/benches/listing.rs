@@ -15,38 +15,17 @@
 //! of the helper must be those of the original query. A missed target is shown
 //! and no failure; exit status 1 means that something did not work.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "a benchmark starts programs and makes databases"
-)]
-#![allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "lengths and counts of a benchmark"
-)]
-
-mod generate;
-#[allow(dead_code, reason = "shared with the other benchmarks")]
-mod measure;
-mod report;
-
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::Parser;
-use opencode_sessions::launch::restore_sigchld;
 
-use generate::{Database, SMALL, Shape, USUAL};
-use measure::{Memory, Peak, Times, Way};
+use crate::generate::{Database, SMALL, Shape, USUAL};
+use crate::measure::{self, Memory, Peak, Times, Way};
+use crate::report;
 
 /// Measures listings on a made database and prints them beside the original query.
-#[derive(Debug, Parser)]
-#[command(name = "./scripts/bench", bin_name = "./scripts/bench")]
-struct Args {
-    /// What to measure; there is only this
-    #[arg(value_parser = ["listing"], default_value = "listing")]
-    what: String,
-
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
     /// Size of the database, in MiB
     #[arg(long, value_name = "MIB", default_value_t = USUAL.mib, value_parser = clap::value_parser!(u64).range(1..=65_536))]
     size: u64,
@@ -105,16 +84,7 @@ const WAYS: [Way; 5] = [
     Way::Direct { marker: false },
 ];
 
-fn main() -> Result<()> {
-    restore_sigchld();
-    let words: Vec<_> = std::env::args().skip(1).collect();
-    if let Some((job, words)) = measure::job(&words) {
-        return measure::work(job, words);
-    }
-    run(&Args::parse())
-}
-
-fn run(args: &Args) -> Result<()> {
+pub(crate) fn run(args: &Args) -> Result<()> {
     let shape = args.shape();
     report::machine();
     let directory = measure::directory(args.keep.as_deref());

@@ -7,26 +7,6 @@
 //! Rounds take turns, as in the benchmark of listings. A missed target is shown
 //! and no failure; exit status 1 means that something did not work.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "a benchmark starts programs and makes databases"
-)]
-#![allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    reason = "lengths and counts of a benchmark"
-)]
-
-mod copied;
-mod generate;
-#[allow(dead_code, reason = "shared with the other benchmarks")]
-mod measure;
-#[allow(dead_code, reason = "shared with the other benchmarks")]
-mod report;
-#[allow(dead_code, reason = "shared with the other benchmarks")]
-mod serving;
-
 use std::fs::{self, File};
 use std::io::IoSliceMut;
 use std::os::unix::fs::FileExt as _;
@@ -36,22 +16,19 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use clap::Parser;
-use opencode_sessions::launch::restore_sigchld;
 use rustix::io::{Errno, ReadWriteFlags};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use copied::Copied;
-use generate::{Database, SMALL, Shape, USUAL};
-use measure::{Times, Way};
-use report::{mebibytes, milliseconds, target};
-use serving::Serving;
+use crate::copied::Copied;
+use crate::generate::{Database, SMALL, Shape, USUAL};
+use crate::measure::{self, Times, Way};
+use crate::report::{self, mebibytes, milliseconds, target};
+use crate::serving::Serving;
 
 /// Measures looking for the marker and prints the figures beside the targets.
-#[derive(Debug, Parser)]
-#[command(name = "./scripts/bench", bin_name = "./scripts/bench scan")]
-struct Args {
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
     /// Size of the large database, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 4900, value_parser = clap::value_parser!(u64).range(490..=65_536))]
     large: u64,
@@ -91,13 +68,7 @@ const LARGE_CELL: usize = 400 << 20;
 /// The helper's peak memory, in KiB.
 const PEAK_KIB: u64 = 24 << 10;
 
-fn main() -> Result<()> {
-    restore_sigchld();
-    let words: Vec<_> = std::env::args().skip(1).collect();
-    if let Some((job, words)) = measure::job(&words) {
-        return measure::work(job, words);
-    }
-    let args = Args::parse();
+pub(crate) fn run(args: &Args) -> Result<()> {
     let directory = measure::directory(args.keep.as_deref());
     report::machine();
     let usual = measure::made(&USUAL, &directory)?;

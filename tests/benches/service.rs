@@ -6,25 +6,6 @@
 //! from one seed. A missed target is shown and no failure; exit status 1 means
 //! that something did not work.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "a benchmark starts programs and makes databases"
-)]
-#![allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "lengths and counts of a benchmark"
-)]
-
-mod copied;
-mod generate;
-#[allow(dead_code, reason = "shared with the other benchmarks")]
-mod measure;
-#[allow(dead_code, reason = "shared with the other benchmarks")]
-mod report;
-#[allow(dead_code, reason = "shared with the other benchmarks")]
-mod serving;
-
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
@@ -33,20 +14,17 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
-use clap::Parser;
-use opencode_sessions::launch::restore_sigchld;
 use serde_json::Value;
 
-use copied::Copied;
-use generate::{Database, SMALL, Shape, USUAL};
-use measure::Times;
-use report::{mebibytes, milliseconds, target};
-use serving::{Resident, Serving};
+use crate::copied::Copied;
+use crate::generate::{Database, SMALL, Shape, USUAL};
+use crate::measure::{self, Times};
+use crate::report::{self, mebibytes, milliseconds, target};
+use crate::serving::{Resident, Serving};
 
 /// Measures a running service and prints its figures beside the targets.
-#[derive(Debug, Parser)]
-#[command(name = "./scripts/bench", bin_name = "./scripts/bench service")]
-struct Args {
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
     /// Commits whose way to the change event is measured
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=340))]
     commits: u64,
@@ -92,7 +70,7 @@ const APART: std::ops::Range<u64> = 300..1700;
 
 /// A file that changed in the last two seconds is listed once more, up to a
 /// minute later, since it may have changed again within the same tick of its clock
-/// (src/service/watch/looks.rs). Idle begins after that.
+/// (src/service/watch). Idle begins after that.
 const SETTLED: Duration = Duration::from_secs(4);
 
 /// After so long nothing more is looked for that was written before.
@@ -101,13 +79,7 @@ const LATE: Duration = Duration::from_secs(33);
 /// Refreshes after which memory is looked at again.
 const REFRESHES: u64 = 20;
 
-fn main() -> Result<()> {
-    restore_sigchld();
-    let words: Vec<_> = std::env::args().skip(1).collect();
-    if let Some((job, words)) = measure::job(&words) {
-        return measure::work(job, words);
-    }
-    let args = Args::parse();
+pub(crate) fn run(args: &Args) -> Result<()> {
     let directory = measure::directory(args.keep.as_deref());
     report::machine();
     let small = measure::made(&SMALL, &directory)?;

@@ -1,0 +1,50 @@
+//! `./scripts/bench`: what listings, looking for the marker and a service cost.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a benchmark starts programs and makes databases"
+)]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "lengths and counts of a benchmark"
+)]
+
+mod budget;
+mod copied;
+mod generate;
+mod listing;
+mod measure;
+mod report;
+mod scan;
+mod service;
+mod serving;
+
+use anyhow::Result;
+use clap::Parser;
+use opencode_sessions::launch::restore_sigchld;
+
+/// Measures and prints the figures beside the targets.
+#[derive(Debug, Parser)]
+#[command(name = "./scripts/bench", bin_name = "./scripts/bench")]
+enum Bench {
+    Listing(listing::Args),
+    Scan(scan::Args),
+    Service(service::Args),
+    Budget(budget::Args),
+}
+
+fn main() -> Result<()> {
+    restore_sigchld();
+    let words: Vec<_> = std::env::args().skip(1).collect();
+    if let Some((job, words)) = measure::job(&words) {
+        return measure::work(job, words);
+    }
+    match Bench::parse() {
+        Bench::Listing(args) => listing::run(&args),
+        Bench::Scan(args) => scan::run(&args),
+        Bench::Service(args) => service::run(&args),
+        Bench::Budget(args) => budget::run(&args),
+    }
+}
