@@ -12,6 +12,8 @@ mod example;
 mod exit_of;
 #[path = "../support/fixtures.rs"]
 mod fixtures;
+#[path = "../support/full.rs"]
+mod full;
 #[path = "../support/host.rs"]
 mod host;
 #[path = "../support/limit.rs"]
@@ -54,6 +56,7 @@ pub(crate) use eventually::eventually;
 pub(crate) use example::example;
 pub(crate) use exit_of::exit_of;
 pub(crate) use fixtures::fixtures;
+pub(crate) use full::is_full;
 pub(crate) use host::{Host, serve};
 pub(crate) use limit::limit;
 pub(crate) use made::Made;

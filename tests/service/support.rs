@@ -17,6 +17,8 @@ mod exchanged;
 mod exit_of;
 #[path = "../support/fixtures.rs"]
 mod fixtures;
+#[path = "../support/full.rs"]
+mod full;
 #[path = "../support/helpers_of.rs"]
 mod helpers_of;
 #[path = "../support/host.rs"]
@@ -66,6 +68,7 @@ pub(crate) use example::example;
 pub(crate) use exchanged::{Helper, REAL};
 pub(crate) use exit_of::exit_of;
 pub(crate) use fixtures::fixtures;
+pub(crate) use full::is_full;
 pub(crate) use helpers_of::helpers_of;
 pub(crate) use host::{Host, serve};
 pub(crate) use limit::limit;
