@@ -4,9 +4,8 @@ use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 
-use opencode_sessions::launch::ProcessLister;
-
 use opencode_sessions::internals::wire::STDIN_ENDED;
+use opencode_sessions::launch::ProcessLister;
 use opencode_sessions::lister::{ListRequest, Lister, Outcome};
 use opencode_sessions::source::Remote;
 use rustix::process::{Pid, Signal};

@@ -22,6 +22,21 @@ CREATE TABLE session_message (id, session_id, time_created, data);
 CREATE TABLE part (id, session_id, data);
 ";
 
+/// What OpenCode 2 keeps prompts in.
+pub(crate) const INBOX: &str = "
+CREATE TABLE session_inbox (id text PRIMARY KEY, session_id text NOT NULL, type text NOT NULL,
+  payload text NOT NULL, delivery text NOT NULL, enqueued_seq integer NOT NULL,
+  time_created integer NOT NULL);
+CREATE TABLE session_pending (id text PRIMARY KEY, session_id text NOT NULL, type text NOT NULL,
+  data text NOT NULL, delivery text, admitted_seq integer NOT NULL, time_created integer NOT NULL);
+CREATE INDEX session_inbox_session_delivery_seq_idx
+  ON session_inbox (session_id, delivery, enqueued_seq);
+CREATE UNIQUE INDEX session_inbox_session_enqueued_seq_idx
+  ON session_inbox (session_id, enqueued_seq);
+CREATE UNIQUE INDEX session_pending_session_admitted_seq_idx
+  ON session_pending (session_id, admitted_seq);
+";
+
 /// `field` of every session, in the order of the listing.
 pub(crate) fn each(sessions: &[Value], field: &str) -> Vec<Value> {
     sessions
@@ -84,4 +99,42 @@ pub(crate) fn noise(seed: u64) -> impl Iterator<Item = u8> {
         state ^= state << 17;
         Some(state.to_le_bytes()[4])
     })
+}
+
+/// A session without a title.
+pub(crate) fn untitled(made: &Made, id: &str) {
+    made.session(id, 1);
+    made.run(&format!(
+        "UPDATE session SET title = 'New session - 2026-11-22T09:14:59.002Z' WHERE id = '{id}'"
+    ));
+}
+
+pub(crate) fn prompt_of(made: &Made, id: &str) -> Value {
+    let (sessions, _) = listing(&made.db, &[]);
+    let session = sessions.iter().find(|session| session["id"] == id).unwrap();
+    session["firstPrompt"].clone()
+}
+
+/// A table of the sessions of OpenCode 2, with these columns after the last.
+pub(crate) fn opencode2_table(name: &str, columns: &str) -> String {
+    format!(
+        "CREATE TABLE {name} (id text PRIMARY KEY, project_id text NOT NULL,
+  workspace_id text, parent_id text, fork_session_id text, fork_boundary text, slug text NOT NULL,
+  directory text NOT NULL, path text, title text, version text NOT NULL, share_url text,
+  summary_additions integer, summary_deletions integer, summary_files integer, summary_diffs text,
+  metadata text, cost real DEFAULT 0 NOT NULL, tokens_input integer DEFAULT 0 NOT NULL,
+  tokens_output integer DEFAULT 0 NOT NULL, tokens_reasoning integer DEFAULT 0 NOT NULL,
+  tokens_cache_read integer DEFAULT 0 NOT NULL, tokens_cache_write integer DEFAULT 0 NOT NULL,
+  revert text, permission text, agent text, model text, time_created integer NOT NULL,
+  time_updated integer NOT NULL, time_compacting integer, time_archived integer,
+  time_suspended integer{columns})"
+    )
+}
+
+/// The table of OpenCode 2.
+pub(crate) fn session_v2() -> String {
+    opencode2_table(
+        "session_v2",
+        ", time_idle integer, time_viewed integer, idle_outcome text",
+    )
 }

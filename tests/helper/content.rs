@@ -3,7 +3,8 @@
 use rusqlite::Connection;
 use rusqlite::types::Value as Sql;
 
-use crate::schema::{MARKER, marks, oracle};
+use crate::common::MARKER;
+use crate::schema::{marks, oracle};
 use crate::support::{self, Made, listing};
 
 /// Sessions and what their content is, marked or not.

@@ -9,30 +9,18 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
+use crate::common::{INBOX, MARKER};
 use crate::support::{self, command, complete, error, helper, lines, lister, settle};
 
-const MARKER: &str = "<freshell-session-metadata origin=3-views";
-
-/// What OpenCode 2 adds.
+/// What OpenCode 2 adds beside its prompts.
 const SCHEMA_V2: &str = "
 CREATE TABLE session_v2 (id text PRIMARY KEY, project_id text NOT NULL, parent_id text,
   fork_session_id text, directory text NOT NULL, title text, version text NOT NULL,
   time_created integer NOT NULL, time_updated integer NOT NULL, time_archived integer,
   time_suspended integer, time_idle integer, time_viewed integer, idle_outcome text);
-CREATE TABLE session_inbox (id text PRIMARY KEY, session_id text NOT NULL, type text NOT NULL,
-  payload text NOT NULL, delivery text NOT NULL, enqueued_seq integer NOT NULL,
-  time_created integer NOT NULL);
-CREATE TABLE session_pending (id text PRIMARY KEY, session_id text NOT NULL, type text NOT NULL,
-  data text NOT NULL, delivery text, admitted_seq integer NOT NULL, time_created integer NOT NULL);
 CREATE TABLE kv (key text PRIMARY KEY, value text NOT NULL, time_created integer NOT NULL,
   time_updated integer NOT NULL);
 CREATE TABLE event_sequence (aggregate_id text PRIMARY KEY, seq integer NOT NULL, owner_id text);
-CREATE INDEX session_inbox_session_delivery_seq_idx
-  ON session_inbox (session_id, delivery, enqueued_seq);
-CREATE UNIQUE INDEX session_inbox_session_enqueued_seq_idx
-  ON session_inbox (session_id, enqueued_seq);
-CREATE UNIQUE INDEX session_pending_session_admitted_seq_idx
-  ON session_pending (session_id, admitted_seq);
 ";
 
 /// The tables that a listing can do without, and what is lost with each.
@@ -181,7 +169,7 @@ impl Whole {
         let conn = Connection::open(&db).unwrap();
         let journal = if mode == Mode::Wal { "wal" } else { "delete" };
         conn.execute_batch(&format!(
-            "PRAGMA page_size = {PAGE}; PRAGMA journal_mode = {journal}; BEGIN; {} {SCHEMA_V2}",
+            "PRAGMA page_size = {PAGE}; PRAGMA journal_mode = {journal}; BEGIN; {} {SCHEMA_V2} {INBOX}",
             support::SCHEMA
         ))
         .unwrap();

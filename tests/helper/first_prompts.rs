@@ -3,41 +3,13 @@
 
 use serde_json::{Value, json};
 
+use crate::common::{INBOX, prompt_of, untitled};
 use crate::support::{self, Made, listing};
-
-/// What OpenCode 2 adds.
-const SCHEMA_V2: &str = "
-CREATE TABLE session_inbox (id text PRIMARY KEY, session_id text NOT NULL, type text NOT NULL,
-  payload text NOT NULL, delivery text NOT NULL, enqueued_seq integer NOT NULL,
-  time_created integer NOT NULL);
-CREATE TABLE session_pending (id text PRIMARY KEY, session_id text NOT NULL, type text NOT NULL,
-  data text NOT NULL, delivery text, admitted_seq integer NOT NULL, time_created integer NOT NULL);
-CREATE INDEX session_inbox_session_delivery_seq_idx
-  ON session_inbox (session_id, delivery, enqueued_seq);
-CREATE UNIQUE INDEX session_inbox_session_enqueued_seq_idx
-  ON session_inbox (session_id, enqueued_seq);
-CREATE UNIQUE INDEX session_pending_session_admitted_seq_idx
-  ON session_pending (session_id, admitted_seq);
-";
 
 fn made() -> Made {
     let made = Made::new();
-    made.run(SCHEMA_V2);
+    made.run(INBOX);
     made
-}
-
-/// A session without a title.
-fn untitled(made: &Made, id: &str) {
-    made.session(id, 1);
-    made.run(&format!(
-        "UPDATE session SET title = 'New session - 2026-11-22T09:14:59.002Z' WHERE id = '{id}'"
-    ));
-}
-
-fn prompt_of(made: &Made, id: &str) -> Value {
-    let (sessions, _) = listing(&made.db, &[]);
-    let session = sessions.iter().find(|session| session["id"] == id).unwrap();
-    session["firstPrompt"].clone()
 }
 
 /// A message of a session, and its parts.

@@ -7,6 +7,7 @@ use std::path::Path;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
+use crate::common::opencode2_table;
 use crate::support::{self, Made, complete, fixtures, listing, real_database};
 
 /// Everything there is.
@@ -394,18 +395,6 @@ fn import_hides_no_session_at_any_step() {
 
 // ---- A table of OpenCode 2 under the name of OpenCode 1's.
 
-/// As betas left it in `opencode-next.db`.
-const NEXT: &str = "CREATE TABLE session (id text PRIMARY KEY, project_id text NOT NULL,
-  workspace_id text, parent_id text, fork_session_id text, fork_boundary text, slug text NOT NULL,
-  directory text NOT NULL, path text, title text, version text NOT NULL, share_url text,
-  summary_additions integer, summary_deletions integer, summary_files integer, summary_diffs text,
-  metadata text, cost real DEFAULT 0 NOT NULL, tokens_input integer DEFAULT 0 NOT NULL,
-  tokens_output integer DEFAULT 0 NOT NULL, tokens_reasoning integer DEFAULT 0 NOT NULL,
-  tokens_cache_read integer DEFAULT 0 NOT NULL, tokens_cache_write integer DEFAULT 0 NOT NULL,
-  revert text, permission text, agent text, model text, time_created integer NOT NULL,
-  time_updated integer NOT NULL, time_compacting integer, time_archived integer,
-  time_suspended integer)";
-
 #[test]
 fn session_table_of_a_beta_counts_as_opencode_2() {
     let _limit = support::limit(60);
@@ -413,7 +402,8 @@ fn session_table_of_a_beta_counts_as_opencode_2() {
     let db = directory.path().join("opencode-next.db");
     let conn = Connection::open(&db).unwrap();
     conn.pragma_update(None, "journal_mode", "wal").unwrap();
-    conn.execute_batch(NEXT).unwrap();
+    // As betas left it in `opencode-next.db`.
+    conn.execute_batch(&opencode2_table("session", "")).unwrap();
     conn.execute_batch(
         "INSERT INTO session (id, project_id, fork_session_id, slug, directory, version, time_created,
            time_updated, time_suspended)

@@ -8,12 +8,8 @@ use rusqlite::Connection;
 use rusqlite::types::Value as Sql;
 use serde_json::{Value, json};
 
+use crate::common::{ALL, MARKER};
 use crate::support::{self, Made, helper, ids, listing, real_database};
-
-pub(crate) const MARKER: &str = "<freshell-session-metadata origin=3-views";
-
-/// Everything there is.
-const ALL: [&str; 2] = ["--children", "--archived"];
 
 /// The columns of `session` in OpenCode 1.18.33.
 const SESSION: [(&str, &str); 29] = [
@@ -137,14 +133,7 @@ fn session_lines(db: &Path, args: &[&str]) -> Vec<String> {
 
 /// Each session's mark.
 pub(crate) fn marks(db: &Path) -> BTreeMap<String, bool> {
-    let (sessions, _) = listing(db, &ALL);
-    sessions
-        .iter()
-        .map(|session| {
-            let id = session["id"].as_str().unwrap().to_owned();
-            (id, session["marked"].as_bool().unwrap())
-        })
-        .collect()
+    support::marks(&listing(db, &ALL).0)
 }
 
 /// What the definition says of each session.

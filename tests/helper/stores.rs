@@ -9,24 +9,13 @@ use std::path::Path;
 use opencode_sessions::marker_text::MarkerText;
 use serde_json::{Value, json};
 
+use crate::common::{prompt_of, session_v2, untitled};
 use crate::support::{self, Made, ids, listing};
-
-/// The table of OpenCode 2.
-const SESSION_V2: &str = "CREATE TABLE session_v2 (id text PRIMARY KEY, project_id text NOT NULL,
-  workspace_id text, parent_id text, fork_session_id text, fork_boundary text, slug text NOT NULL,
-  directory text NOT NULL, path text, title text, version text NOT NULL, share_url text,
-  summary_additions integer, summary_deletions integer, summary_files integer, summary_diffs text,
-  metadata text, cost real DEFAULT 0 NOT NULL, tokens_input integer DEFAULT 0 NOT NULL,
-  tokens_output integer DEFAULT 0 NOT NULL, tokens_reasoning integer DEFAULT 0 NOT NULL,
-  tokens_cache_read integer DEFAULT 0 NOT NULL, tokens_cache_write integer DEFAULT 0 NOT NULL,
-  revert text, permission text, agent text, model text, time_created integer NOT NULL,
-  time_updated integer NOT NULL, time_compacting integer, time_archived integer,
-  time_suspended integer, time_idle integer, time_viewed integer, idle_outcome text)";
 
 /// A database that an OpenCode 1 left and an OpenCode 2 has opened.
 fn both() -> Made {
     let made = Made::new();
-    made.run(SESSION_V2);
+    made.run(&session_v2());
     made
 }
 
@@ -141,7 +130,7 @@ fn no_session_is_missing_amid_an_import() {
         made.session(&format!("ses_{n:02}"), n);
     }
     let before = ids(&made.db, &[]);
-    made.run(SESSION_V2);
+    made.run(&session_v2());
     assert_eq!(ids(&made.db, &[]), before, "an empty table");
     let columns = "id, project_id, slug, directory, title, version, time_created, time_updated";
     for part in ["< 'ses_07'", ">= 'ses_07'"] {
@@ -247,19 +236,6 @@ fn said(made: &Made, session: &str, at: i64, role: &str, parts: &[Value]) {
 
 fn words(text: &str) -> Value {
     json!({"type": "text", "text": text})
-}
-
-fn untitled(made: &Made, id: &str) {
-    made.session(id, 1);
-    made.run(&format!(
-        "UPDATE session SET title = 'New session - 2026-11-22T09:14:59.002Z' WHERE id = '{id}'"
-    ));
-}
-
-fn prompt_of(made: &Made, id: &str) -> Value {
-    let (sessions, _) = listing(&made.db, &[]);
-    let session = sessions.iter().find(|session| session["id"] == id).unwrap();
-    session["firstPrompt"].clone()
 }
 
 #[test]

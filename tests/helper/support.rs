@@ -18,6 +18,8 @@ mod limit;
 mod listing;
 #[path = "../support/made.rs"]
 mod made;
+#[path = "../support/marks.rs"]
+mod marks;
 #[path = "../support/output.rs"]
 mod output;
 #[cfg(target_os = "linux")]
@@ -50,6 +52,7 @@ pub(crate) use ids::ids;
 pub(crate) use limit::limit;
 pub(crate) use listing::listing;
 pub(crate) use made::{Made, SCHEMA};
+pub(crate) use marks::marks;
 pub(crate) use output::{helper, lines};
 pub(crate) use programs::lister;
 pub(crate) use real_database::real_database;

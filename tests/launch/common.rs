@@ -3,10 +3,9 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use opencode_sessions::launch::ProcessLister;
-
 use opencode_sessions::internals::text::is_unsafe_on_terminal;
 use opencode_sessions::internals::wire::{Listing, Progress};
+use opencode_sessions::launch::ProcessLister;
 use opencode_sessions::lister::{
     Failure, FailureReason, ListRequest, Lister, Outcome, Refusal, Timeout,
 };

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use opencode_sessions::launch::ProcessLister;
-
 use opencode_sessions::internals::wire::{Progress, VERSION};
+use opencode_sessions::launch::ProcessLister;
 use opencode_sessions::lister::ListRequest;
 use opencode_sessions::marker_text::MarkerText;
 

@@ -6,16 +6,14 @@ use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use opencode_sessions::in_process::InProcessLister;
-
-use opencode_sessions::launch::ProcessLister;
-
 use opencode_sessions::internals::wire::{ErrorKind, OptionalPart, Progress};
+use opencode_sessions::launch::ProcessLister;
 use opencode_sessions::lister::{ListRequest, Lister, Outcome};
 use opencode_sessions::marker_text::MarkerText;
 
 use crate::common::{GRACE, SHORT, listing, refused, timed_out, timely};
-use crate::real::{endless, ids, locked, two_sessions};
-use crate::support::{self, Made};
+use crate::real::{ids, locked, two_sessions};
+use crate::support::{self, Made, endless};
 
 /// Listings within the process wait for each other: one test at a time.
 pub(crate) fn alone() -> MutexGuard<'static, ()> {

@@ -7,15 +7,11 @@ use std::time::Duration;
 use std::{fs, thread};
 
 use opencode_sessions::launch::ProcessLister;
-
 use opencode_sessions::lister::{ListRequest, Lister, Outcome};
 
 use crate::parent::waiting;
-use crate::processes::{
-    Started, arguments, endless, helper_of, locked, stat, unlock, wait_until_it_reads,
-    with_projects,
-};
-use crate::support::{self, Made};
+use crate::processes::{Started, arguments, helper_of, locked, stat, unlock, wait_until_it_reads};
+use crate::support::{self, Made, endless, with_projects};
 
 /// The soft and the hard limit of this name in `/proc/PID/limits`.
 pub(crate) fn limits(pid: u32, name: &str) -> [String; 2] {

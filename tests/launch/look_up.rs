@@ -5,12 +5,10 @@ use std::process::Output;
 use std::time::{Duration, Instant};
 
 use opencode_sessions::in_process::InProcessLister;
-
-use opencode_sessions::launch::ProcessLister;
-
 use opencode_sessions::internals::wire::{
     Answer, Checker, LookUp, LookUpContent, Unresolved, Verdict, Violation, limits,
 };
+use opencode_sessions::launch::ProcessLister;
 use opencode_sessions::lister::{FailureReason, Lister, LookUpRequest, Outcome};
 use opencode_sessions::session::SessionId;
 use serde_json::{Value, json};

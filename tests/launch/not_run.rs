@@ -5,9 +5,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use opencode_sessions::launch::ProcessLister;
-
 use opencode_sessions::internals::wire::LookUp;
+use opencode_sessions::launch::ProcessLister;
 use opencode_sessions::lister::{FailureReason, ListRequest, Lister, LookUpRequest, Outcome};
 use opencode_sessions::session::SessionId;
 

@@ -5,10 +5,8 @@ use std::process::{ChildStdin, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::processes::{
-    Seen, Started, endless, helper_of, locked, one_session, wait_until_it_reads,
-};
-use crate::support::{self, Made};
+use crate::processes::{Seen, Started, helper_of, locked, one_session, wait_until_it_reads};
+use crate::support::{self, Made, endless};
 
 const SOON: Duration = Duration::from_secs(2);
 

@@ -7,17 +7,15 @@ use std::time::Duration;
 use std::{fs, thread};
 
 use opencode_sessions::in_process::InProcessLister;
-
-use opencode_sessions::launch::ProcessLister;
-
 use opencode_sessions::internals::text::is_unsafe_on_terminal;
 use opencode_sessions::internals::wire::{DatabaseState, ErrorKind, Listing, Progress, VERSION};
+use opencode_sessions::launch::ProcessLister;
 use opencode_sessions::lister::{FailureReason, ListRequest, Lister};
 use opencode_sessions::marker_text::MarkerText;
 
 use crate::common::{LONG, Place, SHORT, broken, listing, refused, timed_out, timely};
 use crate::in_process::alone;
-use crate::support::{self, Made};
+use crate::support::{self, Made, endless};
 
 /// A made database with two sessions, one of them with `marker`.
 pub(crate) fn two_sessions(marker: &str) -> Made {
@@ -237,19 +235,6 @@ fn longest_deadline_is_accepted() {
         assert_eq!(ids(&listing(lister.list(&request))).len(), 2);
         assert_eq!(ids(&listing(InProcessLister.list(&request))).len(), 2);
     }
-}
-
-/// A database whose listing never ends: it looks for a project that is none of
-/// endlessly many.
-pub(crate) fn endless() -> Made {
-    let made = Made::of(&support::SCHEMA.replace("CREATE TABLE project", "CREATE TABLE ignored"));
-    made.session("ses_1", 1);
-    made.run(
-        "UPDATE session SET project_id = 'p';
-         CREATE VIEW project AS WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
-         SELECT i AS id, '/usr' AS worktree FROM n WHERE i < 0",
-    );
-    made
 }
 
 #[test]

@@ -9,9 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use opencode_sessions::launch::ProcessLister;
-
 use opencode_sessions::internals::wire::{LookUp, limits};
+use opencode_sessions::launch::ProcessLister;
 use opencode_sessions::lister::{FailureReason, ListRequest, Lister, LookUpRequest, Outcome};
 use opencode_sessions::session::SessionId;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, setrlimit};

@@ -4,6 +4,8 @@
 mod command;
 #[path = "../support/complete.rs"]
 mod complete;
+#[path = "../support/endless.rs"]
+mod endless;
 #[path = "../support/error.rs"]
 mod error;
 #[path = "../support/eventually.rs"]
@@ -39,6 +41,7 @@ mod within;
 
 pub(crate) use command::command;
 pub(crate) use complete::complete;
+pub(crate) use endless::{endless, with_projects};
 pub(crate) use error::error;
 pub(crate) use eventually::eventually;
 pub(crate) use example::example;

@@ -4,15 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use opencode_sessions::in_process::InProcessLister;
-
 use opencode_sessions::internals::wire::ScanMode;
 use opencode_sessions::lister::{ListRequest, Lister, Outcome};
 use opencode_sessions::marker_text::MarkerText;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use crate::random_content::{PIECE, Place, WHOLE_CELL, by_argument, in_process, marks, oracle};
-use crate::support::{self, Made, listing};
+use crate::random_content::{PIECE, Place, WHOLE_CELL, by_argument, in_process, oracle};
+use crate::support::{self, Made, listing, marks};
 
 /// A marker at each place around each border between pieces, one cell of one
 /// session after the other.

@@ -21,6 +21,8 @@ mod listing;
 pub(crate) mod log;
 #[path = "../support/made.rs"]
 mod made;
+#[path = "../support/marks.rs"]
+mod marks;
 #[path = "../support/output.rs"]
 mod output;
 #[cfg(target_os = "linux")]
@@ -48,6 +50,7 @@ pub(crate) use fixtures::fixtures;
 pub(crate) use limit::limit;
 pub(crate) use listing::listing;
 pub(crate) use made::Made;
+pub(crate) use marks::marks;
 pub(crate) use output::{helper, lines};
 pub(crate) use programs::lister;
 pub(crate) use settle::settle;

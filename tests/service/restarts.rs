@@ -17,7 +17,9 @@ use rusqlite::Connection;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::{self, Host, Made, Model, eventually, helpers_of, index_of, serve, wait_for};
+use crate::support::{
+    self, Host, Made, Model, endless, eventually, helpers_of, index_of, serve, wait_for,
+};
 
 /// The sessions in this snapshot, as events have them.
 pub(crate) fn decode(db: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Value>, DecodeError> {
@@ -233,15 +235,7 @@ impl Drop for Done<'_> {
 #[test]
 fn no_helper_survives_a_killed_service() {
     let _limit = support::limit(60);
-    // Its listing never ends: it looks for a project that is none of endlessly
-    // many.
-    let made = Made::of(&support::SCHEMA.replace("CREATE TABLE project", "CREATE TABLE ignored"));
-    made.session("ses_1", 1);
-    made.run(
-        "UPDATE session SET project_id = 'p';
-         CREATE VIEW project AS WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) \
-         SELECT i AS id, '/usr' AS worktree FROM n WHERE i < 0",
-    );
+    let made = endless();
     let state = made.directory.path().join("state");
     for _ in 0..5 {
         let mut command = serve(&made.db, &state);

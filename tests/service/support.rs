@@ -7,6 +7,8 @@ mod ask_at;
 pub(crate) mod clock;
 #[path = "../support/command.rs"]
 mod command;
+#[path = "../support/endless.rs"]
+mod endless;
 #[path = "../support/eventually.rs"]
 mod eventually;
 #[path = "../support/example.rs"]
@@ -63,6 +65,7 @@ mod within;
 
 pub(crate) use ask_at::{ask_at, quick_status};
 pub(crate) use command::command;
+pub(crate) use endless::endless;
 pub(crate) use eventually::eventually;
 pub(crate) use example::example;
 pub(crate) use exchanged::{Helper, REAL};

@@ -6,7 +6,6 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use opencode_sessions::launch::ProcessLister;
-
 use opencode_sessions::lister::{FailureReason, ListRequest, Lister, Outcome};
 use rustix::process::{Pid, Signal};
 
