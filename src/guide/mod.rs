@@ -1,7 +1,7 @@
 //! The guide: one page a module, as `opencode-sessions help TOPIC` prints it.
 //!
 //! Start with [`listing`]. [`hosts`] and [`protocol`] are for programs that show sessions.
-//! `tests/guide.rs` runs the examples of every page.
+//! `tests/guide/guide.rs` runs the examples of every page.
 
 /// A page of the guide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
