@@ -1,5 +1,5 @@
-//! Encodes values as bytes. Only this file uses bincode. It does no I/O;
-//! [`mod@crate::files`] writes the bytes to disk.
+//! Encodes values as bytes. Only this file encodes and decodes with bincode; others derive its
+//! traits. It does no I/O; [`mod@crate::files`] writes the bytes to disk.
 //!
 //! A file on disk ([`encode`], [`decode`]) begins with a header:
 //!

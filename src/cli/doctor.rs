@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::sources::{
-    EmptyReason, SelectionError, SourceArgs, SourceSelection, paths_of, source_listers,
+    EmptyReason, SelectionError, SourceArgs, SourceSelection, located, paths_of, source_listers,
 };
 use super::streams::results;
 use super::wait_notice::WaitNotice;
@@ -137,10 +137,7 @@ impl<W: Write> Report<W> {
             waiting.answered(&source.name);
         });
         drop(waiting);
-        let programs = selection.config.programs.iter();
-        let located: Vec<_> = programs
-            .map(|program| locate::databases_of(*program))
-            .collect();
+        let located = located(&selection.config);
         let discovered = source::sources_of(&paths_of(&located));
         for (source, outcome) in sources.iter().zip(outcomes) {
             writeln!(self.out)?;

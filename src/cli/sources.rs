@@ -184,7 +184,8 @@ pub(super) fn existing_sources(config: Config) -> Vec<Source> {
     config.sources(&found)
 }
 
-fn located(config: &Config) -> Vec<Located> {
+/// Returns where the databases of the programs of a configuration are.
+pub(super) fn located(config: &Config) -> Vec<Located> {
     let programs = config.programs.iter();
     programs
         .map(|program| locate::databases_of(*program))

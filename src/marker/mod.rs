@@ -79,7 +79,8 @@ impl MarkedSessions {
                 marked,
                 is_complete,
             } => {
-                (marked.contains(id.as_str()) || *is_complete).then(|| marked.contains(id.as_str()))
+                let is_marked = marked.contains(id.as_str());
+                (is_marked || *is_complete).then_some(is_marked)
             }
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! One thread, the owner, has the index. It takes messages from one inbox and
 //! does no I/O that can hang. Besides it, a few watcher threads serve all sources, each listing
-//! and each look-up in flight has a thread, one thread writes the snapshot, and each connection
-//! has two. The service promises:
+//! and each look-up in flight has threads of its own, one thread writes the snapshot, and each
+//! connection has two. The service promises:
 //!
 //! * A database is listed after its files change, and a few more times as its log ages. A
 //!   command is listed at its interval. Any source is listed at a refresh, and again after a

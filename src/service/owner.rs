@@ -25,7 +25,7 @@ use super::source_tasks::SourceTasks;
 use super::status::SourceHealth;
 use super::subscribers::Subscribers;
 use crate::index::{Difference, Health, Index, MergeResult, Moment, View};
-use crate::lister::{ListRequest, SCAN_BUDGET};
+use crate::lister::{Cancel, ListRequest, SCAN_BUDGET};
 use crate::query;
 use crate::session::Millis;
 use crate::source::SourceName;
@@ -173,15 +173,18 @@ impl Owner {
 
     fn run_due(&mut self) {
         let now = self.now();
-        let request = ListRequest {
-            archived: self.request.archived || query::lists_archived(self.tasks.len()),
+        let archived = self.request.archived || query::lists_archived(self.tasks.len());
+        let request = || ListRequest {
+            archived,
+            // Each listing can be cancelled separately.
+            cancel: Cancel::default(),
             ..self.request.clone()
         };
         let known = |name: &SourceName| {
             let source = self.index.source(name);
             source.map_or_else(Arc::default, |source| Arc::clone(source.rows()))
         };
-        self.tasks.list_due(now, &request, known);
+        self.tasks.list_due(now, request, known);
         for source in self.tasks.stale_health(now) {
             self.announce_health(&source);
         }
@@ -199,13 +202,17 @@ impl Owner {
         let default = (View::default(), merged.difference);
         let differences = std::iter::once(default).chain(merged.others);
         for (view, difference) in differences.filter(|(_, found)| !found.is_empty()) {
-            let change = self.change(view, difference);
-            self.subscribers.send_to_view(view, Event::Change(change));
+            // The sessions of a change are copied, which can be all.
+            if self.subscribers.has_view(view) {
+                let change = self.change(view, difference);
+                self.subscribers.send_to_view(view, Event::Change(change));
+            }
         }
         if merged.has_new_health {
             self.announce_health(source);
+        } else {
+            self.heartbeat.show(&self.index);
         }
-        self.heartbeat.show(&self.index);
     }
 
     fn change(&self, view: View, difference: Difference) -> Change {

@@ -26,7 +26,7 @@ const RETRY_DELAY: Duration = Duration::from_secs(60);
 
 /// The thread that writes snapshots, and the state of its writes.
 pub(super) struct Saver {
-    /// Keeps the lock until the last snapshot is written.
+    /// Keeps the lock until the last snapshot is written, or its time at the end is over.
     _state: StateDir,
     queue: Sender<Snapshot>,
     /// The [`Index::changes`] of the snapshot that was last queued; `None` if its write failed.

@@ -47,7 +47,7 @@ pub(super) struct SourceTask {
     pub(super) waiting: Vec<RefreshId>,
     /// The refreshes that wait for the listing in flight.
     running: Vec<RefreshId>,
-    scan_cache: Option<ScanCache>,
+    scan_cache: ScanCache,
     /// `None` for a command.
     watch: Option<Watch>,
     stamps: Stamps,
@@ -104,7 +104,7 @@ impl SourceTask {
             scan: None,
             waiting: Vec::new(),
             running: Vec::new(),
-            scan_cache: Some(scan_cache),
+            scan_cache,
             watch,
             stamps: Stamps::default(),
             cancel: Cancel::default(),
@@ -185,7 +185,7 @@ impl SourceTask {
         self.cancel = request.cancel.clone();
         let request = ListRequest {
             db: self.source_lister.source.db(),
-            scan_cache: self.scan_cache.clone(),
+            scan_cache: Some(self.scan_cache.clone()),
             known: Some(known),
             ..request
         };

@@ -199,7 +199,7 @@ impl SourceTasks {
     pub(super) fn list_due(
         &mut self,
         now: Duration,
-        request: &ListRequest,
+        request: impl Fn() -> ListRequest,
         known: impl Fn(&SourceName) -> Arc<Rows>,
     ) {
         for task in self.tasks.values_mut() {
@@ -207,13 +207,8 @@ impl SourceTasks {
                 self.in_flight += 1;
                 let inbox = self.inbox.clone();
                 let done = move |result| inbox.send(Message::Listed(Box::new(result)));
-                let request = ListRequest {
-                    // Each listing can be cancelled separately.
-                    cancel: crate::lister::Cancel::default(),
-                    ..request.clone()
-                };
                 let known = known(&task.key.name);
-                task.list(request, known, done);
+                task.list(request(), known, done);
             }
         }
     }

@@ -65,6 +65,11 @@ impl Subscribers {
         self.outboxes.retain(|_, outbox| outbox.send(&event));
     }
 
+    /// Returns true if a subscriber has this view.
+    pub(super) fn has_view(&self, view: View) -> bool {
+        self.outboxes.values().any(|outbox| outbox.view == view)
+    }
+
     /// Sends an event to the subscribers of this view.
     pub(super) fn send_to_view(&mut self, view: View, event: Event) {
         let event = Arc::new(event);

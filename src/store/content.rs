@@ -46,3 +46,20 @@ pub const CONTENT_TABLES: [ContentColumn; 6] = [
         column: "data",
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::schema::KNOWN_TABLES;
+    use crate::store::sessions::SESSION_TABLES;
+
+    /// The schema is read of no other tables, so that they would count as missing.
+    #[test]
+    fn schema_is_read_of_all_tables_with_sessions_or_content() {
+        let content = CONTENT_TABLES.iter().map(|content| content.table);
+        let sessions = SESSION_TABLES.iter().map(|(table, _)| *table);
+        for table in content.chain(sessions) {
+            assert!(KNOWN_TABLES.contains(&table), "{table}");
+        }
+    }
+}

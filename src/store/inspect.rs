@@ -22,7 +22,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::time::{Duration, SystemTime};
 
 use super::StoreError;
-use crate::locate::{DatabaseFiles, is_wal_header};
+use crate::locate::{DatabaseFiles, is_missing, is_wal_header};
 
 /// How long a file that looks incomplete must have been unchanged before it is opened.
 const SETTLE_TIME: Duration = Duration::from_secs(2);
@@ -62,14 +62,7 @@ pub(super) fn inspect(files: &DatabaseFiles) -> Result<FileState, StoreError> {
         .open(&files.main)
     {
         Ok(file) => file,
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
-            return Ok(FileState::Missing);
-        }
+        Err(error) if is_missing(&error) => return Ok(FileState::Missing),
         Err(error) => return Err(error.into()),
     };
     let metadata = file.metadata()?;

@@ -9,7 +9,7 @@ use rusqlite::{Connection, Statement};
 use super::StoreError;
 
 /// The tables that this crate reads, if the database has them.
-const KNOWN_TABLES: [&str; 11] = [
+pub(super) const KNOWN_TABLES: [&str; 11] = [
     "session",
     "session_v2",
     "project",

@@ -8,6 +8,7 @@ use crate::json::line;
 
 use super::{Answer, AnswersEnd, Degraded, End, Hello, HelperError, Message, limits};
 use crate::session::Session;
+use crate::text;
 
 /// Writes one listing or look-up, line by line, within the limits of the wire. A
 /// [`Checker`](super::Checker) rejects its output for its size only if it has a lower limit, as
@@ -157,5 +158,5 @@ impl<W: Write> Writer<W> {
 
 /// Cuts a text to [`limits::TEXT`] bytes, at a character boundary.
 fn cut(text: &mut String) {
-    text.truncate(text.floor_char_boundary(limits::TEXT));
+    text.truncate(text::cut(text, limits::TEXT).len());
 }

@@ -68,9 +68,8 @@ const SOURCES: usize = 20;
 /// Between two commits, in milliseconds.
 const APART: std::ops::Range<u64> = 300..1700;
 
-/// A file that changed in the last two seconds is listed once more, up to a
-/// minute later, since it may have changed again within the same tick of its clock
-/// (src/service/watch). Idle begins after that.
+/// A file that changed in the last two seconds is listed once more, since it may have changed
+/// again within the same tick of its clock (src/stamp.rs). Idle begins after that.
 const SETTLED: Duration = Duration::from_secs(4);
 
 /// After so long nothing more is looked for that was written before.

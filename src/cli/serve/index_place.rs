@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use super::ServeArgs;
 use super::signals::SignalDispatcher;
+use crate::cli::service_sockets;
 use crate::cli::sources::SourceSelection;
 use crate::dirs;
 use crate::service::client::{Client, ConnectError};
@@ -71,7 +72,7 @@ impl PlaceSearch<'_> {
             let sockets = match &self.args.state_dir {
                 None if number == 0 => socket::paths(Some(&directory)),
                 // Clients find a named state directory, or one of several, by its path only.
-                _ => vec![directory.join("socket")],
+                _ => service_sockets(Some(&directory)),
             };
             let in_use = match self.try_directory(&directory, sockets) {
                 Ok(result) => return result,

@@ -424,7 +424,7 @@ fn samples() -> [(&'static str, ScanCache); 2] {
     ]
 }
 
-/// See `tests/golden.rs`, which holds the samples of the other formats.
+/// See `tests/house/golden.rs`, which holds the samples of the other formats.
 #[test]
 fn cache_format_is_pinned() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden");

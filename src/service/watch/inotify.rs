@@ -112,7 +112,7 @@ impl Inotify {
     ///
     /// # Errors
     ///
-    /// Returns an error if the directory cannot be watches.
+    /// Returns an error if the directory cannot be watched.
     pub(super) fn watch(
         &self,
         directory: &Path,
