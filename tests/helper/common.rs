@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::support::{Made, listing};
+use crate::support::files::beside;
+use crate::support::{self, Made, listing};
 
 pub(crate) const MARKER: &str = "<freshell-session-metadata origin=3-views";
 
@@ -54,12 +55,6 @@ pub(crate) fn state(db: &Path) -> Value {
     let (sessions, end) = listing(db, &["--busy-timeout", "0"]);
     assert_eq!(sessions, Vec::<Value>::new());
     end["database"].clone()
-}
-
-pub(crate) fn beside(db: &Path, suffix: &str) -> PathBuf {
-    let mut path = db.as_os_str().to_owned();
-    path.push(suffix);
-    path.into()
 }
 
 /// A database at rest: all in the main file, nobody has it open.
@@ -137,4 +132,23 @@ pub(crate) fn session_v2() -> String {
         "session_v2",
         ", time_idle integer, time_viewed integer, idle_outcome text",
     )
+}
+
+/// The answers of a look-up by the helper, in the order of the ids.
+pub(crate) fn looked_up<'i>(
+    what: &str,
+    db: &Path,
+    ids: impl IntoIterator<Item = &'i str>,
+) -> Vec<Value> {
+    let ids: Vec<_> = ids.into_iter().collect();
+    let mut command = support::command(support::lister());
+    command.args([what, "--db"]).arg(db).arg("--").args(&ids);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let mut answers = support::lines(&output);
+    assert_eq!(answers.remove(0)["type"], "hello");
+    assert_eq!(answers.pop().unwrap()["answers"], ids.len());
+    let of = answers.iter().map(|answer| answer["id"].as_str().unwrap());
+    assert_eq!(of.collect::<Vec<_>>(), ids);
+    answers
 }

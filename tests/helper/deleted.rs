@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::opencode2::{ALL, looked_up};
+use crate::common::{ALL, looked_up};
 use crate::support::{self, Made, ids};
 
 /// Tables without declared types, so that a cell keeps any value.

@@ -3,10 +3,10 @@
 //! be null, of both tables of sessions.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::common::looked_up;
 use crate::support::{self, Made, ids, listing};
 
 /// What counts as false in SQLite's types.
@@ -90,17 +90,6 @@ fn by_id(sessions: Vec<Value>) -> BTreeMap<String, Value> {
     sessions.into_iter().map(pair).collect()
 }
 
-/// The answers of a look-up by the helper.
-fn looked_up(what: &str, db: &Path, ids: &[&String]) -> Vec<Value> {
-    let mut command = support::command(support::lister());
-    command.args([what, "--db"]).arg(db).arg("--").args(ids);
-    let mut answers = support::lines(&command.output().unwrap());
-    assert_eq!(answers.remove(0)["type"], "hello");
-    assert_eq!(answers.pop().unwrap()["type"], "end");
-    assert_eq!(answers.len(), ids.len());
-    answers
-}
-
 fn without_id(session: &Value) -> Value {
     let mut session = session.clone();
     session.as_object_mut().unwrap().remove("id");
@@ -154,12 +143,16 @@ fn empty_value_is_null_in_look_ups_too() {
         let sessions = by_id(sessions);
         assert_eq!(sessions.len(), columns(table).len() * EMPTY.len());
         let ids: Vec<_> = sessions.keys().collect();
-        let found = looked_up("get", &made.db, &ids);
+        let found = looked_up("get", &made.db, ids.iter().map(|id| id.as_str()));
         for (session, found) in sessions.values().zip(&found) {
             assert_eq!(found, session, "{table}");
         }
         // None of them has a parent.
-        for (id, found) in ids.iter().zip(looked_up("roots", &made.db, &ids)) {
+        for (id, found) in ids.iter().zip(looked_up(
+            "roots",
+            &made.db,
+            ids.iter().map(|id| id.as_str()),
+        )) {
             assert_eq!(found["root"], **id, "{table}: {found}");
         }
         for session in sessions.values() {
@@ -271,7 +264,11 @@ fn newer_row_with_an_empty_value_restores_a_session() {
         .map(|(id, session)| (id.clone(), session["store"].as_str().unwrap()));
     assert_eq!(found.collect::<Vec<_>>(), expected);
     let ids: Vec<_> = sessions.keys().collect();
-    for (id, answer) in ids.iter().zip(looked_up("roots", &made.db, &ids)) {
+    for (id, answer) in ids.iter().zip(looked_up(
+        "roots",
+        &made.db,
+        ids.iter().map(|id| id.as_str()),
+    )) {
         assert_eq!(answer["root"], **id);
     }
 }
@@ -289,7 +286,7 @@ fn parent_with_an_empty_parent_is_the_root() {
     let ids: Vec<_> = (0..EMPTY.len())
         .map(|n| format!("grandchild {n}"))
         .collect();
-    let answers = looked_up("roots", &made.db, &ids.iter().collect::<Vec<_>>());
+    let answers = looked_up("roots", &made.db, ids.iter().map(String::as_str));
     for (n, answer) in answers.iter().enumerate() {
         assert_eq!(answer["root"], format!("top {n}"), "{answer}");
     }

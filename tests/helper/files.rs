@@ -8,8 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use crate::common::{MARKER, ONE_SESSION, at_rest, beside, each, noise, rollback_mode, state};
+use crate::common::{MARKER, ONE_SESSION, at_rest, each, noise, rollback_mode, state};
 use crate::people::explained;
+use crate::support::files::beside;
 use crate::support::{
     self, Made, command, complete, error, helper, ids, lines, lister, listing, real_database,
     settle,

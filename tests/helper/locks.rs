@@ -6,8 +6,9 @@ use std::{fs, thread};
 
 use rusqlite::Connection;
 
-use crate::common::{ONE_SESSION, at_rest, beside, each, rollback_mode};
+use crate::common::{ONE_SESSION, at_rest, each, rollback_mode};
 use crate::people::explained;
+use crate::support::files::beside;
 use crate::support::{self, Made, error, ids, listing, real_database, settle};
 
 /// A connection that nobody else can read beside.

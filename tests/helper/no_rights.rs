@@ -8,7 +8,8 @@ use std::process::{Command, Output};
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::common::{LOOSE, ONE_SESSION, at_rest, beside, each};
+use crate::common::{LOOSE, ONE_SESSION, at_rest, each};
+use crate::support::files::beside;
 use crate::support::{
     self, Made, command, complete, error, ids, lines, lister, real_database, settle,
 };

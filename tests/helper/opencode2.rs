@@ -7,11 +7,8 @@ use std::path::Path;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use crate::common::opencode2_table;
+use crate::common::{ALL, looked_up, opencode2_table};
 use crate::support::{self, Made, complete, fixtures, listing, real_database};
-
-/// Everything there is.
-pub(crate) const ALL: [&str; 2] = ["--children", "--archived"];
 
 fn reference(version: &str) -> Value {
     let path = fixtures().join(format!("expected-{version}.json"));
@@ -20,25 +17,6 @@ fn reference(version: &str) -> Value {
 
 fn rows<'v>(reference: &'v Value, field: &str) -> &'v [Value] {
     reference[field].as_array().unwrap()
-}
-
-/// The answers of a look-up by the helper, in the order of the ids.
-pub(crate) fn looked_up<'i>(
-    what: &str,
-    db: &Path,
-    ids: impl IntoIterator<Item = &'i str>,
-) -> Vec<Value> {
-    let ids: Vec<_> = ids.into_iter().collect();
-    let mut command = support::command(support::lister());
-    command.args([what, "--db"]).arg(db).arg("--").args(&ids);
-    let output = command.output().unwrap();
-    assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let mut answers = support::lines(&output);
-    assert_eq!(answers.remove(0)["type"], "hello");
-    assert_eq!(answers.pop().unwrap()["answers"], ids.len());
-    let of = answers.iter().map(|answer| answer["id"].as_str().unwrap());
-    assert_eq!(of.collect::<Vec<_>>(), ids);
-    answers
 }
 
 pub(crate) fn id(row: &Value) -> &str {

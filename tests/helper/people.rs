@@ -6,7 +6,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::common::{LOOSE, MARKER, ONE_SESSION, at_rest, beside};
+use crate::common::{LOOSE, MARKER, ONE_SESSION, at_rest};
+use crate::support::files::beside;
 use crate::support::{self, Made, command, complete, helper, ids, lister, settle};
 
 #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use opencode_sessions::marker_text::MarkerText;
 use rusqlite::Connection;
 
+use crate::history::listed;
 use crate::scan::{SESSIONS, make};
 use crate::support::{self, clock};
 
@@ -39,16 +40,6 @@ fn at_rest(parts: usize, bytes: usize) -> (tempfile::TempDir, PathBuf) {
     drop(conn);
     support::settle(&db);
     (directory, db)
-}
-
-/// The marks and the scan of a listing by the helper.
-fn listed(db: &Path, arguments: &[&str]) -> (BTreeMap<String, Option<bool>>, serde_json::Value) {
-    let (sessions, end) = support::listing(db, arguments);
-    let marks = sessions.iter().map(|session| {
-        let id = session["id"].as_str().unwrap().to_owned();
-        (id, session["marked"].as_bool())
-    });
-    (marks.collect(), end["scan"].clone())
 }
 
 pub(crate) fn expected() -> BTreeMap<String, Option<bool>> {
