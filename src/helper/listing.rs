@@ -196,7 +196,7 @@ fn send_rows<W: Write>(
         });
     };
     let mut listed = query.run(&snapshot, job.first_prompt_limit, |mut session| {
-        session.marked = marked_sessions.is_marked(&session.id);
+        session.marked = marked_sessions.is_marked(session.id);
         out.session(session).map_err(RunError::Write)
     })?;
     if let Some(reason) = degraded {

@@ -25,6 +25,7 @@ mod look_up;
 mod message;
 mod parse;
 mod request;
+mod session_line;
 mod violation;
 mod write;
 
@@ -37,6 +38,7 @@ pub use message::{
     ScanMode, Skipped, notes, other_tables_line,
 };
 pub use request::{Request, STDIN_ENDED};
+pub use session_line::{ModelLine, SessionLine};
 pub use violation::{Progress, Violation};
 pub use write::{WriteError, Writer};
 

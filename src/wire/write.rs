@@ -4,10 +4,9 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::json::line;
+use crate::json::append_json;
 
-use super::{Answer, AnswersEnd, Degraded, End, Hello, HelperError, Message, limits};
-use crate::session::Session;
+use super::{Answer, AnswersEnd, Degraded, End, Hello, HelperError, Message, SessionLine, limits};
 use crate::text;
 
 /// Writes one listing or look-up, line by line, within the limits of the wire. A
@@ -21,6 +20,8 @@ pub struct Writer<W> {
     out: W,
     sessions: usize,
     bytes: usize,
+    /// The line that is being written.
+    line: Vec<u8>,
 }
 
 /// Why a line was not written.
@@ -55,6 +56,7 @@ impl<W: Write> Writer<W> {
             out,
             sessions: 0,
             bytes: 0,
+            line: Vec::with_capacity(1024),
         }
     }
 
@@ -80,7 +82,7 @@ impl<W: Write> Writer<W> {
     ///
     /// Returns [`WriteError::Io`] if `out` fails, and [`WriteError::TooLarge`] if the session
     /// would exceed a limit. After an error only [`error`](Self::error) can end the listing.
-    pub fn session(&mut self, session: Session) -> Result<(), WriteError> {
+    pub fn session<'s>(&mut self, session: impl Into<SessionLine<'s>>) -> Result<(), WriteError> {
         if self.sessions == limits::SESSIONS {
             return Err(WriteError::TooLarge(
                 "the database has more than 200000 sessions, too many for one listing; \
@@ -88,7 +90,7 @@ impl<W: Write> Writer<W> {
             ));
         }
         let limit_bytes = limits::TOTAL - LAST_LINE_BYTES;
-        self.put(&Message::Session(Box::new(session)), limit_bytes)?;
+        self.put(&session.into(), limit_bytes)?;
         self.sessions += 1;
         Ok(())
     }
@@ -141,7 +143,10 @@ impl<W: Write> Writer<W> {
 
     /// Writes a line unless the output would exceed `limit_bytes`.
     fn put(&mut self, message: &impl Serialize, limit_bytes: usize) -> Result<(), WriteError> {
-        let line = line(message);
+        let line = &mut self.line;
+        line.clear();
+        append_json(message, line);
+        line.push(b'\n');
         // Texts are cut to 4 KiB before, so that no line comes near its limit, even if every
         // byte is escaped.
         debug_assert!(line.len() <= limits::LINE);
@@ -152,7 +157,7 @@ impl<W: Write> Writer<W> {
             ));
         }
         self.bytes += line.len();
-        Ok(self.out.write_all(&line)?)
+        Ok(self.out.write_all(line)?)
     }
 }
 
