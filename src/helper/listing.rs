@@ -195,9 +195,9 @@ fn send_rows<W: Write>(
             cache_update: None,
         });
     };
-    let mut listed = query.run(&snapshot, job.first_prompt_limit, |mut session| {
-        session.marked = marked_sessions.is_marked(session.id);
-        out.session(session).map_err(RunError::Write)
+    let mark = |id: &str| marked_sessions.is_marked(id);
+    let mut listed = query.run(&snapshot, job.first_prompt_limit, mark, |_id, line| {
+        out.session_line(line).map_err(RunError::Write)
     })?;
     if let Some(reason) = degraded {
         listed.degraded.record(OptionalPart::Marked, &reason);

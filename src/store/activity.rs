@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use super::cell_limit::{CellLimit, LazyStatement};
 use super::degraded::DegradedParts;
-use super::row::to_millis;
+use super::value::to_millis;
 use super::{Schema, quote_identifier};
 use crate::session::Millis;
 use crate::wire::OptionalPart;

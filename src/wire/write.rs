@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::json::append_json;
+use crate::json::line;
 
 use super::{Answer, AnswersEnd, Degraded, End, Hello, HelperError, Message, SessionLine, limits};
 use crate::text;
@@ -20,8 +20,6 @@ pub struct Writer<W> {
     out: W,
     sessions: usize,
     bytes: usize,
-    /// The line that is being written.
-    line: Vec<u8>,
 }
 
 /// Why a line was not written.
@@ -56,7 +54,6 @@ impl<W: Write> Writer<W> {
             out,
             sessions: 0,
             bytes: 0,
-            line: Vec::with_capacity(1024),
         }
     }
 
@@ -80,17 +77,27 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     ///
+    /// As [`session_line`](Self::session_line).
+    pub fn session<'s>(&mut self, session: impl Into<SessionLine<'s>>) -> Result<(), WriteError> {
+        let mut line = Vec::new();
+        session.into().append_to(&mut line);
+        self.session_line(&line)
+    }
+
+    /// Writes one session, given its line ([`SessionLine::append_to`]).
+    ///
+    /// # Errors
+    ///
     /// Returns [`WriteError::Io`] if `out` fails, and [`WriteError::TooLarge`] if the session
     /// would exceed a limit. After an error only [`error`](Self::error) can end the listing.
-    pub fn session<'s>(&mut self, session: impl Into<SessionLine<'s>>) -> Result<(), WriteError> {
+    pub fn session_line(&mut self, line: &[u8]) -> Result<(), WriteError> {
         if self.sessions == limits::SESSIONS {
             return Err(WriteError::TooLarge(
                 "the database has more than 200000 sessions, too many for one listing; \
                  archive or delete some in OpenCode",
             ));
         }
-        let limit_bytes = limits::TOTAL - LAST_LINE_BYTES;
-        self.put(&session.into(), limit_bytes)?;
+        self.put_line(line, limits::TOTAL - LAST_LINE_BYTES)?;
         self.sessions += 1;
         Ok(())
     }
@@ -141,12 +148,12 @@ impl<W: Write> Writer<W> {
         Ok(self.out.flush()?)
     }
 
-    /// Writes a line unless the output would exceed `limit_bytes`.
+    /// Writes a message unless the output would exceed `limit_bytes`.
     fn put(&mut self, message: &impl Serialize, limit_bytes: usize) -> Result<(), WriteError> {
-        let line = &mut self.line;
-        line.clear();
-        append_json(message, line);
-        line.push(b'\n');
+        self.put_line(&line(message), limit_bytes)
+    }
+
+    fn put_line(&mut self, line: &[u8], limit_bytes: usize) -> Result<(), WriteError> {
         // Texts are cut to 4 KiB before, so that no line comes near its limit, even if every
         // byte is escaped.
         debug_assert!(line.len() <= limits::LINE);
