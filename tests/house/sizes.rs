@@ -38,7 +38,8 @@ const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
         "read",
         "the cases of a restarted log, which exclude each other",
     ),
-    ("store/row.rs", "read", "one column a line"),
+    ("store/session_row.rs", "line", "one column a line"),
+    ("wire/session_line.rs", "append_to", "one field a line"),
 ];
 
 struct Functions<'a> {
