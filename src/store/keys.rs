@@ -1,5 +1,6 @@
 //! The keys of rows: what decides which sessions are listed and in which order.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
@@ -181,14 +182,16 @@ impl Keys {
     /// A unique index does not rule out duplicates, since it can be damaged.
     pub(super) fn sort(&mut self) -> u64 {
         let Self { keys, ids } = self;
+        // Few times are equal, and comparing times alone is faster.
+        keys.sort_unstable_by_key(|key| Reverse(key.time_ms));
         // OpenCode's ids descend with time, so that rows with an unknown time are sorted
         // newest first too.
-        keys.sort_unstable_by(|a, b| {
-            let by_time = b.time_ms.cmp(&a.time_ms);
-            by_time
-                .then_with(|| id_of(ids, a).cmp(&id_of(ids, b)))
-                .then_with(|| (b.table, a.rowid).cmp(&(a.table, b.rowid)))
-        });
+        for equal in keys.chunk_by_mut(|a, b| a.time_ms == b.time_ms) {
+            equal.sort_unstable_by(|a, b| {
+                let by_id = id_of(ids, a).cmp(&id_of(ids, b));
+                by_id.then_with(|| (b.table, a.rowid).cmp(&(a.table, b.rowid)))
+            });
+        }
         let mut duplicates = 0;
         // The first row with an id is the newest.
         let mut tables = HashMap::with_capacity(keys.len());

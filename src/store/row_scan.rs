@@ -21,7 +21,7 @@ use super::session_row::RowReader;
 use super::sessions::{Newest, SessionLoader};
 use super::value::to_millis;
 use crate::session::SessionId;
-use crate::wire::limits;
+use crate::wire::{SessionLine, limits};
 
 /// How much memory lines may take. It suffices for about 12,000 sessions; the rows of others are
 /// read one by one when they are sent.
@@ -91,8 +91,15 @@ impl<'a> ScanQuery<'a> {
         })
     }
 
+    /// Returns true if the filter accepts a session.
+    fn is_wanted(&self, session: &SessionLine<'_>) -> bool {
+        !(self.rejects_children && session.parent_id.is_some())
+            && !(self.rejects_archived && session.time_archived.is_some())
+            && (!self.has_directory || session.directory.is_some())
+    }
+
     /// Returns true if the filter accepts a row, as the conditions of [`keys_sql`] do.
-    fn is_wanted(&self, row: &Row<'_>) -> rusqlite::Result<bool> {
+    fn is_wanted_row(&self, row: &Row<'_>) -> rusqlite::Result<bool> {
         Ok(
             (!self.rejects_children || !is_non_blank(row.get_ref(PARENT_ID)?))
                 && (!self.rejects_archived || !is_time(row.get_ref(TIME_ARCHIVED)?))
@@ -266,16 +273,8 @@ impl<'a> TableScan<'a> {
     ) -> Option<u64> {
         let mut rows = self.one.get(&loader.limit).ok()?.query([rowid]).ok()?;
         let row = rows.next().ok()??;
-        append_line(
-            self.query,
-            self.table,
-            &mut self.reader,
-            row,
-            loader,
-            mark,
-            line,
-        )
-        .ok()?
+        let session = read_session(self.query, &mut self.reader, row).ok()??;
+        loader.append_line(self.table.into(), session, Newest::Known, 0, mark, line)
     }
 }
 
@@ -332,7 +331,32 @@ impl<M: Fn(&str) -> Option<bool>> RowsRead<'_, '_, M> {
         row: &Row<'_>,
         loader: &mut SessionLoader<'_>,
     ) -> rusqlite::Result<()> {
-        let is_wanted = self.query.is_wanted(row)?;
+        let Some(session) = read_session(self.query, self.reader, row)? else {
+            return self.add_odd(rowid, row);
+        };
+        let is_wanted = self.query.is_wanted(&session);
+        if !is_wanted && self.query.is_only_table {
+            return Ok(());
+        }
+        let (id, updated) = (session.id, session.time_updated);
+        let mut line = KeyLine::Odd;
+        if is_wanted {
+            let text = &mut self.lines.text;
+            let (table, mark) = (self.table.into(), self.mark);
+            let listed = loader.append_line(table, session, Newest::Known, 0, mark, text);
+            if let Some(truncated) = listed {
+                line = KeyLine::Known(self.lines.end(truncated));
+            }
+        }
+        let id = Some(id.as_bytes());
+        self.keys
+            .push(self.table, rowid, updated, id, is_wanted, line);
+        Ok(())
+    }
+
+    /// Adds the key of a row that the loader must read.
+    fn add_odd(&mut self, rowid: i64, row: &Row<'_>) -> rusqlite::Result<()> {
+        let is_wanted = self.query.is_wanted_row(row)?;
         if !is_wanted && self.query.is_only_table {
             return Ok(());
         }
@@ -341,38 +365,20 @@ impl<M: Fn(&str) -> Option<bool>> RowsRead<'_, '_, M> {
             _ => None,
         };
         let updated = to_millis(row.get_ref(TIME_UPDATED)?);
-        let mut line = KeyLine::Odd;
-        if is_wanted {
-            let truncated = append_line(
-                self.query,
-                self.table,
-                self.reader,
-                row,
-                loader,
-                self.mark,
-                &mut self.lines.text,
-            )?;
-            if let Some(truncated) = truncated {
-                line = KeyLine::Known(self.lines.end(truncated));
-            }
-        }
+        let line = KeyLine::Odd;
         self.keys
             .push(self.table, rowid, updated, id, is_wanted, line);
         Ok(())
     }
 }
 
-/// Appends the line of a session. Returns how many texts were truncated, or `None` if the row
-/// must be read by the loader.
-fn append_line(
+/// Reads a session with the time of its newest message. Returns `None` if the loader must read
+/// the row.
+fn read_session<'r>(
     query: &ScanQuery<'_>,
-    table: u8,
-    reader: &mut RowReader,
-    row: &Row<'_>,
-    loader: &mut SessionLoader<'_>,
-    mark: &impl Fn(&str) -> Option<bool>,
-    line: &mut Vec<u8>,
-) -> rusqlite::Result<Option<u64>> {
+    reader: &'r mut RowReader,
+    row: &'r Row<'_>,
+) -> rusqlite::Result<Option<SessionLine<'r>>> {
     let Some(mut session) = reader.read(row, 1)? else {
         return Ok(None);
     };
@@ -380,5 +386,5 @@ fn append_line(
         let time = to_millis(row.get_ref(column)?);
         session.last_message_at = session.last_message_at.max(time);
     }
-    Ok(loader.append_line(table.into(), session, Newest::Known, 0, mark, line))
+    Ok(Some(session))
 }

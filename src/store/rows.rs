@@ -149,7 +149,7 @@ impl<'a> ListQuery<'a> {
             let id = session.id;
             let listed = loader.append_line(
                 table,
-                session.clone(),
+                session,
                 Newest::Unknown,
                 row.truncated,
                 &mark,

@@ -133,32 +133,35 @@ impl SessionLine<'_> {
 }
 
 /// Appends fields to a line. A `key` includes the comma before it and its colon.
+///
+/// The functions for one field are always inlined, so that the length of the key is known where
+/// it is copied.
 struct Fields<'l>(&'l mut Vec<u8>);
 
 impl Fields<'_> {
+    #[inline(always)]
     fn raw(&mut self, text: &[u8]) {
         self.0.extend_from_slice(text);
     }
 
     fn string(&mut self, text: &str) {
-        // `fold` instead of `any`: the compiler can vectorize it.
-        let is_escaped = |byte: u8| !matches!(byte, b' '..=b'~') | matches!(byte, b'"' | b'\\');
-        if text.bytes().fold(false, |any, byte| any | is_escaped(byte)) {
-            append_json(&text, self.0);
-        } else {
-            self.0.reserve(text.len() + 2);
-            self.raw(b"\"");
-            self.raw(text.as_bytes());
-            self.raw(b"\"");
+        if !is_plain(text.as_bytes()) {
+            return append_json(&text, self.0);
         }
+        self.0.reserve(text.len() + 2);
+        self.0.push(b'"');
+        self.raw(text.as_bytes());
+        self.0.push(b'"');
     }
 
+    #[inline(always)]
     fn integer(&mut self, key: &[u8], value: i64) {
         self.raw(key);
         append_json(&value, self.0);
     }
 
     /// Appends a text or null.
+    #[inline(always)]
     fn nullable(&mut self, key: &[u8], text: Option<&str>) {
         self.raw(key);
         match text {
@@ -168,6 +171,7 @@ impl Fields<'_> {
     }
 
     /// Appends a text, or nothing if it is null.
+    #[inline(always)]
     fn text(&mut self, key: &[u8], text: Option<&str>) {
         if text.is_some() {
             self.nullable(key, text);
@@ -175,6 +179,7 @@ impl Fields<'_> {
     }
 
     /// Appends a time or null.
+    #[inline(always)]
     fn nullable_time(&mut self, key: &[u8], time: Option<Millis>) {
         match time {
             Some(time) => self.integer(key, time.0),
@@ -186,6 +191,7 @@ impl Fields<'_> {
     }
 
     /// Appends a time, or nothing if it is null.
+    #[inline(always)]
     fn time(&mut self, key: &[u8], time: Option<Millis>) {
         if time.is_some() {
             self.nullable_time(key, time);
@@ -236,6 +242,32 @@ impl Fields<'_> {
         self.integer(br#","files":"#, files);
         self.raw(b"}");
     }
+}
+
+/// Returns true if the text consists of ASCII characters that JSON and terminals show as they
+/// are.
+fn is_plain(text: &[u8]) -> bool {
+    // Eight bytes at a time. The last eight overlap those before them.
+    match (text.as_chunks(), text.last_chunk()) {
+        ((chunks, _), Some(last)) => chunks.iter().chain([last]).fold(true, |all, chunk| {
+            all & is_plain_word(u64::from_ne_bytes(*chunk))
+        }),
+        _ => text
+            .iter()
+            .all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')),
+    }
+}
+
+/// As [`is_plain`], for eight bytes. See "Determine if a word has a byte less than n"
+/// (<https://graphics.stanford.edu/~seander/bithacks.html#HasLessInWord>).
+fn is_plain_word(word: u64) -> bool {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH_BITS: u64 = ONES << 7;
+    let each = |byte: u8| ONES * u64::from(byte);
+    let has_less = |word: u64, than: u8| word.wrapping_sub(each(than)) & !word;
+    let has = |byte: u8| has_less(word ^ each(byte), 1);
+    let is_del_or_more = word | word.wrapping_add(ONES);
+    (has_less(word, b' ') | has(b'"') | has(b'\\') | is_del_or_more) & HIGH_BITS == 0
 }
 
 impl SessionLine<'_> {
@@ -351,5 +383,25 @@ impl<'a> From<&'a Session> for SessionLine<'a> {
             time_viewed: *time_viewed,
             idle_outcome: idle_outcome.as_deref(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_text_has_no_byte_that_is_escaped() {
+        for len in [1, 7, 8, 9, 16, 30] {
+            for at in 0..len {
+                for byte in 0..=u8::MAX {
+                    let mut text = vec![b'a'; len];
+                    text[at] = byte;
+                    let is_escaped = !matches!(byte, b' '..=b'~') || b"\"\\".contains(&byte);
+                    assert_eq!(is_plain(&text), !is_escaped, "{byte} at {at} of {len}");
+                }
+            }
+        }
+        assert!(is_plain(b""));
     }
 }
