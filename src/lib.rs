@@ -125,6 +125,7 @@ mod helper;
 mod index;
 mod json;
 pub mod launch;
+mod line_hash;
 pub mod lister;
 mod locate;
 #[cfg(feature = "in-process")]

@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 use super::{FAILED, MarkerArgs, USAGE, exit_code, parse_session_ids, report_error};
 use super::{streams, usage};
+use crate::helper::difference::{Difference, HaveError};
 use crate::helper::listing::{ListJob, RunStatus, list};
 use crate::helper::look_up::{LookUpJob, look_up};
 use crate::helper::{explain, pretty, process, verify};
@@ -16,7 +17,9 @@ use crate::lister::{ScanCache, default_threads};
 use crate::locate;
 use crate::marker;
 use crate::store::{Filter, OpenOptions};
-use crate::wire::{ErrorKind, HelperError, LookUp, Request, Writer, limits};
+use crate::wire::{
+    ErrorKind, HelperError, LookUp, PROTOCOL_OF_DIFFERENCES, Request, Writer, limits,
+};
 
 /// The name of the helper.
 const HELPER: &str = "opencode-lister";
@@ -248,6 +251,10 @@ pub fn run() -> ExitCode {
 /// Writes an error of usage as the output: the caller may read nothing but the pipe.
 fn write_usage_error<W: Write>(mut out: Writer<W>, message: String) -> io::Result<u8> {
     out.hello()?;
+    write_error_of_usage(out, message)
+}
+
+fn write_error_of_usage<W: Write>(out: Writer<W>, message: String) -> io::Result<u8> {
     out.error(HelperError {
         kind: ErrorKind::Usage,
         message,
@@ -295,9 +302,21 @@ fn run_listing(args: Args, out: impl Write, err: impl Write) -> io::Result<u8> {
         Err(message) => return refuse(out, message),
     };
     let mut stdin = process::stdin();
+    let mut difference = None;
     if launcher.request_stdin {
         match process::read_request(&mut stdin) {
-            Ok(Request::List { marker }) => job.marker.marker = marker.or(job.marker.marker),
+            Ok(Request::List { marker, have }) => {
+                job.marker.marker = marker.or(job.marker.marker);
+                if let Some(have) = have {
+                    out.hello_of(PROTOCOL_OF_DIFFERENCES)?;
+                    let scan_cache = job.marker.cache.as_deref();
+                    match Difference::to(have, scan_cache, &mut stdin, &mut out) {
+                        Ok(listed) => difference = Some(listed),
+                        Err(HaveError::Invalid(message)) => return refuse_after_hello(out, message),
+                        Err(HaveError::Write(error)) => return Err(error.into()),
+                    }
+                }
+            }
             Ok(_) => return refuse(out, OTHER_COMMAND.to_owned()),
             Err(message) => return refuse(out, message),
         }
@@ -305,8 +324,10 @@ fn run_listing(args: Args, out: impl Write, err: impl Write) -> io::Result<u8> {
     if launcher.parent_pipe {
         exit_at_end_of_stdin(stdin)?;
     }
-    out.hello()?;
-    Ok(list(&job, out, err)?.exit_status())
+    if difference.is_none() {
+        out.hello()?;
+    }
+    Ok(list(&job, difference, out, err)?.exit_status())
 }
 
 fn run_look_up(
@@ -398,4 +419,10 @@ impl LauncherArgs {
 fn refuse<W: Write>(out: Writer<W>, message: String) -> io::Result<u8> {
     report_error(HELPER, &message);
     write_usage_error(out, message)
+}
+
+/// As [`refuse`], if the first line is written.
+fn refuse_after_hello<W: Write>(out: Writer<W>, message: String) -> io::Result<u8> {
+    report_error(HELPER, &message);
+    write_error_of_usage(out, message)
 }

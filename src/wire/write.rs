@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use crate::json::line;
 
-use super::{Answer, AnswersEnd, Degraded, End, Hello, HelperError, Message, limits};
+use super::{Answer, AnswersEnd, Degraded, End, Hello, HelperError, Message, PROTOCOL, limits};
+use crate::line_hash::LineHash;
 use crate::session::Session;
 use crate::text;
 
@@ -19,7 +20,10 @@ use crate::text;
 #[derive(Debug)]
 pub struct Writer<W> {
     out: W,
+    /// How many sessions were written.
     sessions: usize,
+    /// How many sessions were left out, because the caller has their lines.
+    left_out: usize,
     bytes: usize,
 }
 
@@ -54,6 +58,7 @@ impl<W: Write> Writer<W> {
         Self {
             out,
             sessions: 0,
+            left_out: 0,
             bytes: 0,
         }
     }
@@ -63,6 +68,11 @@ impl<W: Write> Writer<W> {
         self.sessions as u64
     }
 
+    /// Returns how many sessions were not written, because the caller has their lines.
+    pub fn left_out(&self) -> u64 {
+        self.left_out as u64
+    }
+
     /// Writes the first line and flushes it, so that the caller receives it even if opening
     /// the database then blocks.
     ///
@@ -70,8 +80,37 @@ impl<W: Write> Writer<W> {
     ///
     /// Returns an error if `out` fails.
     pub fn hello(&mut self) -> Result<(), WriteError> {
-        self.put(&Message::Hello(Hello::current()), limits::TOTAL)?;
+        self.hello_of(PROTOCOL)
+    }
+
+    /// As [`hello`](Self::hello), for an answer in this protocol.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if `out` fails.
+    pub fn hello_of(&mut self, protocol: u32) -> Result<(), WriteError> {
+        self.put(&Message::Hello(Hello::of(protocol)), limits::TOTAL)?;
         Ok(self.out.flush()?)
+    }
+
+    /// Asks for the set that the request announced, and flushes (protocol 2).
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if `out` fails.
+    pub fn want(&mut self) -> Result<(), WriteError> {
+        self.put(&Message::Want, limits::TOTAL)?;
+        Ok(self.out.flush()?)
+    }
+
+    /// Writes that a session is gone (protocol 2); `session` is the hash of its id.
+    ///
+    /// # Errors
+    ///
+    /// As [`session`](Self::session).
+    pub fn gone(&mut self, session: LineHash) -> Result<(), WriteError> {
+        let limit_bytes = limits::TOTAL - LAST_LINE_BYTES;
+        self.put(&Message::Gone { session }, limit_bytes)
     }
 
     /// Writes one session.
@@ -81,14 +120,32 @@ impl<W: Write> Writer<W> {
     /// Returns [`WriteError::Io`] if `out` fails, and [`WriteError::TooLarge`] if the session
     /// would exceed a limit. After an error only [`error`](Self::error) can end the listing.
     pub fn session(&mut self, session: Session) -> Result<(), WriteError> {
-        if self.sessions == limits::SESSIONS {
+        self.session_unless(session, |_| false)
+    }
+
+    /// Writes one session, unless the caller has its line: `is_known` gets it without its line
+    /// feed.
+    ///
+    /// # Errors
+    ///
+    /// As [`session`](Self::session).
+    pub fn session_unless(
+        &mut self,
+        session: Session,
+        is_known: impl FnOnce(&[u8]) -> bool,
+    ) -> Result<(), WriteError> {
+        if self.sessions + self.left_out == limits::SESSIONS {
             return Err(WriteError::TooLarge(
                 "the database has more than 200000 sessions, too many for one listing; \
                  archive or delete some in OpenCode",
             ));
         }
-        let limit_bytes = limits::TOTAL - LAST_LINE_BYTES;
-        self.put(&Message::Session(Box::new(session)), limit_bytes)?;
+        let line = line(&Message::Session(Box::new(session)));
+        if is_known(line.strip_suffix(b"\n").unwrap_or(&line)) {
+            self.left_out += 1;
+            return Ok(());
+        }
+        self.put_line(&line, limits::TOTAL - LAST_LINE_BYTES)?;
         self.sessions += 1;
         Ok(())
     }
@@ -141,7 +198,10 @@ impl<W: Write> Writer<W> {
 
     /// Writes a line unless the output would exceed `limit_bytes`.
     fn put(&mut self, message: &impl Serialize, limit_bytes: usize) -> Result<(), WriteError> {
-        let line = line(message);
+        self.put_line(&line(message), limit_bytes)
+    }
+
+    fn put_line(&mut self, line: &[u8], limit_bytes: usize) -> Result<(), WriteError> {
         // Texts are cut to 4 KiB before, so that no line comes near its limit, even if every
         // byte is escaped.
         debug_assert!(line.len() <= limits::LINE);
@@ -152,7 +212,7 @@ impl<W: Write> Writer<W> {
             ));
         }
         self.bytes += line.len();
-        Ok(self.out.write_all(&line)?)
+        Ok(self.out.write_all(line)?)
     }
 }
 
