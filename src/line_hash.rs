@@ -177,7 +177,10 @@ mod tests {
         assert_eq!(set, lines.into_iter().rev().collect());
         assert_ne!(set, lines[..2].iter().copied().collect());
         assert_eq!(set.without(lines[1]).with(lines[1]), set);
-        assert_eq!(lines.into_iter().fold(set, SetHash::without), SetHash::default());
+        assert_eq!(
+            lines.into_iter().fold(set, SetHash::without),
+            SetHash::default()
+        );
     }
 
     #[test]
@@ -193,9 +196,14 @@ mod tests {
 
     #[test]
     fn text_form_is_exactly_32_digits() {
-        for text in ["", "0", "g0000000000000000000000000000000", "+0000000000000000000000000000000",
-            "000000000000000000000000000000000", "ABCDEF00000000000000000000000000"]
-        {
+        for text in [
+            "",
+            "0",
+            "g0000000000000000000000000000000",
+            "+0000000000000000000000000000000",
+            "000000000000000000000000000000000",
+            "ABCDEF00000000000000000000000000",
+        ] {
             let json = format!("\"{text}\"");
             assert!(serde_json::from_str::<SetHash>(&json).is_err(), "{text}");
         }

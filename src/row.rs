@@ -196,6 +196,16 @@ impl Row {
         Ok(())
     }
 
+    /// Returns a size in bytes that the text of the row does not exceed.
+    pub(crate) fn max_written_bytes(&self) -> usize {
+        // The names of the fields, and what is added to them.
+        const NAMES_BYTES: usize = 1024;
+        let project_bytes = self.project.as_ref().map_or(0, |project| project.len());
+        // A headline is one of the fields once more; a character is escaped as six bytes at most.
+        let texts_bytes = 6 * (self.id.as_str().len() + project_bytes);
+        NAMES_BYTES + texts_bytes + self.place.fields.len() + 2 * self.fields.len()
+    }
+
     fn write_session(&self, mut out: impl Write) -> io::Result<()> {
         out.write_all(b"{\"id\":")?;
         to_json(&self.id, &mut out)?;

@@ -312,7 +312,9 @@ fn run_listing(args: Args, out: impl Write, err: impl Write) -> io::Result<u8> {
                     let scan_cache = job.marker.cache.as_deref();
                     match Difference::to(have, scan_cache, &mut stdin, &mut out) {
                         Ok(listed) => difference = Some(listed),
-                        Err(HaveError::Invalid(message)) => return refuse_after_hello(out, message),
+                        Err(HaveError::Invalid(message)) => {
+                            return refuse_after_hello(out, message);
+                        }
                         Err(HaveError::Write(error)) => return Err(error.into()),
                     }
                 }

@@ -33,7 +33,7 @@ struct KeptLines<'a> {
 
 /// The difference of a listing to what its caller has.
 #[derive(Debug)]
-pub(crate) struct Difference {
+pub struct Difference {
     have: Have,
     /// The lines that the caller has, without those of sessions that were read.
     left: HaveLines,
@@ -47,7 +47,7 @@ pub(crate) struct Difference {
 
 /// Why a difference cannot be listed.
 #[derive(Debug)]
-pub(crate) enum HaveError {
+pub enum HaveError {
     /// The request is invalid. Holds the message for people.
     Invalid(String),
     /// The output failed.
@@ -62,7 +62,7 @@ impl Difference {
     ///
     /// Returns an error if the lines are invalid, if standard input ends before them, or if `out`
     /// fails.
-    pub(crate) fn to<W: Write>(
+    pub fn to<W: Write>(
         have: Have,
         scan_cache: Option<&Path>,
         stdin: &mut impl BufRead,
@@ -92,7 +92,8 @@ impl Difference {
     }
 
     /// Takes the line of a session that was read. Returns true if the caller has it.
-    pub(super) fn has_line(&mut self, id: &SessionId, line: &[u8]) -> bool {
+    #[must_use]
+    pub fn has_line(&mut self, id: &SessionId, line: &[u8]) -> bool {
         let id = self.have.key.hash(id.as_str().as_bytes());
         let line = self.have.key.hash(line);
         self.set = self.set.with(line);
@@ -106,12 +107,13 @@ impl Difference {
     }
 
     /// Returns the hashes of the ids of the sessions that the caller has and that were not read.
-    pub(super) fn gone(&self) -> impl Iterator<Item = LineHash> {
+    pub fn gone(&self) -> impl Iterator<Item = LineHash> {
         self.left.keys().copied()
     }
 
     /// Returns the counts of the `end`, given the number of lines sent.
-    pub(super) fn counts(&self, sent: u64) -> DifferenceCounts {
+    #[must_use]
+    pub fn counts(&self, sent: u64) -> DifferenceCounts {
         DifferenceCounts {
             same: self.same,
             sent,
@@ -125,7 +127,7 @@ impl Difference {
     /// # Errors
     ///
     /// Returns an error if the file cannot be written. The caller is then asked for its lines.
-    pub(super) fn save(&self) -> io::Result<()> {
+    pub fn save(&self) -> io::Result<()> {
         let Some(path) = self.kept_at.as_deref() else {
             return Ok(());
         };

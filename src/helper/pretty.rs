@@ -91,6 +91,7 @@ mod tests {
     #[test]
     fn summary_names_missing_parts() {
         let mut end = End {
+            difference: None,
             sessions: 3,
             database: DatabaseState::Ready,
             tables: Vec::new(),

@@ -50,8 +50,8 @@ pub fn lists_archived(source_count: usize) -> bool {
 }
 
 /// Returns the rows of a listing for the index. Searches for their projects until `until` at
-/// most. If the listing is a difference to the rows of `known`, the result has those of them
-/// whose projects are others now.
+/// most. If the listing is a difference to the rows of `known`, the result also has those of
+/// them whose projects are others now; without `known` these are not looked for.
 #[must_use]
 pub fn listed(
     listing: Listing,
@@ -77,9 +77,8 @@ pub fn listed(
         projects.set(row);
     }
     let listed: HashSet<_> = rows.iter().map(Row::id).collect();
-    let is_left = |row: &&Row| {
-        !listed.contains(row.id()) && difference.gone.binary_search(row.id()).is_err()
-    };
+    let is_left =
+        |row: &&Row| !listed.contains(row.id()) && difference.gone.binary_search(row.id()).is_err();
     let moved = known.rows.values().filter(|row| projects.have_moved(row));
     let moved: Vec<_> = moved.filter(is_left).cloned().collect();
     rows.extend(moved.into_iter().map(|mut row| {
@@ -97,11 +96,7 @@ pub fn listed(
 struct ProjectsOfPlaces(HashMap<*const RowPlace, (Option<Arc<str>>, bool)>);
 
 impl ProjectsOfPlaces {
-    fn find<'a>(
-        rows: impl Iterator<Item = &'a Row>,
-        projects: &Projects,
-        until: Instant,
-    ) -> Self {
+    fn find<'a>(rows: impl Iterator<Item = &'a Row>, projects: &Projects, until: Instant) -> Self {
         let mut seen = HashSet::new();
         let places: Vec<_> = rows.filter(|row| seen.insert(row.place_key())).collect();
         projects.resolve(places.iter().map(|row| row.place()), until);

@@ -65,7 +65,12 @@ struct Differences {
     can_be_sent: bool,
     /// How many answers in a row broke a rule.
     refused: u32,
+    /// When the projects of all sessions were last looked for.
+    projects_found: Option<Instant>,
 }
+
+/// How often the projects of sessions are looked for that did not change.
+const PROJECTS_INTERVAL: Duration = Duration::from_secs(15);
 
 /// After this many invalid answers in a row, everything is asked for: another program stands for
 /// the helper, or something on the way changes what it writes.
@@ -217,6 +222,12 @@ impl SourceTask {
         // was written since.
         let is_finished = self.scan.is_none_or(|scan| scan.is_finished());
         let is_refresh = !self.running.is_empty();
+        let last_found = self.differences.projects_found;
+        let has_recent_projects =
+            !is_refresh && last_found.is_some_and(|found| found.elapsed() < PROJECTS_INTERVAL);
+        if !has_recent_projects {
+            self.differences.projects_found = Some(Instant::now());
+        }
         let listed = self.stamps.listed.filter(|_| is_refresh && is_finished);
         // A refresh must read the database that the path leads to now.
         let watch = self.watch.as_ref().filter(|_| is_refresh);
@@ -242,7 +253,7 @@ impl SourceTask {
                     _ => {
                         let (outcome, reason) = list_or_ask_for_all(&*lister, &request);
                         refused = reason;
-                        let known = request.base();
+                        let known = request.base().filter(|_| !has_recent_projects);
                         result_of(outcome, known, &source, &projects, until)
                     }
                 };

@@ -105,7 +105,10 @@ impl DifferenceContent {
             ids.collect()
         });
         let Some(id) = ids.get(&session) else {
-            return Err(invalid(at, "a session is gone that the caller does not have"));
+            return Err(invalid(
+                at,
+                "a session is gone that the caller does not have",
+            ));
         };
         if is_sent(id) {
             return Err(invalid(at, "a session is gone that was sent"));
@@ -125,7 +128,9 @@ impl DifferenceContent {
                 self.want = Want::Asked;
                 Ok(())
             }
-            Want::Sent | Want::Asked => Err(invalid(at, "the set was sent already, or is too late")),
+            Want::Sent | Want::Asked => {
+                Err(invalid(at, "the set was sent already, or is too late"))
+            }
         }
     }
 

@@ -138,12 +138,7 @@ impl Content for ListingContent {
         self.difference.as_mut()?.take_wanted()
     }
 
-    fn take(
-        &mut self,
-        line: Message,
-        bytes: &[u8],
-        at: usize,
-    ) -> Result<LineKind<End>, Violation> {
+    fn take(&mut self, line: Message, bytes: &[u8], at: usize) -> Result<LineKind<End>, Violation> {
         match line {
             Message::Hello(_) => Ok(LineKind::Hello),
             Message::Session(session) => self.session(&session, bytes, at),

@@ -37,8 +37,8 @@ pub struct Hello {
     pub protocol: u32,
     /// The helper's version.
     pub lister: String,
-    /// The newest protocol that the helper speaks if it is asked to. Helpers before 0.3 do not
-    /// say it and speak protocol 1 only.
+    /// The newest protocol that the helper speaks if it is asked to. An older helper does not
+    /// say it and speaks protocol 1 only.
     #[serde(default = "first_protocol")]
     pub up_to: u32,
 }
