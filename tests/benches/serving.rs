@@ -212,21 +212,18 @@ fn processor_time(pid: u32) -> Option<Duration> {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: each call writes to the one place that is given to it, which lives longer.
-    // SAFETY: each call writes to the one place that is given to it, which lives longer.
     #[expect(
         unsafe_code,
         reason = "neither std nor rustix has another process's clock"
     )]
-    unsafe {
-        if libc::clock_getcpuclockid(pid.cast_signed(), &raw mut clock) != 0
-            || libc::clock_gettime(clock, &raw mut time) != 0
-        {
-            return None;
-        }
-    }
+    let is_known =
+        // SAFETY: each call writes to the one place that is given to it, which lives longer.
+        unsafe {
+            libc::clock_getcpuclockid(pid.cast_signed(), &raw mut clock) == 0
+                && libc::clock_gettime(clock, &raw mut time) == 0
+        };
     let (seconds, nanoseconds) = (time.tv_sec.cast_unsigned(), time.tv_nsec.cast_unsigned());
-    Some(Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds))
+    is_known.then(|| Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds))
 }
 
 #[cfg(not(target_os = "linux"))]
