@@ -31,6 +31,12 @@ pub(crate) fn machine_kind() -> String {
     format!("{cores} cores {model}, {system} {processor}")
 }
 
+/// How many processes ran or wanted to, on average of the last minute, where the system tells.
+pub(crate) fn load() -> Option<f64> {
+    let load = fs::read_to_string("/proc/loadavg").ok()?;
+    load.split(' ').next()?.parse().ok()
+}
+
 fn first_value(path: &str, key: &str) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     let line = text.lines().find(|line| line.starts_with(key))?;
@@ -41,16 +47,12 @@ fn first_value(path: &str, key: &str) -> Option<String> {
 pub(crate) fn machine() {
     let cores = thread::available_parallelism().map_or(0, usize::from);
     let memory = first_value("/proc/meminfo", "MemAvailable").unwrap_or_default();
-    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load();
     println!(
         "machine    {}, {memory} available, load {}",
         machine_kind(),
-        load.split(' ').next().unwrap_or("unknown")
+        load.map_or("unknown".to_owned(), |load| load.to_string())
     );
-    let load = load
-        .split(' ')
-        .next()
-        .and_then(|load| load.parse::<f64>().ok());
     if load.is_some_and(|load| load > cores as f64 / 4.0) {
         println!(
             "           BUSY: times are too long, the helper's most, which gives way to others; \

@@ -119,6 +119,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let extent = Extent::of(args);
     let directory = measure::directory(args.keep.as_deref());
     report::machine();
+    let load = format!("load {} before", report::load().unwrap_or(f64::NAN));
     if args.quick {
         println!("QUICK      small databases, few rounds: the figures mean nothing");
     }
@@ -131,7 +132,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     println!("\n{text}");
     let now = jiff::Timestamp::now().to_string();
     let today = now.split('T').next().unwrap_or_default();
-    let measured = format!("{today}, {}", report::machine_kind());
+    let measured = format!("{today}, {}, {load}", report::machine_kind());
     let picture = plot::draw(&panels(&sessions, &bytes, &sources), &measured)?;
     let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/guide");
     let at = match args.guide {
@@ -153,7 +154,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 fn with_table(page: &str, table: &str) -> Result<String> {
     const BEGIN: &str = "\n```text\n";
     let (before, rest) = page.split_once(BEGIN).context("the page has no block")?;
-    let (_, after) = rest.split_once("\n```").context("the block has no end")?;
+    let (_, after) = rest.split_once("```").context("the block has no end")?;
     Ok(format!("{before}{BEGIN}{}\n```{after}", table.trim_end()))
 }
 

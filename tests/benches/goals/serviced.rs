@@ -1,10 +1,11 @@
 //! A service with many sessions: what a listing costs when one of them changed, and `list` with
 //! and without that service.
 
+use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
@@ -31,11 +32,12 @@ pub(super) struct OneChanged {
     pub(super) helper: Duration,
     /// The processor time of the main process for each listing.
     pub(super) main: Option<Duration>,
-    /// Bytes that each listing got from its helper, without the first and the last line.
+    /// Bytes that a helper sent for each listing.
     pub(super) bytes: u64,
-    /// The length of a session's line, and of the first and last line of a listing together.
+    /// The same where nothing has changed.
+    pub(super) bytes_unchanged: u64,
+    /// The length of the longest line of a session.
     pub(super) line: u64,
-    pub(super) around: u64,
 }
 
 pub(super) fn one_changed(many: &Database, changes: u64) -> Result<OneChanged> {
@@ -64,8 +66,7 @@ pub(super) fn one_changed(many: &Database, changes: u64) -> Result<OneChanged> {
         listings >= changes / 2,
         "{listings} listings of {changes} changes"
     );
-    let (around, line) = lengths(&database.path)?;
-    let bytes = (after.bytes - before.bytes) / listings;
+    let bytes_unchanged = bytes_unchanged(&mut serving, &database.path)?;
     let divisor = u32::try_from(listings)?;
     Ok(OneChanged {
         sessions: sessions.len(),
@@ -75,9 +76,9 @@ pub(super) fn one_changed(many: &Database, changes: u64) -> Result<OneChanged> {
         main: main_after
             .zip(main_before)
             .map(|(after, before)| (after - before) / divisor),
-        bytes: bytes.saturating_sub(around),
-        line,
-        around,
+        bytes: (after.bytes - before.bytes) / listings,
+        bytes_unchanged,
+        line: longest_line(&database.path)?,
     })
 }
 
@@ -97,17 +98,30 @@ impl Counts {
     }
 }
 
-/// The bytes of the first and last line of a listing, and those of its longest other line.
-fn lengths(db: &Path) -> Result<(u64, u64)> {
+/// The bytes that a helper sends for a listing in which nothing has changed.
+fn bytes_unchanged(serving: &mut Serving, db: &Path) -> Result<u64> {
+    const TIMES: usize = 3;
+    let before = Counts::of(&serving.status()?)?;
+    for _ in 0..TIMES {
+        // Else the service knows that there is nothing to list.
+        File::options()
+            .append(true)
+            .open(db)?
+            .set_modified(SystemTime::now())?;
+        serving.refresh()?;
+    }
+    let after = Counts::of(&serving.status()?)?;
+    ensure!(after.listings > before.listings, "no listing ran");
+    Ok((after.bytes - before.bytes) / (after.listings - before.listings))
+}
+
+/// The bytes of the longest line of a session.
+fn longest_line(db: &Path) -> Result<u64> {
     let (_, output) = measure::run(db, &["--no-marker"])?;
-    let lines: Vec<u64> = output
-        .split_inclusive(|byte| *byte == b'\n')
-        .map(|line| line.len() as u64)
-        .collect();
-    let [first, sessions @ .., last] = &*lines else {
-        anyhow::bail!("a listing of {} lines", lines.len());
-    };
-    Ok((first + last, *sessions.iter().max().context("no session")?))
+    let lines = output.split_inclusive(|byte| *byte == b'\n');
+    let sessions = lines.filter(|line| line.starts_with(br#"{"type":"session""#));
+    let longest = sessions.map(<[u8]>::len).max().context("no session")?;
+    Ok(longest as u64)
 }
 
 /// `opencode-sessions list` with a service that knows the answer, and without.
