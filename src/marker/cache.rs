@@ -55,16 +55,16 @@ pub(super) enum ScanCache {
 }
 
 impl ScanCache {
-    /// Reads the cache file. Returns `None` if it is not a valid cache of this version,
-    /// for whatever reason.
-    pub(super) fn load(path: &Path) -> Option<Self> {
+    /// Reads the cache file. Returns the cache and the bytes of the file, or `None` if it
+    /// is not a valid cache of this version, for whatever reason.
+    pub(super) fn load(path: &Path) -> Option<(Self, Vec<u8>)> {
         let bytes = files::load(path, codec::HEADER_BYTES + codec::MAX_BODY_BYTES).ok()??;
-        codec::decode(FORMAT, &bytes).ok()
+        Some((codec::decode(FORMAT, &bytes).ok()?, bytes))
     }
 
-    /// Replaces the cache file.
-    pub(super) fn save(&self, path: &Path) -> std::io::Result<()> {
-        files::save_unsynced(path, &codec::encode(FORMAT, self)?)
+    /// Returns the bytes of the cache file.
+    pub(super) fn encode(&self) -> std::io::Result<Vec<u8>> {
+        codec::encode(FORMAT, self)
     }
 }
 

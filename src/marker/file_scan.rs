@@ -63,7 +63,8 @@ impl Candidates {
         }
     }
 
-    fn merge(&mut self, other: Self) {
+    /// Adds those of `other`.
+    pub(super) fn merge(&mut self, other: Self) {
         self.rowids.extend(other.rowids);
         self.overflow.extend(other.overflow);
     }

@@ -25,9 +25,8 @@ use std::time::{Duration, Instant};
 use super::cache::{CacheKey, Phase, ScanCache, ScanState, SqlState};
 use super::confirm::Confirmer;
 use super::content_tables;
-use super::file_scan::{Candidates, FileScan};
-use super::free_pages::FreePages;
-use super::overflow::OverflowLinks;
+use super::file_scan::FileScan;
+use super::log_pages::LogPages;
 use super::page::Layout;
 use super::record::{MarkerMatch, RecordSearch};
 use super::scanner::{Rowids, Scanner, SnapshotView};
@@ -257,10 +256,7 @@ fn read_log(
     let from = state.position();
     // Auto-vacuum moves pages without writing the pages of the rows that own them.
     let may_resolve = !view.auto_vacuum && state.is_between_transactions();
-    let mut parts: [(Candidates, OverflowLinks); 3] = Default::default();
-    let (mut owners, mut unowned) = (BTreeSet::new(), state.unowned_pages().clone());
-    let mut free = FreePages::default();
-    let mut bytes = 0;
+    let mut pages = LogPages::new(layout, &scanner.halves, state.unowned_pages().clone());
     if state.is_broken_by_restart(end) {
         let reason =
             "the log was restarted after the last scan had passed frames without a checksum";
@@ -277,58 +273,25 @@ fn read_log(
                 "the log is missing or cannot be opened",
             )));
         };
-        let halves = &scanner.halves;
-        let each = |part, number, image: &[u8]| {
-            bytes += image.len() as u64;
-            let is_candidate =
-                |(candidates, _): &(Candidates, _)| candidates.overflow.contains(&number);
-            let is_wanted = unowned.contains(&number) || parts.iter().any(is_candidate);
-            free.add_frame(part, layout, number, image, is_wanted);
-            let (candidates, links) = &mut parts[part as usize];
-            if halves.is_any_in(image) {
-                candidates.add_page(layout, number, image);
-            }
-            links.add_page(layout, number, image);
-            if links.is_full() {
-                links.trace_owners(&mut unowned, &mut owners);
-                links.clear();
-            }
-        };
-        match Log::new(&file, layout.page_size).read(from, end, each, || scanner.is_budget_spent())
-        {
+        let mut log = Log::new(&file, layout.page_size);
+        match log.read(
+            from,
+            end,
+            |step| pages.add(step),
+            || scanner.is_budget_spent(),
+        ) {
             Ok(Ok(done)) => read = done,
             Ok(Err(gap)) => return Ok(Err(gap)),
             Err(_) => return Ok(Err(LogGap::permanent("cannot read the log"))),
         }
     }
+    let mut found = pages.finish(may_resolve && read.to == end);
     scanner.frames_read += read.frames;
-    scanner.bytes_read += bytes;
-
-    // A chain of links can pass through several parts.
-    loop {
-        let before = unowned.len();
-        for (_, links) in &mut parts {
-            links.trace_owners(&mut unowned, &mut owners);
-        }
-        if unowned.len() == before {
-            break;
-        }
-    }
-    for (mut candidates, mut links) in parts {
-        // A row whose leaf is not in the part has owned its overflow pages all along, and
-        // in a part in which all transactions are committed, no other row's chain leads
-        // to them. (The last transaction of a generation may not be committed; its frames
-        // then mean nothing.) A part that was not read to its end can be cut within a
-        // transaction.
-        if may_resolve && read.to == end {
-            links.resolve(&mut candidates.overflow, &mut owners);
-        }
-        rows.append(&mut candidates.rowids);
-        unowned.append(&mut candidates.overflow);
-    }
-    rows.append(&mut owners);
+    scanner.bytes_read += found.bytes;
+    rows.append(&mut found.rows);
+    let mut unowned = found.unowned;
     if read.to == end {
-        let free = free.select(&unowned);
+        let free = found.free.select(&unowned);
         unowned = state.remove_free_pages(unowned, &free);
     }
     if state.record_log_read(read, end, unowned, file_pages) {

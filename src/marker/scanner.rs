@@ -37,6 +37,8 @@ pub(super) struct Scanner<'a, 'o> {
     pub(super) bytes_read: u64,
     pub(super) has_read_pages: bool,
     pub(super) full_scan_reason: Option<&'static str>,
+    /// The bytes of the cache file that the scan began with.
+    pub(super) loaded_cache: Option<Vec<u8>>,
 }
 
 /// A snapshot, and the facts that decide how it can be read past SQLite.
@@ -87,6 +89,7 @@ impl<'a, 'o> Scanner<'a, 'o> {
             bytes_read: 0,
             has_read_pages: false,
             full_scan_reason: None,
+            loaded_cache: None,
         }
     }
 

@@ -18,3 +18,4 @@ mod remembered;
 mod scan;
 mod support;
 mod wal;
+mod work;

@@ -439,7 +439,7 @@ fn cache_format_is_pinned() {
             encoded, sample,
             "{name}: a changed type needs a new version"
         );
-        assert_eq!(ScanCache::load(&path), Some(value), "{name}");
+        assert_eq!(ScanCache::load(&path), Some((value, sample)), "{name}");
     }
     // A cache of the previous version counts as missing.
     assert_eq!(ScanCache::load(&directory.join("cache-1.bin")), None);
