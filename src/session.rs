@@ -47,6 +47,12 @@ impl SessionId {
     /// Returns an error if the text is empty, too long, or contains a control character.
     pub fn new(id: impl Into<String>) -> Result<Self, InvalidId> {
         let id = id.into();
+        Self::check(&id)?;
+        Ok(Self(id.into()))
+    }
+
+    /// Returns an error if the text is not a valid id.
+    pub(crate) fn check(id: &str) -> Result<(), InvalidId> {
         if id.is_empty() {
             Err(InvalidId::Empty)
         } else if id.len() > Self::MAX_BYTES {
@@ -54,7 +60,7 @@ impl SessionId {
         } else if id.chars().any(char::is_control) {
             Err(InvalidId::Control)
         } else {
-            Ok(Self(id.into()))
+            Ok(())
         }
     }
 

@@ -13,7 +13,6 @@ use bincode::{BorrowDecode, Encode};
 use crate::codec::{self, FileFormat};
 use crate::files;
 use crate::line_hash::{LineHash, SetHash};
-use crate::session::SessionId;
 use crate::wire::{
     DifferenceCounts, HAVE_BYTES, Have, HaveLines, WriteError, Writer, decode_set, limits,
 };
@@ -93,8 +92,8 @@ impl Difference {
 
     /// Takes the line of a session that was read. Returns true if the caller has it.
     #[must_use]
-    pub fn has_line(&mut self, id: &SessionId, line: &[u8]) -> bool {
-        let id = self.have.key.hash(id.as_str().as_bytes());
+    pub fn has_line(&mut self, id: &str, line: &[u8]) -> bool {
+        let id = self.have.key.hash(id.as_bytes());
         let line = self.have.key.hash(line);
         self.set = self.set.with(line);
         if self.kept_at.is_some() {

@@ -223,7 +223,7 @@ fn print_rows(
         job.first_prompt_limit,
         |session| -> Result<(), StoreError> {
             sessions += 1;
-            marked += u64::from(found.marked_sessions.is_marked(&session.id) == Some(true));
+            marked += u64::from(found.marked_sessions.is_marked(session.id) == Some(true));
             Ok(())
         },
     )?;

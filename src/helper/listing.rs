@@ -211,11 +211,11 @@ fn send_rows<W: Write>(
         });
     };
     let mut listed = query.run(&snapshot, job.first_prompt_limit, |mut session| {
-        session.marked = marked_sessions.is_marked(&session.id);
+        session.marked = marked_sessions.is_marked(session.id);
         let written = match &mut difference {
             Some(difference) => {
-                let id = session.id.clone();
-                out.session_unless(session, |line| difference.has_line(&id, line))
+                let id = session.id;
+                out.session_unless(session, |line| difference.has_line(id, line))
             }
             None => out.session(session),
         };

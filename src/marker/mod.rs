@@ -49,7 +49,6 @@ use std::collections::{BTreeSet, HashSet};
 use rusqlite::Connection;
 
 use crate::marker_text::MarkerText;
-use crate::session::SessionId;
 use crate::store::{CONTENT_TABLES, SESSION_TABLES, Schema, StoreError, Table};
 
 pub use needle::Needle;
@@ -74,14 +73,14 @@ pub enum MarkedSessions {
 impl MarkedSessions {
     /// Returns whether this session is marked, or `None` if this is unknown.
     #[must_use]
-    pub fn is_marked(&self, id: &SessionId) -> Option<bool> {
+    pub fn is_marked(&self, id: &str) -> Option<bool> {
         match self {
             Self::NotRequested => None,
             Self::Known {
                 marked,
                 is_complete,
             } => {
-                let is_marked = marked.contains(id.as_str());
+                let is_marked = marked.contains(id);
                 (is_marked || *is_complete).then_some(is_marked)
             }
         }

@@ -51,25 +51,30 @@ impl Drop for CellLimit<'_> {
 /// which selects the size of each cell.
 #[derive(Debug)]
 pub(crate) struct RowById<'c> {
-    conn: &'c Connection,
-    row: Statement<'c>,
-    large_sql: String,
-    large_row: Option<Statement<'c>>,
+    row: LazyStatement<'c>,
+    large_row: LazyStatement<'c>,
 }
 
 impl<'c> RowById<'c> {
-    /// Prepares these statements. Each has the rowid as its only parameter.
+    /// Prepares the first of these statements. The second is prepared when it is needed. Each
+    /// has the rowid as its only parameter.
     pub(crate) fn new(
         conn: &'c Connection,
         sql: &str,
         large_sql: String,
     ) -> rusqlite::Result<Self> {
         Ok(Self {
-            conn,
-            row: conn.prepare(sql)?,
-            large_sql,
-            large_row: None,
+            row: LazyStatement::prepared(conn, sql.to_owned(), conn.prepare(sql)?),
+            large_row: LazyStatement::new(conn, large_sql),
         })
+    }
+
+    /// As [`new`](Self::new), but the first statement is prepared when it is needed, too.
+    pub(crate) fn lazy(conn: &'c Connection, sql: String, large_sql: String) -> Self {
+        Self {
+            row: LazyStatement::new(conn, sql),
+            large_row: LazyStatement::new(conn, large_sql),
+        }
     }
 
     /// Reads a row with `read`, which also receives the statement that the row came from.
@@ -80,30 +85,64 @@ impl<'c> RowById<'c> {
         limit: &CellLimit<'_>,
         read: impl FnOnce(RowFormat, &Row<'_>) -> Result<T, E>,
     ) -> Result<Option<T>, E> {
-        let mut rows = self.row.query([rowid])?;
+        let mut rows = self.row.get(limit)?.query([rowid])?;
         match rows.next() {
             Ok(row) => return row.map(|row| read(RowFormat::Plain, row)).transpose(),
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::TooBig) => {}
+            Err(error) if is_too_big(&error) => {}
             Err(error) => return Err(error.into()),
         }
         drop(rows);
-        let Self {
-            conn,
-            large_sql,
-            large_row,
-            ..
-        } = self;
+        let large_row = self.large_row.get(limit)?;
         limit.run_unlimited(|| {
-            let large_row = match large_row {
-                Some(statement) => statement,
-                // Preparing can exceed the limit too, because of a large default of a
-                // column.
-                none => none.insert(conn.prepare(large_sql)?),
-            };
             let mut rows = large_row.query([rowid])?;
             let row = rows.next()?;
             row.map(|row| read(RowFormat::Large, row)).transpose()
         })
+    }
+}
+
+/// Returns true if a statement failed because of the limit.
+pub(crate) fn is_too_big(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::TooBig)
+}
+
+/// A statement that is prepared when it is needed.
+#[derive(Debug)]
+pub(crate) struct LazyStatement<'c> {
+    conn: &'c Connection,
+    sql: String,
+    prepared: Option<Statement<'c>>,
+}
+
+impl<'c> LazyStatement<'c> {
+    pub(crate) fn new(conn: &'c Connection, sql: String) -> Self {
+        Self {
+            conn,
+            sql,
+            prepared: None,
+        }
+    }
+
+    pub(crate) fn prepared(conn: &'c Connection, sql: String, prepared: Statement<'c>) -> Self {
+        Self {
+            conn,
+            sql,
+            prepared: Some(prepared),
+        }
+    }
+
+    /// Returns the statement. Preparing can exceed the limit too, because of a large default of
+    /// a column.
+    pub(crate) fn get(&mut self, limit: &CellLimit<'_>) -> rusqlite::Result<&mut Statement<'c>> {
+        let Self {
+            conn,
+            sql,
+            prepared,
+        } = self;
+        match prepared {
+            Some(statement) => Ok(statement),
+            none => Ok(none.insert(limit.run_unlimited(|| conn.prepare(sql))?)),
+        }
     }
 }
 

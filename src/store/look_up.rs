@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Statement};
 
 use super::row::{RowQuery, non_blank_text_expr, parse_id, time_updated_expr, to_millis};
 use super::schema::Schema;
-use super::sessions::{SessionLoader, SessionQuery};
+use super::sessions::{Prepare, SessionLoader, SessionQuery};
 use super::{StoreError, quote_identifier};
 use crate::session::{Millis, Session, SessionId};
 use crate::wire::Unresolved;
@@ -103,7 +103,7 @@ impl<'a> Finder<'a> {
         let by_id = query.by_id_sql.iter().map(|sql| conn.prepare(sql));
         Ok(Self {
             by_id: by_id.collect::<Result<_, _>>()?,
-            loader: SessionLoader::new(conn, &query.sessions, prompt_limit)?,
+            loader: SessionLoader::new(conn, &query.sessions, prompt_limit, Prepare::Now)?,
             roots: HashMap::new(),
         })
     }
@@ -118,9 +118,8 @@ impl<'a> Finder<'a> {
         let Some(location) = self.locate(id)? else {
             return Ok(None);
         };
-        let loaded = self.loader.load(location.table, location.rowid)?;
+        let session = self.loader.session(location.table, location.rowid)?;
         // A column with a case-insensitive collation finds other ids too.
-        let session = loaded.map(|(session, _)| session);
         Ok(session.filter(|session| session.id == *id))
     }
 
@@ -196,7 +195,9 @@ fn read_location(table: usize, row: &Row<'_>) -> rusqlite::Result<RowLocation> {
         updated: to_millis(row.get_ref(1)?),
         parent: match row.get_ref(2)? {
             ValueRef::Null => Parent::None,
-            other => parse_id(other).map_or(Parent::Invalid, Parent::Id),
+            other => parse_id(other)
+                .and_then(|id| SessionId::new(id).ok())
+                .map_or(Parent::Invalid, Parent::Id),
         },
     })
 }

@@ -22,7 +22,6 @@ use serde::{Deserialize, Deserializer};
 use super::content::{CONTENT_TABLES, ContentColumn};
 use super::row::MAX_LOADED_BYTES;
 use super::{Schema, Table, quote_identifier};
-use crate::session::SessionId;
 use crate::text::{cut, is_blank, one_line};
 
 /// How many messages of a session, and parts of a message, are read at most.
@@ -320,18 +319,14 @@ impl<'a> Prompts<'a> {
 
     /// Returns the start of a session's first prompt: one line that is not blank, of at
     /// most `limit` characters.
-    pub(super) fn find(
-        &mut self,
-        id: &SessionId,
-        limit: usize,
-    ) -> rusqlite::Result<Option<String>> {
+    pub(super) fn find(&mut self, id: &str, limit: usize) -> rusqlite::Result<Option<String>> {
         if let Some(messages) = &mut self.messages
             && let Some(found) = find_in_messages(messages, id, limit)?
         {
             return Ok(Some(found));
         }
         for input in &mut self.inputs {
-            let found = input.first(id.as_str(), |cell, _| {
+            let found = input.first(id, |cell, _| {
                 Ok(cell.text()?.and_then(|text| to_line(&text, limit)))
             })?;
             if found.is_some() {
@@ -345,10 +340,10 @@ impl<'a> Prompts<'a> {
 /// Returns the first text that the user wrote, of the messages with the role `user`.
 fn find_in_messages(
     [messages, parts]: &mut [ContentRows<'_>; 2],
-    id: &SessionId,
+    id: &str,
     limit: usize,
 ) -> rusqlite::Result<Option<String>> {
-    messages.first(id.as_str(), |message, row| {
+    messages.first(id, |message, row| {
         let data: Option<MessageData> = message.parse()?;
         let ValueRef::Text(id) = row.get_ref(3)? else {
             return Ok(None);

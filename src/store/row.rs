@@ -1,6 +1,7 @@
 //! The row of one session: every column that is shown, if its table has it. No large cell
 //! is loaded.
 
+use std::borrow::Cow;
 use std::io::Read;
 
 use rusqlite::types::ValueRef;
@@ -8,8 +9,9 @@ use rusqlite::{Connection, MAIN_DB, Row};
 
 use super::cell_limit::{CellLimit, RowById};
 use super::quote_identifier;
+use super::row_buffer::{NewRow, RowBuffer};
 use super::schema::{Schema, Table};
-use crate::session::{Millis, Model, Session, SessionId, Store, Summary, Tokens, is_untitled};
+use crate::session::{Millis, SessionId, Store};
 use crate::text::cut;
 use crate::wire::limits;
 
@@ -20,8 +22,8 @@ pub(super) const MAX_LOADED_BYTES: i32 = 64 << 10;
 /// which is otherwise not a valid value.
 const LARGE_TEXT: &str = "opencode-lister: a large text";
 
-/// The text columns of a session, in the order in which [`RowQuery::row`] selects them.
-const TEXT_COLUMNS: [&str; 13] = [
+/// The text columns of a session, in the order in which they are selected.
+pub(super) const TEXT_COLUMNS: [&str; 13] = [
     "id",
     "directory",
     "project_id",
@@ -37,8 +39,8 @@ const TEXT_COLUMNS: [&str; 13] = [
     "fork_session_id",
 ];
 
-/// The number columns of a session, in the order in which [`RowQuery::row`] selects them.
-const NUMBER_COLUMNS: [&str; 16] = [
+/// The number columns of a session, in the order in which they are selected.
+pub(super) const NUMBER_COLUMNS: [&str; 16] = [
     "time_created",
     "time_updated",
     "time_archived",
@@ -78,44 +80,46 @@ impl<'a> RowQuery<'a> {
         rowid: &'static str,
     ) -> Self {
         let name = quote_identifier(&table.name);
-        let row = |text: fn(&str, &str) -> String, number: fn(&str) -> String| {
-            let or_null = |column: &str, sql: String| {
-                if table.has_column(column) {
-                    sql
-                } else {
-                    "NULL".to_owned()
-                }
-            };
-            let texts = TEXT_COLUMNS
-                .iter()
-                .map(|column| or_null(column, text("s", column)));
-            let numbers = NUMBER_COLUMNS
-                .iter()
-                .map(|column| or_null(column, number(column)));
-            let columns: Vec<_> = texts.chain(numbers).collect();
-            format!(
-                "SELECT {} FROM {name} AS s WHERE s.{rowid} = ?1",
-                columns.join(", ")
-            )
+        let row = |text: fn(&str) -> String, number: fn(&str) -> String| {
+            let columns = columns(table, text, number);
+            format!("SELECT {columns} FROM {name} AS s WHERE s.{rowid} = ?1")
         };
         Self {
             table,
             rowid,
             store,
             is_utf8: schema.is_utf8,
-            row: row(
-                |table, column| format!("{table}.{}", quote_identifier(column)),
-                |column| format!("s.{column}"),
-            ),
+            row: row(plain, plain),
             large_row: row(text_expr, number_expr),
         }
     }
+
+    /// Returns the columns of a row without a large cell, separated by commas.
+    pub(super) fn columns(&self) -> String {
+        columns(self.table, plain, plain)
+    }
+}
+
+fn plain(column: &str) -> String {
+    format!("s.{column}")
+}
+
+/// Returns the columns that [`read_row`] reads, separated by commas.
+fn columns(table: &Table, text: fn(&str) -> String, number: fn(&str) -> String) -> String {
+    let or_null = |column: &str, sql: String| match table.has_column(column) {
+        true => sql,
+        false => "NULL".to_owned(),
+    };
+    let texts = TEXT_COLUMNS.map(|column| or_null(column, text(column)));
+    let numbers = NUMBER_COLUMNS.map(|column| or_null(column, number(column)));
+    let columns: Vec<_> = texts.into_iter().chain(numbers).collect();
+    columns.join(", ")
 }
 
 /// Returns an SQL expression for a text column, which yields [`LARGE_TEXT`] for a large
 /// text without loading it.
-fn text_expr(table: &str, column: &str) -> String {
-    let column = format!("{table}.{}", quote_identifier(column));
+fn text_expr(column: &str) -> String {
+    let column = plain(column);
     format!(
         "CASE WHEN octet_length({column}) <= {MAX_LOADED_BYTES} THEN {column} \
          WHEN typeof({column}) = 'text' THEN CAST('{LARGE_TEXT}' AS BLOB) END"
@@ -163,7 +167,7 @@ pub(super) fn to_millis(value: ValueRef<'_>) -> Option<Millis> {
     to_integer(value).map(Millis)
 }
 
-fn to_integer(value: ValueRef<'_>) -> Option<i64> {
+pub(super) fn to_integer(value: ValueRef<'_>) -> Option<i64> {
     match value {
         ValueRef::Integer(value) => Some(value),
         #[expect(clippy::cast_possible_truncation, reason = "`as` clamps to the range")]
@@ -172,7 +176,7 @@ fn to_integer(value: ValueRef<'_>) -> Option<i64> {
     }
 }
 
-/// Reads the sessions of one table.
+/// Reads the sessions of one table by their rowids.
 pub(super) struct SessionRows<'a> {
     query: &'a RowQuery<'a>,
     conn: &'a Connection,
@@ -180,6 +184,7 @@ pub(super) struct SessionRows<'a> {
 }
 
 impl<'a> SessionRows<'a> {
+    /// Prepares the statement.
     pub(super) fn new(query: &'a RowQuery<'a>, conn: &'a Connection) -> rusqlite::Result<Self> {
         Ok(Self {
             query,
@@ -188,176 +193,110 @@ impl<'a> SessionRows<'a> {
         })
     }
 
-    /// Reads the session with this rowid, without `marked`, `worktree`, `first_prompt`
-    /// and `last_message_at`. Also returns how many of its texts were truncated. Returns
-    /// `None` if the row has no valid id. The limit must be [`MAX_LOADED_BYTES`].
+    /// As [`new`](Self::new), but the statement is prepared when it is needed.
+    pub(super) fn lazy(query: &'a RowQuery<'a>, conn: &'a Connection) -> Self {
+        Self {
+            query,
+            conn,
+            row: RowById::lazy(conn, query.row.clone(), query.large_row.clone()),
+        }
+    }
+
+    /// Adds the row with this rowid to `buffer`, without its optional parts. Returns its index,
+    /// or `None` if the row has no valid id. The limit must be [`MAX_LOADED_BYTES`].
     pub(super) fn read(
         &mut self,
         rowid: i64,
         limit: &CellLimit<'_>,
-    ) -> rusqlite::Result<Option<(Session, u64)>> {
-        let mut reader = RowReader {
-            query: self.query,
-            conn: self.conn,
-            rowid,
-            truncator: TextTruncator::default(),
-        };
-        let session = self.row.read(rowid, limit, |_, row| reader.read(row))?;
-        Ok(session
-            .flatten()
-            .map(|session| (session, reader.truncator.count)))
+        buffer: &mut RowBuffer,
+    ) -> rusqlite::Result<Option<usize>> {
+        let start = |column: &str| read_text_start(self.conn, self.query, rowid, column);
+        let row = self.row.read(rowid, limit, |_, row| {
+            let mut new = buffer.begin(self.query.store);
+            let is_session = read_row(row, 0, &mut new, start)?;
+            Ok::<_, rusqlite::Error>(is_session.then(|| new.finish()))
+        })?;
+        Ok(row.flatten())
     }
 }
 
-/// Reads one row into a session and counts the texts that it truncates.
-struct RowReader<'a> {
-    query: &'a RowQuery<'a>,
-    conn: &'a Connection,
-    rowid: i64,
-    truncator: TextTruncator,
-}
-
-impl RowReader<'_> {
-    /// Returns `None` if the row has no valid id.
-    fn read(&mut self, row: &Row<'_>) -> rusqlite::Result<Option<Session>> {
-        let Some(id) = parse_id(row.get_ref(0)?) else {
-            return Ok(None);
-        };
-        let title = self.text(row, 4)?;
-        let mut numbers = [ValueRef::Null; NUMBER_COLUMNS.len()];
-        for (index, number) in numbers.iter_mut().enumerate() {
-            *number = row.get_ref(TEXT_COLUMNS.len() + index)?;
-        }
-        let [created, updated, archived, cost, counts @ ..] = numbers;
-        let [
-            input,
-            output,
-            reasoning,
-            cache_read,
-            cache_write,
-            additions,
-            deletions,
-            files,
-            idle,
-            viewed,
-            compacting,
-            suspended,
-        ] = counts.map(to_integer);
-        let tokens = input.map(|input| Tokens {
-            input,
-            output: output.unwrap_or(0),
-            reasoning: reasoning.unwrap_or(0),
-            cache_read: cache_read.unwrap_or(0),
-            cache_write: cache_write.unwrap_or(0),
-        });
-        let summary = additions
-            .zip(deletions)
-            .map(|(additions, deletions)| Summary {
-                additions,
-                deletions,
-                files: files.unwrap_or(0),
-            });
-        Ok(Some(Session {
-            id,
-            directory: self.non_blank_text(row, 1)?,
-            worktree: None,
-            parent_id: self.non_blank_text(row, 3)?,
-            untitled: is_untitled(title.as_deref()),
-            title,
-            project_id: self.non_blank_text(row, 2)?,
-            first_prompt: None,
-            time_created: to_millis(created),
-            time_updated: to_millis(updated),
-            time_archived: non_zero_time(to_integer(archived)),
-            last_message_at: None,
-            marked: None,
-            store: self.query.store,
-            agent: self.non_blank_text(row, 5)?,
-            version: self.non_blank_text(row, 6)?,
-            slug: self.non_blank_text(row, 7)?,
-            share_url: self.non_blank_text(row, 8)?,
-            workspace_id: self.non_blank_text(row, 9)?,
-            model: self.parse_model(row.get_ref(10)?),
-            cost: match cost {
-                #[expect(clippy::cast_precision_loss, reason = "dollars are small numbers")]
-                ValueRef::Integer(cost) => Some(cost as f64),
-                ValueRef::Real(cost) => Some(cost).filter(|cost| cost.is_finite()),
-                _ => None,
-            },
-            tokens,
-            summary,
-            time_compacting: non_zero_time(compacting),
-            time_suspended: non_zero_time(suspended),
-            forked_from: self.non_blank_text(row, 12)?,
-            time_idle: non_zero_time(idle),
-            time_viewed: non_zero_time(viewed),
-            idle_outcome: self.non_blank_text(row, 11)?,
-        }))
+/// Adds the columns of a row, which begin with this one. Returns false if the row has no valid
+/// id. Of a text that is too large to be loaded, `start` returns the start.
+pub(super) fn read_row(
+    row: &Row<'_>,
+    first: usize,
+    new: &mut NewRow<'_>,
+    start: impl Fn(&str) -> Option<Vec<u8>>,
+) -> rusqlite::Result<bool> {
+    if !new.id(row.get_ref(first)?) {
+        return Ok(false);
     }
-
-    /// Reads a text in the form that the wire carries.
-    fn text(&mut self, row: &Row<'_>, column: usize) -> rusqlite::Result<Option<String>> {
-        Ok(match row.get_ref(column)? {
-            ValueRef::Text(bytes) => Some(self.truncator.truncate(bytes)),
-            ValueRef::Blob(bytes) if bytes == LARGE_TEXT.as_bytes() => {
-                let start = self.read_text_start(TEXT_COLUMNS[column]);
-                self.truncator.count += u64::from(start.is_none());
-                start.map(|start| self.truncator.truncate(&start))
+    for (index, name) in TEXT_COLUMNS.into_iter().enumerate().skip(1) {
+        let value = row.get_ref(first + index)?;
+        match (name, value) {
+            ("model", value) => add_model(value, new),
+            (_, ValueRef::Text(text)) => new.text(Some(text), name != "title"),
+            (_, ValueRef::Blob(bytes)) if bytes == LARGE_TEXT.as_bytes() => {
+                let start = start(name);
+                if start.is_none() {
+                    new.count_unreadable();
+                }
+                new.text(start.as_deref(), name != "title");
             }
-            _ => None,
-        })
-    }
-
-    /// Reads a text of a nullable column, in which a blank text means null.
-    fn non_blank_text(&mut self, row: &Row<'_>, column: usize) -> rusqlite::Result<Option<String>> {
-        let text = self.text(row, column)?;
-        Ok(text.filter(|text| !text.bytes().all(|byte| byte.is_ascii_whitespace())))
-    }
-
-    /// Reads the start of a large text. Returns `None` after any failure: the text is
-    /// then null and counts as truncated.
-    fn read_text_start(&self, column: &str) -> Option<Vec<u8>> {
-        if !self.query.is_utf8 {
-            return None;
+            _ => new.text(None, true),
         }
-        let table = self.query.table.name.as_str();
-        let cell = self
-            .conn
-            .blob_open(MAIN_DB, table, column, self.rowid, true)
-            .ok()?;
-        let mut start = Vec::with_capacity(2 * limits::TEXT);
-        cell.take(2 * limits::TEXT as u64)
-            .read_to_end(&mut start)
-            .ok()?;
-        Some(start)
     }
-
-    fn parse_model(&mut self, value: ValueRef<'_>) -> Option<Model> {
-        /// The model in the form that OpenCode stores.
-        #[derive(serde::Deserialize)]
-        struct StoredModel {
-            id: String,
-            #[serde(rename = "providerID")]
-            provider_id: String,
-            variant: Option<String>,
+    for (index, name) in NUMBER_COLUMNS.into_iter().enumerate() {
+        let value = row.get_ref(first + TEXT_COLUMNS.len() + index)?;
+        match name {
+            "cost" => new.cost(value),
+            _ => new.number(value),
         }
-        let ValueRef::Text(json) = value else {
-            return None;
-        };
-        let stored: StoredModel = serde_json::from_slice(json).ok()?;
-        Some(Model {
-            id: self.truncator.truncate(stored.id.as_bytes()),
-            provider_id: self.truncator.truncate(stored.provider_id.as_bytes()),
-            variant: stored
-                .variant
-                .map(|variant| self.truncator.truncate(variant.as_bytes())),
-        })
     }
+    Ok(true)
 }
 
-/// Converts a time of a nullable column, in which 0 means null.
-fn non_zero_time(value: Option<i64>) -> Option<Millis> {
-    value.filter(|value| *value != 0).map(Millis)
+/// Adds the three texts of a model.
+fn add_model(value: ValueRef<'_>, new: &mut NewRow<'_>) {
+    /// The model in the form that OpenCode stores.
+    #[derive(serde::Deserialize)]
+    struct StoredModel<'j> {
+        #[serde(borrow)]
+        id: Cow<'j, str>,
+        #[serde(borrow, rename = "providerID")]
+        provider_id: Cow<'j, str>,
+        #[serde(borrow)]
+        variant: Option<Cow<'j, str>>,
+    }
+    let stored: Option<StoredModel<'_>> = match value {
+        ValueRef::Text(json) => serde_json::from_slice(json).ok(),
+        _ => None,
+    };
+    let stored = stored.as_ref();
+    new.text(stored.map(|model| model.id.as_bytes()), false);
+    new.text(stored.map(|model| model.provider_id.as_bytes()), false);
+    let variant = stored.and_then(|model| model.variant.as_deref());
+    new.text(variant.map(str::as_bytes), false);
+}
+
+/// Reads the start of a large text. Returns `None` after any failure: the text is then null
+/// and counts as truncated.
+fn read_text_start(
+    conn: &Connection,
+    query: &RowQuery<'_>,
+    rowid: i64,
+    column: &str,
+) -> Option<Vec<u8>> {
+    if !query.is_utf8 {
+        return None;
+    }
+    let table = query.table.name.as_str();
+    let cell = conn.blob_open(MAIN_DB, table, column, rowid, true).ok()?;
+    let mut start = Vec::with_capacity(2 * limits::TEXT);
+    cell.take(2 * limits::TEXT as u64)
+        .read_to_end(&mut start)
+        .ok()?;
+    Some(start)
 }
 
 /// Converts texts to the form that the wire carries: UTF-8, at most 4 KiB.
@@ -379,11 +318,12 @@ impl TextTruncator {
     }
 }
 
-/// Reads a session id. Only a TEXT is an id; a number or a BLOB is not the id of an
-/// OpenCode session.
-pub(super) fn parse_id(value: ValueRef<'_>) -> Option<SessionId> {
+/// Reads a session id. Only a TEXT is an id; a number or a BLOB is not the id of an OpenCode
+/// session.
+pub(super) fn parse_id(value: ValueRef<'_>) -> Option<&str> {
     let ValueRef::Text(bytes) = value else {
         return None;
     };
-    SessionId::new(std::str::from_utf8(bytes).ok()?).ok()
+    let id = std::str::from_utf8(bytes).ok()?;
+    SessionId::check(id).ok().map(|()| id)
 }

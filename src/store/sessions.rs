@@ -2,6 +2,8 @@
 //! optional parts are the worktree of the project, the time of the newest message and,
 //! for a session without a title, the first prompt.
 
+use std::rc::Rc;
+
 use rusqlite::Connection;
 
 use super::activity::{NewestMessageTimes, newest_message_sql};
@@ -10,11 +12,12 @@ use super::degraded::DegradedParts;
 use super::deleted::DeletedSessions;
 use super::prompt::{PromptQuery, Prompts};
 use super::row::{MAX_LOADED_BYTES, RowQuery, SessionRows};
+use super::row_buffer::RowBuffer;
 use super::schema::Schema;
 use super::worktree::{WorktreeQuery, Worktrees};
 use super::{StoreError, quote_identifier};
 use crate::session::{Millis, Session, Store};
-use crate::wire::OptionalPart;
+use crate::wire::{OptionalPart, SessionLine};
 
 /// The session tables of OpenCode 1 and OpenCode 2. Of equally new rows the later table's
 /// wins.
@@ -24,7 +27,7 @@ pub(crate) const SESSION_TABLES: [(&str, Store); 2] =
 /// The SQL of sessions for one schema.
 #[derive(Debug, Clone)]
 pub(super) struct SessionQuery<'a> {
-    schema: &'a Schema,
+    pub(super) schema: &'a Schema,
     /// In the order of [`SESSION_TABLES`], without those that are missing.
     pub(super) tables: Vec<RowQuery<'a>>,
     newest_message: Vec<String>,
@@ -64,7 +67,7 @@ impl<'a> SessionQuery<'a> {
         Ok(Self {
             schema,
             tables,
-            newest_message: newest_message_sql(schema),
+            newest_message: newest_message_sql(schema, "?1"),
             prompts: PromptQuery::new(schema),
             worktrees: WorktreeQuery::new(schema),
         })
@@ -99,6 +102,14 @@ fn optional_parts(table: &str) -> &'static [OptionalPart] {
     }
 }
 
+/// When the statements are prepared that can also be prepared later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Prepare {
+    Now,
+    /// They are known to be valid.
+    WhenNeeded,
+}
+
 /// Reads sessions. While it exists, its connection loads no large cell.
 pub(super) struct SessionLoader<'a> {
     query: &'a SessionQuery<'a>,
@@ -109,7 +120,23 @@ pub(super) struct SessionLoader<'a> {
     prompt_limit: usize,
     deleted: Option<DeletedSessions<'a>>,
     pub(super) degraded: DegradedParts,
-    limit: CellLimit<'a>,
+    pub(super) limit: CellLimit<'a>,
+}
+
+/// The optional parts of a session that are not in its row.
+pub(super) struct SessionParts {
+    worktree: Option<Rc<str>>,
+    first_prompt: Option<String>,
+    /// How many texts were truncated.
+    pub(super) truncated: u64,
+}
+
+impl SessionParts {
+    /// Adds the parts to the session.
+    pub(super) fn add_to<'p>(&'p self, session: &mut SessionLine<'p>) {
+        session.worktree = self.worktree.as_deref();
+        session.first_prompt = self.first_prompt.as_deref();
+    }
 }
 
 impl<'a> SessionLoader<'a> {
@@ -118,11 +145,12 @@ impl<'a> SessionLoader<'a> {
         conn: &'a Connection,
         query: &'a SessionQuery<'a>,
         prompt_limit: usize,
+        prepare: Prepare,
     ) -> rusqlite::Result<Self> {
-        let rows = query
-            .tables
-            .iter()
-            .map(|table| SessionRows::new(table, conn));
+        let rows = query.tables.iter().map(|table| match prepare {
+            Prepare::Now => SessionRows::new(table, conn),
+            Prepare::WhenNeeded => Ok(SessionRows::lazy(table, conn)),
+        });
         let mut degraded = DegradedParts::default();
         for (table, reason) in &query.schema.unreadable {
             for part in optional_parts(table) {
@@ -132,13 +160,17 @@ impl<'a> SessionLoader<'a> {
         let worktrees = Worktrees::new(conn, &query.worktrees);
         let prompts = Prompts::new(conn, &query.prompts);
         let deleted = DeletedSessions::new(conn, query.schema);
+        let sql = &query.newest_message;
         Ok(Self {
             query,
             rows: rows.collect::<Result<_, _>>()?,
             worktrees: degraded
                 .ok_or_record(OptionalPart::Worktree, worktrees)
                 .unwrap_or_else(Worktrees::empty),
-            newest_messages: NewestMessageTimes::new(conn, &query.newest_message, &mut degraded),
+            newest_messages: match prepare {
+                Prepare::Now => NewestMessageTimes::new(conn, sql, &mut degraded),
+                Prepare::WhenNeeded => NewestMessageTimes::lazy(conn, sql),
+            },
             prompts: degraded
                 .ok_or_record(OptionalPart::FirstPrompt, prompts)
                 .unwrap_or_else(Prompts::empty),
@@ -151,36 +183,61 @@ impl<'a> SessionLoader<'a> {
         })
     }
 
-    /// Reads the session with this rowid from the table with this index, without
-    /// `marked`. Also returns how many of its texts were truncated. Returns `None` if the
-    /// row has no valid id.
-    pub(super) fn load(
+    /// Adds the row with this rowid of the table with this index to `buffer`. Returns its index,
+    /// or `None` if the row has no valid id.
+    pub(super) fn read_row(
         &mut self,
         table: usize,
         rowid: i64,
-    ) -> rusqlite::Result<Option<(Session, u64)>> {
-        let row = self.rows[table].read(rowid, &self.limit)?;
-        let Some((mut session, mut truncated)) = row else {
-            return Ok(None);
-        };
+        buffer: &mut RowBuffer,
+    ) -> rusqlite::Result<Option<usize>> {
+        self.rows[table].read(rowid, &self.limit, buffer)
+    }
+
+    /// Reads the optional parts of a session that are in no row of a session table. The time of
+    /// the newest message is added to `session` unless it is known.
+    pub(super) fn parts(&mut self, session: &mut SessionLine<'_>, newest: Newest) -> SessionParts {
         let degraded = &mut self.degraded;
-        if let Some(project) = &session.project_id {
+        let mut truncated = 0;
+        let worktree = session.project_id.and_then(|project| {
             let worktree = self.worktrees.find(project, &mut truncated);
-            session.worktree = degraded
-                .ok_or_record(OptionalPart::Worktree, worktree)
-                .flatten();
+            let worktree = degraded.ok_or_record(OptionalPart::Worktree, worktree);
+            worktree.flatten()
+        });
+        if newest == Newest::Unknown {
+            let found = self.newest_messages.find(session.id, &self.limit, degraded);
+            session.last_message_at = found;
         }
-        session.last_message_at = self.newest_messages.find(&session.id, degraded);
-        if session.untitled {
+        let first_prompt = session.untitled.then(|| {
             let prompts = &mut self.prompts;
             let prompt = self
                 .limit
-                .run_unlimited(|| prompts.find(&session.id, self.prompt_limit));
-            session.first_prompt = degraded
-                .ok_or_record(OptionalPart::FirstPrompt, prompt)
-                .flatten();
+                .run_unlimited(|| prompts.find(session.id, self.prompt_limit));
+            let prompt = degraded.ok_or_record(OptionalPart::FirstPrompt, prompt);
+            prompt.flatten()
+        });
+        SessionParts {
+            worktree,
+            first_prompt: first_prompt.flatten(),
+            truncated,
         }
-        Ok(Some((session, truncated)))
+    }
+
+    /// Reads the session with this rowid from the table with this index, without `marked`.
+    /// Returns `None` if the row has no valid id.
+    pub(super) fn session(
+        &mut self,
+        table: usize,
+        rowid: i64,
+    ) -> rusqlite::Result<Option<Session>> {
+        let mut buffer = RowBuffer::default();
+        let row = self.read_row(table, rowid, &mut buffer)?;
+        let Some((mut session, _)) = row.and_then(|row| buffer.get(row)) else {
+            return Ok(None);
+        };
+        let parts = self.parts(&mut session, Newest::Unknown);
+        parts.add_to(&mut session);
+        Ok(session.to_session().ok())
     }
 
     /// Returns true if the session was deleted, given its id and time of update in this
@@ -198,4 +255,11 @@ impl<'a> SessionLoader<'a> {
         }
         is_deleted.unwrap_or(false)
     }
+}
+
+/// Whether the time of the newest message was read with the row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Newest {
+    Known,
+    Unknown,
 }

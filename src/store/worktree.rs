@@ -2,6 +2,7 @@
 //! directory.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Statement};
@@ -18,7 +19,7 @@ const GLOBAL_PROJECT: &str = "global";
 const MAX_UNINDEXED_PROJECTS: u32 = 10_000;
 
 /// The worktree of a project, and how many texts were truncated for it.
-type CachedWorktree = (Option<String>, u64);
+type CachedWorktree = (Option<Rc<str>>, u64);
 
 /// The SQL of worktrees for one schema.
 #[derive(Debug, Clone)]
@@ -98,7 +99,7 @@ impl<'a> Worktrees<'a> {
         &mut self,
         project: &str,
         truncated: &mut u64,
-    ) -> Result<Option<String>, StoreError> {
+    ) -> Result<Option<Rc<str>>, StoreError> {
         if project == GLOBAL_PROJECT {
             return Ok(None);
         }
@@ -122,7 +123,7 @@ fn read_worktree(row: &rusqlite::Row<'_>) -> rusqlite::Result<CachedWorktree> {
             let mut truncator = TextTruncator::default();
             let text = truncator.truncate(bytes);
             let is_useful = !matches!(text.trim(), "" | "/");
-            (Some(text).filter(|_| is_useful), truncator.count)
+            (is_useful.then(|| text.into()), truncator.count)
         }
         // The worktree is too large to be loaded.
         ValueRef::Null if row.get(1)? => (None, 1),

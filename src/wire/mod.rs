@@ -40,6 +40,7 @@ mod look_up;
 mod message;
 mod parse;
 mod request;
+mod session_line;
 mod violation;
 mod write;
 
@@ -54,6 +55,7 @@ pub use message::{
     OptionalPart, Scan, ScanMode, Skipped, notes, other_tables_line,
 };
 pub use request::{Request, STDIN_ENDED};
+pub use session_line::{ModelLine, SessionLine};
 pub use violation::{Progress, Violation};
 pub use write::{WriteError, Writer};
 

@@ -4,11 +4,12 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::json::line;
+use crate::json::append_json;
 
-use super::{Answer, AnswersEnd, Degraded, End, Hello, HelperError, Message, PROTOCOL, limits};
+use super::{
+    Answer, AnswersEnd, Degraded, End, Hello, HelperError, Message, PROTOCOL, SessionLine, limits,
+};
 use crate::line_hash::LineHash;
-use crate::session::Session;
 use crate::text;
 
 /// Writes one listing or look-up, line by line, within the limits of the wire. A
@@ -25,6 +26,8 @@ pub struct Writer<W> {
     /// How many sessions were left out, because the caller has their lines.
     left_out: usize,
     bytes: usize,
+    /// The line that is being written.
+    line: Vec<u8>,
 }
 
 /// Why a line was not written.
@@ -60,6 +63,7 @@ impl<W: Write> Writer<W> {
             sessions: 0,
             left_out: 0,
             bytes: 0,
+            line: Vec::with_capacity(1024),
         }
     }
 
@@ -119,7 +123,7 @@ impl<W: Write> Writer<W> {
     ///
     /// Returns [`WriteError::Io`] if `out` fails, and [`WriteError::TooLarge`] if the session
     /// would exceed a limit. After an error only [`error`](Self::error) can end the listing.
-    pub fn session(&mut self, session: Session) -> Result<(), WriteError> {
+    pub fn session<'s>(&mut self, session: impl Into<SessionLine<'s>>) -> Result<(), WriteError> {
         self.session_unless(session, |_| false)
     }
 
@@ -129,9 +133,9 @@ impl<W: Write> Writer<W> {
     /// # Errors
     ///
     /// As [`session`](Self::session).
-    pub fn session_unless(
+    pub fn session_unless<'s>(
         &mut self,
-        session: Session,
+        session: impl Into<SessionLine<'s>>,
         is_known: impl FnOnce(&[u8]) -> bool,
     ) -> Result<(), WriteError> {
         if self.sessions + self.left_out == limits::SESSIONS {
@@ -140,12 +144,12 @@ impl<W: Write> Writer<W> {
                  archive or delete some in OpenCode",
             ));
         }
-        let line = line(&Message::Session(Box::new(session)));
-        if is_known(line.strip_suffix(b"\n").unwrap_or(&line)) {
+        self.fill_line(&session.into());
+        if is_known(self.line.strip_suffix(b"\n").unwrap_or(&self.line)) {
             self.left_out += 1;
             return Ok(());
         }
-        self.put_line(&line, limits::TOTAL - LAST_LINE_BYTES)?;
+        self.put_line(limits::TOTAL - LAST_LINE_BYTES)?;
         self.sessions += 1;
         Ok(())
     }
@@ -198,10 +202,18 @@ impl<W: Write> Writer<W> {
 
     /// Writes a line unless the output would exceed `limit_bytes`.
     fn put(&mut self, message: &impl Serialize, limit_bytes: usize) -> Result<(), WriteError> {
-        self.put_line(&line(message), limit_bytes)
+        self.fill_line(message);
+        self.put_line(limit_bytes)
     }
 
-    fn put_line(&mut self, line: &[u8], limit_bytes: usize) -> Result<(), WriteError> {
+    fn fill_line(&mut self, message: &impl Serialize) {
+        self.line.clear();
+        append_json(message, &mut self.line);
+        self.line.push(b'\n');
+    }
+
+    fn put_line(&mut self, limit_bytes: usize) -> Result<(), WriteError> {
+        let line = &self.line;
         // Texts are cut to 4 KiB before, so that no line comes near its limit, even if every
         // byte is escaped.
         debug_assert!(line.len() <= limits::LINE);

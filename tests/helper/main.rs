@@ -8,6 +8,9 @@
     reason = "a test fails by panicking, starts programs and makes databases"
 )]
 
+use opencode_sessions::internals::{text, wire};
+use opencode_sessions::session;
+
 mod cells;
 mod common;
 mod content;
@@ -19,10 +22,13 @@ mod first_prompts;
 mod locks;
 mod memory;
 mod no_rights;
+mod odd;
 mod opencode2;
+mod oracle;
 mod people;
 mod real_databases;
 mod rows;
+mod same_lines;
 mod schema;
 mod states;
 mod stores;

@@ -45,8 +45,8 @@ fn wire_listing_is_pinned() {
     let _limit = support::limit(30);
     let name = wire_sample("listing");
     let encoded = written(|mut writer| {
-        writer.session(full()).unwrap();
-        writer.session(untitled()).unwrap();
+        writer.session(&full()).unwrap();
+        writer.session(&untitled()).unwrap();
         writer.end(end()).unwrap();
     });
     assert_is_sample(&name, &encoded);

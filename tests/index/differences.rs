@@ -242,8 +242,8 @@ fn answer(
     end.scan = Scan::NONE;
     if state == DatabaseState::Ready {
         for (id, session) in database {
-            let has = |line: &[u8]| difference.has_line(id, line);
-            writer.session_unless(session.clone(), has).unwrap();
+            let has = |line: &[u8]| difference.has_line(id.as_str(), line);
+            writer.session_unless(session, has).unwrap();
         }
         for gone in difference.gone().collect::<Vec<_>>() {
             writer.gone(gone).unwrap();
@@ -261,7 +261,7 @@ fn answer_of_all(database: &BTreeMap<SessionId, Session>, state: DatabaseState) 
     writer.hello().unwrap();
     if state == DatabaseState::Ready {
         for session in database.values() {
-            writer.session(session.clone()).unwrap();
+            writer.session(session).unwrap();
         }
     }
     let end = End::new(writer.sessions(), state);

@@ -271,8 +271,7 @@ fn every_listing_progresses_however_small_its_budget() {
         };
         assert!(progress.len() > 3, "{kind} ended at once: {progress:?}");
         assert!(progress.is_sorted(), "{kind}: {progress:?}");
-        let id = |id: &str| opencode_sessions::session::SessionId::new(id).unwrap();
-        assert_eq!(marks.is_marked(&id("ses_a")), Some(false), "{kind}");
-        assert_eq!(marks.is_marked(&id("ses_b")), Some(true), "{kind}");
+        assert_eq!(marks.is_marked("ses_a"), Some(false), "{kind}");
+        assert_eq!(marks.is_marked("ses_b"), Some(true), "{kind}");
     }
 }

@@ -49,7 +49,7 @@ fn known(database: &Database, key: HashKey) -> Known {
     let mut writer = Writer::new(&mut answer);
     writer.hello().unwrap();
     for session in database.values() {
-        writer.session(session.clone()).unwrap();
+        writer.session(session).unwrap();
     }
     writer.end(end(database.len() as u64)).unwrap();
     let content = ListingContent::default().sharing(Some(&nothing));
@@ -93,8 +93,8 @@ fn answer(database: &Database, known: &Known) -> Vec<String> {
     let have = known.have().unwrap();
     let mut difference = Difference::to(have, None, &mut set, &mut writer).unwrap();
     for (id, session) in database {
-        let has = |line: &[u8]| difference.has_line(id, line);
-        writer.session_unless(session.clone(), has).unwrap();
+        let has = |line: &[u8]| difference.has_line(id.as_str(), line);
+        writer.session_unless(session, has).unwrap();
     }
     for gone in difference.gone().collect::<Vec<_>>() {
         writer.gone(gone).unwrap();
@@ -150,7 +150,7 @@ fn difference_to_a_set_of_other_lines_sends_everything() {
     let mut answer = Vec::new();
     let mut writer = Writer::new(&mut answer);
     writer.hello().unwrap();
-    writer.session(session("only")).unwrap();
+    writer.session(&session("only")).unwrap();
     writer.end(end(1)).unwrap();
     let listing = check(&answer, &whole).unwrap();
     assert_eq!((listing.rows.len(), listing.end.difference), (1, None));
@@ -405,8 +405,8 @@ fn exchange(database: &Database, known: &Known, scan_cache: Option<&Path>) -> (u
         Err(error) => panic!("{error:?}"),
     };
     for (id, session) in database {
-        let has = |line: &[u8]| difference.has_line(id, line);
-        writer.session_unless(session.clone(), has).unwrap();
+        let has = |line: &[u8]| difference.has_line(id.as_str(), line);
+        writer.session_unless(session, has).unwrap();
     }
     let mut end = End::new(writer.sessions() + writer.left_out(), DatabaseState::Ready);
     end.difference = Some(difference.counts(writer.sessions()));

@@ -17,7 +17,7 @@ fn writer_lines_are_exactly_as_documented() {
     let mut writer = Writer::new(&mut out);
     writer.hello().unwrap();
     writer
-        .session({
+        .session(&{
             let mut session = session("ses_full");
             session.directory = Some("/home/me/a \"b\"".to_owned());
             session.worktree = Some("/home/me".to_owned());
@@ -64,7 +64,7 @@ fn writer_lines_are_exactly_as_documented() {
         })
         .unwrap();
     writer
-        .session({
+        .session(&{
             let mut session = session("ses_min");
             session.first_prompt = Some("Fix it".to_owned());
             session
@@ -153,7 +153,7 @@ fn checker_reads_back_what_the_writer_wrote() {
     let mut out = Vec::new();
     let mut writer = Writer::new(&mut out);
     writer.hello().unwrap();
-    writer.session(written.clone()).unwrap();
+    writer.session(&written).unwrap();
     writer.end(end(1)).unwrap();
     let text = std::str::from_utf8(&out).unwrap();
     assert!(
@@ -372,7 +372,7 @@ fn writer_rejects_what_the_checker_would_for_its_size() {
     // Down to the last byte that there is room for.
     for next in [large, medium, session("ses_small")] {
         let refusal = (0..=limits::TOTAL / (10 * 6 * limits::TEXT))
-            .find_map(|_| writer.session(next.clone()).err())
+            .find_map(|_| writer.session(&next).err())
             .expect("256 MiB are the limit");
         assert!(matches!(refusal, WriteError::TooLarge(_)), "{refusal:?}");
         assert!(refusal.to_string().contains("256 MiB"), "{refusal}");
