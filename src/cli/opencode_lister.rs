@@ -1,5 +1,7 @@
 //! The program `opencode-lister`: the helper.
 
+mod launched;
+
 use std::io::{self, BufReader, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,7 +15,7 @@ use crate::helper::difference::{Difference, HaveError};
 use crate::helper::listing::{ListJob, RunStatus, list};
 use crate::helper::look_up::{LookUpJob, look_up};
 use crate::helper::{explain, pretty, process, verify};
-use crate::lister::{ScanCache, default_threads};
+use crate::lister::ScanCache;
 use crate::locate;
 use crate::marker;
 use crate::store::{Filter, OpenOptions};
@@ -23,6 +25,12 @@ use crate::wire::{
 
 /// The name of the helper.
 const HELPER: &str = "opencode-lister";
+
+/// How long a listing waits for a lock of another program by default, in milliseconds.
+const BUSY_TIMEOUT_MS: u64 = 5000;
+
+/// The default memory limit of SQLite, in MiB.
+const MEMORY_LIMIT_MIB: u64 = 64;
 
 /// Lists the sessions of one OpenCode database, one JSON object per line, and exits.
 ///
@@ -103,7 +111,7 @@ struct DatabaseArgs {
     db: Option<PathBuf>,
 
     /// Memory that SQLite may allocate, in MiB (8 to 65536)
-    #[arg(long = "memory-limit", value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(8..=65_536))]
+    #[arg(long = "memory-limit", value_name = "MIB", default_value_t = MEMORY_LIMIT_MIB, value_parser = clap::value_parser!(u64).range(8..=65_536))]
     memory_limit_mib: u64,
 }
 
@@ -146,7 +154,7 @@ struct ListingArgs {
     archived: bool,
 
     /// Wait this long for a lock of another program, in milliseconds (0 to 600000)
-    #[arg(long = "busy-timeout", value_name = "MS", default_value_t = 5000, value_parser = clap::value_parser!(u64).range(0..=600_000))]
+    #[arg(long = "busy-timeout", value_name = "MS", default_value_t = BUSY_TIMEOUT_MS, value_parser = clap::value_parser!(u64).range(0..=600_000))]
     busy_timeout_ms: u64,
 
     /// File that stores what is known about the marker, so that only new content is searched;
@@ -162,8 +170,8 @@ struct ListingArgs {
     prompts: PromptArgs,
 
     /// Number of threads that read the database (1 to 64)
-    #[arg(long, value_name = "N", default_value_t = default_threads(), hide_default_value = true, value_parser = parse_threads)]
-    threads: usize,
+    #[arg(long, value_name = "N", value_parser = parse_threads)]
+    threads: Option<usize>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -202,7 +210,7 @@ impl ListingArgs {
                     .scan_cache
                     .and_then(|cache| cache.prepare(db.as_ref()?)),
                 budget: self.scan_budget_ms.map(Duration::from_millis),
-                threads: self.threads,
+                threads: self.threads.unwrap_or_default(),
             },
             filter: Filter {
                 children: self.children,
@@ -233,7 +241,11 @@ fn parse_number(text: &str, max: usize) -> Result<usize, String> {
 /// Runs the helper with the arguments of this process.
 #[must_use]
 pub fn run() -> ExitCode {
-    let result = match usage::parse::<Args>() {
+    let parsed = match launched::parse(std::env::args_os().skip(1)) {
+        Some(args) => Ok(args),
+        None => usage::parse::<Args>(),
+    };
+    let result = match parsed {
         Ok(args) => run_command(args),
         Err(error) if error.exit_code() == 0 => usage::print(&error),
         Err(error) => {

@@ -22,7 +22,8 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::cache::{CacheKey, Phase, ScanCache, ScanState, SqlState};
+use super::cache::{Phase, ScanCache, ScanState, SqlState};
+use super::cache_key::CacheKey;
 use super::confirm::Confirmer;
 use super::content_tables;
 use super::file_scan::FileScan;
@@ -173,7 +174,10 @@ impl ScanRun {
         stamp: DatabaseStamp,
     ) -> ScanState {
         match self.state.take() {
-            Some(state) if state.matches(&key, end, stamp) => state,
+            Some(mut state) if state.is_valid_for(&key, end, stamp) => {
+                state.resume(key, end);
+                state
+            }
             before => {
                 // Another program wrote to a file without a log.
                 self.attempts += usize::from(scanner.has_read_pages && before.is_some());
@@ -181,7 +185,7 @@ impl ScanRun {
                 self.has_new_state = true;
                 scanner
                     .full_scan_reason
-                    .get_or_insert("no cached state for this database, schema and marker");
+                    .get_or_insert("no cached state for this database, its tables and the marker");
                 ScanState::new(key, end, Millis::now().0)
                     .with_rows_from(before.or(self.state_before_gap.take()))
             }
@@ -267,7 +271,13 @@ fn read_log(
         frames: 0,
         is_past_hole: false,
     };
-    if from != end {
+    // The log was restarted, and nothing was committed since: what it held is searched.
+    let is_only_restarted = end.frames == 0
+        && from.frames > 0
+        && view.snapshot.last_commit_checksum() == Some(from.checksum);
+    if is_only_restarted {
+        read.to = end;
+    } else if from != end {
         let Ok(Some(file)) = scanner.database.open_log() else {
             return Ok(Err(LogGap::permanent(
                 "the log is missing or cannot be opened",

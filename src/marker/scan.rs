@@ -11,8 +11,9 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use super::cache::{ScanCache, SqlState};
+use super::cache::{CacheFile, ScanCache, SqlState};
 use super::scanner::{Options, Scanner, SnapshotView};
 use super::{MarkedSessions, content_tables, pages, sql_scan};
 use crate::files;
@@ -25,7 +26,7 @@ pub struct ScanResult<'a> {
     /// The snapshot.
     pub snapshot: Snapshot<'a>,
     /// The schema of the snapshot.
-    pub schema: Schema,
+    pub schema: Arc<Schema>,
     /// The marked sessions.
     pub marked_sessions: MarkedSessions,
     /// How they were found.
@@ -41,7 +42,7 @@ pub struct ScanResult<'a> {
 /// A scan cache that has not been saved yet.
 #[derive(Debug)]
 pub struct CacheUpdate {
-    cache: ScanCache,
+    file: CacheFile,
     /// The bytes of the cache that this scan began with.
     loaded: Option<Vec<u8>>,
     path: PathBuf,
@@ -54,7 +55,7 @@ impl CacheUpdate {
     ///
     /// Returns an error if the file cannot be written. The next scan is then a full scan.
     pub fn save(&self) -> std::io::Result<()> {
-        let bytes = self.cache.encode()?;
+        let bytes = self.file.encode()?;
         if self.loaded.as_ref() == Some(&bytes) {
             return Ok(());
         }
@@ -92,7 +93,7 @@ fn without_scan(
 ) -> Result<ScanResult<'_>, StoreError> {
     let snapshot = database.begin()?;
     Ok(ScanResult {
-        schema: Schema::read(&snapshot)?,
+        schema: Arc::new(Schema::read(&snapshot)?),
         snapshot,
         scan: match degraded {
             None => Scan::NONE,
@@ -115,9 +116,11 @@ fn run<'a>(mut scanner: Scanner<'a, '_>) -> Result<ScanResult<'a>, StoreError> {
         .options
         .cache
         .as_deref()
-        .and_then(ScanCache::load)
+        .and_then(CacheFile::load)
         .unzip();
     scanner.loaded_cache = loaded;
+    let (cache, known_schema) = cache.map(|file| (file.scan, file.schema)).unzip();
+    scanner.known_schema = known_schema.flatten();
     let view = scanner.take_snapshot(None)?;
     let is_content_table =
         |table: &str| CONTENT_TABLES.iter().any(|content| content.table == table);
@@ -207,8 +210,11 @@ fn result_of<'a>(
 ) -> ScanResult<'a> {
     let cache_update = cache
         .zip(scanner.options.cache.clone())
-        .map(|(cache, path)| CacheUpdate {
-            cache,
+        .map(|(scan, path)| CacheUpdate {
+            file: CacheFile {
+                scan,
+                schema: scanner.known_schema,
+            },
             loaded: scanner.loaded_cache,
             path,
         });

@@ -14,6 +14,7 @@
 
 mod budget;
 mod copied;
+mod fallback;
 mod generate;
 mod goals;
 mod listing;
@@ -40,6 +41,9 @@ enum Bench {
     Scan(scan::Args),
     Service(service::Args),
     Budget(budget::Args),
+    Fallback(fallback::Args),
+    #[command(hide = true)]
+    FallbackWriter(fallback::WriterArgs),
 }
 
 fn main() -> Result<()> {
@@ -55,5 +59,7 @@ fn main() -> Result<()> {
         Bench::Scan(args) => scan::run(&args),
         Bench::Service(args) => service::run(&args),
         Bench::Budget(args) => budget::run(&args),
+        Bench::Fallback(args) => fallback::run(&args),
+        Bench::FallbackWriter(args) => fallback::write(&args),
     }
 }
