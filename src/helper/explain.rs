@@ -218,15 +218,14 @@ fn print_rows(
     out: &mut impl Write,
 ) -> Result<(), ExplainError> {
     let (mut sessions, mut marked) = (0_u64, 0_u64);
-    let listed = query.run(
-        &found.snapshot,
-        job.first_prompt_limit,
-        |session| -> Result<(), StoreError> {
-            sessions += 1;
-            marked += u64::from(found.marked_sessions.is_marked(session.id) == Some(true));
-            Ok(())
-        },
-    )?;
+    let mark = |id: &str| found.marked_sessions.is_marked(id);
+    let limit = job.first_prompt_limit;
+    let count = |id: &str, _: &[u8]| -> Result<(), StoreError> {
+        sessions += 1;
+        marked += u64::from(mark(id) == Some(true));
+        Ok(())
+    };
+    let listed = query.run(&found.snapshot, limit, mark, count)?;
     phases.end("rows");
     let skipped = listed.skipped;
     writeln!(

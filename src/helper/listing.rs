@@ -210,15 +210,13 @@ fn send_rows<W: Write>(
             cache_update: None,
         });
     };
-    let mut listed = query.run(&snapshot, job.first_prompt_limit, |mut session| {
-        session.marked = marked_sessions.is_marked(session.id);
-        let written = match &mut difference {
-            Some(difference) => {
-                let id = session.id;
-                out.session_unless(session, |line| difference.has_line(id, line))
-            }
-            None => out.session(session),
+    let mark = |id: &str| marked_sessions.is_marked(id);
+    let mut listed = query.run(&snapshot, job.first_prompt_limit, mark, |id, line| {
+        let is_known = |line: &[u8]| match &mut difference {
+            Some(difference) => difference.has_line(id, line),
+            None => false,
         };
+        let written = out.session_line_unless(line, is_known);
         written.map_err(RunError::Write)
     })?;
     for session in difference.iter().flat_map(|difference| difference.gone()) {

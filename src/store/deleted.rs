@@ -21,8 +21,8 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension};
 use serde_json::Value;
 
-use super::row::to_millis;
 use super::schema::{Schema, Table, TableKind};
+use super::value::to_millis;
 use super::{StoreError, quote_identifier};
 use crate::session::{Millis, SessionId};
 

@@ -1,12 +1,14 @@
 //! The keys of rows: what decides which sessions are listed and in which order.
 
-use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use rusqlite::Rows;
 use rusqlite::types::ValueRef;
 
 use super::quote_identifier;
-use super::row::{RowQuery, non_blank_text_expr, time_set_expr, time_updated_expr, to_millis};
+use super::row::{RowQuery, non_blank_text_expr, time_set_expr, time_updated_expr};
+use super::value::to_millis;
 use crate::session::{Millis, SessionId};
 
 /// The sessions to list.
@@ -19,12 +21,12 @@ pub struct Filter {
 }
 
 /// Builds the SQL that selects the keys of a table: all keys if rows of another table can
-/// hide them, else only those that the filter accepts. The second condition is added.
+/// hide them, else only those that the filter accepts. Only rows in `range` are selected.
 pub(super) fn keys_sql(
     rows: &RowQuery<'_>,
     filter: Filter,
     is_only_table: bool,
-    from: FirstRow,
+    range: RowRange,
 ) -> String {
     let (table, rowid) = (rows.table, rows.rowid);
     let mut wanted = vec!["1".to_owned()];
@@ -40,31 +42,34 @@ pub(super) fn keys_sql(
     }
     let wanted = wanted.join(" AND ");
     let condition = if is_only_table { &wanted } else { "1" };
-    let from = from.condition(rowid);
+    let range = range.condition(rowid);
     format!(
         "SELECT s.{rowid}, {}, CASE WHEN octet_length(s.id) <= {} THEN s.id END, ({wanted}) \
-         FROM {} AS s NOT INDEXED WHERE {condition}{from}",
+         FROM {} AS s NOT INDEXED WHERE {condition}{range}",
         time_updated_expr(table),
         SessionId::MAX_BYTES,
         quote_identifier(&table.name)
     )
 }
 
-/// The first row that a statement reads.
+/// The rows that a statement reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FirstRow {
-    /// The first of the table, even if the order of the rows is damaged.
-    OfTable,
-    /// The first with at least this rowid, the only parameter of the statement.
-    Parameter,
+pub(super) enum RowRange {
+    /// All of the table, even if the order of the rows is damaged.
+    All,
+    /// Those with at least this rowid, the only parameter of the statement.
+    From,
+    /// That with this rowid, the only parameter of the statement.
+    Only,
 }
 
-impl FirstRow {
+impl RowRange {
     /// Returns a condition to add to those of a statement, and the order of its rows.
     pub(super) fn condition(self, rowid: &str) -> String {
         match self {
-            Self::OfTable => String::new(),
-            Self::Parameter => format!(" AND s.{rowid} >= ?1 ORDER BY s.{rowid}"),
+            Self::All => String::new(),
+            Self::From => format!(" AND s.{rowid} >= ?1 ORDER BY s.{rowid}"),
+            Self::Only => format!(" AND s.{rowid} = ?1"),
         }
     }
 }
@@ -87,15 +92,22 @@ pub(super) struct Key {
     id_len_bytes: u16,
     pub(super) table: u8,
     is_wanted: bool,
-    /// The index of the row in the buffer, or [`NOT_BUFFERED`].
-    row: u32,
+    pub(super) line: KeyLine,
 }
 
 /// Marks a key whose id is not a text.
 const NO_ID: u16 = u16::MAX;
 
-/// Marks a key whose row is in no buffer.
-const NOT_BUFFERED: u32 = u32::MAX;
+/// The line of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeyLine {
+    /// The line is known and has this index.
+    Known(u32),
+    /// The row is not read yet.
+    Unread,
+    /// Only a statement for rows with odd cells can read the row.
+    Odd,
+}
 
 const _: () = assert!(SessionId::MAX_BYTES < NO_ID as usize);
 
@@ -103,11 +115,6 @@ impl Key {
     /// Returns the time of the last update, or `None` if it is unknown.
     pub(super) fn updated(&self) -> Option<Millis> {
         (self.time_ms != i64::MIN).then_some(Millis(self.time_ms))
-    }
-
-    /// Returns the index of the row in the buffer, if it is there.
-    pub(super) fn row(&self) -> Option<usize> {
-        (self.row != NOT_BUFFERED).then_some(self.row as usize)
     }
 }
 
@@ -117,7 +124,7 @@ impl Keys {
         self.ids.clear();
     }
 
-    /// Adds the key of a row. `row` is its index in the buffer, if it is there.
+    /// Adds the key of a row.
     pub(super) fn push(
         &mut self,
         table: u8,
@@ -125,7 +132,7 @@ impl Keys {
         time: Option<Millis>,
         id: Option<&[u8]>,
         is_wanted: bool,
-        row: Option<usize>,
+        line: KeyLine,
     ) {
         self.keys.push(Key {
             time_ms: time.map_or(i64::MIN, |time| time.0),
@@ -135,20 +142,19 @@ impl Keys {
             id_len_bytes: id.map_or(NO_ID, |id| u16::try_from(id.len()).unwrap_or(NO_ID)),
             table,
             is_wanted,
-            row: row
-                .and_then(|row| u32::try_from(row).ok())
-                .unwrap_or(NOT_BUFFERED),
+            line,
         });
         self.ids.extend_from_slice(id.unwrap_or_default());
     }
 
-    /// Adds the keys that a statement of [`keys_sql`] selects, at most `limit`. Returns the last
-    /// rowid, or `None` if there are no keys.
+    /// Adds the keys that a statement of [`keys_sql`] selects, at most `limit`, all with this
+    /// line. Returns the last rowid, or `None` if there are no keys.
     pub(super) fn read(
         &mut self,
         table: u8,
         mut rows: Rows<'_>,
         limit: usize,
+        line: KeyLine,
     ) -> rusqlite::Result<Option<i64>> {
         let mut last = None;
         for _ in 0..limit {
@@ -158,7 +164,7 @@ impl Keys {
                 _ => None,
             };
             let (rowid, time) = (row.get(0)?, to_millis(row.get_ref(1)?));
-            self.push(table, rowid, time, id, row.get(3)?, None);
+            self.push(table, rowid, time, id, row.get(3)?, line);
             last = Some(rowid);
         }
         Ok(last)
@@ -169,42 +175,38 @@ impl Keys {
         std::str::from_utf8(id_of(&self.ids, key)?).ok()
     }
 
-    /// Keeps the newest of the rows with the same id, drops those that the filter
-    /// rejects, and sorts the rest. Returns the number of duplicates within a table.
+    /// Sorts the keys, keeps the newest of the rows with the same id, and drops those that
+    /// the filter rejects. Returns the number of duplicates within a table.
     ///
     /// A unique index does not rule out duplicates, since it can be damaged.
     pub(super) fn sort(&mut self) -> u64 {
         let Self { keys, ids } = self;
-        let newest_first = |key: &Key| (Reverse(key.time_ms), Reverse(key.table), key.rowid);
-        keys.sort_unstable_by(|a, b| {
-            let by_id = id_of(ids, a).cmp(&id_of(ids, b));
-            by_id.then_with(|| newest_first(a).cmp(&newest_first(b)))
-        });
-        let mut duplicates = 0;
-        let mut newest: Option<(u32, u16, u8)> = None;
-        keys.retain(|key| {
-            let is_repeated = newest.filter(|(offset, len_bytes, _)| {
-                *len_bytes != NO_ID && slice(ids, *offset, *len_bytes) == id_of(ids, key)
-            });
-            match is_repeated {
-                Some((.., table)) => {
-                    // Rows in different tables are the same session, not duplicates.
-                    duplicates += u64::from(key.is_wanted && key.table == table);
-                    false
-                }
-                None => {
-                    newest = Some((key.id_offset, key.id_len_bytes, key.table));
-                    key.is_wanted
-                }
-            }
-        });
         // OpenCode's ids descend with time, so that rows with an unknown time are sorted
         // newest first too.
         keys.sort_unstable_by(|a, b| {
             let by_time = b.time_ms.cmp(&a.time_ms);
             by_time
                 .then_with(|| id_of(ids, a).cmp(&id_of(ids, b)))
-                .then_with(|| newest_first(a).cmp(&newest_first(b)))
+                .then_with(|| (b.table, a.rowid).cmp(&(a.table, b.rowid)))
+        });
+        let mut duplicates = 0;
+        // The first row with an id is the newest.
+        let mut tables = HashMap::with_capacity(keys.len());
+        keys.retain(|key| {
+            let Some(id) = id_of(ids, key) else {
+                return key.is_wanted;
+            };
+            match tables.entry(id) {
+                Entry::Vacant(first) => {
+                    first.insert(key.table);
+                    key.is_wanted
+                }
+                Entry::Occupied(first) => {
+                    // Rows in different tables are the same session, not duplicates.
+                    duplicates += u64::from(key.is_wanted && key.table == *first.get());
+                    false
+                }
+            }
         });
         duplicates
     }

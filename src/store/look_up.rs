@@ -6,9 +6,10 @@ use std::collections::{HashMap, HashSet};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, Statement};
 
-use super::row::{RowQuery, non_blank_text_expr, parse_id, time_updated_expr, to_millis};
+use super::row::{RowQuery, non_blank_text_expr, time_updated_expr};
 use super::schema::Schema;
 use super::sessions::{Prepare, SessionLoader, SessionQuery};
+use super::value::{parse_id, to_millis};
 use super::{StoreError, quote_identifier};
 use crate::session::{Millis, Session, SessionId};
 use crate::wire::Unresolved;

@@ -1,18 +1,9 @@
-//! The row of one session: every column that is shown, if its table has it. No large cell
-//! is loaded.
+//! The SQL of the row of one session: every column that is shown, if its table has it. No
+//! large cell is loaded.
 
-use std::borrow::Cow;
-use std::io::Read;
-
-use rusqlite::types::ValueRef;
-use rusqlite::{Connection, MAIN_DB, Row};
-
-use super::cell_limit::{CellLimit, RowById};
 use super::quote_identifier;
-use super::row_buffer::{NewRow, RowBuffer};
 use super::schema::{Schema, Table};
-use crate::session::{Millis, SessionId, Store};
-use crate::text::cut;
+use crate::session::Store;
 use crate::wire::limits;
 
 /// The size in bytes of the largest cell that is loaded whole.
@@ -20,7 +11,7 @@ pub(super) const MAX_LOADED_BYTES: i32 = 64 << 10;
 
 /// The placeholder in a row for a text larger than [`MAX_LOADED_BYTES`]. It is a BLOB,
 /// which is otherwise not a valid value.
-const LARGE_TEXT: &str = "opencode-lister: a large text";
+pub(super) const LARGE_TEXT: &str = "opencode-lister: a large text";
 
 /// The text columns of a session, in the order in which they are selected.
 pub(super) const TEXT_COLUMNS: [&str; 13] = [
@@ -65,7 +56,7 @@ pub(super) struct RowQuery<'a> {
     pub(super) table: &'a Table,
     pub(super) rowid: &'static str,
     pub(super) store: Store,
-    is_utf8: bool,
+    pub(super) is_utf8: bool,
     pub(super) row: String,
     /// The statement for a row with a large cell.
     pub(super) large_row: String,
@@ -104,7 +95,7 @@ fn plain(column: &str) -> String {
     format!("s.{column}")
 }
 
-/// Returns the columns that [`read_row`] reads, separated by commas.
+/// Returns the columns of [`TEXT_COLUMNS`] and [`NUMBER_COLUMNS`], separated by commas.
 fn columns(table: &Table, text: fn(&str) -> String, number: fn(&str) -> String) -> String {
     let or_null = |column: &str, sql: String| match table.has_column(column) {
         true => sql,
@@ -162,168 +153,19 @@ fn number_expr(column: &str) -> String {
     format!("CASE WHEN typeof(s.{column}) IN ('integer', 'real') THEN s.{column} END")
 }
 
-/// Converts a stored time. REAL values are rounded down and clamped to the range.
-pub(super) fn to_millis(value: ValueRef<'_>) -> Option<Millis> {
-    to_integer(value).map(Millis)
+/// Returns the index of a column.
+pub(super) const fn index_of(column: &str, columns: &[&str]) -> usize {
+    let mut index = 0;
+    while !is_equal(columns[index].as_bytes(), column.as_bytes()) {
+        index += 1;
+    }
+    index
 }
 
-pub(super) fn to_integer(value: ValueRef<'_>) -> Option<i64> {
-    match value {
-        ValueRef::Integer(value) => Some(value),
-        #[expect(clippy::cast_possible_truncation, reason = "`as` clamps to the range")]
-        ValueRef::Real(value) => Some(value.floor() as i64),
-        _ => None,
+const fn is_equal(one: &[u8], other: &[u8]) -> bool {
+    match (one, other) {
+        ([], []) => true,
+        ([a, one @ ..], [b, other @ ..]) => *a == *b && is_equal(one, other),
+        _ => false,
     }
-}
-
-/// Reads the sessions of one table by their rowids.
-pub(super) struct SessionRows<'a> {
-    query: &'a RowQuery<'a>,
-    conn: &'a Connection,
-    row: RowById<'a>,
-}
-
-impl<'a> SessionRows<'a> {
-    /// Prepares the statement.
-    pub(super) fn new(query: &'a RowQuery<'a>, conn: &'a Connection) -> rusqlite::Result<Self> {
-        Ok(Self {
-            query,
-            conn,
-            row: RowById::new(conn, &query.row, query.large_row.clone())?,
-        })
-    }
-
-    /// As [`new`](Self::new), but the statement is prepared when it is needed.
-    pub(super) fn lazy(query: &'a RowQuery<'a>, conn: &'a Connection) -> Self {
-        Self {
-            query,
-            conn,
-            row: RowById::lazy(conn, query.row.clone(), query.large_row.clone()),
-        }
-    }
-
-    /// Adds the row with this rowid to `buffer`, without its optional parts. Returns its index,
-    /// or `None` if the row has no valid id. The limit must be [`MAX_LOADED_BYTES`].
-    pub(super) fn read(
-        &mut self,
-        rowid: i64,
-        limit: &CellLimit<'_>,
-        buffer: &mut RowBuffer,
-    ) -> rusqlite::Result<Option<usize>> {
-        let start = |column: &str| read_text_start(self.conn, self.query, rowid, column);
-        let row = self.row.read(rowid, limit, |_, row| {
-            let mut new = buffer.begin(self.query.store);
-            let is_session = read_row(row, 0, &mut new, start)?;
-            Ok::<_, rusqlite::Error>(is_session.then(|| new.finish()))
-        })?;
-        Ok(row.flatten())
-    }
-}
-
-/// Adds the columns of a row, which begin with this one. Returns false if the row has no valid
-/// id. Of a text that is too large to be loaded, `start` returns the start.
-pub(super) fn read_row(
-    row: &Row<'_>,
-    first: usize,
-    new: &mut NewRow<'_>,
-    start: impl Fn(&str) -> Option<Vec<u8>>,
-) -> rusqlite::Result<bool> {
-    if !new.id(row.get_ref(first)?) {
-        return Ok(false);
-    }
-    for (index, name) in TEXT_COLUMNS.into_iter().enumerate().skip(1) {
-        let value = row.get_ref(first + index)?;
-        match (name, value) {
-            ("model", value) => add_model(value, new),
-            (_, ValueRef::Text(text)) => new.text(Some(text), name != "title"),
-            (_, ValueRef::Blob(bytes)) if bytes == LARGE_TEXT.as_bytes() => {
-                let start = start(name);
-                if start.is_none() {
-                    new.count_unreadable();
-                }
-                new.text(start.as_deref(), name != "title");
-            }
-            _ => new.text(None, true),
-        }
-    }
-    for (index, name) in NUMBER_COLUMNS.into_iter().enumerate() {
-        let value = row.get_ref(first + TEXT_COLUMNS.len() + index)?;
-        match name {
-            "cost" => new.cost(value),
-            _ => new.number(value),
-        }
-    }
-    Ok(true)
-}
-
-/// Adds the three texts of a model.
-fn add_model(value: ValueRef<'_>, new: &mut NewRow<'_>) {
-    /// The model in the form that OpenCode stores.
-    #[derive(serde::Deserialize)]
-    struct StoredModel<'j> {
-        #[serde(borrow)]
-        id: Cow<'j, str>,
-        #[serde(borrow, rename = "providerID")]
-        provider_id: Cow<'j, str>,
-        #[serde(borrow)]
-        variant: Option<Cow<'j, str>>,
-    }
-    let stored: Option<StoredModel<'_>> = match value {
-        ValueRef::Text(json) => serde_json::from_slice(json).ok(),
-        _ => None,
-    };
-    let stored = stored.as_ref();
-    new.text(stored.map(|model| model.id.as_bytes()), false);
-    new.text(stored.map(|model| model.provider_id.as_bytes()), false);
-    let variant = stored.and_then(|model| model.variant.as_deref());
-    new.text(variant.map(str::as_bytes), false);
-}
-
-/// Reads the start of a large text. Returns `None` after any failure: the text is then null
-/// and counts as truncated.
-fn read_text_start(
-    conn: &Connection,
-    query: &RowQuery<'_>,
-    rowid: i64,
-    column: &str,
-) -> Option<Vec<u8>> {
-    if !query.is_utf8 {
-        return None;
-    }
-    let table = query.table.name.as_str();
-    let cell = conn.blob_open(MAIN_DB, table, column, rowid, true).ok()?;
-    let mut start = Vec::with_capacity(2 * limits::TEXT);
-    cell.take(2 * limits::TEXT as u64)
-        .read_to_end(&mut start)
-        .ok()?;
-    Some(start)
-}
-
-/// Converts texts to the form that the wire carries: UTF-8, at most 4 KiB.
-#[derive(Debug, Default)]
-pub(super) struct TextTruncator {
-    /// How many texts were truncated.
-    pub(super) count: u64,
-}
-
-impl TextTruncator {
-    pub(super) fn truncate(&mut self, bytes: &[u8]) -> String {
-        // Replacing invalid bytes makes a text longer, so it is truncated before and
-        // after.
-        let start = &bytes[..bytes.len().min(limits::TEXT + 4)];
-        let text = String::from_utf8_lossy(start);
-        let cut = cut(&text, limits::TEXT);
-        self.count += u64::from(start.len() < bytes.len() || cut.len() < text.len());
-        cut.to_owned()
-    }
-}
-
-/// Reads a session id. Only a TEXT is an id; a number or a BLOB is not the id of an OpenCode
-/// session.
-pub(super) fn parse_id(value: ValueRef<'_>) -> Option<&str> {
-    let ValueRef::Text(bytes) = value else {
-        return None;
-    };
-    let id = std::str::from_utf8(bytes).ok()?;
-    SessionId::check(id).ok().map(|()| id)
 }

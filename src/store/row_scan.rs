@@ -5,34 +5,38 @@
 //! begins again after it. What else can go wrong, such as a damaged index of the messages, ends
 //! the scan: the rows are then read one by one ([`super::sessions`]).
 
-use std::cell::Cell;
-
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Row, Statement};
+use rusqlite::{Connection, Row, Rows, Statement};
 
 use super::activity::newest_message_sql;
-use super::cell_limit::{CellLimit, LazyStatement, is_too_big};
-use super::keys::{Filter, FirstRow, Keys, keys_sql};
+use super::cell_limit::{LazyStatement, is_too_big};
+use super::keys::{Filter, KeyLine, Keys, RowRange, keys_sql};
+use super::lines::Lines;
 use super::quote_identifier;
 use super::row::{
-    NUMBER_COLUMNS, RowQuery, TEXT_COLUMNS, non_blank_text_expr, read_row, time_set_expr,
-    to_integer, to_millis,
+    NUMBER_COLUMNS, RowQuery, TEXT_COLUMNS, index_of, non_blank_text_expr, time_set_expr,
 };
-use super::row_buffer::RowBuffer;
 use super::schema::Schema;
+use super::session_row::RowReader;
+use super::sessions::{Newest, SessionLoader};
+use super::value::to_millis;
 use crate::session::SessionId;
 use crate::wire::limits;
 
-/// How much memory rows may take. It suffices for about 20,000 sessions; the rows of others are
+/// How much memory lines may take. It suffices for about 12,000 sessions; the rows of others are
 /// read one by one when they are sent.
-const MAX_BUFFERED_BYTES: usize = 8 << 20;
+const MAX_LINES_BYTES: usize = 8 << 20;
 
 /// The SQL that reads all rows of one table.
 #[derive(Debug, Clone)]
 pub(super) struct ScanQuery<'a> {
     rows: RowQuery<'a>,
-    filter: Filter,
     is_only_table: bool,
+    /// Whether rows with a parent are rejected, or with a time of archiving, or without a
+    /// directory.
+    rejects_children: bool,
+    rejects_archived: bool,
+    has_directory: bool,
     /// How many tables have messages.
     message_tables: usize,
     /// `None` if the database is not in UTF-8: the bytes of a text then differ from those that
@@ -44,6 +48,7 @@ pub(super) struct ScanQuery<'a> {
 struct ScanSql {
     all: String,
     from: String,
+    one: String,
     keys_from: String,
 }
 
@@ -57,16 +62,19 @@ impl<'a> ScanQuery<'a> {
         // `+` removes the affinity of the column, which a parameter does not have either.
         let newest = newest_message_sql(schema, "+s.id");
         let message_tables = newest.len();
-        let sql = |from| scan_sql(rows, filter, is_only_table, &newest, from);
+        let sql = |range| scan_sql(rows, filter, is_only_table, &newest, range);
         Self {
             sql: schema.is_utf8.then(|| ScanSql {
-                all: sql(FirstRow::OfTable),
-                from: sql(FirstRow::Parameter),
-                keys_from: keys_sql(rows, filter, is_only_table, FirstRow::Parameter),
+                all: sql(RowRange::All),
+                from: sql(RowRange::From),
+                one: sql(RowRange::Only),
+                keys_from: keys_sql(rows, filter, is_only_table, RowRange::From),
             }),
             rows: rows.clone(),
-            filter,
             is_only_table,
+            rejects_children: !filter.children && rows.table.has_column("parent_id"),
+            rejects_archived: !filter.archived && rows.table.has_column("time_archived"),
+            has_directory: rows.table.has_column("directory"),
             message_tables,
         }
     }
@@ -77,6 +85,7 @@ impl<'a> ScanQuery<'a> {
             [
                 ("rows", sql.all.as_str()),
                 ("rows after a large cell", &sql.from),
+                ("row that was not kept", &sql.one),
                 ("keys after a large cell", &sql.keys_from),
             ]
         })
@@ -84,28 +93,20 @@ impl<'a> ScanQuery<'a> {
 
     /// Returns true if the filter accepts a row, as the conditions of [`keys_sql`] do.
     fn is_wanted(&self, row: &Row<'_>) -> rusqlite::Result<bool> {
-        let column = |name: &str, index: usize| match self.rows.table.has_column(name) {
-            true => row.get_ref(1 + index).map(Some),
-            false => Ok(None),
-        };
-        let is_child = match column("parent_id", PARENT_ID)? {
-            Some(parent) if !self.filter.children => is_non_blank(parent),
-            _ => false,
-        };
-        let is_archived = match column("time_archived", TEXT_COLUMNS.len() + TIME_ARCHIVED)? {
-            Some(ValueRef::Integer(time)) if !self.filter.archived => time != 0,
-            Some(ValueRef::Real(time)) if !self.filter.archived => !(0.0..1.0).contains(&time),
-            _ => false,
-        };
-        let has_directory = column("directory", DIRECTORY)?.is_none_or(is_non_blank);
-        Ok(!is_child && !is_archived && has_directory)
+        Ok(
+            (!self.rejects_children || !is_non_blank(row.get_ref(PARENT_ID)?))
+                && (!self.rejects_archived || !is_time(row.get_ref(TIME_ARCHIVED)?))
+                && (!self.has_directory || is_non_blank(row.get_ref(DIRECTORY)?)),
+        )
     }
 }
 
-const DIRECTORY: usize = 1;
-const PARENT_ID: usize = 3;
-const TIME_UPDATED: usize = 1;
-const TIME_ARCHIVED: usize = 2;
+const DIRECTORY: usize = 1 + index_of("directory", &TEXT_COLUMNS);
+const PARENT_ID: usize = 1 + index_of("parent_id", &TEXT_COLUMNS);
+const NUMBERS: usize = 1 + TEXT_COLUMNS.len();
+const TIME_UPDATED: usize = NUMBERS + index_of("time_updated", &NUMBER_COLUMNS);
+const TIME_ARCHIVED: usize = NUMBERS + index_of("time_archived", &NUMBER_COLUMNS);
+const NEWEST: usize = NUMBERS + NUMBER_COLUMNS.len();
 
 /// Returns true if the value is a text that is not blank, as [`non_blank_text_expr`] does.
 fn is_non_blank(value: ValueRef<'_>) -> bool {
@@ -113,6 +114,15 @@ fn is_non_blank(value: ValueRef<'_>) -> bool {
         ValueRef::Text(text) => {
             text.len() > limits::TEXT || !text.iter().all(u8::is_ascii_whitespace)
         }
+        _ => false,
+    }
+}
+
+/// Returns true if the value is a time, as [`time_set_expr`] does.
+fn is_time(value: ValueRef<'_>) -> bool {
+    match value {
+        ValueRef::Integer(time) => time != 0,
+        ValueRef::Real(time) => !(0.0..1.0).contains(&time),
         _ => false,
     }
 }
@@ -128,7 +138,7 @@ fn scan_sql(
     filter: Filter,
     is_only_table: bool,
     newest: &[String],
-    from: FirstRow,
+    range: RowRange,
 ) -> String {
     let (table, rowid) = (rows.table, rows.rowid);
     let mut wanted = vec!["1".to_owned()];
@@ -151,7 +161,7 @@ fn scan_sql(
         rows.columns(),
         newest.collect::<String>(),
         quote_identifier(&table.name),
-        from.condition(rowid),
+        range.condition(rowid),
     )
 }
 
@@ -161,7 +171,9 @@ pub(super) struct TableScan<'a> {
     table: u8,
     all: Statement<'a>,
     from: LazyStatement<'a>,
+    one: LazyStatement<'a>,
     keys_from: LazyStatement<'a>,
+    reader: RowReader,
 }
 
 /// Why a statement ended.
@@ -172,8 +184,8 @@ enum ScanEnd {
     Full(i64),
     /// A row with at least this rowid has a large cell.
     LargeCell(i64),
-    /// The rowids do not ascend.
-    Damaged,
+    /// The rows must be read one by one.
+    Refused,
 }
 
 impl<'a> TableScan<'a> {
@@ -193,31 +205,44 @@ impl<'a> TableScan<'a> {
             table,
             all: conn.prepare(&sql.all)?,
             from: LazyStatement::new(conn, sql.from.clone()),
+            one: LazyStatement::new(conn, sql.one.clone()),
+            reader: RowReader::new(&query.rows),
             keys_from: LazyStatement::new(conn, sql.keys_from.clone()),
         })
     }
 
-    /// Adds the keys of all rows, and to `buffer` the rows that the filter accepts, except those
-    /// with a large cell and those for which there is no memory. Returns false if the rowids do
-    /// not ascend.
+    /// Adds the keys of all rows, and the lines of the sessions that the filter accepts, except
+    /// those with an odd cell and those for which there is no memory. Returns false if an
+    /// optional part cannot be read or the rowids do not ascend.
     pub(super) fn read(
-        mut self,
-        limit: &CellLimit<'_>,
+        &mut self,
+        loader: &mut SessionLoader<'_>,
+        mark: &impl Fn(&str) -> Option<bool>,
         keys: &mut Keys,
-        buffer: &mut RowBuffer,
+        lines: &mut Lines,
     ) -> rusqlite::Result<bool> {
-        let (query, table) = (self.query, self.table);
-        let mut end = query.read_rows(table, &mut self.all, None, keys, buffer)?;
+        let mut added = RowsRead {
+            query: self.query,
+            table: self.table,
+            reader: &mut self.reader,
+            mark,
+            keys,
+            lines,
+        };
+        let mut end = added.add_rows(self.all.query([])?, i64::MIN, loader)?;
         loop {
-            let (from, count) = match end {
+            let (from, count, line) = match end {
                 ScanEnd::Complete => return Ok(true),
-                ScanEnd::Damaged => return Ok(false),
-                ScanEnd::Full(from) => (from, usize::MAX),
-                ScanEnd::LargeCell(from) => (from, 1),
+                ScanEnd::Refused => return Ok(false),
+                ScanEnd::Full(from) => (from, usize::MAX, KeyLine::Unread),
+                ScanEnd::LargeCell(from) => (from, 1, KeyLine::Odd),
             };
-            let keys_from = self.keys_from.get(limit)?;
+            let keys_from = self.keys_from.get(&loader.limit)?;
             // The conditions of this statement may create large cells.
-            let last = limit.run_unlimited(|| keys.read(table, keys_from.query([from])?, count))?;
+            let last = loader.limit.run_unlimited(|| {
+                let rows = keys_from.query([from])?;
+                added.keys.read(self.table, rows, count, line)
+            })?;
             let next = last.and_then(|last| last.checked_add(1));
             let Some(next) = next.filter(|_| count == 1) else {
                 return Ok(true);
@@ -225,27 +250,56 @@ impl<'a> TableScan<'a> {
             if next <= from {
                 return Ok(false);
             }
-            let rest = self.from.get(limit)?;
-            end = query.read_rows(table, rest, Some(next), keys, buffer)?;
+            let rows = self.from.get(&loader.limit)?.query([next])?;
+            end = added.add_rows(rows, next, loader)?;
         }
+    }
+
+    /// Appends the line of the session with this rowid. Returns how many texts were truncated,
+    /// or `None` if the row must be read by the loader.
+    pub(super) fn read_one(
+        &mut self,
+        rowid: i64,
+        loader: &mut SessionLoader<'_>,
+        mark: &impl Fn(&str) -> Option<bool>,
+        line: &mut Vec<u8>,
+    ) -> Option<u64> {
+        let mut rows = self.one.get(&loader.limit).ok()?.query([rowid]).ok()?;
+        let row = rows.next().ok()??;
+        append_line(
+            self.query,
+            self.table,
+            &mut self.reader,
+            row,
+            loader,
+            mark,
+            line,
+        )
+        .ok()?
     }
 }
 
-impl ScanQuery<'_> {
-    /// Reads rows until the statement ends or the buffer is full.
-    fn read_rows(
-        &self,
-        table: u8,
-        statement: &mut Statement<'_>,
-        from: Option<i64>,
-        keys: &mut Keys,
-        buffer: &mut RowBuffer,
+/// What is read of one table.
+struct RowsRead<'r, 'a, M> {
+    query: &'r ScanQuery<'a>,
+    table: u8,
+    reader: &'r mut RowReader,
+    mark: &'r M,
+    keys: &'r mut Keys,
+    lines: &'r mut Lines,
+}
+
+impl<M: Fn(&str) -> Option<bool>> RowsRead<'_, '_, M> {
+    /// Adds rows, which have at least this rowid, until the statement ends or the memory is
+    /// full.
+    fn add_rows(
+        &mut self,
+        mut rows: Rows<'_>,
+        from: i64,
+        loader: &mut SessionLoader<'_>,
     ) -> rusqlite::Result<ScanEnd> {
-        let mut rows = match from {
-            Some(from) => statement.query([from])?,
-            None => statement.query([])?,
-        };
-        let mut next = from.unwrap_or(i64::MIN);
+        let mut next = from;
+        let degraded = loader.degraded.clone();
         loop {
             let row = match rows.next() {
                 Ok(Some(row)) => row,
@@ -255,12 +309,15 @@ impl ScanQuery<'_> {
             };
             let rowid = row.get(0)?;
             if rowid < next {
-                return Ok(ScanEnd::Damaged);
+                return Ok(ScanEnd::Refused);
             }
-            if buffer.size_bytes() > MAX_BUFFERED_BYTES {
+            if self.lines.text.len() > MAX_LINES_BYTES {
                 return Ok(ScanEnd::Full(rowid));
             }
-            self.add(table, rowid, row, keys, buffer)?;
+            self.add(rowid, row, loader)?;
+            if loader.degraded != degraded {
+                return Ok(ScanEnd::Refused);
+            }
             match rowid.checked_add(1) {
                 Some(after) => next = after,
                 None => return Ok(ScanEnd::Complete),
@@ -268,46 +325,60 @@ impl ScanQuery<'_> {
         }
     }
 
-    /// Adds the key of a row and, if the filter accepts it, the row.
+    /// Adds the key of a row and, if the filter accepts it, its line.
     fn add(
-        &self,
-        table: u8,
+        &mut self,
         rowid: i64,
         row: &Row<'_>,
-        keys: &mut Keys,
-        buffer: &mut RowBuffer,
+        loader: &mut SessionLoader<'_>,
     ) -> rusqlite::Result<()> {
-        let is_wanted = self.is_wanted(row)?;
-        if !is_wanted && self.is_only_table {
+        let is_wanted = self.query.is_wanted(row)?;
+        if !is_wanted && self.query.is_only_table {
             return Ok(());
         }
         let id = match row.get_ref(1)? {
             ValueRef::Text(id) if id.len() <= SessionId::MAX_BYTES => Some(id),
             _ => None,
         };
-        let updated = to_millis(row.get_ref(1 + TEXT_COLUMNS.len() + TIME_UPDATED)?);
-        let mut buffered = None;
+        let updated = to_millis(row.get_ref(TIME_UPDATED)?);
+        let mut line = KeyLine::Odd;
         if is_wanted {
-            let mut new = buffer.begin(self.rows.store);
-            // A BLOB can look like the placeholder of a large text, of which there are none here.
-            let has_placeholder = Cell::new(false);
-            let is_session = read_row(row, 1, &mut new, |_| {
-                has_placeholder.set(true);
-                None
-            })?;
-            if is_session && !has_placeholder.get() {
-                let first = 1 + TEXT_COLUMNS.len() + NUMBER_COLUMNS.len();
-                let mut newest = None;
-                for column in first..first + self.message_tables {
-                    newest = newest.max(to_integer(row.get_ref(column)?));
-                }
-                new.integer(newest);
-                buffered = Some(new.finish());
-            } else {
-                new.abandon();
+            let truncated = append_line(
+                self.query,
+                self.table,
+                self.reader,
+                row,
+                loader,
+                self.mark,
+                &mut self.lines.text,
+            )?;
+            if let Some(truncated) = truncated {
+                line = KeyLine::Known(self.lines.end(truncated));
             }
         }
-        keys.push(table, rowid, updated, id, is_wanted, buffered);
+        self.keys
+            .push(self.table, rowid, updated, id, is_wanted, line);
         Ok(())
     }
+}
+
+/// Appends the line of a session. Returns how many texts were truncated, or `None` if the row
+/// must be read by the loader.
+fn append_line(
+    query: &ScanQuery<'_>,
+    table: u8,
+    reader: &mut RowReader,
+    row: &Row<'_>,
+    loader: &mut SessionLoader<'_>,
+    mark: &impl Fn(&str) -> Option<bool>,
+    line: &mut Vec<u8>,
+) -> rusqlite::Result<Option<u64>> {
+    let Some(mut session) = reader.read(row, 1)? else {
+        return Ok(None);
+    };
+    for column in NEWEST..NEWEST + query.message_tables {
+        let time = to_millis(row.get_ref(column)?);
+        session.last_message_at = session.last_message_at.max(time);
+    }
+    Ok(loader.append_line(table.into(), session, Newest::Known, 0, mark, line))
 }

@@ -17,12 +17,12 @@ use rusqlite::Connection;
 
 use super::StoreError;
 use super::degraded::DegradedParts;
-use super::keys::{Filter, FirstRow, Keys, keys_sql};
-use super::row_buffer::RowBuffer;
+use super::keys::{Filter, KeyLine, Keys, RowRange, keys_sql};
+use super::lines::Lines;
 use super::row_scan::{ScanQuery, TableScan};
 use super::schema::Schema;
 use super::sessions::{Newest, Prepare, SessionLoader, SessionQuery};
-use crate::wire::{SessionLine, Skipped};
+use crate::wire::Skipped;
 
 /// A summary of the rows of a listing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl<'a> ListQuery<'a> {
         let keys = sessions
             .tables
             .iter()
-            .map(|rows| keys_sql(rows, filter, is_only_table, FirstRow::OfTable));
+            .map(|rows| keys_sql(rows, filter, is_only_table, RowRange::All));
         let scans = sessions
             .tables
             .iter()
@@ -87,8 +87,9 @@ impl<'a> ListQuery<'a> {
             .collect()
     }
 
-    /// Passes the sessions to `sink`, newest activity first, ties by id. First prompts
-    /// have at most `prompt_limit` characters. All fields except `marked` are set.
+    /// Passes the id and the line of each session to `sink`, newest activity first, ties by
+    /// id. First prompts have at most `prompt_limit` characters, and `mark` decides by the
+    /// id whether a session is marked.
     ///
     /// # Errors
     ///
@@ -97,7 +98,8 @@ impl<'a> ListQuery<'a> {
         &self,
         conn: &Connection,
         prompt_limit: usize,
-        mut sink: impl FnMut(SessionLine<'_>) -> Result<(), E>,
+        mark: impl Fn(&str) -> Option<bool>,
+        mut sink: impl FnMut(&str, &[u8]) -> Result<(), E>,
     ) -> Result<ListSummary, E> {
         let to_error = |error: rusqlite::Error| E::from(StoreError::from(error));
         let tables = || self.sessions.tables.iter().map(|rows| rows.table);
@@ -106,81 +108,123 @@ impl<'a> ListQuery<'a> {
             flat: tables().any(|table| !table.has_column("parent_id")),
             ..ListSummary::default()
         };
-        let (mut loader, mut keys, buffer) = self.read(conn, prompt_limit).map_err(to_error)?;
-        summary.skipped.duplicate_id = keys.sort();
-        let mut single = RowBuffer::default();
+        let mut listing = self.read(conn, prompt_limit, &mark).map_err(to_error)?;
+        summary.skipped.duplicate_id = listing.keys.sort();
+        let Listing {
+            loader,
+            scans,
+            keys,
+            lines,
+        } = &mut listing;
+        let mut single = Vec::new();
         for key in &keys.keys {
             let table = usize::from(key.table);
-            if let Some(id) = keys.id(key)
+            let id = keys.id(key);
+            if let Some(id) = id
                 && loader.is_deleted(table, id, key.updated())
             {
                 continue;
             }
-            let (row, newest) = match key.row() {
-                Some(row) => (buffer.get(row), Newest::Known),
-                None => {
-                    single.clear();
-                    let row = loader.read_row(table, key.rowid, &mut single);
-                    let row = row.map_err(to_error)?;
-                    (row.and_then(|row| single.get(row)), Newest::Unknown)
-                }
+            single.clear();
+            let known = match key.line {
+                KeyLine::Known(line) => lines.get(line),
+                KeyLine::Unread => scans
+                    .get_mut(table)
+                    .and_then(|scan| scan.read_one(key.rowid, loader, &mark, &mut single))
+                    .map(|truncated| (single.as_slice(), truncated)),
+                KeyLine::Odd => None,
             };
-            let Some((mut session, mut truncated)) = row else {
+            if let (Some((line, truncated)), Some(id)) = (known, id) {
+                summary.skipped.truncated += truncated;
+                sink(id, line)?;
+                continue;
+            }
+            let row = loader.read_row(table, key.rowid).map_err(to_error)?;
+            let Some(row) = row else {
                 summary.skipped.invalid_id += 1;
                 continue;
             };
-            let parts = loader.parts(&mut session, newest);
-            truncated += parts.truncated;
-            // A session with a directory that could not be read is still listed.
-            let has_no_directory = session.directory.is_none() && truncated == 0;
-            if has_no_directory && self.sessions.tables[table].table.has_column("directory") {
-                continue;
+            single.clear();
+            let session = row.line();
+            let id = session.id;
+            let listed = loader.append_line(
+                table,
+                session.clone(),
+                Newest::Unknown,
+                row.truncated,
+                &mark,
+                &mut single,
+            );
+            if let Some(truncated) = listed {
+                summary.skipped.truncated += truncated;
+                sink(id, &single)?;
             }
-            summary.skipped.truncated += truncated;
-            parts.add_to(&mut session);
-            sink(session)?;
         }
-        summary.degraded = loader.degraded;
+        summary.degraded = listing.loader.degraded;
         Ok(summary)
     }
 
-    /// Reads the keys of all rows, and the rows themselves as far as one statement a table can
-    /// read them.
+    /// Reads the keys of all rows, and the lines of their sessions as far as one statement a
+    /// table can read them.
     fn read<'c>(
         &'c self,
         conn: &'c Connection,
         prompt_limit: usize,
-    ) -> rusqlite::Result<(SessionLoader<'c>, Keys, RowBuffer)> {
-        let (mut keys, mut buffer) = (Keys::default(), RowBuffer::default());
+        mark: &impl Fn(&str) -> Option<bool>,
+    ) -> rusqlite::Result<Listing<'c>> {
+        let (mut keys, mut lines) = (Keys::default(), Lines::default());
         let scans: rusqlite::Result<Vec<_>> = (0..)
             .zip(&self.scans)
             .map(|(table, query)| TableScan::new(conn, query, table))
             .collect();
-        let Ok(scans) = scans else {
+        let Ok(mut scans) = scans else {
             self.read_keys(conn, &mut keys)?;
             let loader = SessionLoader::new(conn, &self.sessions, prompt_limit, Prepare::Now)?;
-            return Ok((loader, keys, buffer));
+            return Ok(Listing {
+                loader,
+                scans: Vec::new(),
+                keys,
+                lines,
+            });
         };
         let prepare = Prepare::WhenNeeded;
-        let loader = SessionLoader::new(conn, &self.sessions, prompt_limit, prepare)?;
+        let mut loader = SessionLoader::new(conn, &self.sessions, prompt_limit, prepare)?;
+        let degraded = loader.degraded.clone();
         let mut scanned = scans
-            .into_iter()
-            .map(|scan| scan.read(&loader.limit, &mut keys, &mut buffer));
+            .iter_mut()
+            .map(|scan| scan.read(&mut loader, mark, &mut keys, &mut lines));
         if !scanned.all(|is_complete| is_complete.unwrap_or(false)) {
             drop(scanned);
+            loader.degraded = degraded;
+            scans.clear();
             keys.clear();
-            buffer.clear();
+            lines.clear();
             let limit = &loader.limit;
             limit.run_unlimited(|| self.read_keys(conn, &mut keys))?;
         }
-        Ok((loader, keys, buffer))
+        Ok(Listing {
+            loader,
+            scans,
+            keys,
+            lines,
+        })
     }
 
     /// Reads the keys of all tables.
     fn read_keys(&self, conn: &Connection, keys: &mut Keys) -> rusqlite::Result<()> {
         for (table, sql) in (0..).zip(&self.keys) {
-            keys.read(table, conn.prepare(sql)?.query([])?, usize::MAX)?;
+            let mut statement = conn.prepare(sql)?;
+            keys.read(table, statement.query([])?, usize::MAX, KeyLine::Odd)?;
         }
         Ok(())
     }
+}
+
+/// What was read of the tables.
+struct Listing<'c> {
+    loader: SessionLoader<'c>,
+    /// Empty if all rows must be read by the loader.
+    scans: Vec<TableScan<'c>>,
+    keys: Keys,
+    lines: Lines,
 }

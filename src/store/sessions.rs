@@ -11,9 +11,9 @@ use super::cell_limit::CellLimit;
 use super::degraded::DegradedParts;
 use super::deleted::DeletedSessions;
 use super::prompt::{PromptQuery, Prompts};
-use super::row::{MAX_LOADED_BYTES, RowQuery, SessionRows};
-use super::row_buffer::RowBuffer;
+use super::row::{MAX_LOADED_BYTES, RowQuery};
 use super::schema::Schema;
+use super::session_row::{SessionRow, SessionRows};
 use super::worktree::{WorktreeQuery, Worktrees};
 use super::{StoreError, quote_identifier};
 use crate::session::{Millis, Session, Store};
@@ -128,12 +128,12 @@ pub(super) struct SessionParts {
     worktree: Option<Rc<str>>,
     first_prompt: Option<String>,
     /// How many texts were truncated.
-    pub(super) truncated: u64,
+    truncated: u64,
 }
 
 impl SessionParts {
     /// Adds the parts to the session.
-    pub(super) fn add_to<'p>(&'p self, session: &mut SessionLine<'p>) {
+    fn add_to<'p>(&'p self, session: &mut SessionLine<'p>) {
         session.worktree = self.worktree.as_deref();
         session.first_prompt = self.first_prompt.as_deref();
     }
@@ -183,20 +183,19 @@ impl<'a> SessionLoader<'a> {
         })
     }
 
-    /// Adds the row with this rowid of the table with this index to `buffer`. Returns its index,
-    /// or `None` if the row has no valid id.
+    /// Reads the row with this rowid of the table with this index. Returns `None` if it has no
+    /// valid id.
     pub(super) fn read_row(
         &mut self,
         table: usize,
         rowid: i64,
-        buffer: &mut RowBuffer,
-    ) -> rusqlite::Result<Option<usize>> {
-        self.rows[table].read(rowid, &self.limit, buffer)
+    ) -> rusqlite::Result<Option<SessionRow>> {
+        self.rows[table].read(rowid, &self.limit)
     }
 
     /// Reads the optional parts of a session that are in no row of a session table. The time of
     /// the newest message is added to `session` unless it is known.
-    pub(super) fn parts(&mut self, session: &mut SessionLine<'_>, newest: Newest) -> SessionParts {
+    fn parts(&mut self, session: &mut SessionLine<'_>, newest: Newest) -> SessionParts {
         let degraded = &mut self.degraded;
         let mut truncated = 0;
         let worktree = session.project_id.and_then(|project| {
@@ -223,6 +222,32 @@ impl<'a> SessionLoader<'a> {
         }
     }
 
+    /// Adds to a session of the table with this index, `truncated` texts of which were truncated,
+    /// its optional parts and its mark, and appends its line. Returns how many texts were
+    /// truncated, or `None` if the session is not listed because it has no directory.
+    pub(super) fn append_line<'s>(
+        &mut self,
+        table: usize,
+        mut session: SessionLine<'s>,
+        newest: Newest,
+        truncated: u64,
+        mark: &impl Fn(&str) -> Option<bool>,
+        line: &mut Vec<u8>,
+    ) -> Option<u64> {
+        let parts = self.parts(&mut session, newest);
+        let truncated = truncated + parts.truncated;
+        // A session with a directory that could not be read is still listed.
+        let has_no_directory = session.directory.is_none() && truncated == 0;
+        if has_no_directory && self.query.tables[table].table.has_column("directory") {
+            return None;
+        }
+        session.marked = mark(session.id);
+        let mut session: SessionLine<'_> = session;
+        parts.add_to(&mut session);
+        session.append_to(line);
+        Some(truncated)
+    }
+
     /// Reads the session with this rowid from the table with this index, without `marked`.
     /// Returns `None` if the row has no valid id.
     pub(super) fn session(
@@ -230,11 +255,10 @@ impl<'a> SessionLoader<'a> {
         table: usize,
         rowid: i64,
     ) -> rusqlite::Result<Option<Session>> {
-        let mut buffer = RowBuffer::default();
-        let row = self.read_row(table, rowid, &mut buffer)?;
-        let Some((mut session, _)) = row.and_then(|row| buffer.get(row)) else {
+        let Some(row) = self.read_row(table, rowid)? else {
             return Ok(None);
         };
+        let mut session = row.line();
         let parts = self.parts(&mut session, Newest::Unknown);
         parts.add_to(&mut session);
         Ok(session.to_session().ok())

@@ -7,8 +7,9 @@ use std::rc::Rc;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Statement};
 
-use super::row::{MAX_LOADED_BYTES, TextTruncator};
+use super::row::MAX_LOADED_BYTES;
 use super::schema::Schema;
+use super::value::TextTruncator;
 use super::{StoreError, quote_identifier};
 
 /// OpenCode's project for all directories without a git history. The worktree of its one

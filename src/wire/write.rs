@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::json::append_json;
+use crate::json::line;
 
 use super::{
     Answer, AnswersEnd, Degraded, End, Hello, HelperError, Message, PROTOCOL, SessionLine, limits,
@@ -26,8 +26,6 @@ pub struct Writer<W> {
     /// How many sessions were left out, because the caller has their lines.
     left_out: usize,
     bytes: usize,
-    /// The line that is being written.
-    line: Vec<u8>,
 }
 
 /// Why a line was not written.
@@ -63,7 +61,6 @@ impl<W: Write> Writer<W> {
             sessions: 0,
             left_out: 0,
             bytes: 0,
-            line: Vec::with_capacity(1024),
         }
     }
 
@@ -121,10 +118,21 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     ///
+    /// As [`session_line`](Self::session_line).
+    pub fn session<'s>(&mut self, session: impl Into<SessionLine<'s>>) -> Result<(), WriteError> {
+        let mut line = Vec::new();
+        session.into().append_to(&mut line);
+        self.session_line(&line)
+    }
+
+    /// Writes one session, given its line ([`SessionLine::append_to`]).
+    ///
+    /// # Errors
+    ///
     /// Returns [`WriteError::Io`] if `out` fails, and [`WriteError::TooLarge`] if the session
     /// would exceed a limit. After an error only [`error`](Self::error) can end the listing.
-    pub fn session<'s>(&mut self, session: impl Into<SessionLine<'s>>) -> Result<(), WriteError> {
-        self.session_unless(session, |_| false)
+    pub fn session_line(&mut self, line: &[u8]) -> Result<(), WriteError> {
+        self.session_line_unless(line, |_| false)
     }
 
     /// Writes one session, unless the caller has its line: `is_known` gets it without its line
@@ -132,10 +140,10 @@ impl<W: Write> Writer<W> {
     ///
     /// # Errors
     ///
-    /// As [`session`](Self::session).
-    pub fn session_unless<'s>(
+    /// As [`session_line`](Self::session_line).
+    pub fn session_line_unless(
         &mut self,
-        session: impl Into<SessionLine<'s>>,
+        line: &[u8],
         is_known: impl FnOnce(&[u8]) -> bool,
     ) -> Result<(), WriteError> {
         if self.sessions + self.left_out == limits::SESSIONS {
@@ -144,12 +152,11 @@ impl<W: Write> Writer<W> {
                  archive or delete some in OpenCode",
             ));
         }
-        self.fill_line(&session.into());
-        if is_known(self.line.strip_suffix(b"\n").unwrap_or(&self.line)) {
+        if is_known(line.strip_suffix(b"\n").unwrap_or(line)) {
             self.left_out += 1;
             return Ok(());
         }
-        self.put_line(limits::TOTAL - LAST_LINE_BYTES)?;
+        self.put_line(line, limits::TOTAL - LAST_LINE_BYTES)?;
         self.sessions += 1;
         Ok(())
     }
@@ -200,20 +207,12 @@ impl<W: Write> Writer<W> {
         Ok(self.out.flush()?)
     }
 
-    /// Writes a line unless the output would exceed `limit_bytes`.
+    /// Writes a message unless the output would exceed `limit_bytes`.
     fn put(&mut self, message: &impl Serialize, limit_bytes: usize) -> Result<(), WriteError> {
-        self.fill_line(message);
-        self.put_line(limit_bytes)
+        self.put_line(&line(message), limit_bytes)
     }
 
-    fn fill_line(&mut self, message: &impl Serialize) {
-        self.line.clear();
-        append_json(message, &mut self.line);
-        self.line.push(b'\n');
-    }
-
-    fn put_line(&mut self, limit_bytes: usize) -> Result<(), WriteError> {
-        let line = &self.line;
+    fn put_line(&mut self, line: &[u8], limit_bytes: usize) -> Result<(), WriteError> {
         // Texts are cut to 4 KiB before, so that no line comes near its limit, even if every
         // byte is escaped.
         debug_assert!(line.len() <= limits::LINE);

@@ -28,7 +28,8 @@ const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
         "run",
         "one pass of SQL and what can end it",
     ),
-    ("store/row.rs", "read", "one column a line"),
+    ("store/session_row.rs", "line", "one column a line"),
+    ("wire/session_line.rs", "append_to", "one field a line"),
 ];
 
 struct Functions<'a> {

@@ -15,7 +15,7 @@ use opencode_sessions::internals::project::Projects;
 use opencode_sessions::internals::query;
 use opencode_sessions::internals::wire::{
     Checker, DatabaseState, End, HAVE_BYTES, Known, Listing, ListingContent,
-    PROTOCOL_OF_DIFFERENCES, Scan, Verdict, Violation, Writer,
+    PROTOCOL_OF_DIFFERENCES, Scan, SessionLine, Verdict, Violation, Writer,
 };
 use opencode_sessions::session::{Millis, Session, SessionId, Store};
 use opencode_sessions::source::{Place, Remote, Source, SourceName};
@@ -224,6 +224,13 @@ impl World {
     }
 }
 
+/// The line of a session, with its line feed.
+fn line_of(session: &Session) -> Vec<u8> {
+    let mut line = Vec::new();
+    SessionLine::from(session).append_to(&mut line);
+    line
+}
+
 /// What a listing says of a database, as the helper writes it: the difference to what is known.
 fn answer(
     database: &BTreeMap<SessionId, Session>,
@@ -243,7 +250,7 @@ fn answer(
     if state == DatabaseState::Ready {
         for (id, session) in database {
             let has = |line: &[u8]| difference.has_line(id.as_str(), line);
-            writer.session_unless(session, has).unwrap();
+            writer.session_line_unless(&line_of(session), has).unwrap();
         }
         for gone in difference.gone().collect::<Vec<_>>() {
             writer.gone(gone).unwrap();

@@ -9,7 +9,8 @@ use opencode_sessions::internals::helper::{Difference, HaveError};
 use opencode_sessions::internals::line_hash::{HashKey, LineHash};
 use opencode_sessions::internals::wire::{
     Checker, DatabaseState, End, HAVE_BYTES, Have, Known, Listing, ListingContent, PROTOCOL,
-    PROTOCOL_OF_DIFFERENCES, Request, Scan, Verdict, Violation, Writer, decode_set, limits,
+    PROTOCOL_OF_DIFFERENCES, Request, Scan, SessionLine, Verdict, Violation, Writer, decode_set,
+    limits,
 };
 use opencode_sessions::row::Rows;
 use opencode_sessions::session::{Session, SessionId};
@@ -84,6 +85,13 @@ fn check(answer: &[u8], known: &Known) -> Result<Listing, Violation> {
     listing(content.differing(Some(known.clone())), answer)
 }
 
+/// The line of a session, with its line feed.
+fn line_of(session: &Session) -> Vec<u8> {
+    let mut line = Vec::new();
+    SessionLine::from(session).append_to(&mut line);
+    line
+}
+
 /// The difference of a database to what is known, as the helper writes it.
 fn answer(database: &Database, known: &Known) -> Vec<String> {
     let mut answer = Vec::new();
@@ -94,7 +102,7 @@ fn answer(database: &Database, known: &Known) -> Vec<String> {
     let mut difference = Difference::to(have, None, &mut set, &mut writer).unwrap();
     for (id, session) in database {
         let has = |line: &[u8]| difference.has_line(id.as_str(), line);
-        writer.session_unless(session, has).unwrap();
+        writer.session_line_unless(&line_of(session), has).unwrap();
     }
     for gone in difference.gone().collect::<Vec<_>>() {
         writer.gone(gone).unwrap();
@@ -406,7 +414,7 @@ fn exchange(database: &Database, known: &Known, scan_cache: Option<&Path>) -> (u
     };
     for (id, session) in database {
         let has = |line: &[u8]| difference.has_line(id.as_str(), line);
-        writer.session_unless(session, has).unwrap();
+        writer.session_line_unless(&line_of(session), has).unwrap();
     }
     let mut end = End::new(writer.sessions() + writer.left_out(), DatabaseState::Ready);
     end.difference = Some(difference.counts(writer.sessions()));

@@ -344,8 +344,9 @@ fn value(kind: &str, random: &mut Random) -> String {
             0 => cell("x", random),
             1 => text(r#"{"type":"text","text":"  "}"#),
             2 => text(r#"{"type":"text","text":"x","synthetic":true}"#),
-            3 => format!(
-                r#"'{{"type":"text","text":"' || replace(hex(zeroblob(40000)), '0', 'p') || '"}}'"#
+            3 if random.one_in(3) => format!(
+                r#"'{{"type":"text","text":"' || printf('%.{}c', 'p') || '"}}'"#,
+                65_500 + random.below(80)
             ),
             _ => text(&format!(
                 r#"{{"type":"text","text":"Prompt {}\nof two lines \u202e"}}"#,

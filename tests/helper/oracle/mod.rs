@@ -38,3 +38,7 @@ mod content {
 fn quote_identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
+
+mod value {
+    pub(super) use super::row::to_millis;
+}
