@@ -125,6 +125,7 @@ mod helper;
 mod index;
 mod json;
 pub mod launch;
+mod line_hash;
 pub mod lister;
 mod locate;
 #[cfg(feature = "in-process")]
@@ -166,12 +167,22 @@ pub mod internals {
     pub mod config {
         pub use crate::config::*;
     }
+    #[cfg(feature = "in-process")]
+    pub mod helper {
+        pub use crate::helper::difference::*;
+    }
     pub mod index {
         pub use crate::index::*;
+    }
+    pub mod line_hash {
+        pub use crate::line_hash::*;
     }
     #[cfg(feature = "in-process")]
     pub mod marker {
         pub use crate::marker::*;
+    }
+    pub mod project {
+        pub use crate::project::*;
     }
     pub mod query {
         pub use crate::query::*;

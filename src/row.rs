@@ -12,13 +12,15 @@ use crate::entry::{Entry, Sourced};
 use crate::json::{
     append_json, append_short_json, short_key_start, short_value, to_json, write_long_keys,
 };
+use crate::line_hash::LineHash;
 use crate::session::{Millis, Session, SessionId, SessionPlace};
 
 /// The rows of one source, by the ids of their sessions.
 pub type Rows = BTreeMap<SessionId, Row>;
 
 /// A session as the JSON text that is sent, with what the index decides by. Two rows are equal
-/// if the same bytes are sent for them and they count the same.
+/// if the same bytes are sent for them and they count the same, also if they were made from
+/// different lines: a line can lack a mark that the row keeps.
 ///
 /// Sent is the JSON object of an [`Entry`]. Kept of it are the id, the fields of the place,
 /// which the rows of one place share, and the fields from `parentId` on. `project`, `headline`,
@@ -38,6 +40,7 @@ pub struct Row {
     is_child: bool,
     is_gone: bool,
     is_credible: bool,
+    line_hash: Option<LineHash>,
 }
 
 /// The place of sessions, and its fields as they are sent.
@@ -90,6 +93,17 @@ impl Row {
         self.is_credible = is_credible;
     }
 
+    /// Returns the hash of the line that the row was made from; `None` if that is unknown.
+    #[must_use]
+    pub(crate) fn line_hash(&self) -> Option<LineHash> {
+        self.line_hash
+    }
+
+    /// Sets the hash of the line that the row was made from.
+    pub(crate) fn set_line_hash(&mut self, line_hash: LineHash) {
+        self.line_hash = Some(line_hash);
+    }
+
     /// Returns what decides the project of the session.
     #[must_use]
     pub fn place(&self) -> &SessionPlace {
@@ -104,6 +118,11 @@ impl Row {
     /// Sets what the main process found out about the session's directory.
     pub(crate) fn set_project(&mut self, project: Option<Arc<str>>, is_gone: bool) {
         (self.project, self.is_gone) = (project, is_gone);
+    }
+
+    /// Returns true if this is what was found out about the session's directory.
+    pub(crate) fn has_project(&self, project: Option<&str>, is_gone: bool) -> bool {
+        self.project.as_deref() == project && self.is_gone == is_gone
     }
 
     /// Sets a mark that was not known.
@@ -175,6 +194,16 @@ impl Row {
             out.write_all(b",\"gone\":true")?;
         }
         Ok(())
+    }
+
+    /// Returns a size in bytes that the text of the row does not exceed.
+    pub(crate) fn max_written_bytes(&self) -> usize {
+        // The names of the fields, and what is added to them.
+        const NAMES_BYTES: usize = 1024;
+        let project_bytes = self.project.as_ref().map_or(0, |project| project.len());
+        // A headline is one of the fields once more; a character is escaped as six bytes at most.
+        let texts_bytes = 6 * (self.id.as_str().len() + project_bytes);
+        NAMES_BYTES + texts_bytes + self.place.fields.len() + 2 * self.fields.len()
     }
 
     fn write_session(&self, mut out: impl Write) -> io::Result<()> {
@@ -265,9 +294,14 @@ impl RowMaker {
         let id = known.map_or(&session.id, |known| &known.id).clone();
         let same = known.filter(|known| *known.fields == text[fields..]);
         let same = same.map(|known| Arc::clone(&known.fields));
+        let same_place = known.filter(|known| {
+            known.place.fields == text[place..fields]
+                && known.place.place.is_in_workspace == session.is_in_workspace()
+        });
+        let same_place = same_place.map(|known| Arc::clone(&known.place));
         let row = Row {
             id,
-            place: self.place(&text[place..fields], session),
+            place: same_place.unwrap_or_else(|| self.place(&text[place..fields], session)),
             fields: same.unwrap_or_else(|| text[fields..].into()),
             project: None,
             updated: session.time_updated,
@@ -278,6 +312,7 @@ impl RowMaker {
             is_child: session.parent_id.is_some(),
             is_gone: false,
             is_credible: true,
+            line_hash: None,
         };
         self.text = text;
         row

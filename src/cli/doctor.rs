@@ -132,6 +132,7 @@ impl<W: Write> Report<W> {
             first_prompt_limit: crate::wire::limits::FIRST_PROMPT,
             cancel: Cancel::default(),
             known: None,
+            only_differences: false,
         };
         let outcomes = query::list(&source_listers, request, |source| {
             waiting.answered(&source.name);

@@ -144,7 +144,7 @@ fn list(
         let source = &source_lister.source;
         match report_outcome(selection, source, outcome, &mut is_explained) {
             Some(listing) => {
-                let listed = query::listed(listing, &source_lister.projects(), until);
+                let listed = query::listed(listing, None, &source_lister.projects(), until);
                 index.merge(&source.name, listed, now);
             }
             None => failed += 1,
@@ -176,6 +176,7 @@ fn list_sources(args: &ListArgs, source_listers: &[SourceLister], until: Instant
         first_prompt_limit: limits::FIRST_PROMPT,
         cancel: Cancel::default(),
         known: None,
+        only_differences: false,
     };
     query::list(source_listers, request, |source| {
         waiting.answered(&source.name);

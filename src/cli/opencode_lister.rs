@@ -1,5 +1,7 @@
 //! The program `opencode-lister`: the helper.
 
+mod launched;
+
 use std::io::{self, BufReader, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,17 +11,26 @@ use clap::{Parser, Subcommand};
 
 use super::{FAILED, MarkerArgs, USAGE, exit_code, parse_session_ids, report_error};
 use super::{streams, usage};
+use crate::helper::difference::{Difference, HaveError};
 use crate::helper::listing::{ListJob, RunStatus, list};
 use crate::helper::look_up::{LookUpJob, look_up};
 use crate::helper::{explain, pretty, process, verify};
-use crate::lister::{ScanCache, default_threads};
+use crate::lister::ScanCache;
 use crate::locate;
 use crate::marker;
 use crate::store::{Filter, OpenOptions};
-use crate::wire::{ErrorKind, HelperError, LookUp, Request, Writer, limits};
+use crate::wire::{
+    ErrorKind, HelperError, LookUp, PROTOCOL_OF_DIFFERENCES, Request, Writer, limits,
+};
 
 /// The name of the helper.
 const HELPER: &str = "opencode-lister";
+
+/// How long a listing waits for a lock of another program by default, in milliseconds.
+const BUSY_TIMEOUT_MS: u64 = 5000;
+
+/// The default memory limit of SQLite, in MiB.
+const MEMORY_LIMIT_MIB: u64 = 64;
 
 /// Lists the sessions of one OpenCode database, one JSON object per line, and exits.
 ///
@@ -100,7 +111,7 @@ struct DatabaseArgs {
     db: Option<PathBuf>,
 
     /// Memory that SQLite may allocate, in MiB (8 to 65536)
-    #[arg(long = "memory-limit", value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(8..=65_536))]
+    #[arg(long = "memory-limit", value_name = "MIB", default_value_t = MEMORY_LIMIT_MIB, value_parser = clap::value_parser!(u64).range(8..=65_536))]
     memory_limit_mib: u64,
 }
 
@@ -143,7 +154,7 @@ struct ListingArgs {
     archived: bool,
 
     /// Wait this long for a lock of another program, in milliseconds (0 to 600000)
-    #[arg(long = "busy-timeout", value_name = "MS", default_value_t = 5000, value_parser = clap::value_parser!(u64).range(0..=600_000))]
+    #[arg(long = "busy-timeout", value_name = "MS", default_value_t = BUSY_TIMEOUT_MS, value_parser = clap::value_parser!(u64).range(0..=600_000))]
     busy_timeout_ms: u64,
 
     /// File that stores what is known about the marker, so that only new content is searched;
@@ -159,8 +170,8 @@ struct ListingArgs {
     prompts: PromptArgs,
 
     /// Number of threads that read the database (1 to 64)
-    #[arg(long, value_name = "N", default_value_t = default_threads(), hide_default_value = true, value_parser = parse_threads)]
-    threads: usize,
+    #[arg(long, value_name = "N", value_parser = parse_threads)]
+    threads: Option<usize>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -199,7 +210,7 @@ impl ListingArgs {
                     .scan_cache
                     .and_then(|cache| cache.prepare(db.as_ref()?)),
                 budget: self.scan_budget_ms.map(Duration::from_millis),
-                threads: self.threads,
+                threads: self.threads.unwrap_or_default(),
             },
             filter: Filter {
                 children: self.children,
@@ -230,7 +241,11 @@ fn parse_number(text: &str, max: usize) -> Result<usize, String> {
 /// Runs the helper with the arguments of this process.
 #[must_use]
 pub fn run() -> ExitCode {
-    let result = match usage::parse::<Args>() {
+    let parsed = match launched::parse(std::env::args_os().skip(1)) {
+        Some(args) => Ok(args),
+        None => usage::parse::<Args>(),
+    };
+    let result = match parsed {
         Ok(args) => run_command(args),
         Err(error) if error.exit_code() == 0 => usage::print(&error),
         Err(error) => {
@@ -248,6 +263,10 @@ pub fn run() -> ExitCode {
 /// Writes an error of usage as the output: the caller may read nothing but the pipe.
 fn write_usage_error<W: Write>(mut out: Writer<W>, message: String) -> io::Result<u8> {
     out.hello()?;
+    write_error_of_usage(out, message)
+}
+
+fn write_error_of_usage<W: Write>(out: Writer<W>, message: String) -> io::Result<u8> {
     out.error(HelperError {
         kind: ErrorKind::Usage,
         message,
@@ -295,9 +314,23 @@ fn run_listing(args: Args, out: impl Write, err: impl Write) -> io::Result<u8> {
         Err(message) => return refuse(out, message),
     };
     let mut stdin = process::stdin();
+    let mut difference = None;
     if launcher.request_stdin {
         match process::read_request(&mut stdin) {
-            Ok(Request::List { marker }) => job.marker.marker = marker.or(job.marker.marker),
+            Ok(Request::List { marker, have }) => {
+                job.marker.marker = marker.or(job.marker.marker);
+                if let Some(have) = have {
+                    out.hello_of(PROTOCOL_OF_DIFFERENCES)?;
+                    let scan_cache = job.marker.cache.as_deref();
+                    match Difference::to(have, scan_cache, &mut stdin, &mut out) {
+                        Ok(listed) => difference = Some(listed),
+                        Err(HaveError::Invalid(message)) => {
+                            return refuse_after_hello(out, message);
+                        }
+                        Err(HaveError::Write(error)) => return Err(error.into()),
+                    }
+                }
+            }
             Ok(_) => return refuse(out, OTHER_COMMAND.to_owned()),
             Err(message) => return refuse(out, message),
         }
@@ -305,8 +338,10 @@ fn run_listing(args: Args, out: impl Write, err: impl Write) -> io::Result<u8> {
     if launcher.parent_pipe {
         exit_at_end_of_stdin(stdin)?;
     }
-    out.hello()?;
-    Ok(list(&job, out, err)?.exit_status())
+    if difference.is_none() {
+        out.hello()?;
+    }
+    Ok(list(&job, difference, out, err)?.exit_status())
 }
 
 fn run_look_up(
@@ -398,4 +433,10 @@ impl LauncherArgs {
 fn refuse<W: Write>(out: Writer<W>, message: String) -> io::Result<u8> {
     report_error(HELPER, &message);
     write_usage_error(out, message)
+}
+
+/// As [`refuse`], if the first line is written.
+fn refuse_after_hello<W: Write>(out: Writer<W>, message: String) -> io::Result<u8> {
+    report_error(HELPER, &message);
+    write_error_of_usage(out, message)
 }

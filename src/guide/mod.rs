@@ -48,6 +48,7 @@ pages! {
     hosts, "hosts", "Write a program that shows sessions";
     protocol, "protocol", "Events, commands, lines of the helper";
     how_it_works, "how-it-works", "Why OpenCode does not notice";
+    speed, "speed", "What it costs, and how that grows";
     troubleshooting, "troubleshooting", "Causes and messages";
     guarantees, "guarantees", "What you can rely on, exit statuses";
     changes, "changes", "What is new in each version";

@@ -103,7 +103,7 @@ pub struct InProcessLister;
 impl Lister for InProcessLister {
     fn list(&self, request: &ListRequest) -> Outcome {
         let sessions = ListingContent::new(request.bounded_first_prompt_limit())
-            .sharing(request.known.clone());
+            .sharing(request.known.as_ref());
         let db = database(request.db.as_ref());
         run_exclusively(
             db.as_deref(),
@@ -111,7 +111,7 @@ impl Lister for InProcessLister {
             sessions,
             |deadline, out| {
                 let job = list_job(request, db.clone(), deadline);
-                listing::list(&job, out, io::sink())
+                listing::list(&job, None, out, io::sink())
             },
         )
     }

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use rusqlite::Connection;
 
+use super::difference::Difference;
 use crate::marker::{self, CacheUpdate, ScanResult};
 use crate::store::{Database, Filter, ListQuery, ListSummary, OpenOptions, Opened, StoreError};
 use crate::wire::{
@@ -48,20 +49,22 @@ impl RunStatus {
     }
 }
 
-/// Writes one listing, from the line after the `hello` to the last line.
+/// Writes one listing, from the line after the `hello` to the last line, or only what differs
+/// from what the caller has.
 ///
-/// An error of the database becomes an `error` line. If the scan cache cannot be written,
-/// that is reported to `err`.
+/// An error of the database becomes an `error` line. If the scan cache or the kept lines cannot
+/// be written, that is reported to `err`.
 ///
 /// # Errors
 ///
 /// Returns an error if `out` fails.
 pub(crate) fn list<W: Write>(
     job: &ListJob,
+    mut difference: Option<Difference>,
     mut out: Writer<W>,
     mut err: impl Write,
 ) -> io::Result<RunStatus> {
-    match read(job, &mut out) {
+    match read(job, difference.as_mut(), &mut out) {
         Ok((end, cache_update)) => {
             out.end(end)?;
             // Saved after the listing is written, so that the caller does not wait for it.
@@ -69,6 +72,12 @@ pub(crate) fn list<W: Write>(
                 let _ = writeln!(
                     err,
                     "opencode-lister: cannot write the scan cache, so the next scan is a full one: {error}"
+                );
+            }
+            if let Some(Err(error)) = difference.map(|difference| difference.save()) {
+                let _ = writeln!(
+                    err,
+                    "opencode-lister: cannot keep the lines of this listing, so the next request must send them: {error}"
                 );
             }
             Ok(RunStatus::Complete)
@@ -117,6 +126,7 @@ impl RunError {
 
 fn read<W: Write>(
     job: &ListJob,
+    mut difference: Option<&mut Difference>,
     out: &mut Writer<W>,
 ) -> Result<(End, Option<CacheUpdate>), RunError> {
     let started = Instant::now();
@@ -136,7 +146,7 @@ fn read<W: Write>(
         Opened::Young => DatabaseState::Young,
         Opened::Empty => DatabaseState::Empty,
         Opened::Ready(database) => {
-            rows = send_rows(&database, job, out)?;
+            rows = send_rows(&database, job, difference.as_deref_mut(), out)?;
             database.close()?;
             match rows.listed {
                 Some(_) => DatabaseState::Ready,
@@ -144,9 +154,13 @@ fn read<W: Write>(
             }
         }
     };
+    // A database without sessions has no difference: the caller must not take it for one
+    // whose sessions are gone.
+    let difference = difference.filter(|_| rows.listed.is_some());
     let listed = rows.listed.unwrap_or_default();
     let end = End {
-        sessions: out.sessions(),
+        sessions: out.sessions() + out.left_out(),
+        difference: difference.map(|difference| difference.counts(out.sessions())),
         database: state,
         tables: listed.tables,
         flat: listed.flat,
@@ -173,6 +187,7 @@ struct Rows {
 fn send_rows<W: Write>(
     database: &Database,
     job: &ListJob,
+    mut difference: Option<&mut Difference>,
     out: &mut Writer<W>,
 ) -> Result<Rows, RunError> {
     // Schema, marker and rows are read in one snapshot.
@@ -196,9 +211,17 @@ fn send_rows<W: Write>(
         });
     };
     let mark = |id: &str| marked_sessions.is_marked(id);
-    let mut listed = query.run(&snapshot, job.first_prompt_limit, mark, |_id, line| {
-        out.session_line(line).map_err(RunError::Write)
+    let mut listed = query.run(&snapshot, job.first_prompt_limit, mark, |id, line| {
+        let is_known = |line: &[u8]| match &mut difference {
+            Some(difference) => difference.has_line(id, line),
+            None => false,
+        };
+        let written = out.session_line_unless(line, is_known);
+        written.map_err(RunError::Write)
     })?;
+    for session in difference.iter().flat_map(|difference| difference.gone()) {
+        out.gone(session)?;
+    }
     if let Some(reason) = degraded {
         listed.degraded.record(OptionalPart::Marked, &reason);
     }

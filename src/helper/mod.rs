@@ -4,6 +4,7 @@
 //! calls them too. [`process`] ties the process to its parent and limits its resources.
 //! [`explain`], [`verify`] and [`pretty`] print for people.
 
+pub(crate) mod difference;
 #[cfg(feature = "cli")]
 pub(crate) mod explain;
 mod in_process;

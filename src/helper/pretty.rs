@@ -30,7 +30,7 @@ pub(crate) fn print(
     let mut checked = Checked::of(ListingContent::new(job.first_prompt_limit));
     let mut writer = Writer::new(&mut checked);
     writer.hello()?;
-    let status = list(job, writer, &mut err)?;
+    let status = list(job, None, writer, &mut err)?;
     match checked.finish().map_err(io::Error::other)? {
         Verdict::Refused { failure, .. } => {
             writeln!(err, "opencode-lister: {}", text::one_line(&failure.message))?;
@@ -91,6 +91,7 @@ mod tests {
     #[test]
     fn summary_names_missing_parts() {
         let mut end = End {
+            difference: None,
             sessions: 3,
             database: DatabaseState::Ready,
             tables: Vec::new(),

@@ -26,7 +26,7 @@ use crate::entry::{Entry, Sourced};
 use crate::row::{Row, RowMaker};
 use crate::session::{Millis, SessionId};
 use crate::source::{Source, SourceName};
-use crate::wire::DatabaseState;
+use crate::wire::{DatabaseState, ListingDifference};
 
 pub use health::{Failing, Health};
 pub use source::SourceState;
@@ -94,8 +94,10 @@ struct ViewState {
 pub struct SourceListing {
     /// The state of the database.
     pub database: DatabaseState,
-    /// The sessions, each id once.
+    /// The sessions, each id once. With a difference, only those that are new or changed.
     pub rows: Vec<Row>,
+    /// What else differs from the known rows of the source; `None` if `rows` are all sessions.
+    pub difference: Option<ListingDifference>,
 }
 
 impl SourceListing {
@@ -107,6 +109,7 @@ impl SourceListing {
         Self {
             database,
             rows: entries.map(|entry| rows.restore(&entry)).collect(),
+            difference: None,
         }
     }
 }
@@ -146,7 +149,8 @@ pub struct MergeResult {
 /// Why a listing is to be repeated soon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recheck {
-    /// All sessions seem to be gone. The next listing confirms it or not.
+    /// All sessions seem to be gone, or the listing was the difference to other rows. The next
+    /// listing confirms it or not.
     Unconfirmed,
     /// The database is being created or restored.
     Young,

@@ -37,6 +37,15 @@ pub struct Snapshot {
 #[derive(Debug)]
 struct SavedRows(Arc<Rows>);
 
+impl SavedRows {
+    /// Returns a size in bytes that the encoded rows do not exceed. To count exactly, they must
+    /// be written.
+    fn max_bytes(&self) -> usize {
+        let rows = self.0.values();
+        rows.map(Row::max_written_bytes).sum()
+    }
+}
+
 impl Encode for SavedRows {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
         self.0.len().encode(encoder)?;
@@ -94,20 +103,27 @@ impl Snapshot {
         out: &mut (impl Write + Seek),
     ) -> io::Result<usize> {
         let count = self.sources.len();
-        let mut sizes: Vec<_> = self
-            .sources
-            .into_iter()
+        let room_bytes = limit_bytes.saturating_sub(MARGIN_BYTES);
+        let max_bytes = self.sources.iter().map(|(_, rows)| rows.max_bytes());
+        if max_bytes.sum::<usize>() > room_bytes {
+            self.drop_largest(room_bytes);
+        }
+        codec::write(FORMAT, &self, out)?;
+        Ok(count - self.sources.len())
+    }
+
+    /// Drops the largest sources, so that the others have this size at most.
+    fn drop_largest(&mut self, mut room_bytes: usize) {
+        let sources = std::mem::take(&mut self.sources).into_iter();
+        let mut sizes: Vec<_> = sources
             .map(|source| (codec::encoded_bytes(&source), source))
             .collect();
         sizes.sort_by_key(|(bytes, _)| *bytes);
-        let mut room_bytes = limit_bytes.saturating_sub(MARGIN_BYTES);
         let fitting = sizes.into_iter().map_while(|(bytes, source)| {
             room_bytes = room_bytes.checked_sub(bytes)?;
             Some(source)
         });
         self.sources = fitting.collect();
-        codec::write(FORMAT, &self, out)?;
-        Ok(count - self.sources.len())
     }
 
     /// Returns the bytes of the snapshot; see [`write`](Self::write).

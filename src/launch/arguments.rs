@@ -1,4 +1,4 @@
-//! The helper's arguments, and the request line for its standard input.
+//! The helper's arguments, and the request for its standard input.
 //!
 //! The arguments of a remote helper may pass through another machine's shell, so they
 //! hold only [plain characters](crate::source::is_plain_argument). Text such as ids and
@@ -12,7 +12,7 @@ use crate::json::line;
 use crate::lister::{ListRequest, LookUpRequest, MAX_THREADS, ScanCache, default_threads};
 use crate::marker_text::MarkerText;
 use crate::source::is_plain_argument;
-use crate::wire::{LookUp, Request, limits};
+use crate::wire::{Known, LookUp, Request, limits};
 
 /// The largest `--cpu-limit` that the helper accepts: one day.
 const MAX_CPU_SECONDS: u64 = 86_400;
@@ -30,29 +30,34 @@ pub(super) enum Location {
 #[derive(Debug)]
 pub(super) struct HelperArgs {
     pub(super) arguments: Vec<OsString>,
-    /// One request line with its line feed; empty if the arguments say everything.
-    pub(super) request_line: Vec<u8>,
+    /// One request line with its line feed, and the set of what the caller has if it follows;
+    /// empty if the arguments say everything.
+    pub(super) request: Vec<u8>,
 }
 
 impl HelperArgs {
     /// Returns the arguments of a listing.
     pub(super) fn for_listing(request: &ListRequest, location: Location) -> Self {
-        let request_line = match &request.marker {
-            Some(marker) if *marker != MarkerText::default() => line(&Request::List {
-                marker: Some(marker.clone()),
-            }),
-            _ => Vec::new(),
-        };
+        let marker = request.marker.clone();
+        let marker = marker.filter(|marker| *marker != MarkerText::default());
+        let base = request.base();
+        let have = base.and_then(Known::have);
         let mut args = Self {
             arguments: Vec::new(),
-            request_line,
+            request: match (&marker, &have) {
+                (None, None) => Vec::new(),
+                _ => line(&Request::List { marker, have }),
+            },
         };
+        if let Some(base) = base.filter(|_| have.is_some_and(|have| have.follows)) {
+            args.request.extend(base.set_bytes());
+        }
         args.push_database(request.db.as_deref(), request.busy_timeout(), location);
         for (is_set, flag) in [
             (request.children, "--children"),
             (request.archived, "--archived"),
             (request.marker.is_none(), "--no-marker"),
-            (!args.request_line.is_empty(), "--request-stdin"),
+            (!args.request.is_empty(), "--request-stdin"),
         ] {
             args.arguments.extend(is_set.then(|| flag.into()));
         }
@@ -89,7 +94,7 @@ impl HelperArgs {
         };
         let mut args = Self {
             arguments: vec![command.into()],
-            request_line: line(&message),
+            request: line(&message),
         };
         args.push_database(request.db.as_deref(), request.busy_timeout(), location);
         args.arguments.push("--request-stdin".into());
@@ -187,7 +192,7 @@ mod tests {
             HelperArgs::for_look_up(&look_up, Location::Remote),
         ] {
             assert_eq!(args.unsafe_argument(), None);
-            assert!(!args.request_line.is_empty());
+            assert!(!args.request.is_empty());
         }
         let hostile = ListRequest::of("/srv/$(reboot)");
         let args = HelperArgs::for_listing(&hostile, Location::Remote);

@@ -60,11 +60,11 @@ pub(super) struct ExchangeResult<C: Content> {
     pub(super) stderr_tail: String,
 }
 
-/// Writes `request` to the child and reads its output until the child has exited and its
-/// output has ended, until `deadline`, or until the caller cancels.
+/// Writes `request` to the child, and what its output asks for, and reads its output until the
+/// child has exited and its output has ended, until `deadline`, or until the caller cancels.
 pub(super) fn exchange<C: Content>(
     guard: &mut ProcessGuard,
-    request: &[u8],
+    request: Vec<u8>,
     checker: Checker<C>,
     deadline: Instant,
     cancel: &Cancel,
@@ -72,6 +72,7 @@ pub(super) fn exchange<C: Content>(
     let (stdout, stderr) = guard.take_outputs();
     let mut exchange = Exchange {
         request,
+        written_bytes: 0,
         stdout,
         stderr,
         checker,
@@ -89,9 +90,11 @@ pub(super) fn exchange<C: Content>(
     }
 }
 
-struct Exchange<'a, C: Content> {
-    /// The rest of the request that is not yet written.
-    request: &'a [u8],
+struct Exchange<C: Content> {
+    /// What is to be written to the child.
+    request: Vec<u8>,
+    /// How much of it is written.
+    written_bytes: usize,
     /// `None` once it has ended.
     stdout: Option<ChildStdout>,
     stderr: Option<ChildStderr>,
@@ -108,7 +111,7 @@ enum ReadResult {
     End,
 }
 
-impl<C: Content> Exchange<'_, C> {
+impl<C: Content> Exchange<C> {
     fn run(
         &mut self,
         guard: &mut ProcessGuard,
@@ -177,7 +180,8 @@ impl<C: Content> Exchange<'_, C> {
         pause: Duration,
     ) -> io::Result<()> {
         let mut pipes = Vec::with_capacity(4);
-        if let (false, Some(stdin)) = (self.request.is_empty(), &guard.stdin) {
+        let has_more = self.written_bytes < self.request.len();
+        if let (true, Some(stdin)) = (has_more, &guard.stdin) {
             pipes.push(PollFd::new(stdin, PollFlags::OUT));
         }
         if let Some(stdout) = &self.stdout {
@@ -204,17 +208,18 @@ impl<C: Content> Exchange<'_, C> {
     /// A write error ends the request but not the exchange: a child may ignore its request,
     /// and its output is checked as usual.
     fn write(&mut self, stdin: &mut Option<ChildStdin>) {
-        let Some(pipe) = stdin.as_mut().filter(|_| !self.request.is_empty()) else {
+        let rest = &self.request[self.written_bytes..];
+        let Some(pipe) = stdin.as_mut().filter(|_| !rest.is_empty()) else {
             return;
         };
-        match without_sigpipe(|| pipe.write(self.request)) {
-            Ok(count) => self.request = &self.request[count..],
+        match without_sigpipe(|| pipe.write(rest)) {
+            Ok(count) => self.written_bytes += count,
             Err(error)
                 if matches!(
                     error.kind(),
                     io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
                 ) => {}
-            Err(_) => self.request = &[],
+            Err(_) => self.written_bytes = self.request.len(),
         }
     }
 
@@ -227,6 +232,10 @@ impl<C: Content> Exchange<'_, C> {
                 ReadResult::Data(count) => {
                     if let Err(violation) = self.checker.push(&self.buffer[..count]) {
                         return Ok(Err(violation));
+                    }
+                    if let Some(asked_for) = self.checker.reply() {
+                        self.request = asked_for;
+                        self.written_bytes = 0;
                     }
                 }
             }

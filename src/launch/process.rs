@@ -114,7 +114,7 @@ impl ProcessLister {
     /// Spawns a helper, sends it the request and checks its output.
     fn run<C: Content>(
         &self,
-        args: &HelperArgs,
+        args: HelperArgs,
         content: C,
         deadline: Duration,
         cancel: &Cancel,
@@ -160,7 +160,7 @@ impl ProcessLister {
             Target::Local(_) => limits::TOTAL,
             Target::Command(_) => limits::TOTAL_OF_COMMAND,
         });
-        let result = exchange(&mut guard, &args.request_line, checker, until, cancel);
+        let result = exchange(&mut guard, args.request, checker, until, cancel);
         let reaped = guard.finish();
         let outcome = outcome_of_exchange(result, reaped, deadline);
         match self.target {
@@ -211,9 +211,10 @@ impl Lister for ProcessLister {
     fn list(&self, request: &ListRequest) -> Outcome {
         let args = HelperArgs::for_listing(request, self.target.location());
         self.run(
-            &args,
+            args,
             ListingContent::new(request.bounded_first_prompt_limit())
-                .sharing(request.known.clone()),
+                .sharing(request.known.as_ref())
+                .differing(request.base().cloned()),
             request.deadline,
             &request.cancel,
         )
@@ -223,7 +224,7 @@ impl Lister for ProcessLister {
         let args = HelperArgs::for_look_up(request, self.target.location());
         let content = LookUpContent::new(request.what, &request.ids)
             .with_first_prompt_limit(request.bounded_first_prompt_limit());
-        self.run(&args, content, request.deadline, &request.cancel)
+        self.run(args, content, request.deadline, &request.cancel)
     }
 
     fn stuck(&self) -> usize {

@@ -10,6 +10,7 @@
 //! cannot spawn processes and accept its limits.
 
 mod bounded;
+mod differences;
 mod failure;
 mod outcome;
 mod request;
@@ -17,6 +18,7 @@ mod request;
 use std::time::Duration;
 
 pub(crate) use bounded::Bounded;
+pub(crate) use differences::list_or_ask_for_all;
 pub use failure::{Failure, FailureReason};
 pub(crate) use outcome::outcome_of;
 pub use outcome::{Outcome, Refusal, Timeout};

@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use crate::dirs;
 use crate::marker_text::MarkerText;
-use crate::row::Rows;
 use crate::session::SessionId;
-use crate::wire::{LookUp, limits};
+use crate::wire::{Known, LookUp, limits};
 
 /// A request for one listing.
 #[derive(Debug, Clone)]
@@ -37,7 +36,10 @@ pub struct ListRequest {
     /// Cancels the listing.
     pub cancel: Cancel,
     /// The rows of the listing before. A row that did not change shares its memory.
-    pub(crate) known: Option<Arc<Rows>>,
+    pub(crate) known: Option<Known>,
+    /// Whether to ask for the differences to `known` only. The helper must be able to send them
+    /// ([`Listing::can_send_differences`](crate::wire::Listing)).
+    pub(crate) only_differences: bool,
 }
 
 /// The location of the scan cache.
@@ -111,6 +113,7 @@ impl ListRequest {
             first_prompt_limit: limits::FIRST_PROMPT,
             cancel: Cancel::default(),
             known: None,
+            only_differences: false,
         }
     }
 
@@ -183,6 +186,12 @@ impl ListRequest {
             .unwrap_or(Duration::MAX)
             .min(left / 2)
             .clamp(MIN_SCAN_BUDGET, MAX_SCAN_BUDGET)
+    }
+
+    /// Returns the rows to which only the differences are asked for.
+    pub(crate) fn base(&self) -> Option<&Known> {
+        let known = self.known.as_ref().filter(|_| self.only_differences);
+        known.filter(|known| known.set.is_some())
     }
 
     pub(crate) fn bounded_first_prompt_limit(&self) -> usize {

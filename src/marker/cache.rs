@@ -17,7 +17,7 @@
 //!   in `rows_with_half`.
 //!
 //! Anything that breaks the chain from `P` to a snapshot (a log that was restarted
-//! unread, another file or schema) starts a new state, which keeps `rows_with_half` only
+//! unread, another file or b-tree) starts a new state, which keeps `rows_with_half` only
 //! as rows to confirm. A cache file that cannot be decoded, or has another key, counts as
 //! missing.
 //!
@@ -27,17 +27,16 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use bincode::{Decode, Encode};
-use rusqlite::Connection;
 
+use super::cache_key::CacheKey;
 use super::wal::LogRead;
 use crate::codec::{self, FileFormat};
 use crate::files;
-use crate::marker_text::MarkerText;
-use crate::store::{CONTENT_TABLES, DatabaseStamp, StoreError, WalPosition};
+use crate::store::{DatabaseStamp, KnownSchema, WalPosition};
 
 const FORMAT: FileFormat = FileFormat {
     magic: *b"OCSCACHE",
-    version: 2,
+    version: 3,
 };
 
 /// The age in milliseconds after which all pages are read again. If the file was
@@ -54,63 +53,25 @@ pub(super) enum ScanCache {
     Sql(SqlState),
 }
 
-impl ScanCache {
-    /// Reads the cache file. Returns `None` if it is not a valid cache of this version,
-    /// for whatever reason.
-    pub(super) fn load(path: &Path) -> Option<Self> {
-        let bytes = files::load(path, codec::HEADER_BYTES + codec::MAX_BODY_BYTES).ok()??;
-        codec::decode(FORMAT, &bytes).ok()
-    }
-
-    /// Replaces the cache file.
-    pub(super) fn save(&self, path: &Path) -> std::io::Result<()> {
-        files::save_unsynced(path, &codec::encode(FORMAT, self)?)
-    }
-}
-
-/// Identifies the database, schema and marker that a cache is valid for.
+/// The content of the cache file.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub(super) struct CacheKey {
-    device: u64,
-    inode: u64,
-    page_size: u32,
-    /// The number of reserved bytes at the end of each page.
-    reserved_bytes: u32,
-    marker: String,
-    schema_version: i64,
-    /// Type, name, root page and SQL of the content tables. A table that was rebuilt and
-    /// renamed, or has another column, has other content, although none of its pages need
-    /// have been written.
-    tables: Vec<(String, String, i64, Option<String>)>,
+pub(super) struct CacheFile {
+    pub(super) scan: ScanCache,
+    /// The schema, if it can be identified.
+    pub(super) schema: Option<KnownSchema>,
 }
 
-impl CacheKey {
-    /// Creates the key of a database in the snapshot of `conn`, with this page size and
-    /// number of reserved bytes per page.
-    pub(super) fn read(
-        conn: &Connection,
-        stamp: &DatabaseStamp,
-        (page_size, reserved_bytes): (usize, usize),
-        marker: &MarkerText,
-    ) -> Result<Self, StoreError> {
-        let names = CONTENT_TABLES.map(|content| format!("'{}'", content.table));
-        let mut tables = conn.prepare(&format!(
-            "SELECT type, name, rootpage, sql FROM sqlite_schema \
-             WHERE lower(name) IN ({}) AND type IN ('table', 'view') ORDER BY name",
-            names.join(", ")
-        ))?;
-        let tables = tables.query_map([], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-        })?;
-        Ok(Self {
-            device: stamp.file.device,
-            inode: stamp.file.inode,
-            page_size: u32::try_from(page_size).unwrap_or(0),
-            reserved_bytes: u32::try_from(reserved_bytes).unwrap_or(0),
-            marker: marker.as_str().to_owned(),
-            schema_version: conn.pragma_query_value(None, "schema_version", |row| row.get(0))?,
-            tables: tables.collect::<Result<_, _>>()?,
-        })
+impl CacheFile {
+    /// Reads the cache file. Returns its content and its bytes, or `None` if it is not a
+    /// valid cache of this version, for whatever reason.
+    pub(super) fn load(path: &Path) -> Option<(Self, Vec<u8>)> {
+        let bytes = files::load(path, codec::HEADER_BYTES + codec::MAX_BODY_BYTES).ok()??;
+        Some((codec::decode(FORMAT, &bytes).ok()?, bytes))
+    }
+
+    /// Returns the bytes of the cache file.
+    pub(super) fn encode(&self) -> std::io::Result<Vec<u8>> {
+        codec::encode(FORMAT, self)
     }
 }
 
@@ -186,17 +147,37 @@ impl ScanState {
         }
     }
 
-    /// Returns true if the state is valid for the database with this key and stamp, in a
-    /// snapshot that ends at `end`. Without a log, only the stamp shows whether the file
-    /// was written.
-    pub(super) fn matches(&self, key: &CacheKey, end: WalPosition, stamp: DatabaseStamp) -> bool {
-        self.key == *key && (end.has_log() || self.stamp == Some(stamp))
+    /// Returns true if the state can be continued for the database with this key and
+    /// stamp, in a snapshot that ends at `end`.
+    ///
+    /// Without a log, only the stamp shows whether the file was written. As long as it is
+    /// the same, all commits since are in a log that was begun since: before a log is
+    /// removed or restarted, all of it is written to the file.
+    pub(super) fn is_valid_for(
+        &self,
+        key: &CacheKey,
+        end: WalPosition,
+        stamp: DatabaseStamp,
+    ) -> bool {
+        let has_log = self.position.has_log() && end.has_log();
+        self.key.covers(key) && (has_log || self.stamp == Some(stamp))
     }
 
-    /// Adds the rows with a half from an earlier state with the same key. Some may still
+    /// Continues the state, which is valid, under this key, in a snapshot that ends at
+    /// `end`.
+    pub(super) fn resume(&mut self, key: CacheKey, end: WalPosition) {
+        self.key = key;
+        if end.has_log() && !self.position.has_log() {
+            self.position = end.start();
+            self.is_caught_up = end == self.position;
+            self.stamp = None;
+        }
+    }
+
+    /// Adds the rows with a half from an earlier state of the same b-trees. Some may still
     /// be marked, and confirming more rows than necessary does no harm.
     pub(super) fn with_rows_from(mut self, earlier: Option<Self>) -> Self {
-        if let Some(earlier) = earlier.filter(|earlier| earlier.key == self.key) {
+        if let Some(earlier) = earlier.filter(|earlier| earlier.key.covers(&self.key)) {
             self.rows_with_half = earlier.rows_with_half;
         }
         self

@@ -27,6 +27,9 @@ const PIECE_BYTES: usize = 256 << 10;
 /// the start of a page.
 const ALIGNMENT_BYTES: usize = 4096;
 
+/// How many threads read the file unless the caller says so.
+const DEFAULT_THREADS_MAX: usize = 4;
+
 /// How many pieces justify one thread.
 const MIN_PIECES_PER_THREAD: u32 = 16;
 
@@ -63,7 +66,8 @@ impl Candidates {
         }
     }
 
-    fn merge(&mut self, other: Self) {
+    /// Adds those of `other`.
+    pub(super) fn merge(&mut self, other: Self) {
         self.rowids.extend(other.rowids);
         self.overflow.extend(other.overflow);
     }
@@ -207,7 +211,13 @@ impl<'a> FileScan<'a> {
             io::Result::Ok(())
         };
         let useful_threads = to.saturating_sub(from) / MIN_PIECES_PER_THREAD;
-        let extra_threads = self.threads.min(useful_threads as usize).saturating_sub(1);
+        let threads = match self.threads {
+            // Not known until it is needed: the system reads the limits of its groups.
+            0 if useful_threads > 1 => thread::available_parallelism()
+                .map_or(1, |threads| threads.get().min(DEFAULT_THREADS_MAX)),
+            threads => threads,
+        };
+        let extra_threads = threads.min(useful_threads as usize).saturating_sub(1);
         thread::scope(|scope| {
             let others: Vec<_> = (0..extra_threads)
                 .filter_map(|_| {

@@ -12,12 +12,11 @@
 //! is not found in this way may belong to a row.
 //!
 //! A page counts as free only if it is free whether or not the last transaction of the
-//! previous generation was committed ([`Part::Last`]).
+//! previous generation was committed ([`Step`](super::wal::Step)).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::page::{self, Layout, PageKind};
-use super::wal::Part;
 
 /// With more trunk pages, no page counts as free. The limit corresponds to 16 GiB of free
 /// pages of 4 KiB.
@@ -26,12 +25,40 @@ const MAX_TRUNKS: usize = 4096;
 /// The free pages according to the frames up to the end of the snapshot.
 #[derive(Debug, Default)]
 pub(super) struct FreePages {
+    /// According to all frames, except those in `last` and `open`.
     all: FreelistState,
-    without_last: FreelistState,
+    /// The last complete transaction of the earlier generation.
+    last: Vec<PageImage>,
+    /// The frames after it.
+    open: Vec<PageImage>,
+    is_current: bool,
+    /// In the current generation, without the last transaction of the earlier one, if
+    /// that changed anything.
+    without_last: Option<FreelistState>,
+}
+
+/// What one frame says about the freelist.
+#[derive(Debug, Clone, Copy)]
+struct PageImage {
+    number: u32,
+    content: Content,
+    /// On the first page of the database: the first trunk page, if any.
+    first_trunk: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Content {
+    /// It looks like a trunk page, before this one.
+    Trunk(u32),
+    /// Some other page outside of the trees.
+    Other,
+    /// A b-tree page that the caller may ask for.
+    RequestedTree,
+    Tree,
 }
 
 /// The state of the freelist according to the newest image of each page.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 struct FreelistState {
     /// The first trunk page, according to the first page of the database.
     first_trunk: Option<u32>,
@@ -45,18 +72,33 @@ struct FreelistState {
 impl FreePages {
     /// Adds the next frame, of the page with this number. `is_wanted` is true if the
     /// caller may ask for the page.
-    pub(super) fn add_frame(
-        &mut self,
-        part: Part,
-        layout: Layout,
-        number: u32,
-        image: &[u8],
-        is_wanted: bool,
-    ) {
-        self.all.add_frame(layout, number, image, is_wanted);
-        if part != Part::Last {
-            self.without_last
-                .add_frame(layout, number, image, is_wanted);
+    pub(super) fn add_frame(&mut self, layout: Layout, number: u32, image: &[u8], is_wanted: bool) {
+        let image = PageImage::new(layout, number, image, is_wanted);
+        if !self.is_current {
+            return self.open.push(image);
+        }
+        self.all.add(image);
+        if let Some(state) = &mut self.without_last {
+            state.add(image);
+        }
+    }
+
+    /// The frames since the last call are a transaction of the earlier generation.
+    pub(super) fn end_transaction(&mut self) {
+        for image in self.last.drain(..) {
+            self.all.add(image);
+        }
+        std::mem::swap(&mut self.last, &mut self.open);
+    }
+
+    /// The frames from here on are of the current generation.
+    pub(super) fn begin_current_generation(&mut self) {
+        self.is_current = true;
+        self.open = Vec::new();
+        let last = std::mem::take(&mut self.last);
+        self.without_last = (!last.is_empty()).then(|| self.all.clone());
+        for image in last {
+            self.all.add(image);
         }
     }
 
@@ -65,34 +107,58 @@ impl FreePages {
         if pages.is_empty() {
             return BTreeSet::new();
         }
-        let (all, without_last) = (self.all.pages(), self.without_last.pages());
-        let free = all.intersection(&without_last).copied().collect();
+        let mut free = self.all.pages();
+        if let Some(state) = &self.without_last {
+            free = free.intersection(&state.pages()).copied().collect();
+        }
         pages.intersection(&free).copied().collect()
     }
 }
 
-impl FreelistState {
-    fn add_frame(&mut self, layout: Layout, number: u32, image: &[u8], is_wanted: bool) {
-        if number == 1 {
-            self.first_trunk = page::first_trunk(image);
-        }
-        match page::kind(number, image) {
-            PageKind::Overflow => {
-                self.tree_pages.remove(&number);
-                if !page::could_be_trunk(layout, image) {
-                    self.trunks.remove(&number);
-                    return;
+impl PageImage {
+    fn new(layout: Layout, number: u32, image: &[u8], is_wanted: bool) -> Self {
+        Self {
+            number,
+            content: match page::kind(number, image) {
+                PageKind::Overflow if page::could_be_trunk(layout, image) => {
+                    Content::Trunk(page::next_page(image))
                 }
+                PageKind::Overflow => Content::Other,
+                PageKind::Leaf | PageKind::Tree if is_wanted => Content::RequestedTree,
+                PageKind::Leaf | PageKind::Tree => Content::Tree,
+            },
+            first_trunk: match number {
+                1 => page::first_trunk(image),
+                _ => None,
+            },
+        }
+    }
+}
+
+impl FreelistState {
+    fn add(&mut self, image: PageImage) {
+        let number = image.number;
+        if number == 1 {
+            self.first_trunk = image.first_trunk;
+        }
+        match image.content {
+            Content::Trunk(next) => {
+                self.tree_pages.remove(&number);
                 self.has_too_many_trunks |= self.trunks.len() >= MAX_TRUNKS;
                 if !self.has_too_many_trunks {
-                    self.trunks.insert(number, page::next_page(image));
+                    self.trunks.insert(number, next);
                 }
             }
-            PageKind::Leaf | PageKind::Tree => {
+            Content::Other => {
+                self.tree_pages.remove(&number);
                 self.trunks.remove(&number);
-                if is_wanted {
-                    self.tree_pages.insert(number);
-                }
+            }
+            Content::RequestedTree => {
+                self.trunks.remove(&number);
+                self.tree_pages.insert(number);
+            }
+            Content::Tree => {
+                self.trunks.remove(&number);
             }
         }
     }
@@ -141,15 +207,33 @@ mod tests {
         image
     }
 
+    /// A transaction of the earlier generation but the last, the last, and what follows.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Part {
+        Old,
+        Last,
+        New,
+    }
+    use Part::{Last, New, Old};
+
     fn free(frames: &[(Part, u32, Vec<u8>)]) -> Vec<u32> {
         let mut free = FreePages::default();
-        for (part, number, image) in frames {
-            free.add_frame(*part, LAYOUT, *number, image, true);
+        for part in [Old, Last, New] {
+            if part == New {
+                // A frame of a transaction that was rolled back.
+                free.add_frame(LAYOUT, 7, &leaf(), true);
+                free.begin_current_generation();
+            }
+            for (_, number, image) in frames.iter().filter(|frame| frame.0 == part) {
+                free.add_frame(LAYOUT, *number, image, true);
+            }
+            let has_any = frames.iter().any(|frame| frame.0 == part);
+            if part != New && has_any {
+                free.end_transaction();
+            }
         }
         free.select(&(1..100).collect()).into_iter().collect()
     }
-
-    use Part::{Last, New, Old};
 
     #[test]
     fn trunk_pages_in_the_chain_are_free() {

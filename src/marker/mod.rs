@@ -20,18 +20,21 @@
 //! | --- | --- |
 //! | `scan` | one scan from its inputs to its result |
 //! | `pages`, `sql_scan` | reading past SQLite or by SQL; where a scan ends when its budget is spent |
-//! | `cache` | where the next scan resumes: the phases of a scan, and the file that keeps them |
-//! | `wal`, `free_pages`, `overflow` | following the log, the freelist, the chains of overflow pages |
+//! | `cache`, `cache_key` | where the next scan resumes: the phases of a scan, and the file that keeps them; what it is valid for |
+//! | `wal`, `log_pages` | following the log; what its frames hold |
+//! | `free_pages`, `overflow` | the freelist, the chains of overflow pages |
 //! | `halves`, `needle`, `record`, `page` | which pages and rows can contain the marker |
 //! | `confirm`, `large_cell` | whether a candidate row contains it |
 
 mod cache;
+mod cache_key;
 mod confirm;
 mod file_scan;
 mod frame;
 mod free_pages;
 mod halves;
 mod large_cell;
+mod log_pages;
 mod needle;
 mod overflow;
 mod page;

@@ -51,6 +51,13 @@ impl OverflowLinks {
         self.is_sorted = false;
     }
 
+    /// Adds the links of `other`, and what `other` has dropped.
+    pub(super) fn append(&mut self, mut other: Self) {
+        self.links.append(&mut other.links);
+        self.is_sorted = false;
+        self.has_dropped |= other.has_dropped;
+    }
+
     pub(super) fn has_dropped_links(&self) -> bool {
         self.has_dropped
     }

@@ -22,12 +22,12 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::cache::{CacheKey, Phase, ScanCache, ScanState, SqlState};
+use super::cache::{Phase, ScanCache, ScanState, SqlState};
+use super::cache_key::CacheKey;
 use super::confirm::Confirmer;
 use super::content_tables;
-use super::file_scan::{Candidates, FileScan};
-use super::free_pages::FreePages;
-use super::overflow::OverflowLinks;
+use super::file_scan::FileScan;
+use super::log_pages::LogPages;
 use super::page::Layout;
 use super::record::{MarkerMatch, RecordSearch};
 use super::scanner::{Rowids, Scanner, SnapshotView};
@@ -174,7 +174,10 @@ impl ScanRun {
         stamp: DatabaseStamp,
     ) -> ScanState {
         match self.state.take() {
-            Some(state) if state.matches(&key, end, stamp) => state,
+            Some(mut state) if state.is_valid_for(&key, end, stamp) => {
+                state.resume(key, end);
+                state
+            }
             before => {
                 // Another program wrote to a file without a log.
                 self.attempts += usize::from(scanner.has_read_pages && before.is_some());
@@ -182,7 +185,7 @@ impl ScanRun {
                 self.has_new_state = true;
                 scanner
                     .full_scan_reason
-                    .get_or_insert("no cached state for this database, schema and marker");
+                    .get_or_insert("no cached state for this database, its tables and the marker");
                 ScanState::new(key, end, Millis::now().0)
                     .with_rows_from(before.or(self.state_before_gap.take()))
             }
@@ -257,10 +260,7 @@ fn read_log(
     let from = state.position();
     // Auto-vacuum moves pages without writing the pages of the rows that own them.
     let may_resolve = !view.auto_vacuum && state.is_between_transactions();
-    let mut parts: [(Candidates, OverflowLinks); 3] = Default::default();
-    let (mut owners, mut unowned) = (BTreeSet::new(), state.unowned_pages().clone());
-    let mut free = FreePages::default();
-    let mut bytes = 0;
+    let mut pages = LogPages::new(layout, &scanner.halves, state.unowned_pages().clone());
     if state.is_broken_by_restart(end) {
         let reason =
             "the log was restarted after the last scan had passed frames without a checksum";
@@ -271,64 +271,37 @@ fn read_log(
         frames: 0,
         is_past_hole: false,
     };
-    if from != end {
+    // The log was restarted, and nothing was committed since: what it held is searched.
+    let is_only_restarted = end.frames == 0
+        && from.frames > 0
+        && view.snapshot.last_commit_checksum() == Some(from.checksum);
+    if is_only_restarted {
+        read.to = end;
+    } else if from != end {
         let Ok(Some(file)) = scanner.database.open_log() else {
             return Ok(Err(LogGap::permanent(
                 "the log is missing or cannot be opened",
             )));
         };
-        let halves = &scanner.halves;
-        let each = |part, number, image: &[u8]| {
-            bytes += image.len() as u64;
-            let is_candidate =
-                |(candidates, _): &(Candidates, _)| candidates.overflow.contains(&number);
-            let is_wanted = unowned.contains(&number) || parts.iter().any(is_candidate);
-            free.add_frame(part, layout, number, image, is_wanted);
-            let (candidates, links) = &mut parts[part as usize];
-            if halves.is_any_in(image) {
-                candidates.add_page(layout, number, image);
-            }
-            links.add_page(layout, number, image);
-            if links.is_full() {
-                links.trace_owners(&mut unowned, &mut owners);
-                links.clear();
-            }
-        };
-        match Log::new(&file, layout.page_size).read(from, end, each, || scanner.is_budget_spent())
-        {
+        let mut log = Log::new(&file, layout.page_size);
+        match log.read(
+            from,
+            end,
+            |step| pages.add(step),
+            || scanner.is_budget_spent(),
+        ) {
             Ok(Ok(done)) => read = done,
             Ok(Err(gap)) => return Ok(Err(gap)),
             Err(_) => return Ok(Err(LogGap::permanent("cannot read the log"))),
         }
     }
+    let mut found = pages.finish(may_resolve && read.to == end);
     scanner.frames_read += read.frames;
-    scanner.bytes_read += bytes;
-
-    // A chain of links can pass through several parts.
-    loop {
-        let before = unowned.len();
-        for (_, links) in &mut parts {
-            links.trace_owners(&mut unowned, &mut owners);
-        }
-        if unowned.len() == before {
-            break;
-        }
-    }
-    for (mut candidates, mut links) in parts {
-        // A row whose leaf is not in the part has owned its overflow pages all along, and
-        // in a part in which all transactions are committed, no other row's chain leads
-        // to them. (The last transaction of a generation may not be committed; its frames
-        // then mean nothing.) A part that was not read to its end can be cut within a
-        // transaction.
-        if may_resolve && read.to == end {
-            links.resolve(&mut candidates.overflow, &mut owners);
-        }
-        rows.append(&mut candidates.rowids);
-        unowned.append(&mut candidates.overflow);
-    }
-    rows.append(&mut owners);
+    scanner.bytes_read += found.bytes;
+    rows.append(&mut found.rows);
+    let mut unowned = found.unowned;
     if read.to == end {
-        let free = free.select(&unowned);
+        let free = found.free.select(&unowned);
         unowned = state.remove_free_pages(unowned, &free);
     }
     if state.record_log_read(read, end, unowned, file_pages) {

@@ -11,10 +11,12 @@
 
 use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use super::cache::{ScanCache, SqlState};
+use super::cache::{CacheFile, ScanCache, SqlState};
 use super::scanner::{Options, Scanner, SnapshotView};
 use super::{MarkedSessions, content_tables, pages, sql_scan};
+use crate::files;
 use crate::store::{CONTENT_TABLES, Database, Schema, Snapshot, StoreError};
 use crate::wire::{ErrorKind, Scan, ScanMode};
 
@@ -24,7 +26,7 @@ pub struct ScanResult<'a> {
     /// The snapshot.
     pub snapshot: Snapshot<'a>,
     /// The schema of the snapshot.
-    pub schema: Schema,
+    pub schema: Arc<Schema>,
     /// The marked sessions.
     pub marked_sessions: MarkedSessions,
     /// How they were found.
@@ -40,18 +42,24 @@ pub struct ScanResult<'a> {
 /// A scan cache that has not been saved yet.
 #[derive(Debug)]
 pub struct CacheUpdate {
-    cache: ScanCache,
+    file: CacheFile,
+    /// The bytes of the cache that this scan began with.
+    loaded: Option<Vec<u8>>,
     path: PathBuf,
 }
 
 impl CacheUpdate {
-    /// Writes the cache for the next scan.
+    /// Writes the cache for the next scan, unless it is the one that this scan began with.
     ///
     /// # Errors
     ///
     /// Returns an error if the file cannot be written. The next scan is then a full scan.
     pub fn save(&self) -> std::io::Result<()> {
-        self.cache.save(&self.path)
+        let bytes = self.file.encode()?;
+        if self.loaded.as_ref() == Some(&bytes) {
+            return Ok(());
+        }
+        files::save_unsynced(&self.path, &bytes)
     }
 }
 
@@ -85,7 +93,7 @@ fn without_scan(
 ) -> Result<ScanResult<'_>, StoreError> {
     let snapshot = database.begin()?;
     Ok(ScanResult {
-        schema: Schema::read(&snapshot)?,
+        schema: Arc::new(Schema::read(&snapshot)?),
         snapshot,
         scan: match degraded {
             None => Scan::NONE,
@@ -104,7 +112,15 @@ fn without_scan(
 
 /// Runs the phases of a scan.
 fn run<'a>(mut scanner: Scanner<'a, '_>) -> Result<ScanResult<'a>, StoreError> {
-    let cache = scanner.options.cache.as_deref().and_then(ScanCache::load);
+    let (cache, loaded) = scanner
+        .options
+        .cache
+        .as_deref()
+        .and_then(CacheFile::load)
+        .unzip();
+    scanner.loaded_cache = loaded;
+    let (cache, known_schema) = cache.map(|file| (file.scan, file.schema)).unzip();
+    scanner.known_schema = known_schema.flatten();
     let view = scanner.take_snapshot(None)?;
     let is_content_table =
         |table: &str| CONTENT_TABLES.iter().any(|content| content.table == table);
@@ -115,7 +131,7 @@ fn run<'a>(mut scanner: Scanner<'a, '_>) -> Result<ScanResult<'a>, StoreError> {
     }
     if content_tables(&view.schema).next().is_none() {
         return Ok(result_of(
-            &scanner,
+            scanner,
             view,
             Vec::new(),
             true,
@@ -145,7 +161,7 @@ fn run<'a>(mut scanner: Scanner<'a, '_>) -> Result<ScanResult<'a>, StoreError> {
                 progress => progress.min(0.99),
             };
             let mut result = result_of(
-                &scanner,
+                scanner,
                 view,
                 marked,
                 complete,
@@ -178,14 +194,14 @@ fn run_by_sql<'a>(
     let marked = state.marked.iter().cloned().collect();
     let (complete, progress) = (state.is_complete, sql.progress);
     let cache = sql.is_cacheable.then_some(ScanCache::Sql(state));
-    let mut result = result_of(&scanner, view, marked, complete, mode, cache);
+    let mut result = result_of(scanner, view, marked, complete, mode, cache);
     result.scan.progress = progress;
     Ok(result)
 }
 
 /// Makes the result of a scan.
 fn result_of<'a>(
-    scanner: &Scanner<'_, '_>,
+    scanner: Scanner<'a, '_>,
     view: SnapshotView<'a>,
     marked: Vec<String>,
     complete: bool,
@@ -194,7 +210,14 @@ fn result_of<'a>(
 ) -> ScanResult<'a> {
     let cache_update = cache
         .zip(scanner.options.cache.clone())
-        .map(|(cache, path)| CacheUpdate { cache, path });
+        .map(|(scan, path)| CacheUpdate {
+            file: CacheFile {
+                scan,
+                schema: scanner.known_schema,
+            },
+            loaded: scanner.loaded_cache,
+            path,
+        });
     ScanResult {
         snapshot: view.snapshot,
         schema: view.schema,

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::cache::CacheKey;
+use super::cache_key::CacheKey;
 use super::halves::Halves;
 use super::page::{Layout, PAGE_COUNT_LIMIT};
 use super::{Needle, session_tables};
 use crate::marker_text::MarkerText;
-use crate::store::{Database, DatabaseStamp, Schema, Snapshot, StoreError, WalPosition};
+use crate::store::{
+    Database, DatabaseStamp, KnownSchema, Schema, Snapshot, StoreError, WalPosition,
+};
 
 /// Options of a scan.
 #[derive(Debug, Clone, Default)]
@@ -21,7 +24,8 @@ pub struct Options {
     /// How long to read at most. After that the scan returns what is known. A scan that
     /// read nothing in that time still reads one piece.
     pub budget: Option<Duration>,
-    /// The number of threads that read the file; 0 and 1 mean one thread.
+    /// The number of threads that read the file; 0 means as many as the machine offers,
+    /// up to 4.
     pub threads: usize,
 }
 
@@ -37,12 +41,16 @@ pub(super) struct Scanner<'a, 'o> {
     pub(super) bytes_read: u64,
     pub(super) has_read_pages: bool,
     pub(super) full_scan_reason: Option<&'static str>,
+    /// The bytes of the cache file that the scan began with.
+    pub(super) loaded_cache: Option<Vec<u8>>,
+    /// The schema of the last snapshot.
+    pub(super) known_schema: Option<KnownSchema>,
 }
 
 /// A snapshot, and the facts that decide how it can be read past SQLite.
 pub(super) struct SnapshotView<'a> {
     pub(super) snapshot: Snapshot<'a>,
-    pub(super) schema: Schema,
+    pub(super) schema: Arc<Schema>,
     /// The stamp of the file in this snapshot, or `None` if another file has taken its
     /// place.
     pub(super) stamp: Option<DatabaseStamp>,
@@ -61,11 +69,14 @@ impl<'a> SnapshotView<'a> {
         let (Some(end), Some(stamp)) = (self.snapshot.wal_position(), self.stamp) else {
             return Ok(None);
         };
-        let layout = (
-            self.layout.page_size,
-            self.layout.page_size - self.layout.usable_bytes,
-        );
-        let key = CacheKey::read(&self.snapshot, &stamp, layout, marker)?;
+        let schema_version = match self.auto_vacuum {
+            true => Some(
+                self.snapshot
+                    .pragma_query_value(None, "schema_version", |row| row.get(0))?,
+            ),
+            false => None,
+        };
+        let key = CacheKey::new(&self.schema, schema_version, &stamp, self.layout, marker);
         Ok(Some((key, end, stamp)))
     }
 }
@@ -87,19 +98,22 @@ impl<'a, 'o> Scanner<'a, 'o> {
             bytes_read: 0,
             has_read_pages: false,
             full_scan_reason: None,
+            loaded_cache: None,
+            known_schema: None,
         }
     }
 
     /// Takes a snapshot, or uses `held`, and reads its schema and layout.
     pub(super) fn take_snapshot(
-        &self,
+        &mut self,
         held: Option<Snapshot<'a>>,
     ) -> Result<SnapshotView<'a>, StoreError> {
         let snapshot = match held {
             Some(snapshot) => snapshot,
             None => self.database.begin()?,
         };
-        let schema = Schema::read(&snapshot)?;
+        let (schema, known) = KnownSchema::read(&snapshot, self.known_schema.take())?;
+        self.known_schema = known;
         let pragma = |name| snapshot.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
         let page_size = usize::try_from(pragma("page_size")?).unwrap_or(0);
         let page_count = u32::try_from(pragma("page_count")?).unwrap_or(u32::MAX);

@@ -15,8 +15,9 @@
 //! them valid as long as the log's header is that of the generation. The end of an
 //! earlier generation is not published, so a hole there is a gap.
 //!
-//! This module opens no file and does not allocate per frame. Any mismatch results in a
-//! [`LogGap`], never in a wrong frame.
+//! This module opens no file and does not allocate per frame. It reads each frame once:
+//! where the earlier generation ends is known only when it was read, so the caller learns
+//! of each commit ([`Step`]). Any mismatch results in a [`LogGap`], never in a wrong frame.
 
 use std::fs::File;
 use std::io;
@@ -93,20 +94,22 @@ impl LogGap {
     }
 }
 
-/// The part of the requested range that a frame belongs to.
+/// One step of reading the log.
 ///
-/// Each part consists of whole transactions. All of them are committed, except that of
-/// [`Part::Last`]: a commit whose sync failed is in the log but was never published. The
-/// next transaction overwrites it, so only the last transaction of a generation can be
-/// such a commit.
+/// The end of an earlier generation is not published, so that only reading it shows where
+/// it is: the frames after its last [`Commit`](Step::Commit) mean nothing. Its last
+/// transaction may not be committed either: a commit whose sync failed is in the log but
+/// was never published. The next transaction overwrites it, so only the last transaction
+/// of a generation can be such a commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// The generation before the last restart, except its last transaction.
-    Old,
-    /// The last transaction of that generation, which may not have been committed.
-    Last,
-    /// The generation of the requested end.
-    New,
+pub enum Step<'a> {
+    /// A frame: its page number and its page image.
+    Frame(u32, &'a [u8]),
+    /// The frame before ends a transaction.
+    Commit,
+    /// The frames from here on are of the generation of the requested end. All of them
+    /// are committed.
+    CurrentGeneration,
 }
 
 /// The result of reading the log.
@@ -127,6 +130,7 @@ pub struct LogRead {
 pub struct Log<'a, R: ?Sized> {
     file: &'a R,
     page_size: usize,
+    /// The last frame of the piece before, and a piece.
     buffer: Vec<u8>,
 }
 
@@ -136,8 +140,6 @@ struct VerifiedRun {
     end: WalPosition,
     /// After the last frame that ends a transaction.
     last_commit: WalPosition,
-    /// After the commit before that one, or where the run began.
-    previous_commit: WalPosition,
     reason: EndReason,
 }
 
@@ -160,13 +162,13 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
         Self {
             file,
             page_size,
-            buffer: vec![0; frames * (FRAME_HEADER_BYTES + page_size)],
+            buffer: vec![0; (1 + frames) * (FRAME_HEADER_BYTES + page_size)],
         }
     }
 
-    /// Passes every frame after `from`, up to `to`, to `each`: its part, its page number
-    /// and its page image. These frames are valid only if the result is not a gap. After
-    /// each piece, `stop` is asked whether to end the read.
+    /// Passes every frame after `from`, up to `to`, to `each`. These frames are valid only
+    /// if the result is not a gap. Each frame is read once. After each piece, `stop` is
+    /// asked whether to end the read.
     ///
     /// `to` must be the end of a snapshot that is still held. `from` must be a position
     /// that was reached before, or the start of the generation of `to`.
@@ -178,97 +180,78 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
         &mut self,
         from: WalPosition,
         to: WalPosition,
-        mut each: impl FnMut(Part, u32, &[u8]),
+        mut each: impl FnMut(Step<'_>),
         stop: impl Fn() -> bool,
     ) -> io::Result<Result<LogRead, LogGap>> {
-        if from.salts == to.salts {
-            return self.read_generation(
-                from,
-                to,
-                |page, image| each(Part::New, page, image),
-                stop,
-            );
+        let mut earlier = None;
+        if from.salts != to.salts {
+            match self.read_earlier_generation(from, to, &mut each, &stop)? {
+                Ok(read) if read.to.salts == from.salts => return Ok(Ok(read)),
+                Ok(read) => earlier = Some(read),
+                Err(gap) => return Ok(Err(gap)),
+            }
         }
+        each(Step::CurrentGeneration);
+        let start = earlier.map_or(from, |earlier| earlier.to);
+        let read = self.read_generation(start, to, each, stop)?;
+        Ok(read.map(|read| LogRead {
+            frames: read.frames + earlier.map_or(0, |earlier| earlier.frames),
+            ..read
+        }))
+    }
+
+    /// Reads the frames after `from` of the generation before that of `to`. The result
+    /// ends at the start of the generation of `to`, or earlier if `stop` ended the read.
+    fn read_earlier_generation(
+        &mut self,
+        from: WalPosition,
+        to: WalPosition,
+        each: impl FnMut(Step<'_>),
+        stop: impl Fn() -> bool,
+    ) -> io::Result<Result<LogRead, LogGap>> {
+        let gap = |reason| Ok(Err(LogGap::permanent(reason)));
         if from.salts[0].wrapping_add(1) != to.salts[0] {
-            return Ok(Err(LogGap::permanent(
-                "the log was restarted more than once",
-            )));
+            return gap("the log was restarted more than once");
         }
         if from.frames == 0 {
-            return Ok(Err(LogGap::permanent(
-                "the log was restarted before any of it was read",
-            )));
+            return gap("the log was restarted before any of it was read");
         }
         if to.frames >= from.frames {
-            return Ok(Err(LogGap::permanent(
-                "the log was restarted and has grown past the last position",
-            )));
+            return gap("the log was restarted and has grown past the last position");
         }
         if !self.is_intact(from)? {
-            return Ok(Err(LogGap::permanent(
-                "the log was restarted and overwritten",
-            )));
+            return gap("the log was restarted and overwritten");
         }
-        // The end of the old generation is not published, so it must be found first.
-        let old = self.read_chain(from, u32::MAX, |_, _| {}, || false)?;
-        match old.reason {
-            EndReason::ChainBroken(next) if is_older_generation(next, from.salts) => {}
-            EndReason::ChainBroken(_) => {
-                return Ok(Err(LogGap::permanent(
-                    "the log was restarted after frames without a checksum",
-                )));
-            }
-            // The file may have been truncated there, with frames that were not read.
-            _ => {
-                return Ok(Err(LogGap::permanent(
-                    "the log was restarted and may have been truncated",
-                )));
-            }
-        }
-        let (last_start, end) = (old.previous_commit.frames, old.last_commit.frames);
-        let mut at = from.frames;
-        let each_with_part = |page, image: &[u8]| {
-            let part = if at < last_start {
-                Part::Old
-            } else {
-                Part::Last
-            };
-            at += 1;
-            each(part, page, image);
-        };
-        let old = self.read_chain(from, end, each_with_part, &stop)?;
+        let run = self.read_chain(from, u32::MAX, each, stop)?;
         // A writer overwrites the frame at `from` before any frame that was read here.
-        if !matches!(old.reason, EndReason::Reached | EndReason::Stopped)
-            || !self.is_intact(from)?
-        {
+        if !self.is_intact(from)? {
             return Ok(Err(LogGap::OVERWRITTEN));
         }
-        let frames = u64::from(old.end.frames - from.frames);
-        if old.reason == EndReason::Stopped {
-            return Ok(Ok(LogRead {
-                to: old.end,
-                frames,
-                is_past_hole: false,
-            }));
-        }
-        let new = self.read_generation(
-            to.start(),
+        let read = |to: WalPosition, end: WalPosition| LogRead {
             to,
-            |page, image| each(Part::New, page, image),
-            stop,
-        )?;
-        Ok(new.map(|new| LogRead {
-            to: new.to,
-            frames: frames + new.frames,
-            ..new
-        }))
+            frames: u64::from(end.frames - from.frames),
+            is_past_hole: false,
+        };
+        match run.reason {
+            EndReason::ChainBroken(next) if is_older_generation(next, from.salts) => {
+                Ok(Ok(read(to.start(), run.last_commit)))
+            }
+            EndReason::ChainBroken(_) => {
+                gap("the log was restarted after frames without a checksum")
+            }
+            EndReason::Stopped => Ok(Ok(read(run.end, run.end))),
+            // The file may have been truncated there, with frames that were not read.
+            EndReason::Reached | EndReason::FileEnd => {
+                gap("the log was restarted and may have been truncated")
+            }
+        }
     }
 
     fn read_generation(
         &mut self,
         from: WalPosition,
         to: WalPosition,
-        mut each: impl FnMut(u32, &[u8]),
+        mut each: impl FnMut(Step<'_>),
         stop: impl Fn() -> bool,
     ) -> io::Result<Result<LogRead, LogGap>> {
         if from == to {
@@ -313,7 +296,7 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
         &mut self,
         from: WalPosition,
         to: WalPosition,
-        mut each: impl FnMut(u32, &[u8]),
+        mut each: impl FnMut(Step<'_>),
         stop: impl Fn() -> bool,
     ) -> io::Result<Option<WalPosition>> {
         let frame_bytes = FRAME_HEADER_BYTES + self.page_size;
@@ -333,7 +316,7 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
                 if salts != to.salts && salts != [0, 0] {
                     return Ok(None);
                 }
-                each(read_u32(header, 0), image);
+                each(Step::Frame(read_u32(header, 0), image));
                 at.frames += 1;
                 ends_in_hole = salts != to.salts;
                 if !ends_in_hole {
@@ -360,7 +343,7 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
     }
 
     fn frames_per_piece(&self) -> u32 {
-        u32::try_from(self.buffer.len() / (FRAME_HEADER_BYTES + self.page_size)).unwrap_or(1)
+        u32::try_from(self.buffer.len() / (FRAME_HEADER_BYTES + self.page_size) - 1).unwrap_or(1)
     }
 
     /// Returns the position with the checksum to continue from, or `None` if the log does
@@ -429,58 +412,50 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
         &mut self,
         from: WalPosition,
         end_frames: u32,
-        mut each: impl FnMut(u32, &[u8]),
+        mut each: impl FnMut(Step<'_>),
         stop: impl Fn() -> bool,
     ) -> io::Result<VerifiedRun> {
         let frame_bytes = FRAME_HEADER_BYTES + self.page_size;
-        let (mut end, mut last_commit, mut previous_commit) = (from, from, from);
+        let (mut end, mut last_commit) = (from, from);
         let reason = 'run: loop {
             if end.frames >= end_frames {
                 break EndReason::Reached;
             }
             let wanted = (end_frames - end.frames).min(self.frames_per_piece());
             let at = self.frame_offset(end.frames);
-            let piece = &mut self.buffer[..wanted as usize * frame_bytes];
+            let piece = &mut self.buffer[frame_bytes..][..wanted as usize * frame_bytes];
+            let piece_bytes = piece.len();
             let read_bytes = self.file.read_at(piece, at)?;
-            for (index, frame) in piece[..read_bytes].chunks_exact(frame_bytes).enumerate() {
+            let frames = self.buffer[..frame_bytes + read_bytes].chunks_exact(frame_bytes);
+            for (frame, before) in frames.clone().skip(1).zip(frames) {
                 let (header, image) = frame.split_at(FRAME_HEADER_BYTES);
                 let salts = [read_u32(header, 8), read_u32(header, 12)];
-                let sum = checksum(end.big_endian, end.checksum, &header[..8]);
                 if salts != end.salts {
                     break 'run EndReason::ChainBroken(salts);
                 }
+                let sum = checksum(end.big_endian, end.checksum, &header[..8]);
                 let sum = checksum(end.big_endian, sum, image);
                 if [read_u32(header, 16), read_u32(header, 20)] != sum {
                     break 'run EndReason::ChainBroken(salts);
                 }
-                each(read_u32(header, 0), image);
+                each(Step::Frame(read_u32(header, 0), image));
                 let follows_commit = last_commit == end && end.frames > from.frames;
                 end.frames += 1;
                 end.checksum = sum;
                 if read_u32(header, 4) != 0 {
+                    last_commit = end;
                     // A commit that is padded to a sector repeats its last frame. The
                     // copy is not a transaction of its own.
-                    let is_repeated = follows_commit
-                        && match index.checked_sub(1) {
-                            Some(last) => {
-                                is_same_page(&piece[last * frame_bytes..][..frame_bytes], frame)
-                            }
-                            None => {
-                                let mut last = vec![0; frame_bytes];
-                                let offset = at - frame_bytes as u64;
-                                self.file.read_at(&mut last, offset)? == frame_bytes
-                                    && is_same_page(&last, frame)
-                            }
-                        };
-                    if !is_repeated {
-                        previous_commit = last_commit;
+                    if !(follows_commit && is_same_page(before, frame)) {
+                        each(Step::Commit);
                     }
-                    last_commit = end;
                 }
             }
-            if read_bytes < piece.len() {
+            if read_bytes < piece_bytes {
                 break EndReason::FileEnd;
             }
+            self.buffer
+                .copy_within(piece_bytes..piece_bytes + frame_bytes, 0);
             if stop() && end.frames < end_frames {
                 break EndReason::Stopped;
             }
@@ -488,7 +463,6 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
         Ok(VerifiedRun {
             end,
             last_commit,
-            previous_commit,
             reason,
         })
     }

@@ -4,7 +4,7 @@
 mod look_up;
 mod result;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
@@ -16,7 +16,7 @@ use crate::project::Projects;
 use crate::row::{Row, RowPlace};
 use crate::source::{Place, Source};
 use crate::text::DisplayPath;
-use crate::wire::{DatabaseState, Listing, other_tables_line};
+use crate::wire::{DatabaseState, Known, Listing, other_tables_line};
 
 pub use look_up::{LookUpJob, LookUpSource, LookedUp};
 pub use result::LookUpResult;
@@ -50,26 +50,73 @@ pub fn lists_archived(source_count: usize) -> bool {
 }
 
 /// Returns the rows of a listing for the index. Searches for their projects until `until` at
-/// most.
+/// most. If the listing is a difference to the rows of `known`, the result also has those of
+/// them whose projects are others now; without `known` these are not looked for.
 #[must_use]
-pub fn listed(listing: Listing, projects: &Projects, until: Instant) -> SourceListing {
+pub fn listed(
+    listing: Listing,
+    known: Option<&Known>,
+    projects: &Projects,
+    until: Instant,
+) -> SourceListing {
     let mut rows = listing.rows;
-    projects.resolve(rows.iter().map(Row::place), until);
-    // Rows that share a place share its project.
-    let mut projects_of: HashMap<*const RowPlace, (Option<Arc<str>>, bool)> = HashMap::new();
+    let Some((known, difference)) = known.zip(listing.difference.as_ref()) else {
+        let projects = ProjectsOfPlaces::find(rows.iter(), projects, until);
+        for row in &mut rows {
+            projects.set(row);
+        }
+        return SourceListing {
+            database: listing.end.database,
+            rows,
+            difference: listing.difference,
+        };
+    };
+    let known_rows = known.rows.values();
+    let projects = ProjectsOfPlaces::find(rows.iter().chain(known_rows), projects, until);
     for row in &mut rows {
-        let (project, is_gone) = projects_of
-            .entry(row.place_key())
-            .or_insert_with(|| {
-                let (project, is_gone) = projects.of(row.place());
-                (project.map(Into::into), is_gone)
-            })
-            .clone();
-        row.set_project(project, is_gone);
+        projects.set(row);
     }
+    let listed: HashSet<_> = rows.iter().map(Row::id).collect();
+    let is_left =
+        |row: &&Row| !listed.contains(row.id()) && difference.gone.binary_search(row.id()).is_err();
+    let moved = known.rows.values().filter(|row| projects.have_moved(row));
+    let moved: Vec<_> = moved.filter(is_left).cloned().collect();
+    rows.extend(moved.into_iter().map(|mut row| {
+        projects.set(&mut row);
+        row
+    }));
     SourceListing {
         database: listing.end.database,
         rows,
+        difference: listing.difference,
+    }
+}
+
+/// The projects of rows. Rows that share a place share its project.
+struct ProjectsOfPlaces(HashMap<*const RowPlace, (Option<Arc<str>>, bool)>);
+
+impl ProjectsOfPlaces {
+    fn find<'a>(rows: impl Iterator<Item = &'a Row>, projects: &Projects, until: Instant) -> Self {
+        let mut seen = HashSet::new();
+        let places: Vec<_> = rows.filter(|row| seen.insert(row.place_key())).collect();
+        projects.resolve(places.iter().map(|row| row.place()), until);
+        let projects = places.iter().map(|row| {
+            let (project, is_gone) = projects.of(row.place());
+            (row.place_key(), (project.map(Into::into), is_gone))
+        });
+        Self(projects.collect())
+    }
+
+    fn set(&self, row: &mut Row) {
+        if let Some((project, is_gone)) = self.0.get(&row.place_key()) {
+            row.set_project(project.clone(), *is_gone);
+        }
+    }
+
+    /// Returns true if the row has another project.
+    fn have_moved(&self, row: &Row) -> bool {
+        let found = self.0.get(&row.place_key());
+        found.is_some_and(|(project, is_gone)| !row.has_project(project.as_deref(), *is_gone))
     }
 }
 

@@ -5,7 +5,6 @@ mod commands;
 mod listings;
 
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -180,10 +179,7 @@ impl Owner {
             cancel: Cancel::default(),
             ..self.request.clone()
         };
-        let known = |name: &SourceName| {
-            let source = self.index.source(name);
-            source.map_or_else(Arc::default, |source| Arc::clone(source.rows()))
-        };
+        let known = |name: &SourceName| Some(self.index.source(name)?.known());
         self.tasks.list_due(now, request, known);
         for source in self.tasks.stale_health(now) {
             self.announce_health(&source);

@@ -11,14 +11,13 @@ use super::schedule::{Activity, Finished, Schedule, Urgency};
 use super::watch::{SourceStamp, Watch, WatchEvent, Watcher};
 use crate::dirs;
 use crate::index::{Health, SourceListing};
-use crate::lister::{Cancel, ListRequest, Outcome, ScanCache, until};
+use crate::lister::{Cancel, ListRequest, Outcome, ScanCache, list_or_ask_for_all, until};
 use crate::locate::DatabaseFiles;
 use crate::project::Projects;
 use crate::query::{self, LookUpSource, SourceLister};
-use crate::row::Rows;
 use crate::source::{Place, Source, SourceName};
 use crate::text::format_duration;
-use crate::wire::{ErrorKind, Scan};
+use crate::wire::{ErrorKind, Known, Scan};
 
 /// How long a refresh waits for the inspection of the source's files.
 const INSPECTION_TIMEOUT: Duration = Duration::from_secs(1);
@@ -56,6 +55,31 @@ pub(super) struct SourceTask {
     health_announced: Duration,
     /// The reason or the time of the next attempt has changed since the announcement.
     health_is_stale: bool,
+    differences: Differences,
+}
+
+/// Whether listings may ask for differences only.
+#[derive(Debug, Clone, Copy, Default)]
+struct Differences {
+    /// The helper of the last listing can send them.
+    can_be_sent: bool,
+    /// How many answers in a row broke a rule.
+    refused: u32,
+    /// When the projects of all sessions were last looked for.
+    projects_found: Option<Instant>,
+}
+
+/// How often the projects of sessions are looked for that did not change.
+const PROJECTS_INTERVAL: Duration = Duration::from_secs(15);
+
+/// After this many invalid answers in a row, everything is asked for: another program stands for
+/// the helper, or something on the way changes what it writes.
+const MAX_REFUSED: u32 = 3;
+
+impl Differences {
+    fn are_possible(self) -> bool {
+        self.can_be_sent && self.refused < MAX_REFUSED
+    }
 }
 
 /// The stamps of a source's files at different times.
@@ -110,6 +134,7 @@ impl SourceTask {
             cancel: Cancel::default(),
             health_announced: Duration::ZERO,
             health_is_stale: false,
+            differences: Differences::default(),
         }
     }
 
@@ -177,7 +202,7 @@ impl SourceTask {
     pub(super) fn list(
         &mut self,
         request: ListRequest,
-        known: Arc<Rows>,
+        known: Option<Known>,
         done: impl FnOnce(ListingResult) + Send + 'static,
     ) {
         self.stamps.listing = self.stamps.now;
@@ -186,7 +211,8 @@ impl SourceTask {
         let request = ListRequest {
             db: self.source_lister.source.db(),
             scan_cache: Some(self.scan_cache.clone()),
-            known: Some(known),
+            known,
+            only_differences: self.differences.are_possible(),
             ..request
         };
         let projects = self.source_lister.projects();
@@ -196,6 +222,12 @@ impl SourceTask {
         // was written since.
         let is_finished = self.scan.is_none_or(|scan| scan.is_finished());
         let is_refresh = !self.running.is_empty();
+        let last_found = self.differences.projects_found;
+        let has_recent_projects =
+            !is_refresh && last_found.is_some_and(|found| found.elapsed() < PROJECTS_INTERVAL);
+        if !has_recent_projects {
+            self.differences.projects_found = Some(Instant::now());
+        }
         let listed = self.stamps.listed.filter(|_| is_refresh && is_finished);
         // A refresh must read the database that the path leads to now.
         let watch = self.watch.as_ref().filter(|_| is_refresh);
@@ -215,16 +247,34 @@ impl SourceTask {
                 let seen = inspection.and_then(|seen| seen.recv_timeout(INSPECTION_TIMEOUT).ok());
                 let started = Instant::now();
                 let until = until(request.deadline);
+                let mut refused = None;
                 let (result, bytes) = match (listed, seen) {
                     (Some(listed), Some(now)) if listed.is_unchanged(&now) => (Ok(None), 0),
-                    _ => result_of(lister.list(&request), &source, &projects, until),
+                    _ => {
+                        let (outcome, reason) = list_or_ask_for_all(&*lister, &request);
+                        refused = reason;
+                        let known = request.base().filter(|_| !has_recent_projects);
+                        result_of(outcome, known, &source, &projects, until)
+                    }
                 };
                 // The owner changes the rows in place only if they are not shared.
                 drop(request);
                 pending.set(result, started.elapsed(), bytes);
+                pending.set_refused(refused);
             });
         // If the thread could not be spawned, the pending result has reported it.
         drop(thread);
+    }
+
+    /// Records whether the next listing may ask for differences, after a complete listing.
+    /// `was_refused` is true if the helper's difference broke a rule.
+    pub(super) fn set_differences(&mut self, complete: &Complete, was_refused: bool) {
+        self.differences.can_be_sent = complete.can_send_differences;
+        if was_refused {
+            self.differences.refused += 1;
+        } else if complete.listed.difference.is_some() {
+            self.differences.refused = 0;
+        }
     }
 
     /// Records that the listing in flight was complete.
@@ -259,6 +309,8 @@ impl SourceTask {
     /// Records that the listing in flight failed.
     pub(super) fn failed(&mut self, took: Duration, now: Duration) {
         self.stamps.listed = None;
+        // The next helper can be another one.
+        self.differences.can_be_sent = false;
         self.finish(Finished::Failed, took, now);
     }
 
@@ -299,6 +351,7 @@ impl<F: FnOnce(ListingResult)> PendingResult<F> {
             }),
             took: Duration::ZERO,
             bytes: 0,
+            refused: None,
         };
         Self {
             result: Some((result, done)),
@@ -313,6 +366,12 @@ impl<F: FnOnce(ListingResult)> PendingResult<F> {
     ) {
         if let Some((pending, _)) = &mut self.result {
             (pending.result, pending.took, pending.bytes) = (result, took, bytes);
+        }
+    }
+
+    fn set_refused(&mut self, refused: Option<String>) {
+        if let Some((pending, _)) = &mut self.result {
+            pending.refused = refused;
         }
     }
 }
@@ -334,6 +393,8 @@ pub(super) struct ListingResult {
     pub(super) took: Duration,
     /// How many bytes the helper sent.
     pub(super) bytes: u64,
+    /// Why the helper's difference was refused, so that another listing asked for everything.
+    pub(super) refused: Option<String>,
 }
 
 /// A complete listing.
@@ -341,6 +402,7 @@ pub(super) struct ListingResult {
 pub(super) struct Complete {
     pub(super) listed: SourceListing,
     pub(super) scan: Scan,
+    pub(super) can_send_differences: bool,
 }
 
 /// Why a listing failed.
@@ -353,6 +415,7 @@ pub(super) struct ListingFailure {
 /// Converts the outcome of a helper. Also returns how many bytes the helper sent.
 fn result_of(
     outcome: Outcome,
+    known: Option<&Known>,
     source: &Source,
     projects: &Projects,
     until: Instant,
@@ -367,8 +430,12 @@ fn result_of(
                 let kind = ErrorKind::Schema.as_str();
                 return (Err(ListingFailure { kind, reason }), bytes);
             }
-            let listed = query::listed(listing, projects, until);
-            return (Ok(Some(Complete { listed, scan })), bytes);
+            let complete = Complete {
+                can_send_differences: listing.can_send_differences,
+                listed: query::listed(listing, known, projects, until),
+                scan,
+            };
+            return (Ok(Some(complete)), bytes);
         }
         Outcome::Refused(refusal) => (refusal.error.kind.as_str(), refusal.to_string()),
         Outcome::Failed(failure) => (failure.reason.kind(), failure.to_string()),

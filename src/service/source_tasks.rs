@@ -14,8 +14,8 @@ use super::source_task::{SourceKey, SourceTask};
 use super::watch::Watcher;
 use crate::lister::{Bounded, ListRequest};
 use crate::query::SourceLister;
-use crate::row::Rows;
 use crate::source::{Place, Source, SourceName, merge_found};
+use crate::wire::Known;
 
 /// The sources and their tasks.
 pub(super) struct SourceTasks {
@@ -195,12 +195,12 @@ impl SourceTasks {
         listings.chain(health).min()
     }
 
-    /// Begins the listings that are due. Each shares the rows that `known` returns.
+    /// Begins the listings that are due. Each is compared with what `known` returns.
     pub(super) fn list_due(
         &mut self,
         now: Duration,
         request: impl Fn() -> ListRequest,
-        known: impl Fn(&SourceName) -> Arc<Rows>,
+        known: impl Fn(&SourceName) -> Option<Known>,
     ) {
         for task in self.tasks.values_mut() {
             if task.schedule.start(now) {

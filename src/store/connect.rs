@@ -54,6 +54,7 @@ const MAX_SNAPSHOT_ATTEMPTS: usize = 16;
 pub struct Snapshot<'a> {
     transaction: Transaction<'a>,
     wal_position: Option<WalPosition>,
+    last_commit_checksum: Option<[u32; 2]>,
     blocks_writers: bool,
 }
 
@@ -64,6 +65,13 @@ impl Snapshot<'_> {
     #[must_use]
     pub fn wal_position(&self) -> Option<WalPosition> {
         self.wal_position
+    }
+
+    /// Returns the checksum of the frame that ended the last commit, if it is published.
+    /// It stays published when the log is restarted, until the next commit or recovery.
+    #[must_use]
+    pub fn last_commit_checksum(&self) -> Option<[u32; 2]> {
+        self.last_commit_checksum
     }
 
     /// Returns true if no other program can commit while this snapshot is held, because
@@ -196,9 +204,9 @@ impl Database {
                 // connection would ignore the log.
                 return Err(StoreError::Changed);
             }
-            let wal_position = match self.journal {
-                Journal::Rollback | Journal::Immutable(_) => Some(WalPosition::NO_LOG),
-                Journal::WalUnpublished => None,
+            let (wal_position, last_commit_checksum) = match self.journal {
+                Journal::Rollback | Journal::Immutable(_) => (Some(WalPosition::NO_LOG), None),
+                Journal::WalUnpublished => (None, None),
                 Journal::Wal(_) => {
                     // The snapshot is that of the header only if the header is the same
                     // before and after BEGIN.
@@ -207,12 +215,15 @@ impl Database {
                     if taken.is_none() && attempts < MAX_SNAPSHOT_ATTEMPTS {
                         continue;
                     }
-                    taken.map(|header| header.position())
+                    taken
+                        .map(|header| (header.position(), header.last_commit_checksum()))
+                        .unzip()
                 }
             };
             return Ok(Snapshot {
                 transaction,
                 wal_position,
+                last_commit_checksum,
                 blocks_writers: matches!(self.journal, Journal::Rollback),
             });
         }

@@ -121,7 +121,7 @@ impl IndexHeader {
         let position = WalPosition {
             salts: [32, 36].map(|at| u32::from_be_bytes(bytes(at))),
             frames,
-            checksum: [24, 28].map(|at| u32::from_ne_bytes(bytes(at))),
+            checksum: self.last_commit_checksum(),
             big_endian: self.0[13] != 0,
         };
         if frames == 0 {
@@ -129,6 +129,14 @@ impl IndexHeader {
         } else {
             position
         }
+    }
+
+    /// Returns the checksum of the frame that ended the last commit. A restart of the log
+    /// leaves it (`walRestartHdr` in `wal.c`), a commit or recovery replaces it.
+    pub(super) fn last_commit_checksum(&self) -> [u32; 2] {
+        [24, 28].map(|at| {
+            u32::from_ne_bytes([self.0[at], self.0[at + 1], self.0[at + 2], self.0[at + 3]])
+        })
     }
 }
 

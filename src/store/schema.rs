@@ -4,9 +4,11 @@
 
 use std::collections::BTreeMap;
 
+use bincode::{Decode, Encode};
 use rusqlite::{Connection, Statement};
 
 use super::StoreError;
+use super::schema_rows::SchemaRows;
 
 /// The tables that this crate reads, if the database has them.
 pub(super) const KNOWN_TABLES: [&str; 11] = [
@@ -29,7 +31,7 @@ fn is_session_table(table: &str) -> bool {
 }
 
 /// The schema of the tables that this crate reads.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Schema {
     tables: BTreeMap<String, Table>,
     /// Whether text is stored as UTF-8. Otherwise the stored bytes differ from those of
@@ -37,11 +39,11 @@ pub struct Schema {
     pub is_utf8: bool,
     /// Optional tables that cannot be read, with the reason: for example a view of a
     /// missing table.
-    pub unreadable: Vec<(&'static str, String)>,
+    pub unreadable: Vec<(String, String)>,
 }
 
 /// A table.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Table {
     /// The name as the database spells it.
     pub name: String,
@@ -51,21 +53,48 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// The indexes of the table.
     pub indexes: Vec<Index>,
+    /// The root page of its b-tree, or 0 if it has none.
+    pub root_page: u32,
 }
 
 /// The kind of a table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum TableKind {
     /// An ordinary table whose rows have a rowid, which has this name.
-    Rowid(&'static str),
+    Rowid(RowidName),
     /// A table without a rowid, or one whose columns use all names of the rowid.
     WithoutRowid,
     /// A view, a virtual table, or a shadow table.
     Other(String),
 }
 
+/// The name of the rowid: the first that no column has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub enum RowidName {
+    /// `rowid`.
+    Rowid,
+    /// `_rowid_`.
+    Underscored,
+    /// `oid`.
+    Oid,
+}
+
+impl RowidName {
+    const ALL: [Self; 3] = [Self::Rowid, Self::Underscored, Self::Oid];
+
+    /// Returns the name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rowid => "rowid",
+            Self::Underscored => "_rowid_",
+            Self::Oid => "oid",
+        }
+    }
+}
+
 /// A column.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Column {
     /// The name in lower case.
     pub name: String,
@@ -81,7 +110,7 @@ pub struct Column {
 }
 
 /// An index.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct Index {
     /// The name of the index.
     pub name: String,
@@ -103,10 +132,17 @@ impl Schema {
     ///
     /// Returns an error if SQLite fails or a session table cannot be read.
     pub fn read(conn: &Connection) -> Result<Self, StoreError> {
-        let encoding: String = conn.pragma_query_value(None, "encoding", |row| row.get(0))?;
+        Self::from_rows(conn, &SchemaRows::read(conn, &KNOWN_TABLES)?)
+    }
+
+    /// Reads the schema with these rows in the same snapshot.
+    pub(super) fn from_rows(
+        conn: &Connection,
+        schema_rows: &SchemaRows,
+    ) -> Result<Self, StoreError> {
         let mut schema = Self {
             tables: BTreeMap::new(),
-            is_utf8: encoding == "UTF-8",
+            is_utf8: schema_rows.is_utf8,
             unreadable: Vec::new(),
         };
         let mut statements = Statements::new(conn)?;
@@ -120,9 +156,10 @@ impl Schema {
             let has_name = |table: &&&str| name.eq_ignore_ascii_case(table.as_bytes());
             if let Some(known_name) = KNOWN_TABLES.iter().find(has_name) {
                 let listed = (row.get(0)?, row.get(1)?, row.get(2)?);
-                match Table::read(&mut statements, listed) {
-                    Ok(table) => drop(schema.tables.insert((*known_name).to_owned(), table)),
-                    Err(error) if is_session_table(known_name) => return Err(error),
+                let known_name = (*known_name).to_owned();
+                match Table::read(&mut statements, listed, schema_rows) {
+                    Ok(table) => drop(schema.tables.insert(known_name, table)),
+                    Err(error) if is_session_table(&known_name) => return Err(error),
                     Err(error) => schema.unreadable.push((known_name, error.to_string())),
                 }
             }
@@ -130,10 +167,27 @@ impl Schema {
         Ok(schema)
     }
 
+    /// Creates a schema of these tables.
+    #[cfg(test)]
+    pub(super) fn of(tables: BTreeMap<String, Table>, is_utf8: bool) -> Self {
+        Self {
+            tables,
+            is_utf8,
+            unreadable: vec![("f".to_owned(), "why".to_owned())],
+        }
+    }
+
     /// Returns the table with this name, if the database has it.
     #[must_use]
     pub fn table(&self, name: &str) -> Option<&Table> {
         self.tables.get(name)
+    }
+
+    /// Returns true if the schema follows from the text of its tables alone. What a view or
+    /// a virtual table has for columns can follow from other tables, or from content.
+    pub(super) fn follows_from_text(&self) -> bool {
+        let is_ordinary = |table: &Table| !matches!(table.kind, TableKind::Other(_));
+        self.unreadable.is_empty() && self.tables().all(is_ordinary)
     }
 
     /// Returns all tables that the database has.
@@ -173,6 +227,7 @@ impl Table {
     fn read(
         statements: &mut Statements<'_>,
         (name, kind, without_rowid): (String, String, bool),
+        schema_rows: &SchemaRows,
     ) -> Result<Self, StoreError> {
         let columns = statements
             .columns
@@ -187,15 +242,16 @@ impl Table {
             })?
             .collect::<Result<Vec<_>, _>>()?;
         let kind = match kind.as_str() {
-            "table" if !without_rowid => ["rowid", "_rowid_", "oid"]
+            "table" if !without_rowid => RowidName::ALL
                 .into_iter()
-                .find(|alias| columns.iter().all(|column| column.name != *alias))
+                .find(|alias| columns.iter().all(|column| column.name != alias.as_str()))
                 .map_or(TableKind::WithoutRowid, TableKind::Rowid),
             "table" => TableKind::WithoutRowid,
             _ => TableKind::Other(kind),
         };
         let indexes = Index::read(statements, &name)?;
         Ok(Self {
+            root_page: schema_rows.root_page(&name),
             name,
             kind,
             columns,
@@ -221,7 +277,7 @@ impl Table {
     #[must_use]
     pub fn rowid(&self) -> Option<&'static str> {
         match self.kind {
-            TableKind::Rowid(name) => Some(name),
+            TableKind::Rowid(name) => Some(name.as_str()),
             _ => None,
         }
     }

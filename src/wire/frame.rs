@@ -60,12 +60,30 @@ pub trait Content {
     /// The known types of lines.
     const KNOWN: &'static [&'static str];
 
-    /// Takes line number `at`, counted from 1.
+    /// Returns the newest protocol in which the answer may be.
+    fn protocol(&self) -> u32 {
+        PROTOCOL
+    }
+
+    /// Takes the first line.
+    fn begin(&mut self, _hello: &Hello) {}
+
+    /// Returns what the caller must send to the helper now, if a line asked for it.
+    fn reply(&mut self) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// Takes line number `at`, counted from 1, which has these bytes.
     ///
     /// # Errors
     ///
     /// Returns the rule that the line breaks.
-    fn take(&mut self, line: Self::Line, at: usize) -> Result<LineKind<Self::End>, Violation>;
+    fn take(
+        &mut self,
+        line: Self::Line,
+        bytes: &[u8],
+        at: usize,
+    ) -> Result<LineKind<Self::End>, Violation>;
 
     /// Returns how many sessions or answers have arrived.
     fn count(&self) -> usize;
@@ -131,6 +149,12 @@ impl<C: Content> Checker<C> {
             (None, Some(_)) => Progress::Sessions(self.content.count()),
             (None, None) => Progress::Nothing,
         }
+    }
+
+    /// Returns what the caller must send to the helper now. Call it after each
+    /// [`push`](Self::push).
+    pub fn reply(&mut self) -> Option<Vec<u8>> {
+        self.content.reply()
     }
 
     /// Takes the next bytes, which may begin and end anywhere in a line.
@@ -212,11 +236,13 @@ impl<C: Content> Checker<C> {
             return Err(Violation::AfterEnd);
         }
         let Some(hello) = &self.hello else {
-            self.hello = Some(first_line(line, from_line)?);
+            let hello = first_line(line, from_line, self.content.protocol())?;
+            self.content.begin(&hello);
+            self.hello = Some(hello);
             return Ok(());
         };
         match parse(line) {
-            Ok(line) => match self.content.take(line, at)? {
+            Ok(message) => match self.content.take(message, line, at)? {
                 LineKind::Hello => Err(Violation::SecondHello(at)),
                 LineKind::More => Ok(()),
                 LineKind::End(end) => {
@@ -266,12 +292,13 @@ fn kind(line: &[u8]) -> Option<String> {
     parse::<Kind>(line).ok().map(|kind| kind.r#type)
 }
 
-fn first_line(line: &[u8], from_line: &[u8]) -> Result<Hello, Violation> {
+/// Parses the first line of an answer in protocol 1, or up to the protocol `newest`.
+fn first_line(line: &[u8], from_line: &[u8], newest: u32) -> Result<Hello, Violation> {
     match parse(line) {
         Ok(Message::Hello(hello)) if hello.lister.len() > limits::TEXT => {
             Err(Violation::NoHello(shown(hello.lister.as_bytes())))
         }
-        Ok(Message::Hello(hello)) if hello.protocol == PROTOCOL => Ok(hello),
+        Ok(Message::Hello(hello)) if (PROTOCOL..=newest).contains(&hello.protocol) => Ok(hello),
         Ok(Message::Hello(hello)) => Err(Violation::Protocol {
             theirs: hello.protocol,
             helper_version: shown(hello.lister.as_bytes()),

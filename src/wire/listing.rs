@@ -3,10 +3,15 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::difference::DifferenceContent;
 use super::frame::{Content, LineKind};
 use super::violation::{invalid, overlong_text};
-use super::{Degraded, End, Message, OptionalPart, VERSION, Violation, limits};
-use crate::row::{Row, RowMaker, Rows};
+use super::{
+    DatabaseState, Degraded, End, Hello, Known, ListingDifference, Message, OptionalPart, PROTOCOL,
+    PROTOCOL_OF_DIFFERENCES, VERSION, Violation, limits,
+};
+use crate::line_hash::HashKey;
+use crate::row::{Row, RowMaker};
 use crate::session::{Session, SessionId};
 
 /// A complete listing.
@@ -15,8 +20,13 @@ use crate::session::{Session, SessionId};
 pub struct Listing {
     /// The helper's version.
     pub helper_version: String,
-    /// The sessions, in the helper's order: newest activity first.
+    /// The sessions, in the helper's order: newest activity first. With a difference, only those
+    /// that are new or changed.
     pub rows: Vec<Row>,
+    /// What else differs from the rows that the caller has; `None` if `rows` are all sessions.
+    pub(crate) difference: Option<ListingDifference>,
+    /// Whether the helper can send differences.
+    pub(crate) can_send_differences: bool,
     /// The `end` line.
     pub end: End,
     /// How many bytes the helper sent.
@@ -30,6 +40,11 @@ pub struct ListingContent {
     rows: RowMaker,
     sessions: Vec<Row>,
     ids: HashSet<SessionId>,
+    /// The key of the hashes of lines, if the caller wants them.
+    key: Option<HashKey>,
+    /// The difference, if the caller asked for it; dropped if the helper sends everything.
+    difference: Option<DifferenceContent>,
+    up_to: u32,
 }
 
 impl Listing {
@@ -43,6 +58,8 @@ impl Listing {
                 .into_iter()
                 .map(|session| rows.row(&session))
                 .collect(),
+            difference: None,
+            can_send_differences: false,
             end,
             bytes: 0,
         }
@@ -63,14 +80,27 @@ impl ListingContent {
             rows: RowMaker::default(),
             sessions: Vec::new(),
             ids: HashSet::new(),
+            key: None,
+            difference: None,
+            up_to: PROTOCOL,
         }
     }
 
-    /// Lets rows that are equal to one of `known` share its memory.
+    /// Lets rows that are equal to one of `known` share its memory, and hashes their lines.
     #[must_use]
-    pub fn sharing(self, known: Option<Arc<Rows>>) -> Self {
+    pub fn sharing(self, known: Option<&Known>) -> Self {
         Self {
-            rows: RowMaker::sharing(known),
+            rows: RowMaker::sharing(known.map(|known| Arc::clone(&known.rows))),
+            key: known.map(|known| known.key),
+            ..self
+        }
+    }
+
+    /// Accepts the difference to the rows of `known`, which the request asked for.
+    #[must_use]
+    pub fn differing(self, known: Option<Known>) -> Self {
+        Self {
+            difference: known.and_then(DifferenceContent::new),
             ..self
         }
     }
@@ -88,20 +118,47 @@ impl Content for ListingContent {
     type End = End;
     type Whole = Listing;
 
-    const KNOWN: &'static [&'static str] = &["hello", "session", "end", "error"];
+    const KNOWN: &'static [&'static str] = &["hello", "session", "gone", "want", "end", "error"];
 
-    fn take(&mut self, line: Message, at: usize) -> Result<LineKind<End>, Violation> {
+    fn protocol(&self) -> u32 {
+        match self.difference {
+            Some(_) => PROTOCOL_OF_DIFFERENCES,
+            None => PROTOCOL,
+        }
+    }
+
+    fn begin(&mut self, hello: &Hello) {
+        self.up_to = hello.up_to;
+        if hello.protocol < PROTOCOL_OF_DIFFERENCES {
+            self.difference = None;
+        }
+    }
+
+    fn reply(&mut self) -> Option<Vec<u8>> {
+        self.difference.as_mut()?.take_wanted()
+    }
+
+    fn take(&mut self, line: Message, bytes: &[u8], at: usize) -> Result<LineKind<End>, Violation> {
         match line {
             Message::Hello(_) => Ok(LineKind::Hello),
-            Message::Session(session) => self.session(*session, at),
+            Message::Session(session) => self.session(&session, bytes, at),
+            Message::Gone { session } => {
+                let Some(difference) = &mut self.difference else {
+                    return Err(invalid(at, NOT_ASKED_FOR));
+                };
+                let ids = &self.ids;
+                difference.gone(session, |id| ids.contains(id), at)?;
+                Ok(LineKind::More)
+            }
+            Message::Want => {
+                let Some(difference) = &mut self.difference else {
+                    return Err(invalid(at, NOT_ASKED_FOR));
+                };
+                difference.want(at)?;
+                Ok(LineKind::More)
+            }
             Message::End(end) => {
-                let got = self.sessions.len() as u64;
-                if end.sessions != got {
-                    return Err(Violation::WrongCount {
-                        got,
-                        said: end.sessions,
-                    });
-                }
+                self.check_counts(&end, at)?;
                 if !(0.0..=1.0).contains(&end.scan.progress) {
                     return Err(invalid(at, "its progress is not between 0 and 1"));
                 }
@@ -118,29 +175,76 @@ impl Content for ListingContent {
     }
 
     fn whole(self, end: End, helper_version: String, bytes: u64) -> Listing {
+        let difference = self.difference.filter(|_| end.difference.is_some());
         Listing {
             helper_version,
             rows: self.sessions,
+            difference: difference.map(DifferenceContent::whole),
+            can_send_differences: self.up_to >= PROTOCOL_OF_DIFFERENCES,
             end,
             bytes,
         }
     }
 }
 
+/// Why a line of protocol 2 is invalid in an answer of protocol 1.
+const NOT_ASKED_FOR: &str = "differences were not asked for";
+
 impl ListingContent {
-    fn session(&mut self, session: Session, line: usize) -> Result<LineKind<End>, Violation> {
+    fn session(
+        &mut self,
+        session: &Session,
+        bytes: &[u8],
+        line: usize,
+    ) -> Result<LineKind<End>, Violation> {
         if self.sessions.len() == limits::SESSIONS {
             return Err(Violation::TooMany);
         }
-        check_session(&session, self.first_prompt_limit, line)?;
+        check_session(session, self.first_prompt_limit, line)?;
         if !self.ids.insert(session.id.clone()) {
             return Err(Violation::DuplicateId {
                 line,
-                id: session.id,
+                id: session.id.clone(),
             });
         }
-        self.sessions.push(self.rows.row(&session));
+        let mut row = self.rows.row(session);
+        if let Some(key) = self.key {
+            row.set_line_hash(key.hash(bytes));
+        }
+        if let Some(difference) = &mut self.difference {
+            difference.session(&row, line)?;
+        }
+        self.sessions.push(row);
         Ok(LineKind::More)
+    }
+
+    fn check_counts(&self, end: &End, at: usize) -> Result<(), Violation> {
+        let got = self.sessions.len() as u64;
+        match (&self.difference, end.difference) {
+            (Some(difference), Some(counts)) => {
+                if end.database != DatabaseState::Ready {
+                    return Err(invalid(at, "a database without sessions has no difference"));
+                }
+                if end.sessions > limits::SESSIONS as u64 {
+                    return Err(Violation::TooMany);
+                }
+                return difference.end(counts, end.sessions, at);
+            }
+            (Some(difference), None) => {
+                if end.database == DatabaseState::Ready || !difference.is_empty() {
+                    return Err(invalid(at, "its difference is missing"));
+                }
+            }
+            (None, Some(_)) => return Err(invalid(at, NOT_ASKED_FOR)),
+            (None, None) => {}
+        }
+        match end.sessions == got {
+            true => Ok(()),
+            false => Err(Violation::WrongCount {
+                got,
+                said: end.sessions,
+            }),
+        }
     }
 }
 

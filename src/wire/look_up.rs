@@ -239,7 +239,12 @@ impl Content for LookUpContent {
         "error",
     ];
 
-    fn take(&mut self, line: AnswerLine, at: usize) -> Result<LineKind<AnswersEnd>, Violation> {
+    fn take(
+        &mut self,
+        line: AnswerLine,
+        _bytes: &[u8],
+        at: usize,
+    ) -> Result<LineKind<AnswersEnd>, Violation> {
         let answer = match line {
             AnswerLine::Hello(_) => return Ok(LineKind::Hello),
             AnswerLine::Error(failure) => return Ok(LineKind::Error(failure)),

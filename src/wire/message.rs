@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::line_hash::{LineHash, SetHash};
 use crate::session::Session;
 use crate::strict;
 use crate::text::one_line;
@@ -15,6 +16,13 @@ pub enum Message {
     Hello(Hello),
     /// One session.
     Session(Box<Session>),
+    /// One session that the caller has and the database has not (protocol 2).
+    Gone {
+        /// The hash of its id.
+        session: LineHash,
+    },
+    /// The caller must send the set that its request announced (protocol 2).
+    Want,
     /// The last line of a complete listing.
     End(End),
     /// The last line of a failed listing.
@@ -23,20 +31,36 @@ pub enum Message {
 
 /// The first line: the version of the helper and of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Hello {
     /// The protocol of the lines that follow.
     pub protocol: u32,
     /// The helper's version.
     pub lister: String,
+    /// The newest protocol that the helper speaks if it is asked to. An older helper does not
+    /// say it and speaks protocol 1 only.
+    #[serde(default = "first_protocol")]
+    pub up_to: u32,
+}
+
+fn first_protocol() -> u32 {
+    super::PROTOCOL
 }
 
 impl Hello {
-    /// Returns the `hello` of this version.
+    /// Returns the `hello` of this version, in protocol 1.
     #[must_use]
     pub fn current() -> Self {
+        Self::of(super::PROTOCOL)
+    }
+
+    /// Returns the `hello` of this version in this protocol.
+    #[must_use]
+    pub fn of(protocol: u32) -> Self {
         Self {
-            protocol: super::PROTOCOL,
+            protocol,
             lister: super::VERSION.to_owned(),
+            up_to: super::PROTOCOL_OF_DIFFERENCES,
         }
     }
 }
@@ -75,8 +99,17 @@ impl DatabaseState {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct End {
-    /// The number of session lines before this line.
+    /// The number of session lines before this line. With a [`difference`](Self::difference),
+    /// the number of all sessions, also of those that were not sent.
     pub sessions: u64,
+    /// The difference to what the caller has, if the request asked for it and the database is
+    /// [`Ready`](DatabaseState::Ready).
+    #[serde(
+        default,
+        deserialize_with = "strict::object_or_null",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub difference: Option<DifferenceCounts>,
     /// The state of the database.
     #[serde(deserialize_with = "strict::name")]
     pub database: DatabaseState,
@@ -120,6 +153,7 @@ impl End {
     pub fn new(sessions: u64, database: DatabaseState) -> Self {
         Self {
             sessions,
+            difference: None,
             database,
             tables: Vec::new(),
             flat: false,
@@ -138,6 +172,19 @@ impl End {
     pub fn notes(&self) -> Vec<String> {
         notes(&self.degraded, self.log_elsewhere)
     }
+}
+
+/// How a listing differs from what the caller has. `same` and `sent` are all sessions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DifferenceCounts {
+    /// The number of sessions whose lines the caller has. They were not sent.
+    pub same: u64,
+    /// The number of session lines before this line.
+    pub sent: u64,
+    /// The number of `gone` lines before this line.
+    pub gone: u64,
+    /// The hash of the set of the lines of all sessions.
+    pub set: SetHash,
 }
 
 /// Formats the names of [`End::other_tables`] for people. A list of the maximum length ends

@@ -16,10 +16,25 @@
 //!
 //! Look-ups by id use the same frame, see [`Answer`].
 //!
+//! A caller that has the sessions of an earlier listing may ask for differences only (see
+//! [`Have`]). The helper then writes, in protocol 2:
+//!
+//! | order | line | meaning |
+//! | --- | --- | --- |
+//! | 1 | `hello` | with `"protocol":2` |
+//! | 2 | `want` | at most once: the caller must send the set whose hash it sent |
+//! | … | `session` | one session that is new or whose line differs |
+//! | … | `gone` | one session that the caller has and the database has not |
+//! | last | `end` | counts all sessions; `difference` counts them by kind and hashes their set |
+//!
+//! If the database is missing, empty or young, the `end` has no `difference`, as in protocol 1.
+//!
 //! This module depends neither on SQLite nor on processes.
 
 mod checked;
+mod difference;
 mod frame;
+mod have;
 mod listing;
 mod look_up;
 mod message;
@@ -30,12 +45,14 @@ mod violation;
 mod write;
 
 pub use checked::Checked;
+pub use difference::ListingDifference;
 pub use frame::{Checker, Content, LineKind, Verdict};
+pub use have::{HAVE_BYTES, Have, HaveLines, Known, decode_set};
 pub use listing::{Listing, ListingContent};
 pub use look_up::{Answer, AnswerLine, Answers, AnswersEnd, LookUp, LookUpContent, Unresolved};
 pub use message::{
-    DatabaseState, Degraded, End, ErrorKind, Hello, HelperError, Message, OptionalPart, Scan,
-    ScanMode, Skipped, notes, other_tables_line,
+    DatabaseState, Degraded, DifferenceCounts, End, ErrorKind, Hello, HelperError, Message,
+    OptionalPart, Scan, ScanMode, Skipped, notes, other_tables_line,
 };
 pub use request::{Request, STDIN_ENDED};
 pub use session_line::{ModelLine, SessionLine};
@@ -44,6 +61,10 @@ pub use write::{WriteError, Writer};
 
 /// The version of the protocol.
 pub const PROTOCOL: u32 = 1;
+
+/// The version of the protocol in which a helper sends only differences. It is spoken only if the
+/// request says what the caller has, and that only to a helper whose `hello` says that it can.
+pub const PROTOCOL_OF_DIFFERENCES: u32 = 2;
 
 /// The version of this package, sent in the `hello`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -59,6 +80,9 @@ pub mod limits {
     pub const TOTAL_OF_COMMAND: usize = 64 << 20;
     /// The maximum number of sessions in a listing.
     pub const SESSIONS: usize = 200_000;
+    /// The maximum number of sessions whose hashes follow a request at once: 64 KiB, which a
+    /// pipe takes without waiting.
+    pub const HAVE_DIRECT: usize = 2_000;
     /// The maximum number of ids in one look-up.
     pub const IDS: usize = 1_000;
     /// The maximum length of one text in bytes: 4 KiB.

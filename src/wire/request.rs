@@ -6,9 +6,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Have;
 use super::parse::parse;
 use crate::marker_text::MarkerText;
 use crate::session::SessionId;
+use crate::strict;
 
 /// The message of a helper whose standard input ended before its request, or, with
 /// `--parent-pipe`, before it was done.
@@ -29,6 +31,13 @@ pub enum Request {
         /// The marker to search for, instead of the default.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         marker: Option<MarkerText>,
+        /// What the caller has, so that the helper sends only differences (protocol 2).
+        #[serde(
+            default,
+            deserialize_with = "strict::object_or_null",
+            skip_serializing_if = "Option::is_none"
+        )]
+        have: Option<Have>,
     },
     /// Looks up the sessions with these ids.
     Get {

@@ -6,7 +6,10 @@ use serde::Serialize;
 
 use crate::json::line;
 
-use super::{Answer, AnswersEnd, Degraded, End, Hello, HelperError, Message, SessionLine, limits};
+use super::{
+    Answer, AnswersEnd, Degraded, End, Hello, HelperError, Message, PROTOCOL, SessionLine, limits,
+};
+use crate::line_hash::LineHash;
 use crate::text;
 
 /// Writes one listing or look-up, line by line, within the limits of the wire. A
@@ -18,7 +21,10 @@ use crate::text;
 #[derive(Debug)]
 pub struct Writer<W> {
     out: W,
+    /// How many sessions were written.
     sessions: usize,
+    /// How many sessions were left out, because the caller has their lines.
+    left_out: usize,
     bytes: usize,
 }
 
@@ -53,6 +59,7 @@ impl<W: Write> Writer<W> {
         Self {
             out,
             sessions: 0,
+            left_out: 0,
             bytes: 0,
         }
     }
@@ -62,6 +69,11 @@ impl<W: Write> Writer<W> {
         self.sessions as u64
     }
 
+    /// Returns how many sessions were not written, because the caller has their lines.
+    pub fn left_out(&self) -> u64 {
+        self.left_out as u64
+    }
+
     /// Writes the first line and flushes it, so that the caller receives it even if opening
     /// the database then blocks.
     ///
@@ -69,8 +81,37 @@ impl<W: Write> Writer<W> {
     ///
     /// Returns an error if `out` fails.
     pub fn hello(&mut self) -> Result<(), WriteError> {
-        self.put(&Message::Hello(Hello::current()), limits::TOTAL)?;
+        self.hello_of(PROTOCOL)
+    }
+
+    /// As [`hello`](Self::hello), for an answer in this protocol.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if `out` fails.
+    pub fn hello_of(&mut self, protocol: u32) -> Result<(), WriteError> {
+        self.put(&Message::Hello(Hello::of(protocol)), limits::TOTAL)?;
         Ok(self.out.flush()?)
+    }
+
+    /// Asks for the set that the request announced, and flushes (protocol 2).
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if `out` fails.
+    pub fn want(&mut self) -> Result<(), WriteError> {
+        self.put(&Message::Want, limits::TOTAL)?;
+        Ok(self.out.flush()?)
+    }
+
+    /// Writes that a session is gone (protocol 2); `session` is the hash of its id.
+    ///
+    /// # Errors
+    ///
+    /// As [`session`](Self::session).
+    pub fn gone(&mut self, session: LineHash) -> Result<(), WriteError> {
+        let limit_bytes = limits::TOTAL - LAST_LINE_BYTES;
+        self.put(&Message::Gone { session }, limit_bytes)
     }
 
     /// Writes one session.
@@ -91,11 +132,29 @@ impl<W: Write> Writer<W> {
     /// Returns [`WriteError::Io`] if `out` fails, and [`WriteError::TooLarge`] if the session
     /// would exceed a limit. After an error only [`error`](Self::error) can end the listing.
     pub fn session_line(&mut self, line: &[u8]) -> Result<(), WriteError> {
-        if self.sessions == limits::SESSIONS {
+        self.session_line_unless(line, |_| false)
+    }
+
+    /// Writes one session, unless the caller has its line: `is_known` gets it without its line
+    /// feed.
+    ///
+    /// # Errors
+    ///
+    /// As [`session_line`](Self::session_line).
+    pub fn session_line_unless(
+        &mut self,
+        line: &[u8],
+        is_known: impl FnOnce(&[u8]) -> bool,
+    ) -> Result<(), WriteError> {
+        if self.sessions + self.left_out == limits::SESSIONS {
             return Err(WriteError::TooLarge(
                 "the database has more than 200000 sessions, too many for one listing; \
                  archive or delete some in OpenCode",
             ));
+        }
+        if is_known(line.strip_suffix(b"\n").unwrap_or(line)) {
+            self.left_out += 1;
+            return Ok(());
         }
         self.put_line(line, limits::TOTAL - LAST_LINE_BYTES)?;
         self.sessions += 1;

@@ -57,11 +57,16 @@ impl Copied {
         self.conn.execute_batch("BEGIN IMMEDIATE")?;
         self.conn.execute(
             "UPDATE session SET title = ?2, time_updated = ?3 WHERE id = ?1",
-            params![session, title, now()],
+            params![session, title, Self::now()],
         )?;
         self.insert_part(session, title)?;
         self.conn.execute_batch("COMMIT")?;
         Ok(began)
+    }
+
+    /// Milliseconds since 1970.
+    pub(crate) fn now() -> i64 {
+        jiff::Timestamp::now().as_millisecond()
     }
 
     /// Another piece of a message.
@@ -70,13 +75,13 @@ impl Copied {
             "INSERT INTO part (id, message_id, session_id, time_created, time_updated, data) \
              SELECT 'prt_bench_' || ?2, id, session_id, ?3, ?3, ?4 FROM message \
              WHERE session_id = ?1 LIMIT 1",
-            params![session, name, now(), "{\"type\":\"step-start\"}".repeat(50)],
+            params![
+                session,
+                name,
+                Self::now(),
+                "{\"type\":\"step-start\"}".repeat(50)
+            ],
         )?;
         Ok(())
     }
-}
-
-/// Milliseconds since 1970.
-fn now() -> i64 {
-    jiff::Timestamp::now().as_millisecond()
 }

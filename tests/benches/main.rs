@@ -1,4 +1,5 @@
-//! `./scripts/bench`: what listings, looking for the marker and a service cost.
+//! `./scripts/bench`: what listings, looking for the marker and a service cost, and how far the
+//! goals of speed are reached.
 
 #![allow(
     clippy::disallowed_methods,
@@ -13,13 +14,18 @@
 
 mod budget;
 mod copied;
+mod fallback;
 mod generate;
+mod goals;
 mod listing;
 mod measure;
+mod peers;
 mod report;
+mod scale;
 mod scan;
 mod service;
 mod serving;
+mod sizes;
 
 use anyhow::Result;
 use clap::Parser;
@@ -29,10 +35,15 @@ use opencode_sessions::launch::restore_sigchld;
 #[derive(Debug, Parser)]
 #[command(name = "./scripts/bench", bin_name = "./scripts/bench")]
 enum Bench {
+    Goals(goals::Args),
+    Scale(scale::Args),
     Listing(listing::Args),
     Scan(scan::Args),
     Service(service::Args),
     Budget(budget::Args),
+    Fallback(fallback::Args),
+    #[command(hide = true)]
+    FallbackWriter(fallback::WriterArgs),
 }
 
 fn main() -> Result<()> {
@@ -42,9 +53,13 @@ fn main() -> Result<()> {
         return measure::work(job, words);
     }
     match Bench::parse() {
+        Bench::Goals(args) => goals::run(&args),
+        Bench::Scale(args) => scale::run(&args),
         Bench::Listing(args) => listing::run(&args),
         Bench::Scan(args) => scan::run(&args),
         Bench::Service(args) => service::run(&args),
         Bench::Budget(args) => budget::run(&args),
+        Bench::Fallback(args) => fallback::run(&args),
+        Bench::FallbackWriter(args) => fallback::write(&args),
     }
 }

@@ -26,13 +26,14 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::generate::{self, Database, Shape};
 use super::report;
+use super::sizes;
 
 /// The helper of this build.
 const LISTER: &str = env!("CARGO_BIN_EXE_opencode-lister");
-const SESSIONS: &str = env!("CARGO_BIN_EXE_opencode-sessions");
+pub(crate) const SESSIONS: &str = env!("CARGO_BIN_EXE_opencode-sessions");
 
 /// What this is a helper to replace: the whole content, read for every listing.
-const ORIGINAL: &str = "
+pub(crate) const ORIGINAL: &str = "
 SELECT s.id, s.directory, s.title, s.time_created, s.time_updated, p.worktree,
   (EXISTS (SELECT 1 FROM part x WHERE x.session_id = s.id
      AND x.data LIKE '%<freshell-session-metadata origin=3-views%')
@@ -74,6 +75,17 @@ impl Times {
         let middle = |at: usize| self.0.get(at).copied().unwrap_or_default();
         let count = self.0.len();
         (middle(count / 2) + middle(count.saturating_sub(1) / 2)) / 2
+    }
+
+    /// The smallest time that so many percent do not exceed.
+    pub(crate) fn percentile(&self, percent: usize) -> Duration {
+        let rank = (self.0.len() * percent).div_ceil(100);
+        let at = rank.saturating_sub(1);
+        self.0.get(at).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.0.len()
     }
 }
 
@@ -285,7 +297,7 @@ pub(crate) struct Talk {
 }
 
 impl Talk {
-    fn with(command: &mut Command) -> Result<Self> {
+    pub(crate) fn with(command: &mut Command) -> Result<Self> {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -298,12 +310,12 @@ impl Talk {
         })
     }
 
-    fn say(&mut self) -> Result<()> {
+    pub(crate) fn say(&mut self) -> Result<()> {
         let stdin = self.stdin.as_mut().context("no input")?;
         Ok(stdin.write_all(b"\n")?)
     }
 
-    fn hear(&mut self) -> Result<String> {
+    pub(crate) fn hear(&mut self) -> Result<String> {
         let mut line = String::new();
         self.stdout.read_line(&mut line)?;
         ensure!(line.ends_with('\n'), "a child of the benchmark died");
@@ -336,6 +348,7 @@ pub(crate) fn work(job: &str, words: &[String]) -> Result<()> {
             };
             generate::generate(&shape, directory.as_ref())
         }
+        ("grow", [base, to, mib]) => sizes::grow(base.as_ref(), to.as_ref(), mib.parse()?),
         ("hold", [db]) => hold_open(db.as_ref()),
         ("original", [db]) => answer_originals(db.as_ref()),
         ("compare", [db, sessions]) => compare_answers(db.as_ref(), sessions.parse()?),
@@ -367,7 +380,7 @@ pub(crate) fn work(job: &str, words: &[String]) -> Result<()> {
 
 const JOB: &str = "__";
 
-fn this_program(job: &str) -> Result<Command> {
+pub(crate) fn this_program(job: &str) -> Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg(format!("{JOB}{job}"));
     Ok(command)
@@ -455,6 +468,18 @@ pub(crate) fn peak_of_run(db: &Path, arguments: &[&str]) -> Result<(u64, u64)> {
         "the peak of {kib} KiB may be that of the process that started it ({floor} KiB)"
     );
     Ok((kib, floor))
+}
+
+/// The time from just before a program is started until it is reaped. Its output is
+/// discarded.
+pub(crate) fn start_to_end(command: &mut Command) -> Result<Duration> {
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command.stderr(Stdio::null());
+    let started = Instant::now();
+    let status = command.spawn()?.wait()?;
+    let took = started.elapsed();
+    ensure!(status.success(), "{command:?} failed: {status}");
+    Ok(took)
 }
 
 /// The processor time of one original query.

@@ -23,28 +23,36 @@ const PEAK_KIB: u64 = 24 << 10;
 /// What counts as unchanged: the allocator and the counters breathe.
 const UNCHANGED_KIB: u64 = 256;
 
+/// What kind of machine this is.
+pub(crate) fn machine_kind() -> String {
+    let cores = thread::available_parallelism().map_or(0, usize::from);
+    let model = first_value("/proc/cpuinfo", "model name").unwrap_or_default();
+    let (system, processor) = (std::env::consts::OS, std::env::consts::ARCH);
+    format!("{cores} cores {model}, {system} {processor}")
+}
+
+/// How many processes ran or wanted to, on average of the last minute, where the system tells.
+pub(crate) fn load() -> Option<f64> {
+    let load = fs::read_to_string("/proc/loadavg").ok()?;
+    load.split(' ').next()?.parse().ok()
+}
+
+fn first_value(path: &str, key: &str) -> Option<String> {
+    let text = fs::read_to_string(path).ok()?;
+    let line = text.lines().find(|line| line.starts_with(key))?;
+    let (_, value) = line.split_once(':')?;
+    Some(value.trim().to_owned())
+}
+
 pub(crate) fn machine() {
     let cores = thread::available_parallelism().map_or(0, usize::from);
-    let first = |path, key: &str| {
-        let text = fs::read_to_string(path).unwrap_or_default();
-        let line = text.lines().find(|line| line.starts_with(key))?;
-        let (_, value) = line.split_once(':')?;
-        Some(value.trim().to_owned())
-    };
-    let model = first("/proc/cpuinfo", "model name").unwrap_or_default();
-    let memory = first("/proc/meminfo", "MemAvailable").unwrap_or_default();
-    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let memory = first_value("/proc/meminfo", "MemAvailable").unwrap_or_default();
+    let load = load();
     println!(
-        "machine    {cores} cores {}, {} {}, {memory} available, load {}",
-        model,
-        std::env::consts::OS,
-        std::env::consts::ARCH,
-        load.split(' ').next().unwrap_or("unknown")
+        "machine    {}, {memory} available, load {}",
+        machine_kind(),
+        load.map_or("unknown".to_owned(), |load| load.to_string())
     );
-    let load = load
-        .split(' ')
-        .next()
-        .and_then(|load| load.parse::<f64>().ok());
     if load.is_some_and(|load| load > cores as f64 / 4.0) {
         println!(
             "           BUSY: times are too long, the helper's most, which gives way to others; \
@@ -239,26 +247,47 @@ pub(crate) fn milliseconds(time: Duration) -> String {
     format!("{:.1}", time.as_secs_f64() * 1000.0)
 }
 
+/// For what takes a few milliseconds.
+pub(crate) fn hundredths(time: Duration) -> String {
+    format!("{:.2}", time.as_secs_f64() * 1000.0)
+}
+
 pub(crate) fn mebibytes(kib: u64) -> String {
     format!("{:.1}", kib as f64 / 1024.0)
 }
 
-/// The first column and the last to the left, numbers to the right.
 pub(crate) fn table<const N: usize>(rows: &[[String; N]]) {
+    print!("{}", table_text(rows));
+}
+
+/// Every column to the left: its cells are sentences.
+pub(crate) fn left_table<const N: usize>(rows: &[[String; N]]) {
+    print!("{}", aligned(rows, |_| true));
+}
+
+/// The first column and the last to the left, numbers to the right.
+pub(crate) fn table_text<const N: usize>(rows: &[[String; N]]) -> String {
+    aligned(rows, |column| column == 0 || column + 1 == N)
+}
+
+fn aligned<const N: usize>(rows: &[[String; N]], is_left: impl Fn(usize) -> bool) -> String {
     let width = |column: usize| {
         let widths = rows.iter().map(|row| row[column].chars().count());
         widths.max().unwrap_or(0)
     };
+    let mut text = String::new();
     for row in rows {
         let mut line = String::new();
         for (column, cell) in row.iter().enumerate() {
             let width = width(column);
-            if column == 0 || column + 1 == N {
+            if is_left(column) {
                 line += &format!("{cell:<width$}  ");
             } else {
                 line += &format!("{cell:>width$}  ");
             }
         }
-        println!("{}", line.trim_end());
+        text += line.trim_end();
+        text.push('\n');
     }
+    text
 }

@@ -51,7 +51,7 @@ pub(crate) struct Args {
 }
 
 /// New frames of which a listing is to be measured.
-const FRAMES: u64 = 200;
+pub(crate) const FRAMES: u64 = 200;
 
 /// Commits a second of a writer that writes much.
 const COMMITS_A_SECOND: u32 = 60;
@@ -60,7 +60,7 @@ const COMMITS_A_SECOND: u32 = 60;
 const HUMAN: f64 = 10.0;
 
 /// The original query ran so often.
-const ORIGINAL_EVERY: Duration = Duration::from_secs(7);
+pub(crate) const ORIGINAL_EVERY: Duration = Duration::from_secs(7);
 
 /// Bytes of one large cell.
 const LARGE_CELL: usize = 400 << 20;
@@ -100,13 +100,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// A place for a scan cache.
-struct Cache {
+pub(crate) struct Cache {
     path: PathBuf,
     _place: TempDir,
 }
 
 impl Cache {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let place = tempfile::tempdir()?;
         Ok(Self {
             path: place.path().join("cache"),
@@ -114,7 +114,7 @@ impl Cache {
         })
     }
 
-    fn arguments(&self) -> Result<[&str; 4]> {
+    pub(crate) fn arguments(&self) -> Result<[&str; 4]> {
         let path = self.path.to_str().context("a path in UTF-8")?;
         Ok(["--scan-budget", "2000", "--scan-cache", path])
     }
@@ -122,15 +122,15 @@ impl Cache {
 
 /// What a helper said of its scan.
 #[derive(Debug)]
-struct Scanned {
-    took: Duration,
-    mode: String,
-    frames: u64,
+pub(crate) struct Scanned {
+    pub(crate) took: Duration,
+    pub(crate) mode: String,
+    pub(crate) frames: u64,
     bytes: u64,
-    progress: f64,
+    pub(crate) progress: f64,
 }
 
-fn scan(db: &Path, arguments: &[&str]) -> Result<Scanned> {
+pub(crate) fn scan(db: &Path, arguments: &[&str]) -> Result<Scanned> {
     let (took, output) = measure::run(db, arguments)?;
     let end = output.trim_ascii_end().rsplit(|byte| *byte == b'\n').next();
     let end: Value = serde_json::from_slice(end.context("no output")?)?;
@@ -179,7 +179,7 @@ fn everything(database: &Database, runs: u64) -> Result<Everything> {
 
 /// Reads a file's bytes, and does nothing with them: two threads, 256 KiB at a
 /// time, each to the start of a page.
-fn read_raw(path: &Path) -> Result<Duration> {
+pub(crate) fn read_raw(path: &Path) -> Result<Duration> {
     const PIECE: usize = 256 << 10;
     const PAGE: usize = 4096;
     let file = File::open(path)?;
@@ -250,9 +250,9 @@ fn report_everything(database: &Database, all: &Everything) {
 }
 
 /// A copy with somebody who writes to it.
-struct Writer {
+pub(crate) struct Writer {
     mib: u64,
-    copied: Copied,
+    pub(crate) copied: Copied,
     sessions: Vec<String>,
     commits: u64,
     /// What one commit writes, as far as it is known.
@@ -260,7 +260,7 @@ struct Writer {
 }
 
 impl Writer {
-    fn to(database: &Database) -> Result<Self> {
+    pub(crate) fn to(database: &Database) -> Result<Self> {
         let copied = Copied::of(database)?;
         let mut writer = Self {
             mib: database.shape.mib,
@@ -310,7 +310,7 @@ impl Writer {
         self.copied.insert_part(session, &name)
     }
 
-    fn write(&mut self, frames: u64) -> Result<()> {
+    pub(crate) fn write(&mut self, frames: u64) -> Result<()> {
         for _ in 0..(frames as f64 / self.frames_a_commit).ceil() as u64 {
             self.commit()?;
         }
@@ -659,7 +659,7 @@ fn report_memory(peaks: &[Peak]) {
 }
 
 /// A service beside OpenCode at a human pace.
-struct Minute {
+pub(crate) struct Minute {
     how_long: Duration,
     commits: u32,
     listings: u64,
@@ -668,7 +668,7 @@ struct Minute {
     original: Duration,
 }
 
-fn minute(usual: &Database, how_long: Duration) -> Result<Minute> {
+pub(crate) fn minute(usual: &Database, how_long: Duration) -> Result<Minute> {
     let mut writer = Writer::to(usual)?;
     let apart = Duration::from_secs_f64(writer.frames_of(Writer::piece)? / HUMAN);
     let (mut serving, _) = Serving::start(&writer.copied.path)?;
@@ -704,10 +704,40 @@ fn minute(usual: &Database, how_long: Duration) -> Result<Minute> {
     })
 }
 
+impl Minute {
+    /// How often it fits into a minute.
+    fn a_minute(&self) -> f64 {
+        60.0 / self.how_long.as_secs_f64()
+    }
+
+    /// Listings a minute.
+    pub(crate) fn listings(&self) -> f64 {
+        self.listings as f64 * self.a_minute()
+    }
+
+    /// The processor time a minute of the main process.
+    pub(crate) fn of_main(&self) -> Duration {
+        self.main.mul_f64(self.a_minute())
+    }
+
+    /// The processor time a minute of the main process and its helpers.
+    pub(crate) fn of_all(&self) -> Duration {
+        (self.main + self.helpers).mul_f64(self.a_minute())
+    }
+
+    /// The processor time a minute of the original query, run every 7 s.
+    pub(crate) fn of_original(&self) -> Duration {
+        every_seven_seconds(self.original)
+    }
+}
+
+/// The processor time a minute of what takes so long and runs every 7 s.
+pub(crate) fn every_seven_seconds(once: Duration) -> Duration {
+    once.mul_f64(60.0 / ORIGINAL_EVERY.as_secs_f64())
+}
+
 fn report_minute(minute: &Minute) {
-    let a_minute = 60.0 / minute.how_long.as_secs_f64();
-    let ours = (minute.main + minute.helpers).mul_f64(a_minute);
-    let original = minute.original.mul_f64(60.0 / ORIGINAL_EVERY.as_secs_f64());
+    let (ours, original) = (minute.of_all(), minute.of_original());
     let part = ours.as_secs_f64() / original.as_secs_f64();
     let row = |name: String, time: Duration, target: String| [name, milliseconds(time), target];
     println!();
@@ -729,14 +759,14 @@ fn report_minute(minute: &Minute) {
         row(
             format!(
                 "the service and its helpers ({:.0} listings)",
-                minute.listings as f64 * a_minute
+                minute.listings()
             ),
             ours,
             target(&format!("{part:.2} of it, at most a tenth"), part <= 0.1),
         ),
         row(
             "of that the main process".to_owned(),
-            minute.main.mul_f64(a_minute),
+            minute.of_main(),
             String::new(),
         ),
     ]);

@@ -47,7 +47,7 @@ pub(crate) struct Args {
 }
 
 /// Many sessions of little text.
-const MANY: Shape = Shape {
+pub(crate) const MANY: Shape = Shape {
     mib: 48,
     sessions: 10_000,
     parts: 12_000,
@@ -70,13 +70,13 @@ const APART: std::ops::Range<u64> = 300..1700;
 
 /// A file that changed in the last two seconds is listed once more, since it may have changed
 /// again within the same tick of its clock (src/stamp.rs). Idle begins after that.
-const SETTLED: Duration = Duration::from_secs(4);
+pub(crate) const SETTLED: Duration = Duration::from_secs(4);
 
 /// After so long nothing more is looked for that was written before.
 const LATE: Duration = Duration::from_secs(33);
 
 /// Refreshes after which memory is looked at again.
-const REFRESHES: u64 = 20;
+pub(crate) const REFRESHES: u64 = 20;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let directory = measure::directory(args.keep.as_deref());
@@ -92,21 +92,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     report_times(&commits, &answers);
     report_sources(&sources(&of_many, args.commits)?);
     report_idle(&idle(&small, Duration::from_secs(args.idle))?);
-    report_memory(&memory(&many)?);
+    report_memory(&memory(&many, REFRESHES)?);
     Ok(())
-}
-
-impl Times {
-    /// The smallest time that so many percent do not exceed.
-    fn percentile(&self, percent: usize) -> Duration {
-        let rank = (self.0.len() * percent).div_ceil(100);
-        let at = rank.saturating_sub(1);
-        self.0.get(at).copied().unwrap_or_default()
-    }
-
-    fn count(&self) -> usize {
-        self.0.len()
-    }
 }
 
 /// A service whose database is written to: from the begin of each commit to the event
@@ -162,7 +149,7 @@ impl<'a> Told<'a> {
     }
 }
 
-fn commits(small: &Database, count: u64) -> Result<Times> {
+pub(crate) fn commits(small: &Database, count: u64) -> Result<Times> {
     let database = [Copied::of(small)?];
     let mut told = Told::of(&database)?;
     let mut random = fastrand::Rng::with_seed(3);
@@ -181,17 +168,7 @@ struct OneAndMany {
 
 fn sources(of_many: &Database, count: u64) -> Result<OneAndMany> {
     let alone = [Copied::of(of_many)?];
-    let mut together = Vec::new();
-    for number in 0..SOURCES {
-        let copied = Copied::of(of_many)?;
-        // Each has sessions of its own.
-        copied.conn.execute_batch(&format!(
-            "PRAGMA foreign_keys = off;
-             UPDATE session SET id = id || '_{number}', parent_id = parent_id || '_{number}';
-             UPDATE message SET session_id = session_id || '_{number}'"
-        ))?;
-        together.push(copied);
-    }
+    let together = copies(of_many, SOURCES)?;
     thread::sleep(SETTLED);
     let (mut one, mut many) = (Told::of(&alone)?, Told::of(&together)?);
     let mut random = fastrand::Rng::with_seed(4);
@@ -205,6 +182,21 @@ fn sources(of_many: &Database, count: u64) -> Result<OneAndMany> {
         one: one.end()?,
         many: many.end()?,
     })
+}
+
+/// Copies of a database, each with sessions of its own.
+pub(crate) fn copies(of: &Database, count: usize) -> Result<Vec<Copied>> {
+    let mut copies = Vec::new();
+    for number in 0..count {
+        let copied = Copied::of(of)?;
+        copied.conn.execute_batch(&format!(
+            "PRAGMA foreign_keys = off;
+             UPDATE session SET id = id || '_{number}', parent_id = parent_id || '_{number}';
+             UPDATE message SET session_id = session_id || '_{number}'"
+        ))?;
+        copies.push(copied);
+    }
+    Ok(copies)
 }
 
 /// Answers to `status` on the socket, asked for a millisecond after the one
@@ -292,22 +284,22 @@ fn idle(small: &Database, how_long: Duration) -> Result<Idle> {
 }
 
 /// Memory with many sessions.
-struct WithMany {
+pub(crate) struct WithMany {
     sessions: usize,
     /// The bytes of one in an event.
     session_bytes: usize,
     first: Option<Resident>,
-    last: Option<Resident>,
+    pub(crate) last: Option<Resident>,
 }
 
-fn memory(many: &Database) -> Result<WithMany> {
+pub(crate) fn memory(many: &Database, refreshes: u64) -> Result<WithMany> {
     let database = Copied::of(many)?;
     let sessions = database.sessions()?;
     let (mut serving, line) = Serving::start(&database.path)?;
     // The snapshot is written meanwhile.
     thread::sleep(Duration::from_secs(1));
     let first = serving.resident();
-    for (number, session) in (0..REFRESHES).zip(&sessions) {
+    for (number, session) in (0..refreshes).zip(&sessions) {
         database.commit(session, &format!("refresh {number}"))?;
         serving.refresh()?;
         // Over the time of several snapshots.

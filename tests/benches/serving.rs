@@ -3,7 +3,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
@@ -57,7 +57,7 @@ impl Serving {
         }
         let mut child = command
             .arg("--state-dir")
-            .arg(state.path())
+            .arg(state_dir(state.path()))
             .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -96,6 +96,11 @@ impl Serving {
                 }
             }
         }
+    }
+
+    /// The `XDG_STATE_HOME` with which other programs find its socket.
+    pub(crate) fn state_home(&self) -> &Path {
+        self.state.path()
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -153,9 +158,17 @@ impl Serving {
 
     /// Another reader.
     pub(crate) fn connect(&self) -> Result<Connected> {
-        let stream = UnixStream::connect(self.state.path().join("socket"))?;
+        let stream = UnixStream::connect(state_dir(self.state.path()).join("socket"))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Connected(BufReader::new(stream)))
+    }
+
+    /// How many threads and how many open files it has, where the system tells (Linux).
+    pub(crate) fn threads_and_files(&self) -> Option<(u64, usize)> {
+        let of = format!("/proc/{}", self.pid());
+        let threads = kib_of(&format!("{of}/status"), "Threads:")?;
+        let files = std::fs::read_dir(format!("{of}/fd")).ok()?;
+        Some((threads, files.count()))
     }
 
     /// What it has in memory, where the system tells (Linux).
@@ -170,24 +183,52 @@ impl Serving {
 
     /// The processor time it used until now, where the system tells (Linux).
     pub(crate) fn processor_time(&self) -> Option<Duration> {
-        self.ticks([14, 15])
+        processor_time(self.pid())
     }
 
     /// That of the helpers that have ended.
     pub(crate) fn helpers_processor_time(&self) -> Option<Duration> {
-        self.ticks([16, 17])
-    }
-
-    /// The sum of two fields of its state.
-    fn ticks(&self, fields_wanted: [usize; 2]) -> Option<Duration> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).ok()?;
         // After the name, which may hold anything: the state, then field 4.
         let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         let ticks = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
-        let [user, system] = fields_wanted.map(ticks);
+        let [user, system] = [16, 17].map(ticks);
         // A tick is 10 ms wherever Linux is used on ordinary machines.
         Some(Duration::from_millis(10 * (user? + system?)))
     }
+}
+
+/// As programs find it whose `XDG_STATE_HOME` this is.
+fn state_dir(state_home: &Path) -> PathBuf {
+    state_home.join("opencode-sessions")
+}
+
+/// The processor time of a process until now, with that of its threads that have ended: a
+/// listing is a thread.
+#[cfg(target_os = "linux")]
+fn processor_time(pid: u32) -> Option<Duration> {
+    let mut clock = 0;
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    #[expect(
+        unsafe_code,
+        reason = "neither std nor rustix has another process's clock"
+    )]
+    let is_known =
+        // SAFETY: each call writes to the one place that is given to it, which lives longer.
+        unsafe {
+            libc::clock_getcpuclockid(pid.cast_signed(), &raw mut clock) == 0
+                && libc::clock_gettime(clock, &raw mut time) == 0
+        };
+    let (seconds, nanoseconds) = (time.tv_sec.cast_unsigned(), time.tv_nsec.cast_unsigned());
+    is_known.then(|| Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn processor_time(_: u32) -> Option<Duration> {
+    None
 }
 
 impl Drop for Serving {

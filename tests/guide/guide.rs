@@ -515,6 +515,34 @@ fn picture_shows_what_list_prints() {
     );
 }
 
+/// The picture and the table of the page about speed are of the same measurement.
+#[test]
+fn table_and_picture_of_scale_are_of_one_run() {
+    let picture = fs::read_to_string(root().join("src/guide/scale.svg")).unwrap();
+    let described = picture
+        .split_once("<desc>")
+        .and_then(|(_, rest)| rest.split_once("</desc>"));
+    let (measured, _) = described.unwrap();
+    let block = blocks_in("text")
+        .into_iter()
+        .find(|block| block.place.starts_with("src/guide/speed.md"));
+    let table = block.unwrap().text;
+    assert_eq!(
+        table.lines().next(),
+        Some(measured),
+        "`./scripts/bench scale --guide` writes both"
+    );
+    for size in [
+        "\n100 sessions ",
+        "\n200000 sessions ",
+        "\n16 MiB ",
+        "\n50 of ",
+    ] {
+        assert!(table.contains(size), "{size:?}: {table}");
+    }
+    assert!(picture.contains("prefers-color-scheme"), "light and dark");
+}
+
 // ---- Links, topics, and what must be there.
 
 /// The targets of the links of a page.

@@ -119,10 +119,17 @@ impl Writer {
                     "UPDATE {table} SET session_id = 's' || (abs(random()) % {SESSIONS}) WHERE rowid IN (SELECT rowid FROM {table} ORDER BY random() LIMIT 3)"
                 ));
             }
-            // From here on nothing can follow.
             93..95 => self.run("VACUUM"),
-            95..98 => self.rebuild(),
-            _ => self.conn = connect(&self.db, &mut self.random),
+            95..97 => self.change_schema(),
+            // From here on nothing can follow.
+            97..99 => self.rebuild(),
+            _ => {
+                // Where nobody else has it open, the log is removed.
+                if self.random.bool() {
+                    self.conn = Connection::open_in_memory().unwrap();
+                }
+                self.conn = connect(&self.db, &mut self.random);
+            }
         }
     }
 
@@ -353,6 +360,53 @@ impl Writer {
         if self.random.bool() {
             self.change();
         }
+    }
+
+    /// An upgrade: of the content tables nothing is written, or all of it.
+    fn change_schema(&mut self) {
+        let (table, column) = self.table();
+        let n = self.random.u32(0..3);
+        match self.random.u32(0..9) {
+            0 => self.run(&format!("CREATE INDEX index_{n} ON {table} (session_id)")),
+            1 => self.run(&format!("DROP INDEX index_{n}")),
+            2 => self.run(&format!(
+                "CREATE TABLE made_{n} (x); INSERT INTO made_{n} VALUES (1)"
+            )),
+            3 => self.run(&format!("DROP TABLE made_{n}")),
+            4 => self.run(&format!(
+                "ALTER TABLE session ADD COLUMN made_{n} TEXT DEFAULT 'x'"
+            )),
+            5 => self.run(&format!("ALTER TABLE {table} DROP COLUMN more")),
+            // Another column becomes the content, and may not be by the next listing.
+            6 | 7 => self.run(&format!(
+                "BEGIN IMMEDIATE; ALTER TABLE {table} RENAME COLUMN {column} TO swapped; \
+                 ALTER TABLE {table} RENAME COLUMN more TO {column}; \
+                 ALTER TABLE {table} RENAME COLUMN swapped TO more; COMMIT"
+            )),
+            // The same b-tree by another name for a moment, and written by that.
+            _ => {
+                let text: String = self
+                    .text(60)
+                    .bytes()
+                    .map(|byte| format!("{byte:02x}"))
+                    .collect();
+                let meanwhile = match self.random.bool() {
+                    true => format!(
+                        "CREATE TABLE {table} (id INTEGER PRIMARY KEY, session_id TEXT, {column} TEXT); \
+                         INSERT INTO {table} SELECT rowid, session_id, {column} FROM away LIMIT 3; \
+                         DROP TABLE {table};"
+                    ),
+                    false => String::new(),
+                };
+                self.run(&format!(
+                    "BEGIN IMMEDIATE; ALTER TABLE {table} RENAME TO away; \
+                     UPDATE away SET {column} = CAST(X'{text}' AS TEXT) WHERE rowid % 5 = 0; \
+                     {meanwhile} ALTER TABLE away RENAME TO {table}; COMMIT"
+                ));
+            }
+        }
+        // Where one of them failed.
+        self.run("ROLLBACK");
     }
 
     /// The table under its name is another one, or has a column more.

@@ -20,11 +20,6 @@ const MAX_FILE_LINES: usize = 500;
 const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
     (
         "marker/pages.rs",
-        "read_log",
-        "the rules of one walk over the log, in order",
-    ),
-    (
-        "marker/pages.rs",
         "scan_pages",
         "one loop over pieces of the file and its threads",
     ),
@@ -32,11 +27,6 @@ const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
         "marker/sql_scan.rs",
         "run",
         "one pass of SQL and what can end it",
-    ),
-    (
-        "marker/wal.rs",
-        "read",
-        "the cases of a restarted log, which exclude each other",
     ),
     ("store/session_row.rs", "line", "one column a line"),
     ("wire/session_line.rs", "append_to", "one field a line"),

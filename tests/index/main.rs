@@ -7,6 +7,7 @@
     reason = "a test fails by panicking, starts programs and makes databases"
 )]
 
+mod differences;
 mod index;
 mod snapshot;
 mod support;

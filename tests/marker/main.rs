@@ -17,4 +17,6 @@ mod random_content;
 mod remembered;
 mod scan;
 mod support;
+mod upgrades;
 mod wal;
+mod work;

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::{fs, io};
 
-use opencode_sessions::internals::marker::wal::{Log, LogGap, LogRead, Part, ReadAt};
+use opencode_sessions::internals::marker::wal::{Log, LogGap, LogRead, ReadAt, Step};
 use opencode_sessions::internals::store::WalPosition;
 use rusqlite::Connection;
 
@@ -12,12 +12,59 @@ use crate::support;
 const HEADER: usize = 32;
 
 /// A log as SQLite wrote it, and where each of its frames begins.
-struct Written {
-    bytes: Vec<u8>,
+pub(crate) struct Written {
+    pub(crate) bytes: Vec<u8>,
     page_size: usize,
 }
 
+/// What a frame is part of: the generation before a restart, except its last transaction,
+/// that one, or the generation of the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Old,
+    Last,
+    New,
+}
+
+/// The frames of a read, each with its part, put together as a caller does.
+#[derive(Default)]
+struct Frames {
+    settled: Vec<(Part, u32, Vec<u8>)>,
+    last: Vec<(Part, u32, Vec<u8>)>,
+    open: Vec<(Part, u32, Vec<u8>)>,
+    is_current: bool,
+}
+
+impl Frames {
+    fn add(&mut self, step: Step<'_>) {
+        match step {
+            Step::Frame(page, image) if self.is_current => {
+                self.settled.push((Part::New, page, image.to_vec()));
+            }
+            Step::Frame(page, image) => self.open.push((Part::Last, page, image.to_vec())),
+            Step::Commit if self.is_current => {}
+            Step::Commit => {
+                let old = self
+                    .last
+                    .drain(..)
+                    .map(|(_, page, image)| (Part::Old, page, image));
+                self.settled.extend(old);
+                std::mem::swap(&mut self.last, &mut self.open);
+            }
+            Step::CurrentGeneration => {
+                self.settled.append(&mut self.last);
+                self.open.clear();
+                self.is_current = true;
+            }
+        }
+    }
+}
+
 impl Written {
+    pub(crate) fn of(bytes: Vec<u8>, page_size: usize) -> Self {
+        Self { bytes, page_size }
+    }
+
     fn frame(&self, number: usize) -> &[u8] {
         let size = 24 + self.page_size;
         &self.bytes[HEADER + (number - 1) * size..][..size]
@@ -28,7 +75,7 @@ impl Written {
     }
 
     /// The place after so many frames, of whatever generation is there.
-    fn place(&self, frames: usize) -> WalPosition {
+    pub(crate) fn place(&self, frames: usize) -> WalPosition {
         let big_endian = self.bytes[3] & 1 == 1;
         if frames == 0 {
             let salts = [16, 20].map(|at| Self::word(&self.bytes, at));
@@ -48,12 +95,12 @@ impl Written {
         }
     }
 
-    fn frames(&self) -> usize {
+    pub(crate) fn frames(&self) -> usize {
         (self.bytes.len() - HEADER) / (24 + self.page_size)
     }
 
     /// How many frames from the front are of the generation that the header is of.
-    fn newest(&self) -> usize {
+    pub(crate) fn newest(&self) -> usize {
         let salts = self.place(0).salts;
         let same = |number: &usize| self.place(*number).salts == salts;
         (1..=self.frames()).take_while(same).count()
@@ -68,10 +115,12 @@ impl Written {
         from: WalPosition,
         to: WalPosition,
     ) -> Result<Vec<(Part, u32, Vec<u8>)>, LogGap> {
-        let mut all = Vec::new();
+        let mut all = Frames::default();
         let mut log = Log::new(&self.bytes[..], self.page_size);
-        let each = |part, page, image: &[u8]| all.push((part, page, image.to_vec()));
-        let read = log.read(from, to, each, || false).unwrap()?;
+        let read = log
+            .read(from, to, |step| all.add(step), || false)
+            .unwrap()?;
+        let all = all.settled;
         assert_eq!(
             read,
             LogRead {
@@ -298,7 +347,10 @@ fn stopped_read_resumes_where_it_stopped() {
     while at != to {
         let asked = Cell::new(0);
         let mut reader = Log::new(&log.bytes[..], 4096);
-        let each = |_, page, image: &[u8]| {
+        let each = |step: Step<'_>| {
+            let Step::Frame(page, image) = step else {
+                return;
+            };
             seen += 1;
             let frame = log.frame(seen);
             assert!(Written::word(frame, 0) == page && &frame[24..] == image);
@@ -384,20 +436,23 @@ fn writer_that_overtakes_the_reader_is_noticed() {
             after: &after,
             reads_left: Cell::new(reads),
         };
-        let mut all = Vec::new();
-        let each = |_: Part, page, image: &[u8]| all.push((page, image.to_vec()));
+        let mut all = Frames::default();
         match Log::new(&log, 65536)
-            .read(from, to, each, || false)
+            .read(from, to, |step| all.add(step), || false)
             .unwrap()
         {
             Err(_) => lost += 1,
             Ok(read) => {
                 whole += 1;
                 assert_eq!(read.to, to);
-                let same = expected
-                    .iter()
-                    .map(|(_, page, image)| (*page, image.clone()));
-                assert!(all == same.collect::<Vec<_>>(), "after {reads} reads");
+                let pages = |frames: &[(Part, u32, Vec<u8>)]| {
+                    let pages = frames.iter().map(|(_, page, image)| (*page, image.clone()));
+                    pages.collect::<Vec<_>>()
+                };
+                assert!(
+                    pages(&all.settled) == pages(&expected),
+                    "after {reads} reads"
+                );
             }
         }
     }

@@ -13,6 +13,7 @@ mod common;
 mod cost;
 #[cfg(target_os = "linux")]
 mod day;
+mod differences;
 mod end;
 mod half_clients;
 mod handle;

@@ -11,6 +11,7 @@
 
 mod checker;
 mod common;
+mod differences;
 mod forms;
 mod limits;
 mod requests;

@@ -18,7 +18,7 @@ fn usage_error(output: &Output) -> (String, String) {
     let lines: Vec<_> = stdout.lines().collect();
     assert_eq!(
         lines[0],
-        format!(r#"{{"type":"hello","protocol":1,"lister":"{VERSION}"}}"#)
+        format!(r#"{{"type":"hello","protocol":1,"lister":"{VERSION}","upTo":2}}"#)
     );
     assert_eq!(lines.len(), 2, "{stdout}");
     assert!(stdout.ends_with('\n'));

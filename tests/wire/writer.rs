@@ -105,7 +105,7 @@ fn writer_lines_are_exactly_as_documented() {
         .unwrap();
 
     let expected = [
-        &format!(r#"{{"type":"hello","protocol":1,"lister":"{VERSION}"}}"#),
+        &format!(r#"{{"type":"hello","protocol":1,"lister":"{VERSION}","upTo":2}}"#),
         concat!(
             r#"{"type":"session","id":"ses_full","directory":"/home/me/a \"b\"","worktree":"/home/me","#,
             r#""projectId":"43aa","parentId":"ses_parent","title":"Naïve 日本 🚀","firstPrompt":null,"#,
@@ -407,7 +407,7 @@ fn helper_prints_exactly_these_lines() {
     assert_eq!(
         stable(&helper(&made.db, &[])),
         format!(
-            "{{\"type\":\"hello\",\"protocol\":1,\"lister\":\"{VERSION}\"}}\n{}\n{}\n",
+            "{{\"type\":\"hello\",\"protocol\":1,\"lister\":\"{VERSION}\",\"upTo\":2}}\n{}\n{}\n",
             concat!(
                 r#"{"type":"session","id":"ses_a","directory":"/usr/sub","worktree":"/usr","#,
                 r#""projectId":"p1","parentId":null,"title":"A title","firstPrompt":null,"#,
@@ -428,7 +428,7 @@ fn helper_prints_exactly_these_lines() {
     assert_eq!(
         stable(&helper(&nowhere, &[])),
         format!(
-            "{{\"type\":\"hello\",\"protocol\":1,\"lister\":\"{VERSION}\"}}\n{}\n",
+            "{{\"type\":\"hello\",\"protocol\":1,\"lister\":\"{VERSION}\",\"upTo\":2}}\n{}\n",
             concat!(
                 r#"{"type":"end","sessions":0,"database":"missing","tables":[],"flat":false,"#,
                 r#""skipped":{"invalidId":0,"duplicateId":0,"truncated":0},"#,

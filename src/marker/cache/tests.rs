@@ -12,8 +12,8 @@ fn key() -> CacheKey {
         page_size: 512,
         reserved_bytes: 0,
         marker: "a marker for a test".to_owned(),
-        schema_version: 3,
-        tables: Vec::new(),
+        schema_version: None,
+        root_pages: Vec::new(),
     }
 }
 
@@ -285,7 +285,10 @@ fn state_matches_only_the_same_key_and_stamp() {
     };
     let mut state = ScanState::new(key(), WalPosition::NO_LOG, 0);
     state.set_stamp(Some(stamp));
-    assert!(state.matches(&key(), WalPosition::NO_LOG, stamp));
+    // A log that was begun since holds all that is new.
+    for end in [WalPosition::NO_LOG, end(7)] {
+        assert!(state.is_valid_for(&key(), end, stamp));
+    }
     let with_file = |file| DatabaseStamp { file, ..stamp };
     let others = [
         with_file(FileStamp { device: 9, ..file }),
@@ -305,13 +308,14 @@ fn state_matches_only_the_same_key_and_stamp() {
         },
     ];
     for other in others {
-        assert!(
-            !state.matches(&key(), WalPosition::NO_LOG, other),
-            "{other:?}"
-        );
+        for end in [WalPosition::NO_LOG, end(7)] {
+            assert!(!state.is_valid_for(&key(), end, other), "{other:?}");
+        }
     }
     state.set_stamp(None);
-    assert!(!state.matches(&key(), WalPosition::NO_LOG, stamp));
+    for end in [WalPosition::NO_LOG, end(7)] {
+        assert!(!state.is_valid_for(&key(), end, stamp));
+    }
     let other_keys = [
         CacheKey {
             page_size: 1024,
@@ -322,7 +326,7 @@ fn state_matches_only_the_same_key_and_stamp() {
             ..key()
         },
         CacheKey {
-            schema_version: 4,
+            schema_version: Some(4),
             ..key()
         },
         CacheKey {
@@ -330,19 +334,22 @@ fn state_matches_only_the_same_key_and_stamp() {
             ..key()
         },
         CacheKey {
-            tables: vec![("table".to_owned(), "part".to_owned(), 2, None)],
+            root_pages: vec![(0, 2)],
             ..key()
         },
     ];
     let in_log = ScanState::new(key(), end(3), 0);
-    assert!(in_log.matches(&key(), end(7), stamp));
+    assert!(in_log.is_valid_for(&key(), end(7), stamp));
+    // The log is gone, and what was in it is in the file.
+    assert!(!in_log.is_valid_for(&key(), WalPosition::NO_LOG, stamp));
     for other in other_keys {
-        assert!(!in_log.matches(&other, end(7), stamp), "{other:?}");
-        // The rows of another key are not taken over.
+        assert!(!in_log.is_valid_for(&other, end(7), stamp), "{other:?}");
+        // The rows of another key are not taken over, unless they are of more b-trees.
+        let covers = other.covers(&key());
         let mut earlier = ScanState::new(other, end(3), 0);
         earlier.rows_with_half.insert((0, 1));
         let state = ScanState::new(key(), end(3), 0).with_rows_from(Some(earlier));
-        assert!(state.rows_with_half.is_empty());
+        assert_eq!(!state.rows_with_half.is_empty(), covers);
     }
     let mut earlier = ScanState::new(key(), end(3), 0);
     earlier.rows_with_half.insert((0, 1));
@@ -354,10 +361,58 @@ fn state_matches_only_the_same_key_and_stamp() {
     );
 }
 
+#[test]
+fn key_covers_the_same_or_fewer_b_trees() {
+    let with = |root_pages: &[(u8, u32)]| CacheKey {
+        root_pages: root_pages.to_vec(),
+        ..key()
+    };
+    for (earlier, later, expected) in [
+        (&[(0, 4), (1, 7)][..], &[(0, 4), (1, 7)][..], true),
+        (&[(0, 4), (1, 7)], &[(1, 7)], true),
+        (&[(0, 4)], &[], true),
+        // Another b-tree, another table, a table more.
+        (&[(0, 4)], &[(0, 5)], false),
+        (&[(0, 4)], &[(1, 4)], false),
+        (&[(0, 4)], &[(0, 4), (1, 7)], false),
+        // It is not known where its rows are.
+        (&[(0, 0)], &[(0, 0)], false),
+    ] {
+        assert_eq!(with(earlier).covers(&with(later)), expected, "{earlier:?}");
+    }
+}
+
+#[test]
+fn resumed_state_reads_a_new_log_from_its_start() {
+    let mut state = ScanState::new(key(), WalPosition::NO_LOG, 0);
+    state.record_log_read(
+        LogRead {
+            to: WalPosition::NO_LOG,
+            frames: 0,
+            is_past_hole: false,
+        },
+        WalPosition::NO_LOG,
+        BTreeSet::new(),
+        4,
+    );
+    assert!(state.is_caught_up);
+    let mut in_log = state.clone();
+    in_log.resume(key(), end(7));
+    assert_eq!(in_log.position(), end(7).start());
+    assert!(!in_log.is_caught_up);
+    state.resume(key(), WalPosition::NO_LOG);
+    assert!(state.is_caught_up);
+    // A log that goes on is followed from where it was.
+    let mut followed = ScanState::new(key(), end(3), 0);
+    followed.record_log_read(read(3), end(3), BTreeSet::new(), 4);
+    followed.resume(key(), end(7));
+    assert_eq!(followed.position(), end(3));
+}
+
 // ---- The format on disk.
 
 /// Every field has a different value, so that a swap of two fields is detected.
-fn samples() -> [(&'static str, ScanCache); 2] {
+fn samples() -> [(&'static str, CacheFile); 2] {
     let stamp = DatabaseStamp {
         file: FileStamp {
             device: 11,
@@ -374,16 +429,8 @@ fn samples() -> [(&'static str, ScanCache); 2] {
         page_size: 65_536,
         reserved_bytes: 23,
         marker: "a marker for a test".to_owned(),
-        schema_version: -24,
-        tables: vec![
-            (
-                "table".to_owned(),
-                "part".to_owned(),
-                25,
-                Some("CREATE TABLE part (…)".to_owned()),
-            ),
-            ("view".to_owned(), "message".to_owned(), 0, None),
-        ],
+        schema_version: Some(-24),
+        root_pages: vec![(0, 25), (5, u32::MAX)],
     };
     let position = WalPosition {
         salts: [31, u32::MAX],
@@ -418,10 +465,15 @@ fn samples() -> [(&'static str, ScanCache); 2] {
         is_renewing: true,
         search_started_ms: -45,
     };
-    [
-        ("cache-2.bin", ScanCache::Pages(state)),
-        ("cache-sql-2.bin", ScanCache::Sql(sql)),
-    ]
+    let with_schema = CacheFile {
+        scan: ScanCache::Pages(state),
+        schema: Some(KnownSchema::sample()),
+    };
+    let by_sql = CacheFile {
+        scan: ScanCache::Sql(sql),
+        schema: None,
+    };
+    [("cache-3.bin", with_schema), ("cache-sql-3.bin", by_sql)]
 }
 
 /// See `tests/house/golden.rs`, which holds the samples of the other formats.
@@ -439,8 +491,10 @@ fn cache_format_is_pinned() {
             encoded, sample,
             "{name}: a changed type needs a new version"
         );
-        assert_eq!(ScanCache::load(&path), Some(value), "{name}");
+        assert_eq!(CacheFile::load(&path), Some((value, sample)), "{name}");
     }
-    // A cache of the previous version counts as missing.
-    assert_eq!(ScanCache::load(&directory.join("cache-1.bin")), None);
+    // A cache of an earlier version counts as missing.
+    for name in ["cache-1.bin", "cache-2.bin", "cache-sql-2.bin"] {
+        assert_eq!(CacheFile::load(&directory.join(name)), None);
+    }
 }

@@ -74,6 +74,11 @@ impl Owner {
         self.tasks.listing_ended();
         self.counters.count_listing(&listed);
         let key = listed.source;
+        if let Some(reason) = &listed.refused {
+            let source = &key.name;
+            warn!(%source, "invalid difference from the helper; listed everything");
+            debug!(%source, reason = %one_line(reason));
+        }
         let Some(task) = self.tasks.get(&key) else {
             return;
         };
@@ -84,7 +89,10 @@ impl Owner {
                 self.index.set_as_of(&key.name, moment.wall.before(took));
                 (RefreshOutcome::Ok, None)
             }
-            Ok(Some(complete)) => (self.complete(&key, complete, took, moment), None),
+            Ok(Some(complete)) => {
+                task.set_differences(&complete, listed.refused.is_some());
+                (self.complete(&key, complete, took, moment), None)
+            }
             Err(failure) => {
                 self.failed(&key, &failure, took, moment);
                 (RefreshOutcome::Failed, Some(failure.reason))
@@ -99,7 +107,7 @@ impl Owner {
     fn complete(
         &mut self,
         key: &SourceKey,
-        Complete { listed, scan }: Complete,
+        Complete { listed, scan, .. }: Complete,
         took: Duration,
         moment: Moment,
     ) -> RefreshOutcome {
