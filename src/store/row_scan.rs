@@ -93,9 +93,10 @@ impl<'a> ScanQuery<'a> {
 
     /// Returns true if the filter accepts a session.
     fn is_wanted(&self, session: &SessionLine<'_>) -> bool {
-        !(self.rejects_children && session.parent_id.is_some())
-            && !(self.rejects_archived && session.time_archived.is_some())
-            && (!self.has_directory || session.directory.is_some())
+        let is_rejected = self.rejects_children && session.parent_id.is_some()
+            || self.rejects_archived && session.time_archived.is_some()
+            || self.has_directory && session.directory.is_none();
+        !is_rejected
     }
 
     /// Returns true if the filter accepts a row, as the conditions of [`keys_sql`] do.
