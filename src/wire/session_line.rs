@@ -1,7 +1,8 @@
 //! The `session` line of the wire, written without an allocation for each text.
 //!
 //! The line is, byte for byte, that of a [`Message::Session`](super::Message::Session) with the
-//! same values. Writing it field by field takes a quarter of the time that serde takes.
+//! same values. Writing it field by field takes less than half of the instructions that serde
+//! takes.
 
 use crate::json::append_json;
 use crate::session::{InvalidId, Millis, Model, Session, SessionId, Store, Summary, Tokens};
@@ -387,21 +388,4 @@ impl<'a> From<&'a Session> for SessionLine<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn plain_text_has_no_byte_that_is_escaped() {
-        for len in [1, 7, 8, 9, 16, 30] {
-            for at in 0..len {
-                for byte in 0..=u8::MAX {
-                    let mut text = vec![b'a'; len];
-                    text[at] = byte;
-                    let is_escaped = !matches!(byte, b' '..=b'~') || b"\"\\".contains(&byte);
-                    assert_eq!(is_plain(&text), !is_escaped, "{byte} at {at} of {len}");
-                }
-            }
-        }
-        assert!(is_plain(b""));
-    }
-}
+mod tests;
