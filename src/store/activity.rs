@@ -39,7 +39,7 @@ impl<'a> NewestMessageTimes<'a> {
         statements: &[String],
         degraded: &mut DegradedParts,
     ) -> Self {
-        let mut prepare = |sql: &String| {
+        let prepare = |sql: &String| {
             let prepared = conn.prepare(sql);
             let prepared = degraded.ok_or_record(OptionalPart::LastMessageAt, prepared)?;
             Some(LazyStatement::prepared(conn, sql.clone(), prepared))
