@@ -340,13 +340,15 @@ fn value(kind: &str, random: &mut Random) -> String {
             .pick(&["'user'", "'user'", "'assistant'"])
             .to_string(),
         "key" => text("migration.v1-v2"),
-        "value" => text(random.pick(&[
+        "value" => text(random.pick::<&str>(&[
             r#"{"phase":"completed"}"#,
             r#"{"phase":"completed"}"#,
             r#"{"phase":"running"}"#,
             "no JSON",
         ])),
-        "role" => text(random.pick(&[r#"{"role":"user"}"#, r#"{"role":"assistant"}"#, "{}"])),
+        "role" => {
+            text(random.pick::<&str>(&[r#"{"role":"user"}"#, r#"{"role":"assistant"}"#, "{}"]))
+        }
         "prompt" => match random.below(8) {
             0 => cell("x", random),
             1 => text(r#"{"type":"text","text":"  "}"#),
