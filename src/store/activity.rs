@@ -19,11 +19,11 @@ pub(super) fn newest_message_sql(schema: &Schema, id: &str) -> Vec<String> {
         .filter_map(|table| {
             let index = table.index_on(&["session_id", "time_created"])?;
             let (name, index) = (quote_identifier(&table.name), quote_identifier(&index.name));
-            // Only numbers are less than a text. `+` removes the affinity of the column. This is
-            // several times as fast as `typeof`, which is a function.
+            // `typeof` loads nothing.
             Some(format!(
                 "SELECT time_created FROM {name} INDEXED BY {index} WHERE session_id = {id} \
-                 AND +time_created < '' ORDER BY time_created DESC LIMIT 1"
+                 AND typeof(time_created) IN ('integer', 'real') \
+                 ORDER BY time_created DESC LIMIT 1"
             ))
         })
         .collect()

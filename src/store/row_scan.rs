@@ -10,12 +10,10 @@ use rusqlite::{Connection, Row, Rows, Statement};
 
 use super::activity::newest_message_sql;
 use super::cell_limit::{LazyStatement, is_too_big};
-use super::keys::{Filter, KeyLine, Keys, RowRange, keys_sql};
+use super::keys::{Filter, KeyLine, Keys, RowRange, filter_conditions, keys_sql};
 use super::lines::Lines;
 use super::quote_identifier;
-use super::row::{
-    NUMBER_COLUMNS, RowQuery, TEXT_COLUMNS, index_of, non_blank_text_expr, time_set_expr,
-};
+use super::row::{NUMBER_COLUMNS, RowQuery, TEXT_COLUMNS, index_of};
 use super::schema::Schema;
 use super::session_row::RowReader;
 use super::sessions::{Newest, SessionLoader};
@@ -116,7 +114,7 @@ const TIME_UPDATED: usize = NUMBERS + index_of("time_updated", &NUMBER_COLUMNS);
 const TIME_ARCHIVED: usize = NUMBERS + index_of("time_archived", &NUMBER_COLUMNS);
 const NEWEST: usize = NUMBERS + NUMBER_COLUMNS.len();
 
-/// Returns true if the value is a text that is not blank, as [`non_blank_text_expr`] does.
+/// Returns true if the value is a text that is not blank, as [`super::row::non_blank_text_expr`] does.
 fn is_non_blank(value: ValueRef<'_>) -> bool {
     match value {
         ValueRef::Text(text) => {
@@ -126,7 +124,7 @@ fn is_non_blank(value: ValueRef<'_>) -> bool {
     }
 }
 
-/// Returns true if the value is a time, as [`time_set_expr`] does.
+/// Returns true if the value is a time, as [`super::row::time_set_expr`] does.
 fn is_time(value: ValueRef<'_>) -> bool {
     match value {
         ValueRef::Integer(time) => time != 0,
@@ -138,9 +136,8 @@ fn is_time(value: ValueRef<'_>) -> bool {
 /// Builds the SQL that selects the rowid, the columns of the row and the times of the newest
 /// messages.
 ///
-/// The conditions reject most rows that the filter rejects, at little cost: most columns that
-/// can reject a row are null, and comparing with null calls no function. If rows of another table
-/// can hide those of this one, all rows are selected, because their ids are needed.
+/// If rows of another table can hide those of this one, all rows are selected, because their ids
+/// are needed.
 fn scan_sql(
     rows: &RowQuery<'_>,
     filter: Filter,
@@ -149,16 +146,7 @@ fn scan_sql(
     range: RowRange,
 ) -> String {
     let (table, rowid) = (rows.table, rows.rowid);
-    let mut wanted = vec!["1".to_owned()];
-    if table.has_column("parent_id") && !filter.children {
-        let is_child = non_blank_text_expr("parent_id");
-        wanted.push(format!("(s.parent_id IS NULL OR NOT {is_child})"));
-    }
-    if table.has_column("time_archived") && !filter.archived {
-        let is_archived = time_set_expr("time_archived");
-        wanted.push(format!("(s.time_archived IS NULL OR NOT {is_archived})"));
-    }
-    let wanted = wanted.join(" AND ");
+    let wanted = filter_conditions(rows, filter).join(" AND ");
     let newest = newest.iter().map(|sql| match is_only_table {
         true => format!(", ({sql})"),
         false => format!(", CASE WHEN {wanted} THEN ({sql}) END"),
@@ -311,7 +299,7 @@ impl<M: Fn(&str) -> Option<bool>> RowsRead<'_, '_, M> {
             if rowid < next {
                 return Ok(ScanEnd::Refused);
             }
-            if self.lines.text.len() > MAX_LINES_BYTES {
+            if self.lines.size_bytes() >= MAX_LINES_BYTES {
                 return Ok(ScanEnd::Full(rowid));
             }
             self.add(rowid, row, loader)?;
@@ -342,7 +330,7 @@ impl<M: Fn(&str) -> Option<bool>> RowsRead<'_, '_, M> {
         let (id, updated) = (session.id, session.time_updated);
         let mut line = KeyLine::Odd;
         if is_wanted {
-            let text = &mut self.lines.text;
+            let text = self.lines.begin();
             let (table, mark) = (self.table.into(), self.mark);
             let listed = loader.append_line(table, session, Newest::Known, 0, mark, text);
             if let Some(truncated) = listed {
