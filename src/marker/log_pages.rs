@@ -150,3 +150,77 @@ impl Findings {
         self.links.append(later.links);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::marker_text::MarkerText;
+
+    const LAYOUT: Layout = Layout {
+        page_size: 512,
+        usable_bytes: 512,
+    };
+
+    /// The row of the tests, and its overflow page.
+    const ROW: i64 = 5;
+    const OVERFLOW: u32 = 9;
+
+    /// A leaf page with the row, whose record continues on the overflow page.
+    fn leaf() -> Vec<u8> {
+        let mut image = vec![0; 512];
+        image[..8].copy_from_slice(&[0x0d, 0, 0, 0, 1, 1, 0, 0]);
+        image[8..10].copy_from_slice(&256_u16.to_be_bytes());
+        // A payload of 1000 bytes, of which 39 are here.
+        image[256..259].copy_from_slice(&[0x87, 0x68, 5]);
+        image[259 + 39..][..4].copy_from_slice(&OVERFLOW.to_be_bytes());
+        image
+    }
+
+    /// The overflow page, with the marker.
+    fn overflow() -> Vec<u8> {
+        let mut image = vec![0; 512];
+        let text = MarkerText::DEFAULT.as_bytes();
+        image[100..100 + text.len()].copy_from_slice(text);
+        image
+    }
+
+    /// An overflow page has its row only through a link in the same part of the log: a row
+    /// of another part may have lost it since, and one of a transaction that was not
+    /// committed never had it.
+    #[test]
+    fn overflow_page_is_resolved_by_links_of_its_part_only() {
+        let halves = Halves::new(&MarkerText::default());
+        let (leaf, overflow) = (leaf(), overflow());
+        // A frame with the link (L), one with the page (P), a commit (C), and the begin of
+        // the current generation (|); then whether the row is found.
+        for (steps, is_found) in [
+            ("|LP", true),
+            ("|PCLC", true),
+            ("LPC|", true),
+            ("LCPCLC|", true),
+            // In the last transaction of the generation, and in those before.
+            ("PCLC|", false),
+            ("LCPC|", false),
+            ("LC|P", false),
+            // Not committed.
+            ("L|P", false),
+            ("CL|P", false),
+            ("PCL|", false),
+            ("PCCL|", false),
+        ] {
+            let mut pages = LogPages::new(LAYOUT, &halves, BTreeSet::new());
+            for step in steps.chars() {
+                pages.add(match step {
+                    'L' => Step::Frame(3, &leaf),
+                    'P' => Step::Frame(OVERFLOW, &overflow),
+                    'C' => Step::Commit,
+                    _ => Step::CurrentGeneration,
+                });
+            }
+            let found = pages.finish(true);
+            let is_unowned = !is_found;
+            assert_eq!(found.rows.contains(&ROW), is_found, "{steps:?}");
+            assert_eq!(found.unowned.contains(&OVERFLOW), is_unowned, "{steps:?}");
+        }
+    }
+}

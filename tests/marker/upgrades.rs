@@ -9,13 +9,14 @@ use rusqlite::Connection;
 use crate::history::{Database, MARKER, TABLES, definition, marks_of};
 use crate::support;
 
-/// More than [`TABLES`]: what an upgrade or a rename can take the place of something with.
+/// More than [`TABLES`]: what an upgrade or a rename can put in the place of something. With
+/// auto-vacuum, the last root page is the one that is moved.
 const MORE: &str = "
 ALTER TABLE part ADD COLUMN other TEXT;
-CREATE TABLE spare (id INTEGER PRIMARY KEY, session_id TEXT, data TEXT, other TEXT);
 CREATE INDEX message_session ON message (session_id);
 CREATE TABLE renamed_session (id TEXT PRIMARY KEY, directory TEXT, time_updated INTEGER);
 INSERT INTO renamed_session VALUES ('s9', '/x', 1), ('s1', '/x', 1);
+CREATE TABLE spare (id INTEGER PRIMARY KEY, session_id TEXT, data TEXT, other TEXT);
 ";
 
 /// A database that was listed. Each of these holds the marker, somewhere.
@@ -26,7 +27,10 @@ fn listed_once(before: &str) -> Database {
         "INSERT INTO part VALUES (1, 's1', '{MARKER}', ''), (2, 's2', 'x', '{MARKER}'),
              (3, 's3', '{long}', '{long}{MARKER}');
          INSERT INTO spare VALUES (1, 's2', '{MARKER}', ''), (7, 's3', '{long}{MARKER}', 'x');
-         INSERT INTO message VALUES ('s9', '{MARKER}'), ('s0', '{long}')"
+         INSERT INTO message VALUES ('s9', '{MARKER}'), ('s0', '{long}');
+         -- So that the root page is none of those with rows.
+         WITH n (i) AS (SELECT 100 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
+         INSERT INTO spare SELECT i, 's0', substr('{long}', 1, 100), '' FROM n"
     ));
     // So that the rows are not among the frames that are read next.
     made.checkpoint("RESTART");
