@@ -39,12 +39,12 @@ impl<'a> NewestMessageTimes<'a> {
         statements: &[String],
         degraded: &mut DegradedParts,
     ) -> Self {
-        let mut prepare = |sql: &String| {
+        let prepare = |sql: &String| {
             let prepared = conn.prepare(sql);
             let prepared = degraded.ok_or_record(OptionalPart::LastMessageAt, prepared)?;
             Some(LazyStatement::prepared(conn, sql.clone(), prepared))
         };
-        Self(statements.iter().filter_map(|sql| prepare(sql)).collect())
+        Self(statements.iter().filter_map(prepare).collect())
     }
 
     /// As [`new`](Self::new), but the statements are prepared when they are needed. Use this only
