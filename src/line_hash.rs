@@ -2,8 +2,8 @@
 //!
 //! A line is compared by [`HashKey::hash`], SipHash-1-3 with 128 bits
 //! (<https://www.aumasson.jp/siphash/siphash.pdf>) and a key that the caller draws. Titles and
-//! prompts are text of anybody, so the key must be unknown to whoever writes them: without it,
-//! two lines with one hash cannot be made. A set of lines is compared by the sum of their hashes
+//! prompts are untrusted text, and without the key their authors cannot make two lines with one
+//! hash. A set of lines is compared by the sum of their hashes
 //! ([`SetHash`]), which changes with each line that is added or removed, whatever their order.
 //!
 //! Pure: no I/O. It cannot fail.

@@ -8,11 +8,9 @@
 use std::io::{self, BufRead, Read, Write};
 use std::path::{Path, PathBuf};
 
-use bincode::{BorrowDecode, Encode};
-
 use crate::codec::{self, FileFormat};
 use crate::files;
-use crate::line_hash::{LineHash, SetHash};
+use crate::line_hash::{HASH_BYTES, LineHash, SetHash};
 use crate::wire::{
     DifferenceCounts, HAVE_BYTES, Have, HaveLines, WriteError, Writer, decode_set, limits,
 };
@@ -22,13 +20,8 @@ const FORMAT: FileFormat = FileFormat {
     version: 1,
 };
 
-/// The lines of the last answer.
-#[derive(Debug, Encode, BorrowDecode)]
-struct KeptLines<'a> {
-    key: [u8; 16],
-    set: [u8; 16],
-    lines: &'a [u8],
-}
+/// The lines of the last answer: the key of the hashes, the hash of the set, the set.
+type KeptLines<'a> = ([u8; HASH_BYTES], [u8; HASH_BYTES], &'a [u8]);
 
 /// The difference of a listing to what its caller has.
 #[derive(Debug)]
@@ -133,11 +126,8 @@ impl Difference {
         if self.set == self.have.set && load(path, &self.have).is_some() {
             return Ok(());
         }
-        let kept = KeptLines {
-            key: self.have.key.to_bytes(),
-            set: self.set.to_bytes(),
-            lines: &self.lines,
-        };
+        let lines = self.lines.as_slice();
+        let kept: KeptLines<'_> = (self.have.key.to_bytes(), self.set.to_bytes(), lines);
         files::save_unsynced(path, &codec::encode(FORMAT, &kept)?)
     }
 }
@@ -153,9 +143,9 @@ fn kept_lines_path(scan_cache: &Path) -> PathBuf {
 fn load(path: &Path, have: &Have) -> Option<HaveLines> {
     let limit_bytes = codec::HEADER_BYTES + 64 + limits::SESSIONS * HAVE_BYTES;
     let bytes = files::load(path, limit_bytes).ok()??;
-    let kept: KeptLines<'_> = codec::decode(FORMAT, &bytes).ok()?;
-    let is_it = kept.key == have.key.to_bytes() && kept.set == have.set.to_bytes();
-    is_it.then(|| decode_set(have, kept.lines).ok())?
+    let (key, set, lines): KeptLines<'_> = codec::decode(FORMAT, &bytes).ok()?;
+    let is_it = key == have.key.to_bytes() && set == have.set.to_bytes();
+    is_it.then(|| decode_set(have, lines).ok())?
 }
 
 /// Reads a set of this size from standard input.

@@ -104,6 +104,9 @@ impl Snapshot {
     ) -> io::Result<usize> {
         let count = self.sources.len();
         let room_bytes = limit_bytes.saturating_sub(MARGIN_BYTES);
+        // The smallest first, as the largest are dropped.
+        self.sources
+            .sort_by_cached_key(|(_, rows)| rows.max_bytes());
         let max_bytes = self.sources.iter().map(|(_, rows)| rows.max_bytes());
         if max_bytes.sum::<usize>() > room_bytes {
             self.drop_largest(room_bytes);

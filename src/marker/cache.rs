@@ -80,10 +80,12 @@ impl CacheFile {
 pub(super) struct ScanState {
     key: CacheKey,
     position: WalPosition,
-    /// Without a log: the stamp of the file at that time.
+    /// If no frame is before the position: the stamp of the file at that time.
     stamp: Option<DatabaseStamp>,
     /// Whether the position was the end of a snapshot, so that nothing is left to read.
     is_caught_up: bool,
+    /// If so, how many commits were published then since the wal-index was built.
+    commits: Option<u32>,
     /// Whether frames of this generation before the position had no checksum.
     is_past_hole: bool,
     phase: Phase,
@@ -136,6 +138,7 @@ impl ScanState {
             position: end.start(),
             stamp: None,
             is_caught_up: false,
+            commits: None,
             is_past_hole: false,
             phase: Phase::Search { done: 0 },
             rows_with_half: BTreeSet::new(),
@@ -150,9 +153,7 @@ impl ScanState {
     /// Returns true if the state can be continued for the database with this key and
     /// stamp, in a snapshot that ends at `end`.
     ///
-    /// Without a log, only the stamp shows whether the file was written. As long as it is
-    /// the same, all commits since are in a log that was begun since: before a log is
-    /// removed or restarted, all of it is written to the file.
+    /// Without a log, only the stamp shows whether the file was written.
     pub(super) fn is_valid_for(
         &self,
         key: &CacheKey,
@@ -165,12 +166,16 @@ impl ScanState {
 
     /// Continues the state, which is valid, under this key, in a snapshot that ends at
     /// `end`.
-    pub(super) fn resume(&mut self, key: CacheKey, end: WalPosition) {
+    ///
+    /// If the file has the stamp that it had when it alone was the database, all commits
+    /// since are in the log that there is now: before a log is removed or restarted, all
+    /// of it is written to the file.
+    pub(super) fn resume(&mut self, key: CacheKey, end: WalPosition, stamp: DatabaseStamp) {
         self.key = key;
-        if end.has_log() && !self.position.has_log() {
+        if self.stamp == Some(stamp) && self.position.salts != end.salts {
             self.position = end.start();
             self.is_caught_up = end == self.position;
-            self.stamp = None;
+            self.commits = None;
         }
     }
 
@@ -201,6 +206,17 @@ impl ScanState {
     /// there.
     pub(super) fn is_broken_by_restart(&self, end: WalPosition) -> bool {
         self.is_past_hole && self.position.salts != end.salts
+    }
+
+    /// Returns how many commits were published at the position, if it was the end of a
+    /// snapshot.
+    pub(super) fn commits(&self) -> Option<u32> {
+        self.commits.filter(|_| self.is_caught_up)
+    }
+
+    /// Records how many commits are published at the end of the snapshot.
+    pub(super) fn set_commits(&mut self, commits: Option<u32>) {
+        self.commits = commits.filter(|_| self.is_caught_up);
     }
 
     pub(super) fn phase(&self) -> Phase {
@@ -243,6 +259,7 @@ impl ScanState {
         self.is_past_hole = is_past_hole || self.is_past_hole && self.position.salts == to.salts;
         self.position = to;
         self.is_caught_up = to == end;
+        self.stamp = self.stamp.filter(|_| to.frames == 0);
         let is_larger = unowned_pages.len() > self.unowned_pages.len();
         self.unowned_pages = unowned_pages;
         self.is_renewing &= !is_larger;
@@ -383,12 +400,15 @@ impl ScanState {
         self.search_started_ms = now_ms;
         // What is read from now on can be of any time in this generation.
         self.position = self.position.start();
+        self.commits = None;
     }
 
-    /// Sets the stamp of the file, which is the only sign of changes if there is no log.
-    /// `None` means that the file could change and keep its stamp.
+    /// Sets the stamp of the file if it alone is the database. If there is no log, the
+    /// stamp is the only sign of changes. `None` means that the file could change and keep
+    /// its stamp.
     pub(super) fn set_stamp(&mut self, stamp: Option<DatabaseStamp>) {
-        self.stamp = stamp.filter(|_| !self.position.has_log());
+        let is_alone = !self.position.has_log() || self.position.frames == 0 && self.is_caught_up;
+        self.stamp = stamp.filter(|_| is_alone);
     }
 }
 

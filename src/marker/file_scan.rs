@@ -18,7 +18,7 @@ use std::thread;
 use super::halves::Halves;
 use super::overflow::OverflowLinks;
 use super::page::{self, Layout, PageKind};
-use super::wal::ReadAt;
+use super::read_at::ReadAt;
 
 /// How many bytes are read at a time, unless a page is larger.
 const PIECE_BYTES: usize = 256 << 10;

@@ -21,13 +21,14 @@
 //! | `scan` | one scan from its inputs to its result |
 //! | `pages`, `sql_scan` | reading past SQLite or by SQL; where a scan ends when its budget is spent |
 //! | `cache`, `cache_key` | where the next scan resumes: the phases of a scan, and the file that keeps them; what it is valid for |
-//! | `wal`, `log_pages` | following the log; what its frames hold |
+//! | `wal`, `commit_count`, `log_pages` | following the log; whether frames are missing; what they hold |
 //! | `free_pages`, `overflow` | the freelist, the chains of overflow pages |
 //! | `halves`, `needle`, `record`, `page` | which pages and rows can contain the marker |
 //! | `confirm`, `large_cell` | whether a candidate row contains it |
 
 mod cache;
 mod cache_key;
+mod commit_count;
 mod confirm;
 mod file_scan;
 mod frame;
@@ -39,6 +40,7 @@ mod needle;
 mod overflow;
 mod page;
 mod pages;
+mod read_at;
 mod record;
 mod scan;
 mod scanner;

@@ -31,7 +31,7 @@ use super::log_pages::LogPages;
 use super::page::Layout;
 use super::record::{MarkerMatch, RecordSearch};
 use super::scanner::{Rowids, Scanner, SnapshotView};
-use super::wal::{Log, LogGap, LogRead};
+use super::wal::{CommitCount, Log, LogGap, LogRead};
 use crate::session::Millis;
 use crate::store::{DatabaseStamp, StoreError, WalPosition};
 
@@ -175,7 +175,7 @@ impl ScanRun {
     ) -> ScanState {
         match self.state.take() {
             Some(mut state) if state.is_valid_for(&key, end, stamp) => {
-                state.resume(key, end);
+                state.resume(key, end, stamp);
                 state
             }
             before => {
@@ -272,9 +272,10 @@ fn read_log(
         is_past_hole: false,
     };
     // The log was restarted, and nothing was committed since: what it held is searched.
+    let published = view.snapshot.published();
     let is_only_restarted = end.frames == 0
         && from.frames > 0
-        && view.snapshot.last_commit_checksum() == Some(from.checksum);
+        && published.is_some_and(|log| log.last_commit_checksum == from.checksum);
     if is_only_restarted {
         read.to = end;
     } else if from != end {
@@ -284,7 +285,9 @@ fn read_log(
             )));
         };
         let mut log = Log::new(&file, layout.page_size);
+        let commits = CommitCount::between(state.commits(), published);
         match log.read(
+            commits,
             from,
             end,
             |step| pages.add(step),
@@ -309,6 +312,7 @@ fn read_log(
             "an overflow page with a half of the marker belongs to a row that was not written",
         );
     }
+    state.set_commits(published.map(|log| log.commits));
     state.advance(file_pages);
     Ok(Ok(()))
 }

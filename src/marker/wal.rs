@@ -19,50 +19,14 @@
 //! where the earlier generation ends is known only when it was read, so the caller learns
 //! of each commit ([`Step`]). Any mismatch results in a [`LogGap`], never in a wrong frame.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
+pub use super::commit_count::CommitCount;
 use super::frame::{
     FRAME_HEADER_BYTES, LOG_HEADER_BYTES, is_older_generation, is_same_page, read_u32,
 };
+pub use super::read_at::ReadAt;
 use crate::store::{WalPosition, checksum};
-
-/// A file or buffer that is read at offsets.
-pub trait ReadAt {
-    /// Reads from offset `at` into `buffer`, up to its length. Returns the number of
-    /// bytes read, which is less than requested only at the end of the file.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if reading fails. The end of the file is not an error.
-    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize>;
-}
-
-impl ReadAt for File {
-    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-        let mut read_bytes = 0;
-        while read_bytes < buffer.len() {
-            match FileExt::read_at(self, &mut buffer[read_bytes..], at + read_bytes as u64) {
-                Ok(0) => break,
-                Ok(count) => read_bytes += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(read_bytes)
-    }
-}
-
-impl ReadAt for [u8] {
-    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
-        let rest = usize::try_from(at).ok().and_then(|at| self.get(at..));
-        let rest = rest.unwrap_or_default();
-        let count = rest.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&rest[..count]);
-        Ok(count)
-    }
-}
 
 /// How many bytes are read at a time, unless a frame is larger.
 const PIECE_BYTES: usize = 256 << 10;
@@ -130,8 +94,22 @@ pub struct LogRead {
 pub struct Log<'a, R: ?Sized> {
     file: &'a R,
     page_size: usize,
+    /// How many commits were read.
+    commits: u32,
+    /// Whether a commit looked like a copy of the frame before it, so that it is unknown
+    /// whether it is one.
+    has_copies: bool,
     /// The last frame of the piece before, and a piece.
     buffer: Vec<u8>,
+}
+
+/// The rest of an earlier generation.
+struct Earlier {
+    read: LogRead,
+    /// The number of frames up to which it was read.
+    end_frames: u32,
+    /// Why frames after these may be lost, if they may.
+    gap: Option<LogGap>,
 }
 
 /// The end of a verified run of frames, and why it ended.
@@ -162,6 +140,8 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
         Self {
             file,
             page_size,
+            commits: 0,
+            has_copies: false,
             buffer: vec![0; (1 + frames) * (FRAME_HEADER_BYTES + page_size)],
         }
     }
@@ -171,80 +151,108 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
     /// asked whether to end the read.
     ///
     /// `to` must be the end of a snapshot that is still held. `from` must be a position
-    /// that was reached before, or the start of the generation of `to`.
+    /// that was reached before, or the start of the generation of `to`. `count` is the
+    /// number of commits between them, if it is known.
     ///
     /// # Errors
     ///
     /// Returns an error if reading fails.
     pub fn read(
         &mut self,
+        count: Option<CommitCount>,
         from: WalPosition,
         to: WalPosition,
         mut each: impl FnMut(Step<'_>),
         stop: impl Fn() -> bool,
     ) -> io::Result<Result<LogRead, LogGap>> {
-        let mut earlier = None;
-        if from.salts != to.salts {
-            match self.read_earlier_generation(from, to, &mut each, &stop)? {
-                Ok(read) if read.to.salts == from.salts => return Ok(Ok(read)),
-                Ok(read) => earlier = Some(read),
-                Err(gap) => return Ok(Err(gap)),
-            }
+        (self.commits, self.has_copies) = (0, false);
+        if from.salts == to.salts {
+            each(Step::CurrentGeneration);
+            return self.read_generation(from, to, each, stop);
+        }
+        let earlier = match self.read_earlier_generation(from, to, &mut each, &stop)? {
+            Ok(earlier) if earlier.read.to.salts == from.salts => return Ok(Ok(earlier.read)),
+            Ok(earlier) => earlier,
+            Err(gap) => return Ok(Err(gap)),
+        };
+        let is_proof = |count: &CommitCount| count.is_certain(earlier.end_frames);
+        let count = count.filter(is_proof);
+        if let (Some(gap), None) = (earlier.gap, count) {
+            return Ok(Err(gap));
         }
         each(Step::CurrentGeneration);
-        let start = earlier.map_or(from, |earlier| earlier.to);
-        let read = self.read_generation(start, to, each, stop)?;
-        Ok(read.map(|read| LogRead {
-            frames: read.frames + earlier.map_or(0, |earlier| earlier.frames),
-            ..read
-        }))
+        let read = match self.read_generation(earlier.read.to, to, each, stop)? {
+            Ok(read) => read,
+            Err(gap) => return Ok(Err(gap)),
+        };
+        let is_all = read.to == to
+            && !self.has_copies
+            && count.is_some_and(|count| count.between == self.commits);
+        Ok(match earlier.gap {
+            Some(gap) if !is_all => Err(gap),
+            _ => Ok(LogRead {
+                frames: earlier.read.frames + read.frames,
+                ..read
+            }),
+        })
     }
 
-    /// Reads the frames after `from` of the generation before that of `to`. The result
-    /// ends at the start of the generation of `to`, or earlier if `stop` ended the read.
+    /// Reads the frames after `from` of the generation before that of `to`, as far as they
+    /// are there. The result ends at the start of the generation of `to`, or earlier if
+    /// `stop` ended the read.
     fn read_earlier_generation(
         &mut self,
         from: WalPosition,
         to: WalPosition,
         each: impl FnMut(Step<'_>),
         stop: impl Fn() -> bool,
-    ) -> io::Result<Result<LogRead, LogGap>> {
+    ) -> io::Result<Result<Earlier, LogGap>> {
         let gap = |reason| Ok(Err(LogGap::permanent(reason)));
         if from.salts[0].wrapping_add(1) != to.salts[0] {
             return gap("the log was restarted more than once");
         }
-        if from.frames == 0 {
-            return gap("the log was restarted before any of it was read");
-        }
-        if to.frames >= from.frames {
-            return gap("the log was restarted and has grown past the last position");
-        }
-        if !self.is_intact(from)? {
-            return gap("the log was restarted and overwritten");
+        let lost = if from.frames == 0 {
+            Some("the log was restarted before any of it was read")
+        } else if to.frames >= from.frames {
+            Some("the log was restarted and has grown past the last position")
+        } else if !self.is_intact(from)? {
+            Some("the log was restarted and overwritten")
+        } else {
+            None
+        };
+        let read = |to: WalPosition, end: WalPosition, lost: Option<&'static str>| Earlier {
+            read: LogRead {
+                to,
+                frames: u64::from(end.frames - from.frames),
+                is_past_hole: false,
+            },
+            end_frames: end.frames,
+            gap: lost.map(LogGap::permanent),
+        };
+        if lost.is_some() {
+            return Ok(Ok(read(to.start(), from, lost)));
         }
         let run = self.read_chain(from, u32::MAX, each, stop)?;
         // A writer overwrites the frame at `from` before any frame that was read here.
         if !self.is_intact(from)? {
             return Ok(Err(LogGap::OVERWRITTEN));
         }
-        let read = |to: WalPosition, end: WalPosition| LogRead {
-            to,
-            frames: u64::from(end.frames - from.frames),
-            is_past_hole: false,
-        };
-        match run.reason {
+        let (to, end, lost) = match run.reason {
             EndReason::ChainBroken(next) if is_older_generation(next, from.salts) => {
-                Ok(Ok(read(to.start(), run.last_commit)))
+                (to.start(), run.last_commit, None)
             }
             EndReason::ChainBroken(_) => {
-                gap("the log was restarted after frames without a checksum")
+                return gap("the log was restarted after frames without a checksum");
             }
-            EndReason::Stopped => Ok(Ok(read(run.end, run.end))),
+            EndReason::Stopped => (run.end, run.end, None),
             // The file may have been truncated there, with frames that were not read.
-            EndReason::Reached | EndReason::FileEnd => {
-                gap("the log was restarted and may have been truncated")
-            }
-        }
+            EndReason::Reached | EndReason::FileEnd => (
+                to.start(),
+                run.last_commit,
+                Some("the log was restarted and may have been truncated"),
+            ),
+        };
+        Ok(Ok(read(to, end, lost)))
     }
 
     fn read_generation(
@@ -446,7 +454,10 @@ impl<'a, R: ReadAt + ?Sized> Log<'a, R> {
                     last_commit = end;
                     // A commit that is padded to a sector repeats its last frame. The
                     // copy is not a transaction of its own.
-                    if !(follows_commit && is_same_page(before, frame)) {
+                    if follows_commit && is_same_page(before, frame) {
+                        self.has_copies = true;
+                    } else {
+                        self.commits += 1;
                         each(Step::Commit);
                     }
                 }

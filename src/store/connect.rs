@@ -54,8 +54,20 @@ const MAX_SNAPSHOT_ATTEMPTS: usize = 16;
 pub struct Snapshot<'a> {
     transaction: Transaction<'a>,
     wal_position: Option<WalPosition>,
-    last_commit_checksum: Option<[u32; 2]>,
+    published: Option<PublishedLog>,
     blocks_writers: bool,
+}
+
+/// What the wal-index publishes of a snapshot beside its position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublishedLog {
+    /// The checksum of the frame that ended the last commit. It stays published when the
+    /// log is restarted, until the next commit or recovery.
+    pub last_commit_checksum: [u32; 2],
+    /// How many commits were made since the wal-index was built.
+    pub commits: u32,
+    /// No generation of the log has had more frames since the wal-index was built.
+    pub max_frames: u64,
 }
 
 impl Snapshot<'_> {
@@ -67,11 +79,10 @@ impl Snapshot<'_> {
         self.wal_position
     }
 
-    /// Returns the checksum of the frame that ended the last commit, if it is published.
-    /// It stays published when the log is restarted, until the next commit or recovery.
+    /// Returns what the wal-index publishes of the log, if the position is known from it.
     #[must_use]
-    pub fn last_commit_checksum(&self) -> Option<[u32; 2]> {
-        self.last_commit_checksum
+    pub fn published(&self) -> Option<PublishedLog> {
+        self.published
     }
 
     /// Returns true if no other program can commit while this snapshot is held, because
@@ -204,10 +215,10 @@ impl Database {
                 // connection would ignore the log.
                 return Err(StoreError::Changed);
             }
-            let (wal_position, last_commit_checksum) = match self.journal {
+            let (wal_position, published) = match &self.journal {
                 Journal::Rollback | Journal::Immutable(_) => (Some(WalPosition::NO_LOG), None),
                 Journal::WalUnpublished => (None, None),
-                Journal::Wal(_) => {
+                Journal::Wal(index) => {
                     // The snapshot is that of the header only if the header is the same
                     // before and after BEGIN.
                     let after = self.published_header()?;
@@ -215,15 +226,21 @@ impl Database {
                     if taken.is_none() && attempts < MAX_SNAPSHOT_ATTEMPTS {
                         continue;
                     }
+                    let max_frames = index.max_frames()?;
+                    let published = |header: IndexHeader| PublishedLog {
+                        last_commit_checksum: header.last_commit_checksum(),
+                        commits: header.commits(),
+                        max_frames,
+                    };
                     taken
-                        .map(|header| (header.position(), header.last_commit_checksum()))
+                        .map(|header| (header.position(), published(header)))
                         .unzip()
                 }
             };
             return Ok(Snapshot {
                 transaction,
                 wal_position,
-                last_commit_checksum,
+                published,
                 blocks_writers: matches!(self.journal, Journal::Rollback),
             });
         }

@@ -84,6 +84,17 @@ impl WalIndex {
         })
     }
 
+    /// Returns how many frames the wal-index has room for. SQLite makes the file larger
+    /// before it writes more, and smaller only when it builds the wal-index anew.
+    pub(super) fn max_frames(&self) -> io::Result<u64> {
+        // (<https://sqlite.org/walformat.html>, section 2.2).
+        const BLOCK_BYTES: u64 = 32_768;
+        const FRAMES_PER_BLOCK: u64 = 4096;
+        const FRAMES_REPLACED_BY_HEADER: u64 = 34;
+        let blocks = self.file.metadata()?.len().div_ceil(BLOCK_BYTES);
+        Ok((blocks * FRAMES_PER_BLOCK).saturating_sub(FRAMES_REPLACED_BY_HEADER))
+    }
+
     /// Returns the header, or `None` if SQLite does not trust it or it is being written.
     pub(super) fn published_header(&self) -> io::Result<Option<IndexHeader>> {
         if !self.is_writable && !lock::is_in_use(&self.file) {
@@ -129,6 +140,13 @@ impl IndexHeader {
         } else {
             position
         }
+    }
+
+    /// Returns how many commits were made since the wal-index was built: `iChange` in
+    /// `wal.c`. Each commit adds one, a restart of the log leaves it, and recovery sets it
+    /// to zero.
+    pub(super) fn commits(&self) -> u32 {
+        u32::from_ne_bytes([self.0[8], self.0[9], self.0[10], self.0[11]])
     }
 
     /// Returns the checksum of the frame that ended the last commit. A restart of the log

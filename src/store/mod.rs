@@ -41,7 +41,7 @@ mod value;
 mod worktree;
 
 pub(crate) use cell_limit::{CellLimit, RowById, RowFormat};
-pub use connect::{Database, OpenOptions, Opened, Snapshot};
+pub use connect::{Database, OpenOptions, Opened, PublishedLog, Snapshot};
 pub use content::{CONTENT_TABLES, ContentColumn};
 pub use degraded::DegradedParts;
 pub use error::StoreError;

@@ -258,13 +258,10 @@ impl Found {
             deadline: None,
         };
         let started = Instant::now();
-        let database = match Store::open(db, &open) {
-            Ok(Opened::Ready(database)) => database,
+        let Ok(Opened::Ready(database)) = Store::open(db, &open) else {
             // It is being opened or closed by the other.
-            _ => {
-                self.not_opened += 1;
-                return Ok((None, false));
-            }
+            self.not_opened += 1;
+            return Ok((None, false));
         };
         let scanned = marker::scan(&database, options)?;
         let last: i64 =

@@ -33,6 +33,9 @@ fn main() {
         }
     });
     let mut writer = Writer::open(db, Rng::with_seed(seed.parse().unwrap()));
+    if writer.random.u32(0..4) == 0 {
+        writer.commit_much();
+    }
     writer.obey(&lines);
 }
 
@@ -77,6 +80,14 @@ impl Writer {
         }
     }
 
+    /// So often that the number of commits says more than the log does.
+    fn commit_much(&mut self) {
+        for n in 0..4200 {
+            let sql = "UPDATE session SET time_updated = ?1 WHERE id = 's0'";
+            let _ = self.conn.execute(sql, [n]);
+        }
+    }
+
     fn run(&self, sql: &str) {
         let _ = self.conn.execute_batch(sql);
     }
@@ -105,7 +116,16 @@ impl Writer {
                 self.run(&format!("PRAGMA wal_autocheckpoint = {pages}"));
             }
             79..81 => {
-                let limit = self.pick(&["-1", "0", "2000", "20000", "100000"]);
+                let limit = match self.random.bool() {
+                    true => self
+                        .pick(&["-1", "0", "2000", "20000", "100000"])
+                        .to_owned(),
+                    // The end of a frame.
+                    false => {
+                        let frames = self.random.usize(1..60);
+                        (32 + frames * (24 + self.page_size)).to_string()
+                    }
+                };
                 self.run(&format!("PRAGMA journal_size_limit = {limit}"));
             }
             81..83 => self.run("PRAGMA incremental_vacuum(3)"),

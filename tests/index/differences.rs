@@ -93,7 +93,8 @@ impl World {
                 3 => session.time_updated = Some(Millis(updated + ahead)),
                 4 => session.directory = Some(["/x", "/y"][random.usize(0..2)].to_owned()),
                 5 => {
-                    session.parent_id = [None, Some("ses_0".to_owned())][random.usize(0..2)].clone()
+                    session.parent_id =
+                        [None, Some("ses_0".to_owned())][random.usize(0..2)].clone();
                 }
                 _ => session.worktree = Some(["/x", "/z"][random.usize(0..2)].to_owned()),
             }

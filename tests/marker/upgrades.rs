@@ -188,6 +188,81 @@ fn commit_before_the_log_was_emptied_is_found() {
     }
 }
 
+/// So many commits, of one frame each.
+fn commits(made: &Database, count: u32) {
+    for n in 0..count {
+        let sql = "UPDATE session SET time_updated = ?1 WHERE id = 's0'";
+        made.conn.execute(sql, [1000 + n]).unwrap();
+    }
+}
+
+fn frames(made: &Database) -> u64 {
+    u64::try_from(support::log::Log::of(&made.db).frames()).unwrap()
+}
+
+/// More than the wal-index has room for in another block.
+const MANY: u32 = 4200;
+
+/// The last frame of a generation is the last one of the file: it may have been cut off
+/// there. The number of commits tells that it was not.
+#[test]
+fn log_that_fills_its_file_is_followed_after_many_commits() {
+    let _limit = support::limit(120);
+    for (many, expected) in [(20, "full"), (MANY, "tail")] {
+        let made = listed_once("PRAGMA page_size = 512; PRAGMA synchronous = off");
+        made.checkpoint("TRUNCATE");
+        commits(&made, many);
+        made.scan();
+        assert_eq!(made.scan(), "unchanged");
+        commits(&made, 3);
+        mark(&made, 20, "s0");
+        made.checkpoint("RESTART");
+        commits(&made, 1);
+        assert_eq!(frames(&made), 1);
+        assert_eq!(made.scan(), expected, "{many}");
+        assert_eq!(made.scan(), "unchanged", "{many}");
+    }
+}
+
+/// The file was cut off at the end of a frame, with commits behind it that were never read.
+/// What is published is as if there were none: after a recovery as many were made as
+/// before.
+#[test]
+fn commits_that_were_cut_off_are_found() {
+    let _limit = support::limit(120);
+    for has_recovery in [false, true] {
+        let mut made = listed_once("PRAGMA page_size = 512; PRAGMA synchronous = off");
+        made.checkpoint("TRUNCATE");
+        // The count begins.
+        let reopen = |made: &mut Database| {
+            let stays = rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+            made.conn.set_db_config(stays, true).unwrap();
+            made.conn = Connection::open_in_memory().unwrap();
+            made.conn = Connection::open(&made.db).unwrap();
+            made.run("PRAGMA wal_autocheckpoint = 0; PRAGMA synchronous = off");
+        };
+        commits(&made, 5);
+        reopen(&mut made);
+        commits(&made, MANY);
+        made.scan();
+        assert_eq!(made.scan(), "unchanged");
+        if has_recovery {
+            reopen(&mut made);
+        }
+        commits(&made, 2);
+        let kept = 32 + frames(&made) * (24 + 512);
+        mark(&made, 20, "s0");
+        commits(&made, MANY - 1);
+        made.run(&format!("PRAGMA journal_size_limit = {kept}"));
+        made.checkpoint("RESTART");
+        commits(&made, 3);
+        let log = fs::metadata(made.db.with_extension("db-wal")).unwrap();
+        assert_eq!(log.len(), kept);
+        assert_eq!(made.scan(), "full", "{has_recovery}");
+        assert_eq!(made.scan(), "unchanged", "{has_recovery}");
+    }
+}
+
 /// As [`Database::scan`], a minute from now: a file that has just changed looks settled.
 #[cfg(target_os = "linux")]
 fn scan_later(made: &Database, clock: &support::preload::Library, conn: &Connection) -> String {

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::{fs, io};
 
-use opencode_sessions::internals::marker::wal::{Log, LogGap, LogRead, ReadAt, Step};
+use opencode_sessions::internals::marker::wal::{CommitCount, Log, LogGap, LogRead, ReadAt, Step};
 use opencode_sessions::internals::store::WalPosition;
 use rusqlite::Connection;
 
@@ -115,10 +115,19 @@ impl Written {
         from: WalPosition,
         to: WalPosition,
     ) -> Result<Vec<(Part, u32, Vec<u8>)>, LogGap> {
+        self.read_counted(None, from, to)
+    }
+
+    fn read_counted(
+        &self,
+        count: Option<CommitCount>,
+        from: WalPosition,
+        to: WalPosition,
+    ) -> Result<Vec<(Part, u32, Vec<u8>)>, LogGap> {
         let mut all = Frames::default();
         let mut log = Log::new(&self.bytes[..], self.page_size);
         let read = log
-            .read(from, to, |step| all.add(step), || false)
+            .read(count, from, to, |step| all.add(step), || false)
             .unwrap()?;
         let all = all.settled;
         assert_eq!(
@@ -289,6 +298,102 @@ fn rest_of_the_old_generation_comes_first() {
     assert!(read.is_err(), "{read:?}");
 }
 
+/// Where frames may be lost, the number of commits tells, if it is certain.
+#[test]
+fn count_of_commits_shows_that_no_frame_is_missing() {
+    let _limit = support::limit(60);
+    let directory = tempfile::tempdir().unwrap();
+    let db = directory.path().join("x.db");
+    let conn = Connection::open(&db).unwrap();
+    conn.execute_batch(
+        "PRAGMA page_size = 512; PRAGMA journal_mode = wal; PRAGMA wal_autocheckpoint = 0;
+         CREATE TABLE t (x)",
+    )
+    .unwrap();
+    let run = |sql: &str, times: usize| {
+        for _ in 0..times {
+            conn.execute_batch(sql).unwrap();
+        }
+    };
+    let now = || Written {
+        bytes: fs::read(directory.path().join("x.db-wal")).unwrap(),
+        page_size: 512,
+    };
+    run(INSERT, 5);
+    let old = now();
+    let early = old.place(0);
+    let (first, from) = (old.place(1), old.place(old.newest()));
+    run(INSERT, 3);
+    let before_restart = now();
+    assert_eq!(before_restart.newest(), before_restart.frames());
+    let end = u64::try_from(before_restart.newest()).unwrap();
+    run(RESTART, 1);
+    run(INSERT, 2);
+    let log = now();
+    let to = log.place(log.newest());
+    // To the end of the file; from before all that is written over; from the start.
+    for (from, commits, last) in [
+        (from, 5, end),
+        (first, 2, first.frames.into()),
+        (early, 2, 0),
+    ] {
+        assert!(log.read(from, to).is_err());
+        let count = CommitCount {
+            before: 100,
+            between: commits,
+            max_frames: last + 99,
+        };
+        let read = log.read_counted(Some(count), from, to);
+        assert!(read.is_ok(), "{count:?}: {read:?}");
+        for wrong in [
+            CommitCount {
+                between: commits + 1,
+                ..count
+            },
+            CommitCount {
+                between: commits - 1,
+                ..count
+            },
+            // As many could be lost after a recovery.
+            CommitCount {
+                max_frames: last + 100,
+                ..count
+            },
+            CommitCount {
+                before: 99,
+                ..count
+            },
+        ] {
+            let read = log.read_counted(Some(wrong), from, to);
+            assert!(read.is_err(), "{wrong:?}");
+        }
+        // Two restarts, of which one is not seen at all.
+        let salts = [from.salts[0].wrapping_sub(1), from.salts[1]];
+        let earlier = WalPosition { salts, ..from };
+        assert!(log.read_counted(Some(count), earlier, to).is_err());
+    }
+    // A commit that is padded to a sector repeats its last frame, and a commit can look
+    // like such a copy.
+    let mut padded = support::log::Log::from(before_restart.bytes.clone());
+    let (last, end) = (
+        padded.offset(before_restart.newest() - 1),
+        padded.bytes.len(),
+    );
+    padded.bytes.extend_from_within(last..);
+    padded.seal(before_restart.newest(), before_restart.newest() + 1);
+    let with_copy = Written {
+        bytes: [&log.bytes, &padded.bytes[end..]].concat(),
+        page_size: 512,
+    };
+    let count = CommitCount {
+        before: 100,
+        between: 5,
+        max_frames: 100,
+    };
+    assert!(log.read_counted(Some(count), from, to).is_ok());
+    assert!(with_copy.read_counted(Some(count), from, to).is_err());
+}
+
 #[test]
 fn either_byte_order_of_checksums_is_read() {
     let _limit = support::limit(30);
@@ -356,7 +461,7 @@ fn stopped_read_resumes_where_it_stopped() {
             assert!(Written::word(frame, 0) == page && &frame[24..] == image);
         };
         let read = reader
-            .read(at, to, each, || asked.replace(1) == 0)
+            .read(None, at, to, each, || asked.replace(1) == 0)
             .unwrap()
             .unwrap();
         assert!(read.frames > 0);
@@ -438,7 +543,7 @@ fn writer_that_overtakes_the_reader_is_noticed() {
         };
         let mut all = Frames::default();
         match Log::new(&log, 65536)
-            .read(from, to, |step| all.add(step), || false)
+            .read(None, from, to, |step| all.add(step), || false)
             .unwrap()
         {
             Err(_) => lost += 1,

@@ -92,7 +92,7 @@ fn each_frame_of_the_log_is_read_once() {
         };
         let mut frames = 0;
         let each = |step: Step<'_>| frames += u64::from(matches!(step, Step::Frame(..)));
-        let read = Log::new(&counted, page_size).read(from, to, each, || false);
+        let read = Log::new(&counted, page_size).read(None, from, to, each, || false);
         assert_eq!(read.unwrap().unwrap().frames, frames);
         let reads = counted.reads_of_images(page_size as u64, log.frames() as u64);
         let first = usize::try_from(from.frames).unwrap();

@@ -215,7 +215,10 @@ fn difference_that_was_changed_is_refused() {
             "not the one that results",
             replaced("\"title\":\"e\"", "\"title\":\"f\""),
         ),
-        ("not the one that results", Box::new(change_set)),
+        (
+            "not the one that results",
+            Box::new(|lines| change_set(lines)),
+        ),
         ("32 lower-case", replaced("\"set\":\"", "\"set\":\"0")),
         ("does not have", inserted(gone, gone_of("never"))),
         ("does not have", inserted(gone, gone_of("new"))),
@@ -256,7 +259,7 @@ fn difference_that_was_changed_is_refused() {
 }
 
 /// Changes the last digit of the set's hash.
-fn change_set(lines: &mut Vec<String>) {
+fn change_set(lines: &mut [String]) {
     let last = lines.last_mut().unwrap();
     let at = last.find("\"set\":\"").unwrap() + "\"set\":\"".len() + 31;
     let digit = if last.as_bytes()[at] == b'0' {

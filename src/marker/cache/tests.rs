@@ -270,19 +270,24 @@ fn renewal_reads_everything_again_and_keeps_the_state() {
     assert!(state.is_complete() && !state.is_renewing());
 }
 
-#[test]
-fn state_matches_only_the_same_key_and_stamp() {
+fn stamp() -> DatabaseStamp {
     let file = FileStamp {
         device: 1,
         inode: 2,
         size: 3,
         modified: (4, 5),
     };
-    let stamp = DatabaseStamp {
+    DatabaseStamp {
         file,
         changed: (6, 7),
         change_counter: 8,
-    };
+    }
+}
+
+#[test]
+fn state_matches_only_the_same_key_and_stamp() {
+    let stamp = stamp();
+    let file = stamp.file;
     let mut state = ScanState::new(key(), WalPosition::NO_LOG, 0);
     state.set_stamp(Some(stamp));
     // A log that was begun since holds all that is new.
@@ -396,16 +401,46 @@ fn resumed_state_reads_a_new_log_from_its_start() {
         4,
     );
     assert!(state.is_caught_up);
+    let stamp = stamp();
+    state.set_stamp(Some(stamp));
     let mut in_log = state.clone();
-    in_log.resume(key(), end(7));
+    in_log.resume(key(), end(7), stamp);
     assert_eq!(in_log.position(), end(7).start());
     assert!(!in_log.is_caught_up);
-    state.resume(key(), WalPosition::NO_LOG);
+    state.resume(key(), WalPosition::NO_LOG, stamp);
     assert!(state.is_caught_up);
+    // An emptied log, after which another one is begun.
+    let mut emptied = ScanState::new(key(), end(3), 0);
+    emptied.record_log_read(read(3), end(3), BTreeSet::new(), 4);
+    emptied.set_stamp(Some(stamp));
+    assert_eq!(emptied.stamp, None, "not all of it is in the file");
+    let restarted = WalPosition {
+        salts: [6, 1],
+        ..end(0)
+    };
+    let to_restarted = LogRead {
+        to: restarted,
+        ..read(0)
+    };
+    emptied.record_log_read(to_restarted, restarted, BTreeSet::new(), 4);
+    emptied.set_stamp(Some(stamp));
+    let other = WalPosition {
+        salts: [900, 2],
+        ..end(7)
+    };
+    let other_stamp = DatabaseStamp {
+        change_counter: 9,
+        ..stamp
+    };
+    for (now, position) in [(stamp, other.start()), (other_stamp, restarted)] {
+        let mut state = emptied.clone();
+        state.resume(key(), other, now);
+        assert_eq!(state.position(), position);
+    }
     // A log that goes on is followed from where it was.
     let mut followed = ScanState::new(key(), end(3), 0);
     followed.record_log_read(read(3), end(3), BTreeSet::new(), 4);
-    followed.resume(key(), end(7));
+    followed.resume(key(), end(7), stamp);
     assert_eq!(followed.position(), end(3));
 }
 
@@ -452,6 +487,7 @@ fn samples() -> [(&'static str, CacheFile); 2] {
         position,
         stamp: Some(stamp),
         is_caught_up: true,
+        commits: Some(46),
         is_past_hole: true,
         phase: Phase::Owners {
             pages: 41,

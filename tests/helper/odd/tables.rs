@@ -40,8 +40,15 @@ const SESSION: [(&str, &str); 31] = [
     ("a column of later", "x"),
 ];
 
+/// A table: its name, its columns with what they hold, and the columns of its indexes.
+type Other = (
+    &'static str,
+    &'static [(&'static str, &'static str)],
+    &'static [&'static str],
+);
+
 /// The other tables, each with the indexes that it has of OpenCode and others.
-const OTHERS: [(&str, &[(&str, &str)], &[&str]); 9] = [
+const OTHERS: [Other; 9] = [
     (
         "project",
         &[("id", "project"), ("worktree", "directory")],
@@ -333,13 +340,15 @@ fn value(kind: &str, random: &mut Random) -> String {
             .pick(&["'user'", "'user'", "'assistant'"])
             .to_string(),
         "key" => text("migration.v1-v2"),
-        "value" => text(*random.pick(&[
+        "value" => text(random.pick::<&str>(&[
             r#"{"phase":"completed"}"#,
             r#"{"phase":"completed"}"#,
             r#"{"phase":"running"}"#,
             "no JSON",
         ])),
-        "role" => text(*random.pick(&[r#"{"role":"user"}"#, r#"{"role":"assistant"}"#, "{}"])),
+        "role" => {
+            text(random.pick::<&str>(&[r#"{"role":"user"}"#, r#"{"role":"assistant"}"#, "{}"]))
+        }
         "prompt" => match random.below(8) {
             0 => cell("x", random),
             1 => text(r#"{"type":"text","text":"  "}"#),
