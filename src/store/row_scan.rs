@@ -99,11 +99,10 @@ impl<'a> ScanQuery<'a> {
 
     /// Returns true if the filter accepts a row, as the conditions of [`keys_sql`] do.
     fn is_wanted_row(&self, row: &Row<'_>) -> rusqlite::Result<bool> {
-        Ok(
-            (!self.rejects_children || !is_non_blank(row.get_ref(PARENT_ID)?))
-                && (!self.rejects_archived || !is_time(row.get_ref(TIME_ARCHIVED)?))
-                && (!self.has_directory || is_non_blank(row.get_ref(DIRECTORY)?)),
-        )
+        let is_rejected = self.rejects_children && is_non_blank(row.get_ref(PARENT_ID)?)
+            || self.rejects_archived && is_time(row.get_ref(TIME_ARCHIVED)?)
+            || self.has_directory && !is_non_blank(row.get_ref(DIRECTORY)?);
+        Ok(!is_rejected)
     }
 }
 
