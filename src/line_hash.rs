@@ -164,7 +164,7 @@ mod tests {
         );
         assert_eq!(
             text(&|| serde_json::to_string(&set)),
-            "\"00000000000000000000000000000000\""
+            "\"8d7abf4b64c53984ff2afab78de41fee\""
         );
         assert_eq!(set.to_bytes(), hash.to_bytes());
     }
