@@ -192,6 +192,12 @@ impl Shared {
                     }
                 }
                 due => {
+                    if state.idle >= MAX_IDLE_THREADS {
+                        // This thread was notified, and meanwhile others have begun to wait. They
+                        // must learn when the next task is due.
+                        self.changed.notify_one();
+                        return;
+                    }
                     let pause = due.map_or(IDLE_WAIT, |(due, _)| due - now);
                     state.idle += 1;
                     let waited = self.changed.wait_timeout(state, pause);
