@@ -145,6 +145,7 @@ mod stamp;
 mod store;
 mod strict;
 mod text;
+mod threads;
 mod wire;
 
 /// Listing within this process, for programs that cannot spawn processes.

@@ -33,7 +33,7 @@ use crate::helper::difference::{Difference, HaveError};
 use crate::helper::listing::{ListJob, RunStatus, list};
 use crate::helper::look_up::{LookUpJob, look_up};
 use crate::helper::{explain, pretty, process, verify};
-use crate::lister::ScanCache;
+use crate::lister::{BUSY_TIMEOUTS_MS, CPU_LIMITS_SECONDS, SCAN_BUDGETS_MS, ScanCache};
 use crate::locate;
 use crate::marker;
 use crate::store::{Filter, OpenOptions};
@@ -114,7 +114,7 @@ struct LookUpArgs {
     database: DatabaseArgs,
 
     /// Wait this long for a lock of another program, in milliseconds (0 to 600000)
-    #[arg(long = "busy-timeout", value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(0..=600_000))]
+    #[arg(long = "busy-timeout", value_name = "MS", default_value_t = 500, value_parser = clap::value_parser!(u64).range(BUSY_TIMEOUTS_MS))]
     busy_timeout_ms: u64,
 
     #[command(flatten)]
@@ -172,7 +172,7 @@ struct ListingArgs {
     archived: bool,
 
     /// Wait this long for a lock of another program, in milliseconds (0 to 600000)
-    #[arg(long = "busy-timeout", value_name = "MS", default_value_t = BUSY_TIMEOUT_MS, value_parser = clap::value_parser!(u64).range(0..=600_000))]
+    #[arg(long = "busy-timeout", value_name = "MS", default_value_t = BUSY_TIMEOUT_MS, value_parser = clap::value_parser!(u64).range(BUSY_TIMEOUTS_MS))]
     busy_timeout_ms: u64,
 
     /// File that stores what is known about the marker, so that only new content is searched;
@@ -181,7 +181,7 @@ struct ListingArgs {
     scan_cache: Option<ScanCache>,
 
     /// Time limit of the search for the marker, in milliseconds (1 to 600000); a mark that is unknown by then is null
-    #[arg(long = "scan-budget", value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=600_000))]
+    #[arg(long = "scan-budget", value_name = "MS", value_parser = clap::value_parser!(u64).range(SCAN_BUDGETS_MS))]
     scan_budget_ms: Option<u64>,
 
     #[command(flatten)]
@@ -212,7 +212,7 @@ struct LauncherArgs {
     background: bool,
 
     /// Exit after this many seconds of CPU time (1 to 86400)
-    #[arg(long = "cpu-limit", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long = "cpu-limit", value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(CPU_LIMITS_SECONDS))]
     cpu_limit_seconds: Option<u64>,
 }
 
@@ -332,27 +332,30 @@ fn run_listing(args: Args, out: impl Write, err: impl Write) -> io::Result<u8> {
         Err(message) => return refuse(out, message),
     };
     let mut stdin = process::stdin();
-    let mut difference = None;
+    let mut have = None;
     if launcher.request_stdin {
         match process::read_request(&mut stdin) {
-            Ok(Request::List { marker, have }) => {
+            Ok(Request::List {
+                marker,
+                have: announced,
+            }) => {
                 job.marker.marker = marker.or(job.marker.marker);
-                if let Some(have) = have {
-                    out.hello_of(PROTOCOL_OF_DIFFERENCES)?;
-                    let scan_cache = job.marker.cache.as_deref();
-                    match Difference::to(have, scan_cache, &mut stdin, &mut out) {
-                        Ok(listed) => difference = Some(listed),
-                        Err(HaveError::Invalid(message)) => {
-                            return refuse_after_hello(out, message);
-                        }
-                        Err(HaveError::Write(error)) => return Err(error.into()),
-                    }
-                }
+                have = announced;
             }
             Ok(_) => return refuse(out, OTHER_COMMAND.to_owned()),
             Err(message) => return refuse(out, message),
         }
     }
+    let difference = have.map(|have| {
+        out.hello_of(PROTOCOL_OF_DIFFERENCES)
+            .map_err(HaveError::Write)?;
+        Difference::to(have, job.marker.cache.as_deref(), &mut stdin, &mut out)
+    });
+    let difference = match difference.transpose() {
+        Ok(difference) => difference,
+        Err(HaveError::Invalid(message)) => return refuse_after_hello(out, message),
+        Err(HaveError::Write(error)) => return Err(error.into()),
+    };
     if launcher.parent_pipe {
         exit_at_end_of_stdin(stdin)?;
     }

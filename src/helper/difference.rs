@@ -1,27 +1,15 @@
 //! Differences: what the caller has, compared with what is read.
 //!
 //! A caller that has many sessions sends only the hash of their set. The lines of that set are
-//! kept in a file beside the scan cache, as this helper last sent them, so that they need not
-//! cross the pipe again. The file is a shortcut only: if it is missing, damaged, or of another
-//! set, the caller is asked for the lines. Two callers of one database replace each other's file.
+//! kept from the last answer ([`super::kept_lines`]), so that they need not cross the pipe again.
+//! If they are not, the caller is asked for them.
 
 use std::io::{self, BufRead, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::codec::{self, FileFormat};
-use crate::files;
-use crate::line_hash::{HASH_BYTES, LineHash, SetHash};
-use crate::wire::{
-    DifferenceCounts, HAVE_BYTES, Have, HaveLines, WriteError, Writer, decode_set, limits,
-};
-
-const FORMAT: FileFormat = FileFormat {
-    magic: *b"OCSLINES",
-    version: 1,
-};
-
-/// The lines of the last answer: the key of the hashes, the hash of the set, the set.
-type KeptLines<'a> = ([u8; HASH_BYTES], [u8; HASH_BYTES], &'a [u8]);
+use super::kept_lines::KeptLines;
+use crate::line_hash::{LineHash, SetHash};
+use crate::wire::{DifferenceCounts, Have, HaveLines, WriteError, Writer, decode_set};
 
 /// The difference of a listing to what its caller has.
 #[derive(Debug)]
@@ -31,9 +19,11 @@ pub struct Difference {
     left: HaveLines,
     same: u64,
     set: SetHash,
-    /// The file of the kept lines, if they are to be kept.
-    kept_at: Option<PathBuf>,
-    /// The lines of this listing, for that file.
+    /// Where the lines are kept for the next listing, if they are to be kept.
+    to_keep: Option<KeptLines>,
+    /// Whether what the caller has was kept there.
+    was_kept: bool,
+    /// The lines of this listing, as a set.
     lines: Vec<u8>,
 }
 
@@ -60,8 +50,10 @@ impl Difference {
         stdin: &mut impl BufRead,
         out: &mut Writer<W>,
     ) -> Result<Self, HaveError> {
-        let kept_at = scan_cache.filter(|_| !have.follows).map(kept_lines_path);
-        let kept = kept_at.as_deref().and_then(|path| load(path, &have));
+        let scan_cache = scan_cache.filter(|_| !have.follows);
+        let to_keep = scan_cache.map(KeptLines::beside);
+        let kept = to_keep.as_ref().and_then(|kept| kept.load(&have));
+        let was_kept = kept.is_some();
         let left = match kept {
             Some(lines) => lines,
             None => {
@@ -78,7 +70,8 @@ impl Difference {
             left,
             same: 0,
             set: SetHash::default(),
-            kept_at,
+            to_keep,
+            was_kept,
             lines: Vec::new(),
         })
     }
@@ -89,7 +82,7 @@ impl Difference {
         let id = self.have.key.hash(id.as_bytes());
         let line = self.have.key.hash(line);
         self.set = self.set.with(line);
-        if self.kept_at.is_some() {
+        if self.to_keep.is_some() {
             self.lines.extend(id.to_bytes());
             self.lines.extend(line.to_bytes());
         }
@@ -120,32 +113,13 @@ impl Difference {
     ///
     /// Returns an error if the file cannot be written. The caller is then asked for its lines.
     pub fn save(&self) -> io::Result<()> {
-        let Some(path) = self.kept_at.as_deref() else {
-            return Ok(());
-        };
-        if self.set == self.have.set && load(path, &self.have).is_some() {
-            return Ok(());
+        match &self.to_keep {
+            Some(kept) if !(self.was_kept && self.set == self.have.set) => {
+                kept.save(self.have.key, self.set, &self.lines)
+            }
+            _ => Ok(()),
         }
-        let lines = self.lines.as_slice();
-        let kept: KeptLines<'_> = (self.have.key.to_bytes(), self.set.to_bytes(), lines);
-        files::save_unsynced(path, &codec::encode(FORMAT, &kept)?)
     }
-}
-
-/// Returns the path of the kept lines of the database with this scan cache.
-fn kept_lines_path(scan_cache: &Path) -> PathBuf {
-    let mut path = scan_cache.as_os_str().to_owned();
-    path.push(".lines");
-    path.into()
-}
-
-/// Loads the kept lines, if they are those that `have` announces.
-fn load(path: &Path, have: &Have) -> Option<HaveLines> {
-    let limit_bytes = codec::HEADER_BYTES + 64 + limits::SESSIONS * HAVE_BYTES;
-    let bytes = files::load(path, limit_bytes).ok()??;
-    let (key, set, lines): KeptLines<'_> = codec::decode(FORMAT, &bytes).ok()?;
-    let is_it = key == have.key.to_bytes() && set == have.set.to_bytes();
-    is_it.then(|| decode_set(have, lines).ok())?
 }
 
 /// Reads a set of this size from standard input.

@@ -8,6 +8,7 @@ pub(crate) mod difference;
 #[cfg(feature = "cli")]
 pub(crate) mod explain;
 mod in_process;
+mod kept_lines;
 pub(crate) mod listing;
 pub(crate) mod look_up;
 #[cfg(feature = "cli")]

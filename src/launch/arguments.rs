@@ -9,13 +9,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::json::line;
-use crate::lister::{ListRequest, LookUpRequest, MAX_THREADS, ScanCache, default_threads};
+use crate::lister::{CPU_LIMITS_SECONDS, ListRequest, LookUpRequest, ScanCache};
 use crate::marker_text::MarkerText;
 use crate::source::is_plain_argument;
+use crate::threads::{MAX_THREADS, default_threads};
 use crate::wire::{Known, LookUp, Request, limits};
-
-/// The largest `--cpu-limit` that the helper accepts: one day.
-const MAX_CPU_SECONDS: u64 = 86_400;
 
 /// Where the helper runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +22,16 @@ pub(super) enum Location {
     Local,
     /// Elsewhere: a child of this process, such as `ssh`, runs it and forwards its output.
     Remote,
+}
+
+impl Location {
+    /// Returns how many threads a helper there uses at most by default.
+    fn max_threads(self) -> u64 {
+        match self {
+            Self::Local => default_threads() as u64,
+            Self::Remote => MAX_THREADS as u64,
+        }
+    }
 }
 
 /// The arguments and the standard input of one helper.
@@ -61,8 +69,9 @@ impl HelperArgs {
         ] {
             args.arguments.extend(is_set.then(|| flag.into()));
         }
+        let threads = location.max_threads();
         if location == Location::Local {
-            args.push_number("--threads", default_threads() as u64);
+            args.push_number("--threads", threads);
         }
         match (&request.scan_cache, location) {
             (None, _) => {}
@@ -81,7 +90,7 @@ impl HelperArgs {
             args.push_milliseconds("--scan-budget", budget);
         }
         args.push_first_prompt_limit(request.bounded_first_prompt_limit());
-        args.push_process_limits(request.deadline, location);
+        args.push_process_limits(request.deadline, location, threads);
         args
     }
 
@@ -101,7 +110,7 @@ impl HelperArgs {
         if request.what == LookUp::Get {
             args.push_first_prompt_limit(request.bounded_first_prompt_limit());
         }
-        args.push_process_limits(request.deadline, location);
+        args.push_process_limits(request.deadline, location, location.max_threads());
         args
     }
 
@@ -124,20 +133,16 @@ impl HelperArgs {
 
     /// Adds the options that make the helper exit with its parent, lower its priority and
     /// limit its CPU time.
-    fn push_process_limits(&mut self, deadline: Duration, location: Location) {
-        let threads = match location {
-            // The parent of a remote helper is not this process.
-            Location::Remote => MAX_THREADS as u64,
-            Location::Local => {
-                self.push_number("--parent", std::process::id().into());
-                default_threads() as u64
-            }
-        };
+    fn push_process_limits(&mut self, deadline: Duration, location: Location, threads: u64) {
+        // The parent of a remote helper is not this process.
+        if location == Location::Local {
+            self.push_number("--parent", std::process::id().into());
+        }
         // One thread cannot use more CPU time than passes until the deadline.
         let cpu_seconds = (deadline.as_secs().saturating_add(1)).saturating_mul(threads);
         self.arguments
             .extend(["--parent-pipe", "--background"].map(Into::into));
-        self.push_number("--cpu-limit", cpu_seconds.min(MAX_CPU_SECONDS));
+        self.push_number("--cpu-limit", cpu_seconds.min(*CPU_LIMITS_SECONDS.end()));
     }
 
     /// Adds the limit unless it is the default: an older helper rejects the option.

@@ -22,9 +22,10 @@ pub(crate) use differences::list_or_ask_for_all;
 pub use failure::{Failure, FailureReason};
 pub(crate) use outcome::outcome_of;
 pub use outcome::{Outcome, Refusal, Timeout};
-pub use request::{Cancel, ListRequest, LookUpRequest, SCAN_BUDGET, ScanCache, default_threads};
-pub(crate) use request::{MAX_THREADS, until};
+pub(crate) use request::{BUSY_TIMEOUTS_MS, CPU_LIMITS_SECONDS, SCAN_BUDGETS_MS, until};
+pub use request::{Cancel, ListRequest, LookUpRequest, SCAN_BUDGET, ScanCache};
 
+pub use crate::threads::default_threads;
 pub use crate::wire::{
     Answer, Answers, AnswersEnd, DatabaseState, Degraded, End, ErrorKind, HelperError, Listing,
     LookUp, OptionalPart, Progress, Scan, ScanMode, Skipped, Unresolved, Violation, limits,

@@ -1,6 +1,7 @@
 //! Requests to a [`Lister`](super::Lister), and the limits of their fields.
 
 use std::ffi::OsString;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -217,8 +218,13 @@ fn busy_timeout(deadline: Duration, default: Duration) -> Duration {
         .min(MAX_BUSY_TIMEOUT)
 }
 
-/// The maximum of the helper's `--busy-timeout`.
-const MAX_BUSY_TIMEOUT: Duration = Duration::from_millis(600_000);
+/// The range of the helper's `--busy-timeout`, in milliseconds.
+pub(crate) const BUSY_TIMEOUTS_MS: RangeInclusive<u64> = 0..=600_000;
+
+const MAX_BUSY_TIMEOUT: Duration = Duration::from_millis(*BUSY_TIMEOUTS_MS.end());
+
+/// The range of the helper's `--cpu-limit`, in seconds: up to one day.
+pub(crate) const CPU_LIMITS_SECONDS: RangeInclusive<u64> = 1..=86_400;
 
 /// A request for one look-up.
 #[derive(Debug, Clone)]
@@ -301,23 +307,15 @@ pub(crate) fn until(deadline: Duration) -> Instant {
 /// The scan budget of a listing whose unknown marks can wait for the next listing.
 pub const SCAN_BUDGET: Duration = Duration::from_secs(2);
 
-/// The range of the helper's `--scan-budget`.
-const MIN_SCAN_BUDGET: Duration = Duration::from_millis(1);
-const MAX_SCAN_BUDGET: Duration = Duration::from_millis(600_000);
+/// The range of the helper's `--scan-budget`, in milliseconds.
+pub(crate) const SCAN_BUDGETS_MS: RangeInclusive<u64> = 1..=600_000;
+
+const MIN_SCAN_BUDGET: Duration = Duration::from_millis(*SCAN_BUDGETS_MS.start());
+const MAX_SCAN_BUDGET: Duration = Duration::from_millis(*SCAN_BUDGETS_MS.end());
 
 /// Clamps a limit to the range of the helper's `--first-prompt-limit`.
 fn bounded_first_prompt_limit(limit: usize) -> usize {
     limit.clamp(1, limits::FIRST_PROMPT_MAX)
-}
-
-/// The maximum of [`default_threads`].
-pub(crate) const MAX_THREADS: usize = 4;
-
-/// Returns how many threads a helper reads with by default: the available parallelism, up
-/// to 4.
-#[must_use]
-pub fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |threads| threads.get().min(MAX_THREADS))
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use super::halves::Halves;
 use super::overflow::OverflowLinks;
 use super::page::{self, Layout, PageKind};
 use super::read_at::ReadAt;
+use crate::threads::default_threads;
 
 /// How many bytes are read at a time, unless a page is larger.
 const PIECE_BYTES: usize = 256 << 10;
@@ -26,9 +27,6 @@ const PIECE_BYTES: usize = 256 << 10;
 /// The alignment of buffers in bytes. The kernel copies whole pages four times as fast to
 /// the start of a page.
 const ALIGNMENT_BYTES: usize = 4096;
-
-/// How many threads read the file unless the caller says so.
-const DEFAULT_THREADS_MAX: usize = 4;
 
 /// How many pieces justify one thread.
 const MIN_PIECES_PER_THREAD: u32 = 16;
@@ -212,9 +210,8 @@ impl<'a> FileScan<'a> {
         };
         let useful_threads = to.saturating_sub(from) / MIN_PIECES_PER_THREAD;
         let threads = match self.threads {
-            // Not known until it is needed: the system reads the limits of its groups.
-            0 if useful_threads > 1 => thread::available_parallelism()
-                .map_or(1, |threads| threads.get().min(DEFAULT_THREADS_MAX)),
+            // Not known until it is needed.
+            0 if useful_threads > 1 => default_threads(),
             threads => threads,
         };
         let extra_threads = threads.min(useful_threads as usize).saturating_sub(1);

@@ -13,7 +13,7 @@ use crate::index::SourceListing;
 use crate::lister::{FailureReason, ListRequest, Lister, Outcome};
 use crate::locate;
 use crate::project::Projects;
-use crate::row::{Row, RowPlace};
+use crate::row::{Row, RowPlace, Rows};
 use crate::source::{Place, Source};
 use crate::text::DisplayPath;
 use crate::wire::{DatabaseState, Known, Listing, other_tables_line};
@@ -60,31 +60,25 @@ pub fn listed(
     until: Instant,
 ) -> SourceListing {
     let mut rows = listing.rows;
-    let Some((known, difference)) = known.zip(listing.difference.as_ref()) else {
-        let projects = ProjectsOfPlaces::find(rows.iter(), projects, until);
-        for row in &mut rows {
-            projects.set(row);
-        }
-        return SourceListing {
-            database: listing.end.database,
-            rows,
-            difference: listing.difference,
-        };
+    let known_rows = match (&listing.difference, known) {
+        (Some(_), Some(known)) => &*known.rows,
+        _ => &Rows::new(),
     };
-    let known_rows = known.rows.values();
-    let projects = ProjectsOfPlaces::find(rows.iter().chain(known_rows), projects, until);
+    let all = rows.iter().chain(known_rows.values());
+    let projects = ProjectsOfPlaces::find(all, projects, until);
     for row in &mut rows {
         projects.set(row);
     }
-    let listed: HashSet<_> = rows.iter().map(Row::id).collect();
-    let is_left =
-        |row: &&Row| !listed.contains(row.id()) && difference.gone.binary_search(row.id()).is_err();
-    let moved = known.rows.values().filter(|row| projects.have_moved(row));
-    let moved: Vec<_> = moved.filter(is_left).cloned().collect();
-    rows.extend(moved.into_iter().map(|mut row| {
-        projects.set(&mut row);
-        row
-    }));
+    if let Some(difference) = &listing.difference {
+        let listed: HashSet<_> = rows.iter().map(Row::id).collect();
+        let is_left = |row: &&Row| {
+            !listed.contains(row.id()) && difference.gone.binary_search(row.id()).is_err()
+        };
+        let moved = known_rows.values().filter(|row| projects.have_moved(row));
+        let mut moved: Vec<_> = moved.filter(is_left).cloned().collect();
+        moved.iter_mut().for_each(|row| projects.set(row));
+        rows.append(&mut moved);
+    }
     SourceListing {
         database: listing.end.database,
         rows,

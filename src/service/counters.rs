@@ -34,7 +34,8 @@ impl Counters {
             return;
         }
         if failure != Some("thread") {
-            self.count_spawns(1);
+            // A refused difference was one more helper.
+            self.count_spawns(1 + usize::from(listed.refused.is_some()));
         }
         match failure {
             None => self.complete += 1,

@@ -27,6 +27,7 @@ pub(crate) mod client;
 mod command;
 mod config;
 mod counters;
+mod differences;
 mod handle;
 mod heartbeat;
 mod inbox;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::differences::Differences;
 use super::refreshes::RefreshId;
 use super::schedule::{Activity, Finished, Schedule, Urgency};
 use super::watch::{SourceStamp, Watch, WatchEvent, Watcher};
@@ -56,30 +57,6 @@ pub(super) struct SourceTask {
     /// The reason or the time of the next attempt has changed since the announcement.
     health_is_stale: bool,
     differences: Differences,
-}
-
-/// Whether listings may ask for differences only.
-#[derive(Debug, Clone, Copy, Default)]
-struct Differences {
-    /// The helper of the last listing can send them.
-    can_be_sent: bool,
-    /// How many answers in a row broke a rule.
-    refused: u32,
-    /// When the projects of all sessions were last looked for.
-    projects_found: Option<Instant>,
-}
-
-/// How often the projects of sessions are looked for that did not change.
-const PROJECTS_INTERVAL: Duration = Duration::from_secs(15);
-
-/// After this many invalid answers in a row, everything is asked for: another program stands for
-/// the helper, or something on the way changes what it writes.
-const MAX_REFUSED: u32 = 3;
-
-impl Differences {
-    fn are_possible(self) -> bool {
-        self.can_be_sent && self.refused < MAX_REFUSED
-    }
 }
 
 /// The stamps of a source's files at different times.
@@ -222,12 +199,7 @@ impl SourceTask {
         // was written since.
         let is_finished = self.scan.is_none_or(|scan| scan.is_finished());
         let is_refresh = !self.running.is_empty();
-        let last_found = self.differences.projects_found;
-        let has_recent_projects =
-            !is_refresh && last_found.is_some_and(|found| found.elapsed() < PROJECTS_INTERVAL);
-        if !has_recent_projects {
-            self.differences.projects_found = Some(Instant::now());
-        }
+        let finds_all_projects = self.differences.begin_with_projects(is_refresh);
         let listed = self.stamps.listed.filter(|_| is_refresh && is_finished);
         // A refresh must read the database that the path leads to now.
         let watch = self.watch.as_ref().filter(|_| is_refresh);
@@ -253,7 +225,7 @@ impl SourceTask {
                     _ => {
                         let (outcome, reason) = list_or_ask_for_all(&*lister, &request);
                         refused = reason;
-                        let known = request.base().filter(|_| !has_recent_projects);
+                        let known = request.base().filter(|_| finds_all_projects);
                         result_of(outcome, known, &source, &projects, until)
                     }
                 };
@@ -269,12 +241,9 @@ impl SourceTask {
     /// Records whether the next listing may ask for differences, after a complete listing.
     /// `was_refused` is true if the helper's difference broke a rule.
     pub(super) fn set_differences(&mut self, complete: &Complete, was_refused: bool) {
-        self.differences.can_be_sent = complete.can_send_differences;
-        if was_refused {
-            self.differences.refused += 1;
-        } else if complete.listed.difference.is_some() {
-            self.differences.refused = 0;
-        }
+        let is_difference = complete.listed.difference.is_some();
+        self.differences
+            .complete(complete.can_send_differences, is_difference, was_refused);
     }
 
     /// Records that the listing in flight was complete.
@@ -309,8 +278,7 @@ impl SourceTask {
     /// Records that the listing in flight failed.
     pub(super) fn failed(&mut self, took: Duration, now: Duration) {
         self.stamps.listed = None;
-        // The next helper can be another one.
-        self.differences.can_be_sent = false;
+        self.differences.fail();
         self.finish(Finished::Failed, took, now);
     }
 

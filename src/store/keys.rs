@@ -3,6 +3,8 @@
 use std::cmp::Reverse;
 use std::hash::{BuildHasher, RandomState};
 
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use rusqlite::Rows;
 use rusqlite::types::ValueRef;
 
@@ -204,66 +206,35 @@ impl Keys {
             });
         }
         let mut duplicates = 0;
-        let mut first_rows = FirstRows::new(keys.len());
+        // Of each id the index of its first row, which is the newest.
+        let mut first_rows: HashTable<u32> = HashTable::with_capacity(keys.len());
+        let hashes = RandomState::new();
         for index in 0..keys.len() {
-            let key = &keys[index];
-            let Some(id) = id_of(ids, key) else { continue };
-            // The first row with an id is the newest.
-            let is_same = |other: usize| id_of(ids, &keys[other]) == Some(id);
-            if let Some(first) = first_rows.find_or_add(id, index, is_same) {
-                // Rows in different tables are the same session, not duplicates.
-                duplicates += u64::from(key.is_wanted && key.table == keys[first].table);
-                keys[index].is_wanted = false;
+            let Some(id) = id_of(ids, &keys[index]) else {
+                continue;
+            };
+            let id_at = |at: u32| id_of(ids, &keys[at as usize]);
+            let entry = first_rows.entry(
+                hashes.hash_one(id),
+                |first| id_at(*first) == Some(id),
+                |first| hashes.hash_one(id_at(*first).unwrap_or_default()),
+            );
+            match entry {
+                Entry::Occupied(first) => {
+                    let first = *first.get() as usize;
+                    // Rows in different tables are the same session, not duplicates.
+                    let key = &keys[index];
+                    duplicates += u64::from(key.is_wanted && key.table == keys[first].table);
+                    keys[index].is_wanted = false;
+                }
+                Entry::Vacant(new) => {
+                    // 4 billion rows are far more than a listing may have.
+                    new.insert(u32::try_from(index).unwrap_or(u32::MAX));
+                }
             }
         }
         keys.retain(|key| key.is_wanted);
         duplicates
-    }
-}
-
-/// The first row with each id, in an open hash table of 8 to 16 bytes a row. A `HashMap` would
-/// take three times as much.
-struct FirstRows {
-    /// Indexes of rows, or [`EMPTY`]. The length is a power of two.
-    slots: Vec<u32>,
-    state: RandomState,
-}
-
-const EMPTY: u32 = u32::MAX;
-
-impl FirstRows {
-    /// Creates a table for at most `count` rows.
-    fn new(count: usize) -> Self {
-        Self {
-            slots: vec![EMPTY; (2 * count).next_power_of_two()],
-            state: RandomState::new(),
-        }
-    }
-
-    /// Returns the first row with this id, if there is one, else adds this row. `is_same` returns
-    /// true for a row with this id.
-    fn find_or_add(
-        &mut self,
-        id: &[u8],
-        row: usize,
-        is_same: impl Fn(usize) -> bool,
-    ) -> Option<usize> {
-        let mask = self.slots.len() - 1;
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the mask keeps the low bits"
-        )]
-        let mut at = self.state.hash_one(id) as usize & mask;
-        loop {
-            match self.slots[at] {
-                EMPTY => {
-                    self.slots[at] = u32::try_from(row).unwrap_or(EMPTY);
-                    return None;
-                }
-                other if is_same(other as usize) => return Some(other as usize),
-                _ => at = (at + 1) & mask,
-            }
-        }
     }
 }
 

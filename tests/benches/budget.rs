@@ -19,7 +19,7 @@ use opencode_sessions::launch::ProcessLister;
 use opencode_sessions::lister::{ListRequest, Lister, Outcome, ScanCache};
 use rusqlite::Connection;
 
-use crate::copied::Copied;
+use crate::copied::{Copied, log_of};
 use crate::generate::{Shape, USUAL};
 use crate::measure;
 use crate::report::{self, mebibytes, milliseconds, target};
@@ -210,11 +210,7 @@ fn write(db: &Path, stop: &AtomicBool, restarts: &AtomicU64) -> Result<()> {
     conn.busy_timeout(Duration::from_secs(5))?;
     conn.execute_batch("PRAGMA synchronous = NORMAL")?;
     let session: String = conn.query_row("SELECT id FROM session LIMIT 1", [], |row| row.get(0))?;
-    let log = {
-        let mut log = db.as_os_str().to_owned();
-        log.push("-wal");
-        PathBuf::from(log)
-    };
+    let log = log_of(db);
     // A thousand frames are written, then all of them are in the file.
     let pause = RESTART_EVERY / 1000 * 4;
     let mut salt = [0; 4];

@@ -16,20 +16,28 @@ pub(crate) struct Copied {
     _place: tempfile::TempDir,
 }
 
+/// The log of a database.
+pub(crate) fn log_of(db: &Path) -> PathBuf {
+    let mut log = db.as_os_str().to_owned();
+    log.push("-wal");
+    log.into()
+}
+
+/// Copies a database and its log.
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
+    fs::copy(from, to)?;
+    fs::copy(log_of(from), log_of(to))?;
+    Ok(())
+}
+
 impl Copied {
     pub(crate) fn of(database: &Database) -> Result<Self> {
         // Beside it: where it is, there is room for another.
         let place = tempfile::tempdir_in(database.directory().parent().unwrap_or(Path::new(".")))?;
         let path = place.path().join("opencode.db");
-        let log = |path: &Path| {
-            let mut log = path.as_os_str().to_owned();
-            log.push("-wal");
-            PathBuf::from(log)
-        };
-        fs::copy(&database.path, &path)?;
-        fs::copy(log(&database.path), log(&path))?;
+        copy(&database.path, &path)?;
         // Gigabytes on their way to the disk hold up everybody who makes a file.
-        for copied in [path.clone(), log(&path)] {
+        for copied in [path.clone(), log_of(&path)] {
             fs::File::open(copied)?.sync_all()?;
         }
         let conn = Connection::open(&path)?;

@@ -25,7 +25,7 @@ use opencode_sessions::marker_text::MarkerText;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, params};
 
-use crate::copied::Copied;
+use crate::copied::{self, Copied, log_of};
 use crate::generate::{Database, USUAL};
 use crate::measure::{self, Times};
 use crate::report::{self, milliseconds};
@@ -120,10 +120,7 @@ struct Copy {
 fn copy(database: &Database, mib: u64) -> Result<Copy> {
     let place = tempfile::tempdir_in(database.directory().parent().unwrap_or(Path::new(".")))?;
     let path = place.path().join("opencode.db");
-    for suffix in ["", "-wal"] {
-        let with = |path: &Path| PathBuf::from(format!("{}{suffix}", path.display()));
-        fs::copy(with(&database.path), with(&path))?;
-    }
+    copied::copy(&database.path, &path)?;
     let conn = Connection::open(&path)?;
     conn.execute_batch(
         "PRAGMA journal_mode = delete; PRAGMA synchronous = off; CREATE TABLE bench_filler (x)",
@@ -178,7 +175,7 @@ impl Schedule {
 
 /// What the watcher sees of the files.
 fn stamp(db: &Path) -> Vec<(u64, u64, i64, i64)> {
-    let log = PathBuf::from(format!("{}-wal", db.display()));
+    let log = log_of(db);
     let stamp = |path: &Path| match fs::metadata(path) {
         Ok(file) => (file.ino(), file.len(), file.mtime(), file.mtime_nsec()),
         Err(_) => (0, 0, 0, 0),
@@ -425,7 +422,7 @@ impl Writer {
         self.conn.execute_batch("PRAGMA cache_size = 200")?;
         while self.has_time() {
             let started = Instant::now();
-            let log = PathBuf::from(format!("{}-wal", self.db.display()));
+            let log = log_of(&self.db);
             self.conn.execute_batch("BEGIN IMMEDIATE")?;
             // Of a page and a half each.
             self.conn.execute(

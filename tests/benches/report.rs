@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use rusqlite::{Connection, OpenFlags};
 
+use super::copied::log_of;
 use super::generate::Database;
 use super::measure::{Memory, Peak, Times, Way};
 
@@ -71,8 +72,7 @@ pub(crate) fn making(database: &Database) {
 
 pub(crate) fn database(database: &Database) -> Result<()> {
     let path = &database.path;
-    let mut log = path.clone().into_os_string();
-    log.push("-wal");
+    let log = log_of(path);
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let conn = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let count = |sql: &str| conn.query_row(sql, [], |row| row.get::<_, i64>(0));

@@ -20,7 +20,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::copied::Copied;
+use crate::copied::{Copied, log_of};
 use crate::generate::{Database, SMALL, Shape, USUAL};
 use crate::measure::{self, Times, Way};
 use crate::report::{self, mebibytes, milliseconds, target};
@@ -318,9 +318,7 @@ impl Writer {
     }
 
     fn log(&self) -> PathBuf {
-        let mut log = self.copied.path.clone().into_os_string();
-        log.push("-wal");
-        log.into()
+        log_of(&self.copied.path)
     }
 }
 

@@ -8,12 +8,13 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Result, ensure};
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
+use super::copied::copy;
 use super::generate::Database;
 use super::measure;
 use super::report;
@@ -71,18 +72,6 @@ fn made(
     }
     report::database(&database)?;
     Ok(database)
-}
-
-fn log_of(path: &Path) -> PathBuf {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    log.into()
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::copy(from, to)?;
-    fs::copy(log_of(from), log_of(to))?;
-    Ok(())
 }
 
 /// Makes the grown database. A child does it: it needs memory.

@@ -75,27 +75,21 @@ fn listed(conn: &Connection, filter: Filter, prompt_limit: usize) -> Listed {
         let summary = query.run(conn, prompt_limit, mark, |_, line| {
             writer.session_line(line).map_err(Error::Write)
         })?;
-        Ok(Some((lines, summary)))
+        let ListSummary {
+            tables,
+            flat,
+            skipped,
+            degraded,
+        } = summary;
+        Ok(Some(Listed::Complete {
+            lines: String::from_utf8(lines).unwrap(),
+            tables,
+            flat,
+            skipped,
+            degraded: degraded.into_vec(),
+        }))
     };
-    match list() {
-        Err(error) => Error::listed(error),
-        Ok(None) => Listed::NoTables,
-        Ok(Some((lines, summary))) => {
-            let ListSummary {
-                tables,
-                flat,
-                skipped,
-                degraded,
-            } = summary;
-            Listed::Complete {
-                lines: String::from_utf8(lines).unwrap(),
-                tables,
-                flat,
-                skipped,
-                degraded: degraded.into_vec(),
-            }
-        }
-    }
+    list().map_or_else(Error::listed, |listed| listed.unwrap_or(Listed::NoTables))
 }
 
 /// What the oracle says.
@@ -111,27 +105,21 @@ fn expected(conn: &Connection, filter: Filter, prompt_limit: usize) -> Listed {
             write_line(session, &mut lines);
             Ok::<_, Error>(())
         })?;
-        Ok(Some((lines, summary)))
+        let oracle::ListSummary {
+            tables,
+            flat,
+            skipped,
+            degraded,
+        } = summary;
+        Ok(Some(Listed::Complete {
+            lines: String::from_utf8(lines).unwrap(),
+            tables,
+            flat,
+            skipped,
+            degraded: degraded.into_vec(),
+        }))
     };
-    match list() {
-        Err(error) => Error::listed(error),
-        Ok(None) => Listed::NoTables,
-        Ok(Some((lines, summary))) => {
-            let oracle::ListSummary {
-                tables,
-                flat,
-                skipped,
-                degraded,
-            } = summary;
-            Listed::Complete {
-                lines: String::from_utf8(lines).unwrap(),
-                tables,
-                flat,
-                skipped,
-                degraded: degraded.into_vec(),
-            }
-        }
-    }
+    list().map_or_else(Error::listed, |listed| listed.unwrap_or(Listed::NoTables))
 }
 
 fn write_line(session: Session, lines: &mut Vec<u8>) {

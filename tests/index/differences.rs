@@ -1,7 +1,6 @@
 //! Differences against whole listings: two indexes of the same databases, one of which is kept by
 //! differences only, are equal after every listing, whatever happens in between.
 
-use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -15,18 +14,18 @@ use opencode_sessions::internals::project::Projects;
 use opencode_sessions::internals::query;
 use opencode_sessions::internals::wire::{
     Checker, DatabaseState, End, HAVE_BYTES, Known, Listing, ListingContent,
-    PROTOCOL_OF_DIFFERENCES, Scan, SessionLine, Verdict, Violation, Writer,
+    PROTOCOL_OF_DIFFERENCES, Verdict, Violation, Writer,
 };
 use opencode_sessions::session::{Millis, Session, SessionId, Store};
 use opencode_sessions::source::{Place, Remote, Source, SourceName};
 
-use crate::support;
+use crate::support::{self, Database, listing_of, write_difference};
 
 /// One database and what is known of it.
 struct World {
     random: fastrand::Rng,
     sources: [Source; 2],
-    databases: [BTreeMap<SessionId, Session>; 2],
+    databases: [Database; 2],
     /// Kept by differences.
     lean: Index,
     /// Kept by whole listings.
@@ -112,7 +111,7 @@ impl World {
         };
         let name = self.sources[of].name.clone();
         let known = self.lean.source(&name).unwrap().known();
-        let answer = answer(&self.databases[of], state, Some(&known));
+        let answer = answer(&self.databases[of], state, &known);
         let listing = match self.random.u8(0..8) {
             // Something on the way changes a byte, or the helper dies.
             0 if known.set.is_some() => {
@@ -151,7 +150,7 @@ impl World {
     fn list_late(&mut self, of: usize) {
         let name = self.sources[of].name.clone();
         let known = self.lean.source(&name).unwrap().known();
-        let answer = answer(&self.databases[of], DatabaseState::Ready, Some(&known));
+        let answer = answer(&self.databases[of], DatabaseState::Ready, &known);
         self.write(of);
         self.list(of);
         let now = self.lean.source(&name).unwrap().known();
@@ -225,20 +224,10 @@ impl World {
     }
 }
 
-/// The line of a session, with its line feed.
-fn line_of(session: &Session) -> Vec<u8> {
-    let mut line = Vec::new();
-    SessionLine::from(session).append_to(&mut line);
-    line
-}
-
-/// What a listing says of a database, as the helper writes it: the difference to what is known.
-fn answer(
-    database: &BTreeMap<SessionId, Session>,
-    state: DatabaseState,
-    known: Option<&Known>,
-) -> Vec<u8> {
-    let Some((known, have)) = known.and_then(|known| Some((known, known.have()?))) else {
+/// What a listing says of a database in this state, as the helper writes it: the difference to
+/// what is known.
+fn answer(database: &Database, state: DatabaseState, known: &Known) -> Vec<u8> {
+    let Some(have) = known.have() else {
         return answer_of_all(database, state);
     };
     let mut answer = Vec::new();
@@ -246,34 +235,21 @@ fn answer(
     writer.hello_of(PROTOCOL_OF_DIFFERENCES).unwrap();
     let mut stdin = Cursor::new(known.set_bytes());
     let mut difference = Difference::to(have, None, &mut stdin, &mut writer).unwrap();
-    let mut end = End::new(0, state);
-    end.scan = Scan::NONE;
-    if state == DatabaseState::Ready {
-        for (id, session) in database {
-            let has = |line: &[u8]| difference.has_line(id.as_str(), line);
-            writer.session_line_unless(&line_of(session), has).unwrap();
-        }
-        for gone in difference.gone().collect::<Vec<_>>() {
-            writer.gone(gone).unwrap();
-        }
-        end.sessions = writer.sessions() + writer.left_out();
-        end.difference = Some(difference.counts(writer.sessions()));
+    match state {
+        DatabaseState::Ready => write_difference(database, &mut difference, writer),
+        _ => writer.end(End::new(0, state)).unwrap(),
     }
-    writer.end(end).unwrap();
     answer
 }
 
-fn answer_of_all(database: &BTreeMap<SessionId, Session>, state: DatabaseState) -> Vec<u8> {
+fn answer_of_all(database: &Database, state: DatabaseState) -> Vec<u8> {
+    if state == DatabaseState::Ready {
+        return listing_of(database);
+    }
     let mut answer = Vec::new();
     let mut writer = Writer::new(&mut answer);
     writer.hello().unwrap();
-    if state == DatabaseState::Ready {
-        for session in database.values() {
-            writer.session(session).unwrap();
-        }
-    }
-    let end = End::new(writer.sessions(), state);
-    writer.end(end).unwrap();
+    writer.end(End::new(0, state)).unwrap();
     answer
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use crate::common::{made, state};
-use crate::support::{self, Host, Made, expected, serve};
+use crate::support::{self, Host, Made, expected, serve, wait_for};
 
 /// The helper of `tests/helpers/tampering_lister.rs`.
 struct Tampering(tempfile::TempDir);
@@ -167,6 +167,8 @@ fn invalid_difference_costs_one_whole_listing() {
         let tampering = Tampering::new();
         let mut host = tampering.host(&made);
         tampering.requests();
+        let spawned = |host: &mut Host| host.status()["spawns"].as_u64().unwrap();
+        let before = spawned(&mut host);
         // A whole listing has none of these texts, but for the title.
         tampering.replaces(&[replace]);
         made.run("UPDATE session SET slug = 'other' WHERE id = 'ses_2'");
@@ -174,6 +176,16 @@ fn invalid_difference_costs_one_whole_listing() {
         let requests = tampering.requests();
         assert!(requests[0] == "difference", "{replace:?}: {requests:?}");
         assert_eq!(requests[1], "everything", "{replace:?}: {requests:?}");
+        let launches = |requests: &[String]| {
+            let ends = requests.iter().filter(|line| line.starts_with("set of"));
+            (requests.len() - ends.count()) as u64
+        };
+        let mut launched = launches(&requests);
+        // Both helpers are counted. Another listing can follow at any time.
+        wait_for("the count of all launches", || {
+            launched += launches(&tampering.requests());
+            (spawned(&mut host) - before == launched).then_some(())
+        });
         tampering.replaces(&[]);
         change(&made, "after it");
         host.refresh();

@@ -1,7 +1,7 @@
 //! Differences: what is accepted, and that every other answer is refused.
 
-use std::collections::BTreeMap;
 use std::io::Cursor;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,17 +9,12 @@ use opencode_sessions::internals::helper::{Difference, HaveError};
 use opencode_sessions::internals::line_hash::{HashKey, LineHash};
 use opencode_sessions::internals::wire::{
     Checker, DatabaseState, End, HAVE_BYTES, Have, Known, Listing, ListingContent, PROTOCOL,
-    PROTOCOL_OF_DIFFERENCES, Request, Scan, SessionLine, Verdict, Violation, Writer, decode_set,
-    limits,
+    PROTOCOL_OF_DIFFERENCES, Request, Verdict, Violation, Writer, decode_set, limits,
 };
 use opencode_sessions::row::Rows;
-use opencode_sessions::session::{Session, SessionId};
 
 use crate::common::{end, session};
-use crate::support;
-
-/// The sessions of a database, by their ids.
-type Database = BTreeMap<SessionId, Session>;
+use crate::support::{self, Database, listing_of, write_difference};
 
 fn database(sessions: &[(&str, &str)]) -> Database {
     let sessions = sessions.iter().map(|(id, title)| {
@@ -46,15 +41,8 @@ fn known(database: &Database, key: HashKey) -> Known {
         set: None,
         generation: 1,
     };
-    let mut answer = Vec::new();
-    let mut writer = Writer::new(&mut answer);
-    writer.hello().unwrap();
-    for session in database.values() {
-        writer.session(session).unwrap();
-    }
-    writer.end(end(database.len() as u64)).unwrap();
     let content = ListingContent::default().sharing(Some(&nothing));
-    let listing = listing(content, &answer).unwrap();
+    let listing = listing(content, &listing_of(database)).unwrap();
     assert!(listing.end.difference.is_none());
     let rows = listing.rows.into_iter().map(|row| (row.id().clone(), row));
     let rows: Rows = rows.collect();
@@ -85,13 +73,6 @@ fn check(answer: &[u8], known: &Known) -> Result<Listing, Violation> {
     listing(content.differing(Some(known.clone())), answer)
 }
 
-/// The line of a session, with its line feed.
-fn line_of(session: &Session) -> Vec<u8> {
-    let mut line = Vec::new();
-    SessionLine::from(session).append_to(&mut line);
-    line
-}
-
 /// The difference of a database to what is known, as the helper writes it.
 fn answer(database: &Database, known: &Known) -> Vec<String> {
     let mut answer = Vec::new();
@@ -100,17 +81,7 @@ fn answer(database: &Database, known: &Known) -> Vec<String> {
     let mut set = Cursor::new(known.set_bytes());
     let have = known.have().unwrap();
     let mut difference = Difference::to(have, None, &mut set, &mut writer).unwrap();
-    for (id, session) in database {
-        let has = |line: &[u8]| difference.has_line(id.as_str(), line);
-        writer.session_line_unless(&line_of(session), has).unwrap();
-    }
-    for gone in difference.gone().collect::<Vec<_>>() {
-        writer.gone(gone).unwrap();
-    }
-    let mut end = End::new(writer.sessions() + writer.left_out(), DatabaseState::Ready);
-    end.scan = Scan::NONE;
-    end.difference = Some(difference.counts(writer.sessions()));
-    writer.end(end).unwrap();
+    write_difference(database, &mut difference, writer);
     let answer = String::from_utf8(answer).unwrap();
     answer.split_inclusive('\n').map(str::to_owned).collect()
 }
@@ -369,8 +340,11 @@ fn large_set_is_sent_only_if_it_is_wanted() {
     let other = self::known(&after, HashKey::random());
     assert!(exchange(&after, &other, Some(&scan_cache)).0 > 0);
     assert!(exchange(&after, &known, Some(&scan_cache)).0 > 0);
-    assert_eq!(exchange(&after, &known, Some(&scan_cache)).0, 0);
     let kept = directory.path().join("scan.lines");
+    let inode = || std::fs::metadata(&kept).unwrap().ino();
+    let before = inode();
+    assert_eq!(exchange(&after, &known, Some(&scan_cache)).0, 0);
+    assert_eq!(inode(), before, "the same lines are not written again");
     let mut bytes = std::fs::read(&kept).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&kept, bytes).unwrap();
@@ -415,13 +389,7 @@ fn exchange(database: &Database, known: &Known, scan_cache: Option<&Path>) -> (u
         }
         Err(error) => panic!("{error:?}"),
     };
-    for (id, session) in database {
-        let has = |line: &[u8]| difference.has_line(id.as_str(), line);
-        writer.session_line_unless(&line_of(session), has).unwrap();
-    }
-    let mut end = End::new(writer.sessions() + writer.left_out(), DatabaseState::Ready);
-    end.difference = Some(difference.counts(writer.sessions()));
-    writer.end(end).unwrap();
+    write_difference(database, &mut difference, writer);
     difference.save().unwrap();
     match caller.checker.finish().unwrap() {
         Verdict::Whole(listing) => (caller.set.len(), listing),

@@ -2,6 +2,8 @@
 
 #[path = "../support/command.rs"]
 mod command;
+#[path = "../support/differences.rs"]
+mod differences;
 #[path = "../support/fixtures.rs"]
 mod fixtures;
 #[path = "../support/limit.rs"]
@@ -18,6 +20,7 @@ mod real_database;
 mod statements;
 
 pub(crate) use command::command;
+pub(crate) use differences::{Database, listing_of, write_difference};
 pub(crate) use fixtures::fixtures;
 pub(crate) use limit::limit;
 pub(crate) use made::Made;

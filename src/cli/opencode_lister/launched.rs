@@ -6,12 +6,13 @@
 //! left to clap. The result is the same.
 
 use std::ffi::{OsStr, OsString};
+use std::ops::RangeInclusive;
 
 use super::{
     Args, DatabaseArgs, LauncherArgs, ListingArgs, MarkerArgs, PromptArgs, parse_prompt_limit,
     parse_threads,
 };
-use crate::lister::ScanCache;
+use crate::lister::{BUSY_TIMEOUTS_MS, CPU_LIMITS_SECONDS, SCAN_BUDGETS_MS, ScanCache};
 use crate::marker_text::MarkerText;
 use crate::wire::limits;
 
@@ -81,14 +82,16 @@ pub(super) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Option<Arg
         match name.as_str() {
             "--db" => listing.database.db = Some(value.into()),
             "--scan-cache" => listing.scan_cache = Some(ScanCache::from(value)),
-            "--busy-timeout" => listing.busy_timeout_ms = number(&value, 0..=600_000)?,
-            "--scan-budget" => listing.scan_budget_ms = Some(number(&value, 1..=600_000)?),
+            "--busy-timeout" => listing.busy_timeout_ms = number(&value, &BUSY_TIMEOUTS_MS)?,
+            "--scan-budget" => listing.scan_budget_ms = Some(number(&value, &SCAN_BUDGETS_MS)?),
             "--threads" => listing.threads = Some(parse_threads(digits(&value)?).ok()?),
             "--first-prompt-limit" => {
                 listing.prompts.limit = parse_prompt_limit(digits(&value)?).ok()?;
             }
             "--parent" => launcher.parent = Some(digits(&value)?.parse().ok()?),
-            "--cpu-limit" => launcher.cpu_limit_seconds = Some(number(&value, 1..=86_400)?),
+            "--cpu-limit" => {
+                launcher.cpu_limit_seconds = Some(number(&value, &CPU_LIMITS_SECONDS)?);
+            }
             _ => return None,
         }
         seen.push(name);
@@ -109,7 +112,7 @@ fn digits(value: &OsStr) -> Option<&str> {
         .then_some(text)
 }
 
-fn number(value: &OsStr, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
+fn number(value: &OsStr, range: &RangeInclusive<u64>) -> Option<u64> {
     let number = digits(value)?.parse().ok()?;
     range.contains(&number).then_some(number)
 }

@@ -21,6 +21,7 @@ mod prompt;
 mod row;
 mod rows;
 mod sessions;
+#[path = "../../../src/store/worktree.rs"]
 mod worktree;
 
 pub(crate) use opencode_sessions::internals::store::{Filter, Index, Schema, StoreError, Table};
@@ -40,5 +41,5 @@ fn quote_identifier(name: &str) -> String {
 }
 
 mod value {
-    pub(super) use super::row::to_millis;
+    pub(super) use super::row::{TextTruncator, to_millis};
 }

@@ -168,7 +168,8 @@ impl<'a> SessionLoader<'a> {
             let worktree = self.worktrees.find(project, &mut truncated);
             session.worktree = degraded
                 .ok_or_record(OptionalPart::Worktree, worktree)
-                .flatten();
+                .flatten()
+                .map(|worktree| worktree.to_string());
         }
         session.last_message_at = self.newest_messages.find(&session.id, degraded);
         if session.untitled {
